@@ -1,0 +1,55 @@
+# `make run` tries the service on this machine; `make test` checks all of it. Only Python 3.11+ and make are needed.
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDED := instance/.demo-seeded
+
+# The demo has a database of its own, whatever .env says of the real one. Flask puts it into instance/.
+run: export DATABASE_URL = sqlite:///demo.db
+run: export APP_ENV = development
+run: export PORT := $(PORT)
+
+.PHONY: run test check format clean
+
+run: $(VENV)/.installed
+	@test -f instance/demo.db || rm -f $(SEEDED)
+	@$(MAKE) --no-print-directory $(SEEDED)
+	@$(BIN)/python -m payments_app.demo.banner
+	@exec $(BIN)/gunicorn
+
+test: $(VENV)/.installed-dev check
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) instance
+
+# Migrated and seeded again whenever there is a new migration; otherwise a start costs nothing but the start.
+$(SEEDED): $(wildcard migrations/versions/*.py)
+	@mkdir -p instance
+	@$(BIN)/flask --app wsgi db upgrade
+	@$(BIN)/flask --app wsgi demo seed
+	@touch $@
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try make PYTHON=python3.11"; exit 1; }
+	@test -d $(VENV) || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing what the service runs"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "Installing what the tests run"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,206 @@
+"""Every setting, read from the environment once and checked at start.
+
+A bad value stops the start with one line that names it: a payments service refuses rather than guesses.
+``README.md`` lists the same names; a test compares the two, because such tables go stale.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+# The project keeps money in hundredths and rates in hundredths of a percent.
+MINOR_PER_MAJOR = 100
+BASIS_POINTS_PER_ONE = 10_000
+
+# Below this many bytes an HMAC-SHA-256 key is weaker than the hash (RFC 7518, section 3.2).
+SECRET_MIN_BYTES = 32
+
+# Amounts are kept in hundredths. ISO 4217 currencies with another minor unit would be off by a factor of 10 to 1,000.
+CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
+    [
+        "BHD",
+        "BIF",
+        "CLF",
+        "CLP",
+        "DJF",
+        "GNF",
+        "IQD",
+        "ISK",
+        "JOD",
+        "JPY",
+        "KMF",
+        "KRW",
+        "KWD",
+        "LYD",
+        "OMN",
+        "PYG",
+        "RWF",
+        "TND",
+        "UGX",
+        "UYI",
+        "UYW",
+        "VND",
+        "VUV",
+        "XAF",
+        "XOF",
+        "XPF",
+    ]
+)
+
+# 10^12 major units. Up to here a JSON number with two decimals survives a trip through any IEEE double, exactly.
+AMOUNT_CEILING = Decimal(10**12)
+
+DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # refused in production
+
+
+class ConfigError(Exception):
+    """A setting that the service will not start with; its text is one line that names the setting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The checked settings. Amounts in minor units (hundredths), times in seconds, rates in basis points."""
+
+    app_env: str
+    secret_key: str
+    jwt_secret_key: str
+    database_url: str
+    access_token_ttl_seconds: int
+    payment_min_amount_minor: int
+    payment_max_amount_minor: int
+    payment_currency: str
+    payment_tax_rate_basis_points: int
+    idempotency_replay: str
+    allow_sandbox_gateway: bool
+
+    @property
+    def is_production(self) -> bool:
+        return self.app_env == "production"
+
+    @property
+    def sandbox_offered(self) -> bool:
+        return not self.is_production or self.allow_sandbox_gateway
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read and check every setting.
+
+        Raises:
+            ConfigError: a value is missing, malformed or unsafe for ``APP_ENV``.
+        """
+        read = _Reader(os.environ if environment is None else environment)
+        app_env = read.choice("APP_ENV", "development", "testing", "production")
+        settings = cls(
+            app_env=app_env,
+            secret_key=read.secret("SECRET_KEY", app_env),
+            jwt_secret_key=read.secret("JWT_SECRET_KEY", app_env),
+            database_url=read.database_url("DATABASE_URL", "sqlite:///payments.db"),
+            access_token_ttl_seconds=read.whole("ACCESS_TOKEN_TTL", 3600, at_least=1),
+            payment_min_amount_minor=read.amount_minor("PAYMENT_MIN_AMOUNT", "1000"),
+            payment_max_amount_minor=read.amount_minor("PAYMENT_MAX_AMOUNT", "10000000"),
+            payment_currency=read.currency("PAYMENT_CURRENCY", "PHP"),
+            payment_tax_rate_basis_points=read.rate_basis_points("PAYMENT_TAX_RATE", "0.12"),
+            idempotency_replay=read.choice("IDEMPOTENCY_REPLAY", "same", "conflict"),
+            allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),
+        )
+        if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
+            raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
+        return settings
+
+    def flask_config(self) -> dict[str, Any]:
+        """The same settings under the names that Flask and its extensions read."""
+        return {
+            "SETTINGS": self,
+            "TESTING": self.app_env == "testing",
+            "SECRET_KEY": self.secret_key,
+            "JWT_SECRET_KEY": self.jwt_secret_key,
+            "JWT_ACCESS_TOKEN_EXPIRES": self.access_token_ttl_seconds,
+            "JWT_TOKEN_LOCATION": ["headers"],
+            "JWT_ALGORITHM": "HS256",
+            "JWT_COOKIE_CSRF_PROTECT": False,  # no cookies, so no claim about them in every token
+            "SQLALCHEMY_DATABASE_URI": self.database_url,
+            # The largest honest request is under 3 KiB; 64 KiB leaves room for a proxy's extra headers in forms
+            # and is what the nginx in front is told as well.
+            "MAX_CONTENT_LENGTH": 64 * 1024,
+        }
+
+
+class _Reader:
+    """Reads one value at a time and says in one line what is wrong with it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def _text(self, name: str, default: str) -> str:
+        return self._environment.get(name, "").strip() or default
+
+    def choice(self, name: str, default: str, *others: str) -> str:
+        value = self._text(name, default)
+        if value not in (default, *others):
+            raise ConfigError(f"{name} must be one of {', '.join((default, *others))}, not {value!r}")
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        value = self._text(name, "1" if default else "0").lower()
+        if value not in ("1", "true", "0", "false"):
+            raise ConfigError(f"{name} must be 1 or 0 (true or false), not {value!r}")
+        return value in ("1", "true")
+
+    def secret(self, name: str, app_env: str) -> str:
+        value = self._environment.get(name, "")
+        if app_env != "production":
+            return value or DEVELOPMENT_SECRET
+        if not value:
+            raise ConfigError(f"{name} is required in production")
+        if len(value.encode()) < SECRET_MIN_BYTES:
+            raise ConfigError(f"{name} must be at least {SECRET_MIN_BYTES} bytes long in production")
+        if value == DEVELOPMENT_SECRET:
+            raise ConfigError(f"{name} is the published development secret")
+        return value
+
+    def database_url(self, name: str, default: str) -> str:
+        value = self._text(name, default)
+        if not value.startswith(("sqlite://", "postgresql+psycopg://")):
+            raise ConfigError(f"{name} must start with sqlite:// or postgresql+psycopg://")
+        if value in ("sqlite://", "sqlite:///:memory:"):
+            raise ConfigError(f"{name} must name a file: every worker would have a memory of its own")
+        return value
+
+    def whole(self, name: str, default: int, *, at_least: int) -> int:
+        value = self._text(name, str(default))
+        if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < at_least:
+            raise ConfigError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+        return int(value)
+
+    def _decimal(self, name: str, default: str) -> Decimal:
+        value = self._text(name, default)
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            raise ConfigError(f"{name} must be a number, not {value!r}") from None
+        if not number.is_finite():
+            raise ConfigError(f"{name} must be a number, not {value!r}")
+        return number
+
+    def amount_minor(self, name: str, default: str) -> int:
+        minor = self._decimal(name, default) * MINOR_PER_MAJOR
+        if not 0 < minor <= AMOUNT_CEILING * MINOR_PER_MAJOR or minor != minor.to_integral_value():
+            raise ConfigError(f"{name} must be above 0, at most {AMOUNT_CEILING}, with at most 2 decimals")
+        return int(minor)
+
+    def rate_basis_points(self, name: str, default: str) -> int:
+        points = self._decimal(name, default) * BASIS_POINTS_PER_ONE
+        if not 0 <= points <= BASIS_POINTS_PER_ONE or points != points.to_integral_value():
+            raise ConfigError(f"{name} must be from 0 to 1 (0.12 is 12 %), with at most 4 decimals")
+        return int(points)
+
+    def currency(self, name: str, default: str) -> str:
+        value = self._text(name, default)
+        if not re.fullmatch(r"[A-Z]{3}", value):
+            raise ConfigError(f"{name} must be an ISO 4217 code of three capitals, not {value!r}")
+        if value in CURRENCIES_WITHOUT_HUNDREDTHS:
+            raise ConfigError(f"{name} {value} has no hundredths, which amounts are kept in")
+        return value

@@ -1,0 +1,22 @@
+"""How gunicorn serves the app; each number with its reason."""
+
+import os
+
+wsgi_app = "wsgi:app"
+bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
+
+# Two processes: one may die in mid-sentence and the other goes on. Threads, because a request mostly waits for the
+# database: eight a process keep both cores busy, and the connection pool (database.engine_options) holds as many.
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = 8
+
+# Seconds. Longer than any honest request (a gateway call may take 10), shorter than nginx's patience.
+timeout = 30
+graceful_timeout = 30
+
+# Seconds that an idle connection is kept: longer than nginx's, so that it is never cut under a request.
+keepalive = 75
+
+# Nobody is to steer the server through a socket in a home directory.
+control_socket_disable = True

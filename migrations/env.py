@@ -1,0 +1,45 @@
+"""How migrations run: each in a transaction, and on PostgreSQL under a lock timeout."""
+
+import os
+
+from alembic import context
+from alembic.runtime.migration import MigrationInfo
+from flask import current_app
+from sqlalchemy import Connection, text
+
+database = current_app.extensions["migrate"].db
+
+# Milliseconds. ALTER TABLE waits for every running statement on the table, and everybody else waits behind it: a
+# migration that cannot have its lock within this time gives up, changes nothing, and is run again.
+LOCK_TIMEOUT_MS = int(os.environ.get("MIGRATION_LOCK_TIMEOUT_MS", "3000"))
+
+
+def _say(step: MigrationInfo, **_context: object) -> None:
+    print(f"migrated to {step.destination_revision_ids or 'nothing'}")
+
+
+def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+        # Building an index on a large table may well take longer than a request may.
+        connection.execute(text("SET statement_timeout = 0"))
+        connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=database.metadata,
+        compare_server_default=True,
+        on_version_apply=_say,
+        transactional_ddl=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    raise SystemExit("migrations are run against a database, not printed as SQL")
+
+with database.engine.connect() as connection:
+    _migrate(connection)
+    # The timeouts were set for the session, which the pool would hand on.
+    connection.invalidate()

@@ -1,0 +1,1 @@
+"""What every door shares: strict bodies, fields, blueprints, pages, conditions and the OpenAPI document."""

@@ -1,0 +1,134 @@
+"""marshmallow fields for what this API takes and gives. marshmallow's own are more forgiving than money allows."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from flask import current_app
+from marshmallow import ValidationError, fields, validate
+
+from payments_app import clock, money
+
+# What a signed 64-bit column holds.
+MAX_ID = 2**63 - 1
+
+_PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,2})?")
+# Control characters, NUL among them, and lone surrogates, which have no UTF-8.
+_UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,18}")
+
+
+class WholeNumber(fields.Integer):
+    """A whole JSON number that a 64-bit column holds; no strings, no fractions, no booleans."""
+
+    def __init__(self, *, least: int, **kwargs: Any) -> None:
+        super().__init__(strict=True, validate=validate.Range(least, MAX_ID), **kwargs)
+
+
+class QueryInteger(fields.Integer):
+    """A whole number in a query: ASCII digits alone, where ``int()`` would take blanks, ``_`` and other scripts."""
+
+    def __init__(self, *, largest: int = MAX_ID, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Range(1, largest), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not _PLAIN_INTEGER.fullmatch(value):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Text(fields.String):
+    """A string that both databases can keep: no NUL, no lone surrogate, no other control character."""
+
+    default_error_messages: dict[str, Any] = {
+        "unstorable": "Contains characters that cannot be stored.",
+        "outer_space": "Must not begin or end with a space.",
+    }
+
+    def __init__(
+        self,
+        *,
+        min_length: int = 0,
+        max_length: int,
+        outer_space: bool = True,
+        validators: tuple[validate.Validator, ...] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._outer_space = outer_space
+        super().__init__(validate=[validate.Length(min_length, max_length), *validators], **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if _UNSTORABLE.search(text):
+            raise self.make_error("unstorable")
+        if not self._outer_space and text != text.strip():
+            raise self.make_error("outer_space")
+        return text
+
+
+class WebAddress(Text):
+    """An absolute http or https URL of at most 2,048 characters, the longest that every browser takes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        url = validate.URL(schemes={"http", "https"}, require_tld=False)
+        super().__init__(min_length=1, max_length=2048, outer_space=False, validators=(url,), **kwargs)
+
+
+class Amount(fields.Field[Any]):
+    """Money: major units outside, whole minor units inside.
+
+    Taken: a JSON number (``5000``, ``5000.5``, ``1e4``) or a plain decimal string (``"5000.00"``), with at most two
+    decimals. Given: a JSON number, exact to the minor unit.
+    """
+
+    default_error_messages: dict[str, Any] = {
+        "invalid": "Not a valid amount.",
+        "decimals": "Must have at most 2 decimals.",
+    }
+
+    def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> int | float | None:
+        return None if value is None else money.to_json_number(value)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        number = self._number(value)
+        minor = money.to_minor(number)
+        if minor is None:
+            raise self.make_error("decimals" if number.is_finite() and abs(number) < 10**15 else "invalid")
+        return minor
+
+    def _number(self, value: Any) -> Decimal:
+        if isinstance(value, str):
+            if not _PLAIN_DECIMAL.fullmatch(value):
+                raise self.make_error("invalid")
+            return Decimal(value)
+        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+            return Decimal(value)
+        raise self.make_error("invalid")
+
+
+class PayableAmount(Amount):
+    """An amount within ``PAYMENT_MIN_AMOUNT`` and ``PAYMENT_MAX_AMOUNT``."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        minor = super()._deserialize(value, attr, data, **kwargs)
+        settings = current_app.config["SETTINGS"]
+        least, most = settings.payment_min_amount_minor, settings.payment_max_amount_minor
+        if not least <= minor <= most:
+            raise ValidationError(f"Must be from {money.to_text(least)} to {money.to_text(most)}.")
+        return minor
+
+
+class Rate(fields.Field[Any]):
+    """Basis points inside, a fraction outside: 1200 is 0.12."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
+        return int(value) / money.BASIS_POINTS_PER_ONE
+
+
+class Moment(fields.Field[Any]):
+    """A time, given as ISO 8601 in UTC."""
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else clock.to_text(value)

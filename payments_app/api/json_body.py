@@ -1,0 +1,81 @@
+"""JSON bodies, read strictly: what could be read in two ways is refused, and nothing hostile reaches the parser."""
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from itertools import accumulate
+from typing import Any, NoReturn
+
+from flask import Request
+
+from payments_app.errors import MalformedRequest, UnsupportedMediaType
+
+# No honest body nests deeper than 2; Python's parser would give up near 1,000 with a RecursionError.
+MAX_DEPTH = 32
+
+# Characters. The largest id has 19 digits; int() refuses more than 4,300, and takes quadratic time below that.
+MAX_INTEGER_LENGTH = 40
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[][{}]")
+
+
+def read_json(request: Request) -> Any:
+    """The body as Python values: objects as dicts, fractions as Decimals. An absent body is an empty object.
+
+    Raises:
+        RequestEntityTooLarge: more than 64 KiB (413, Werkzeug's).
+        UnsupportedMediaType: a body that does not call itself JSON (415).
+        MalformedRequest: not UTF-8, not JSON, nested too deep, or a member named twice (400).
+    """
+    raw = request.get_data(cache=False)
+    if not raw:
+        return {}
+    if not request.is_json:
+        raise UnsupportedMediaType
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedRequest("The body is not UTF-8.") from None
+    _refuse_deep(text)
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_object_without_duplicates,
+            parse_int=_integer,
+            parse_float=_fraction,
+            parse_constant=_refuse_constant,
+        )
+    except json.JSONDecodeError as error:
+        raise MalformedRequest(f"The body is not JSON: {error.msg}, at character {error.pos}.") from None
+
+
+def _refuse_deep(text: str) -> None:
+    if text.count("{") + text.count("[") <= MAX_DEPTH:  # as nearly always: no need to look closer
+        return
+    steps = (1 if bracket in "{[" else -1 for bracket in _BRACKET.findall(_STRING.sub("", text)))
+    if max(accumulate(steps), default=0) > MAX_DEPTH:
+        raise MalformedRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise MalformedRequest("A member of an object is named twice.")
+    return members
+
+
+def _integer(digits: str) -> int | Decimal:
+    # A Decimal of any length is read in linear time, and is no integer to any field: so it ends as a 422.
+    return int(digits) if len(digits) <= MAX_INTEGER_LENGTH else Decimal(digits)
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond what Decimal can hold
+        return Decimal("Infinity")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MalformedRequest(f"{name} is not JSON.")

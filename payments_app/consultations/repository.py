@@ -1,0 +1,101 @@
+"""Consultations: registered by the booking system, read by their patients."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from payments_app import clock
+from payments_app.accounts.callers import Caller
+from payments_app.accounts.models import Role, User
+from payments_app.accounts.repository import require_valid
+from payments_app.consultations.models import Consultation
+from payments_app.database import insert_or_nothing, read_transaction, write_transaction
+from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, Forbidden, ValidationFailed
+from payments_app.paging import Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What the booking system says of a consultation; exactly one of the two ways to name the patient is set."""
+
+    patient_id: int | None
+    patient_email: str | None
+    fee_minor: int | None
+    currency: str
+
+
+@read_transaction
+def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultation:
+    """A consultation with its active payment.
+
+    Raises:
+        ConsultationNotFound: no such consultation (404).
+        Forbidden: another patient's (403).
+    """
+    with_payment = joinedload(Consultation.active_payment)
+    consultation = session.get(Consultation, consultation_id, options=[with_payment])
+    if consultation is None:
+        raise ConsultationNotFound
+    if not caller.is_admin and consultation.patient_id != caller.user_id:
+        raise Forbidden
+    return consultation
+
+
+@read_transaction
+def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int) -> Page[Consultation]:
+    """The caller's consultations, or for an admin everybody's, in the order of their ids."""
+    wanted = select(Consultation).where(Consultation.id > after_id)
+    if not caller.is_admin:
+        wanted = wanted.where(Consultation.patient_id == caller.user_id)
+    # The limit first, the join after: joined first, the whole table would be joined and thrown away.
+    wanted = wanted.order_by(Consultation.id).limit(per_page + 1).options(joinedload(Consultation.active_payment))
+    return Page.cut(session.scalars(wanted).all(), per_page)
+
+
+@write_transaction
+def put(
+    session: Session, consultation_id: int, registration: Registration, *, caller: Caller
+) -> tuple[Consultation, bool]:
+    """Register or replace a consultation; the second value tells whether it is new.
+
+    Raises:
+        ValidationFailed: no patient has that id or e-mail address (422).
+        ConsultationHasPayments: another patient once any payment exists, or another fee while one is active (409).
+    """
+    require_valid(session, caller)
+    patient_id = _find_patient(session, registration)
+    now = clock.now()
+    new = insert_or_nothing(session, Consultation).values(
+        id=consultation_id,
+        patient_id=patient_id,
+        fee_minor=registration.fee_minor,
+        currency=registration.currency,
+        created_at=now,
+        updated_at=now,
+    )
+    is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
+    # Locked against the creation of payments, which takes a key share lock on the same row.
+    consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
+    wanted = (patient_id, registration.fee_minor)
+    if (consultation.patient_id, consultation.fee_minor) != wanted:
+        if consultation.fee_minor != registration.fee_minor and consultation.active_payment is not None:
+            raise ConsultationHasPayments
+        # Another patient while there are payments breaks their foreign key: the database refuses it.
+        consultation.patient_id, consultation.fee_minor = wanted
+        consultation.updated_at = now
+        session.flush()
+    consultation.active_payment  # noqa: B018  # loaded here, because the answer shows it after the transaction
+    return consultation, is_new
+
+
+def _find_patient(session: Session, registration: Registration) -> int:
+    of_patient = select(User.id).where(User.role == Role.PATIENT)
+    if registration.patient_email is not None:
+        field, wanted = "patient_email", of_patient.where(User.email == registration.patient_email.lower())
+    else:
+        field, wanted = "patient_id", of_patient.where(User.id == registration.patient_id)
+    patient_id = session.scalar(wanted)
+    if patient_id is None:
+        raise ValidationFailed({field: ["No such patient."]})
+    return patient_id

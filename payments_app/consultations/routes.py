@@ -1,0 +1,67 @@
+"""Consultations over HTTP."""
+
+from typing import Any
+
+from flask import Response, current_app, url_for
+
+from payments_app.accounts.callers import Caller
+from payments_app.accounts.models import Role
+from payments_app.accounts.tokens import authenticated
+from payments_app.api.blueprint import Blueprint, success
+from payments_app.api.pages import page_answer, read_cursor
+from payments_app.consultations import repository, schemas
+from payments_app.consultations.repository import Registration
+
+blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="What is paid for")
+
+
+@blueprint.route("")
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.arguments(schemas.ConsultationListQuery, location="query")
+@blueprint.success_response(200, schemas.Consultation, many=True)
+@blueprint.problems(401, 403, 422, 503)
+def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
+    """The caller's consultations with fee and active payment; an admin sees everybody's."""
+    position = read_cursor("consultations", query.get("cursor"))
+    page = repository.list_page(caller=caller, after_id=position[0] if position else 0, per_page=query["per_page"])
+    return page_answer(
+        page,
+        kind="consultations",
+        per_page=query["per_page"],
+        render=schemas.Consultation().dump,
+        position=lambda consultation: [consultation.id],
+    )
+
+
+@blueprint.route("/<id:consultation_id>")
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.success_response(200, schemas.Consultation)
+@blueprint.problems(401, 403, 404, 503)
+def show_consultation(consultation_id: int, caller: Caller) -> Response:
+    """One consultation with fee and active payment."""
+    consultation = repository.get(consultation_id, caller=caller)
+    return success(schemas.Consultation().dump(consultation), message="OK")
+
+
+@blueprint.route("/<id:consultation_id>", methods=["PUT"])
+@authenticated(Role.ADMIN, Role.BOOKING)
+@blueprint.arguments(schemas.ConsultationPut)
+@blueprint.success_response(200, schemas.Consultation)
+@blueprint.success_response(201, schemas.Consultation)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503)
+def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
+    """Register a consultation, or replace what is known of it."""
+    registration = Registration(
+        patient_id=body.get("patient_id"),
+        patient_email=body.get("patient_email"),
+        fee_minor=body["fee"],
+        currency=current_app.config["SETTINGS"].payment_currency,
+    )
+    consultation, is_new = repository.put(consultation_id, registration, caller=caller)
+    location = url_for("consultations.show_consultation", consultation_id=consultation_id)
+    return success(
+        schemas.Consultation().dump(consultation),
+        message="Consultation registered" if is_new else "Consultation up to date",
+        status=201 if is_new else 200,
+        headers={"Location": location} if is_new else None,
+    )

@@ -1,0 +1,307 @@
+"""Engines, transactions, and what a broken constraint means. The only place that commits and retries.
+
+A repository function marked ``@write_transaction`` or ``@read_transaction`` receives the session as its first
+argument and is one transaction's worth of work. It may run up to three times, each time on a fresh session: so it
+reads what it judges by, and keeps nothing from an attempt that was rolled back.
+"""
+
+import functools
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from flask import Flask, current_app
+from sqlalchemy import DateTime, Dialect, Engine, MetaData, Table, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.types import BigInteger, Integer, TypeDecorator
+
+from payments_app.errors import (
+    AppError,
+    ConsultationHasPayments,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    LastDefenceMissing,
+    TransactionAlreadyUsed,
+    VersionConflict,
+)
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# A race is lost to a winner who has committed, so the second attempt nearly always decides; the third is for storms.
+ATTEMPTS = 3
+
+# Milliseconds. The database gives up first, before a gateway call (10 s), gunicorn and nginx (30 s and more) do.
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 2_000
+
+# Seconds that SQLite waits for its one write lock; three attempts stay below the same 10 s.
+SQLITE_BUSY_TIMEOUT_SECONDS = 2
+
+# Seconds to wait for a free connection before the answer is 503.
+POOL_TIMEOUT_SECONDS = 5
+
+# SQLSTATEs of a race lost at the level of the transaction: serialization failure, deadlock, lock not available.
+_LOST_RACE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+# Class 08 is connection exceptions, 53 insufficient resources, 57 operator intervention (shutdown, cancel).
+_UNAVAILABLE_SQLSTATE_CLASSES = frozenset({"08", "53", "57"})
+# 42P10: no unique constraint matches the ON CONFLICT target; 42P01: no such table. The last defence is not there.
+_MISSING_DEFENCE_SQLSTATES = frozenset({"42P10", "42P01"})
+# SQLite's primary result codes. Whatever is in neither set, a syntax error for one, is our bug.
+_SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_SQLITE_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+# Migrations name every constraint themselves; the convention is for what a model leaves unnamed.
+NAMING_CONVENTION = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """The root of all models."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+# SQLite numbers rows by itself only for a column declared exactly INTEGER, which there holds 64 bits anyway.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC: ``timestamptz`` on PostgreSQL; on SQLite, text of fixed width, which sorts as time does."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def one_of(column: str, values: Iterable[str]) -> str:
+    """The text of a CHECK that a column holds one of a closed set of words."""
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+class LostRace(Exception):
+    """Somebody else was first: worth another attempt on a fresh session, which sees what they did."""
+
+    def __init__(self, when_all_are_lost: AppError | None = None) -> None:
+        super().__init__()
+        self.when_all_are_lost = when_all_are_lost or DatabaseBusy()
+
+
+class KeyTaken(LostRace):
+    """The idempotency key was committed by a twin in the meantime."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    """Two views of one engine and one pool."""
+
+    writer: Engine
+    reader: Engine
+
+
+# What a broken constraint means. PostgreSQL names the constraint; SQLite only lists the columns, or, of a foreign
+# key, nothing: so both are here, and a test compares them with the migrated schema.
+BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
+    ("pk_idempotency_keys", "UNIQUE constraint failed: idempotency_keys.user_id, idempotency_keys.key", KeyTaken),
+    (
+        "uq_payments_transaction",
+        "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.transaction_id",
+        TransactionAlreadyUsed,
+    ),
+    # The only parent row that the API ever changes is a consultation's patient.
+    ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
+)
+
+
+def engine_options(database_url: str) -> dict[str, Any]:
+    """Options for ``create_engine``; what cannot be said there is done by ``prepare``."""
+    if database_url.startswith("sqlite"):
+        return {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}, "pool_timeout": POOL_TIMEOUT_SECONDS}
+    return {
+        # As many as a worker has threads (gunicorn.conf.py), so that no request waits for another's connection.
+        "pool_size": 8,
+        "max_overflow": 4,
+        "pool_timeout": POOL_TIMEOUT_SECONDS,
+        "connect_args": {
+            # Seconds; libpq's own default is to wait for ever.
+            "connect_timeout": 3,
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
+        },
+    }
+
+
+def init_app(app: Flask) -> None:
+    """Make the engine behave: on SQLite, transactions that begin when we say so, and how we say so."""
+    with app.app_context():
+        engine: Engine = app.extensions["sqlalchemy"].engine
+    # A single read needs no BEGIN and COMMIT round trips on PostgreSQL.
+    reading = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
+    app.extensions["database"] = _Engines(engine, engine.execution_options(read_only=True, **reading))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite_connection)
+        event.listen(engine, "begin", _begin_sqlite)
+
+
+def _engines() -> _Engines:
+    engines: _Engines = current_app.extensions["database"]
+    return engines
+
+
+def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late: _begin_sqlite sends it
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    cursor.execute("PRAGMA synchronous=FULL")  # a committed payment survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    """Writers take the write lock at once: a lock upgraded in mid-transaction fails however long it waits."""
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def table_of(model: type[Base]) -> Table:
+    """The table of a model, for Core statements that are to bypass the ORM."""
+    table = model.__table__
+    assert isinstance(table, Table)  # noqa: S101  # for the type checker: no model of ours maps a join
+    return table
+
+
+def insert_or_nothing(session: Session, model: type[Base]) -> Any:
+    """An INSERT that can be told ``on_conflict_do_nothing``, which each database spells in a construct of its own."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    return dialect.insert(table_of(model))
+
+
+def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Run ``work`` in a transaction that commits when it returns and is rolled back when it raises.
+
+    Raises:
+        VersionConflict: every attempt found the row changed since it was read (409, retryable).
+        DatabaseBusy: every attempt lost a deadlock, a serialization failure or the wait for a lock (503).
+        DatabaseUnavailable: the database cannot be reached, or is shutting down (503).
+        Conflict: a constraint of ``BROKEN_CONSTRAINTS`` was broken (409).
+    """
+    return _in_transaction(work, lambda: _engines().writer)
+
+
+def read_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Run ``work`` where it can read only: one statement sees one moment, several may see several on PostgreSQL."""
+    return _in_transaction(work, lambda: _engines().reader)
+
+
+def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable[[], Engine]) -> Callable[P, R]:
+    @functools.wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                # Committed objects stay readable: expiring them would open a new transaction at the next look.
+                with Session(engine(), expire_on_commit=False) as session:
+                    result = work(session, *args, **kwargs)
+                    session.commit()
+                    return result
+            except (SQLAlchemyError, LostRace) as error:
+                verdict = _judge(error)
+                if not isinstance(verdict, LostRace):
+                    raise verdict from error
+                if attempt == ATTEMPTS:
+                    raise verdict.when_all_are_lost from error
+                log.info(
+                    "%s lost a race (%s), attempt %d of %d", work.__name__, error.__class__.__name__, attempt, ATTEMPTS
+                )
+                # Milliseconds, unequal ones: so that racers who met once do not meet again.
+                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  # no secret depends on it
+        raise AssertionError("unreachable: the last attempt returned or raised")
+
+    return run
+
+
+def _judge(error: Exception) -> Exception:
+    """What an error of the database means to the caller; an unknown one is our bug and stays itself (500)."""
+    if isinstance(error, LostRace):
+        return error
+    if isinstance(error, StaleDataError):
+        return LostRace(VersionConflict.lost_every_race())
+    if isinstance(error, PoolTimeout):
+        return DatabaseBusy()
+    if isinstance(error, IntegrityError):
+        return broken_constraint(error)
+    if isinstance(error, DBAPIError):
+        return _judge_dbapi_error(error)
+    return error
+
+
+def broken_constraint(error: IntegrityError) -> Exception:
+    """The meaning of the constraint that an insert or update broke; the error itself where none is known."""
+    diagnosis = getattr(error.orig, "diag", None)
+    name = diagnosis.constraint_name if diagnosis is not None else None
+    for constraint, sqlite_text, meaning in BROKEN_CONSTRAINTS:
+        if name == constraint or (diagnosis is None and str(error.orig) == sqlite_text):
+            return meaning()
+    return error
+
+
+def _judge_dbapi_error(error: DBAPIError) -> Exception:
+    if isinstance(error.orig, sqlite3.Error):
+        return _judge_sqlite_error(error, error.orig)
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _LOST_RACE_SQLSTATES:
+        return LostRace(DatabaseBusy())
+    if state in _MISSING_DEFENCE_SQLSTATES:
+        return LastDefenceMissing()
+    if error.connection_invalidated:
+        # The pool has thrown its connections away; whatever was sent either committed, and its key or version will
+        # be found, or it did not. A database that restarted is so reached by the next attempt.
+        return LostRace(DatabaseUnavailable())
+    if state is None:  # no answer from a server at all
+        return DatabaseUnavailable() if isinstance(error, OperationalError) else error
+    return DatabaseUnavailable() if state[:2] in _UNAVAILABLE_SQLSTATE_CLASSES else error
+
+
+def _judge_sqlite_error(error: DBAPIError, cause: sqlite3.Error) -> Exception:
+    primary_code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if primary_code in _SQLITE_BUSY:
+        return LostRace(DatabaseBusy())
+    if primary_code in _SQLITE_UNAVAILABLE:
+        return DatabaseUnavailable()
+    text = str(cause)
+    if "ON CONFLICT clause does not match" in text or text.startswith("no such table"):
+        return LastDefenceMissing()
+    return error

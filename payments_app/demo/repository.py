@@ -1,0 +1,31 @@
+"""People and consultations to try the service with."""
+
+from sqlalchemy import literal, select
+from sqlalchemy.orm import Session
+
+from payments_app import clock
+from payments_app.accounts.models import Role, User
+from payments_app.consultations.models import Consultation
+from payments_app.database import insert_or_nothing, write_transaction
+
+
+@write_transaction
+def add_user(session: Session, *, email: str, name: str, role: Role, password_hash: str) -> int:
+    """Add a user unless the address is known already; their id in either case."""
+    user = insert_or_nothing(session, User).values(
+        email=email, name=name, role=role, password_hash=password_hash, token_version=0, created_at=clock.now()
+    )
+    session.execute(user.on_conflict_do_nothing(index_elements=["email"]))
+    return session.scalars(select(User.id).where(User.email == email)).one()
+
+
+@write_transaction
+def add_consultations(session: Session, *, patient_id: int, first: int, last: int, currency: str) -> None:
+    """Add those of the consultations ``first`` to ``last`` that are missing: made by the database, not sent to it."""
+    numbers = select(literal(first).label("id")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.id + 1).where(numbers.c.id < last))
+    now = literal(clock.now(), Consultation.created_at.type)
+    # SQLite takes ON CONFLICT for a join's ON unless a WHERE stands between (sqlite.org/lang_upsert.html, 2.2).
+    rows = select(numbers.c.id, literal(patient_id), literal(currency), now, now).where(numbers.c.id >= first)
+    columns = ["id", "patient_id", "currency", "created_at", "updated_at"]
+    session.execute(insert_or_nothing(session, Consultation).from_select(columns, rows).on_conflict_do_nothing())

@@ -1,0 +1,65 @@
+"""A request under its key, its fingerprint, and the answer that the key will give from then on."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KeyedRequest:
+    """What one user asks for under one key. ``request`` holds plain JSON values, validated and normalised."""
+
+    user_id: int
+    key: str
+    operation: str
+    request: dict[str, Any]
+
+    @cached_property
+    def canonical(self) -> str:
+        """The request as the same text, however its members were ordered or its amounts written."""
+        return json.dumps(self.request, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of the operation and the canonical request."""
+        return hashlib.sha256(f"{self.operation}\n{self.canonical}".encode()).hexdigest()
+
+    def fields_that_differ(self, operation: str, canonical: str | None) -> list[str]:
+        """The fields in which this request differs from the one the key was used for."""
+        if operation != self.operation:
+            return ["operation"]
+        if canonical is None:  # long ago: only its hash was kept
+            return ["idempotency_key"]
+        first = json.loads(canonical)
+        return sorted(name for name in first.keys() | self.request.keys() if first.get(name) != self.request.get(name))
+
+    def row(self, answer: "Answer", *, payment_id: int, at: datetime) -> dict[str, Any]:
+        """The key's row, which is to be committed with the effect."""
+        return {
+            "user_id": self.user_id,
+            "key": self.key,
+            "operation": self.operation,
+            "request": self.canonical,
+            "request_hash": self.fingerprint,
+            "payment_id": payment_id,
+            "refund_id": None,
+            "response_status": answer.status,
+            "response_body": answer.body,
+            "created_at": at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer: kept under a key, and sent as it is, the first time and every time after."""
+
+    status: int
+    body: str
+    replayed: bool = False
+
+    def as_replay(self) -> "Answer":
+        """The same answer, marked as given for something that had happened before."""
+        return replace(self, replayed=True)

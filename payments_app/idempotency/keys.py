@@ -1,0 +1,57 @@
+"""Finding the key of a request: header ``Idempotency-Key`` or ``X-Idempotency-Key``, or a member of the body.
+
+The header follows draft-ietf-httpapi-idempotency-key-header-07, whose quoted form is taken as well as the bare one
+that most clients send.
+"""
+
+import re
+import uuid
+from typing import Any
+
+from flask import Flask, Response, g, request
+
+from payments_app.errors import ValidationFailed
+
+HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
+
+# Visible ASCII without the quote and the backslash, which need escapes in a quoted header; and no dot segments,
+# which URL libraries would resolve away in GET /idempotency-keys/{key}.
+_WELL_FORMED = re.compile(r"(?!\.{1,2}\Z)[!#-\[\]-~]{1,255}")
+
+
+def init_app(app: Flask) -> None:
+    app.after_request(_return_key)
+
+
+def take_key(body: dict[str, Any]) -> str:
+    """Take the key out of the request, or make one.
+
+    Raises:
+        ValidationFailed: ill-formed, or two that differ (422).
+    """
+    given = [_unquoted(request.headers[name]) for name in HEADERS if name in request.headers]
+    if "idempotency_key" in body:
+        given.append(body.pop("idempotency_key"))
+    if not given:
+        given = [str(uuid.uuid4())]
+    for key in given:
+        if not _WELL_FORMED.fullmatch(key):
+            raise ValidationFailed(
+                {"idempotency_key": ['Must be 1 to 255 visible ASCII characters without space, " and \\.']}
+            )
+    if len(set(given)) > 1:
+        raise ValidationFailed({"idempotency_key": ["Was given more than once, with different values."]})
+    g.idempotency_key = given[0]
+    return given[0]
+
+
+def _unquoted(header: str) -> str:
+    quoted = re.fullmatch(r'"(.*)"', header)
+    return quoted[1] if quoted else header
+
+
+def _return_key(response: Response) -> Response:
+    key = g.get("idempotency_key")
+    if key is not None:
+        response.headers["Idempotency-Key"] = key
+    return response

@@ -1,0 +1,44 @@
+"""Money is whole minor units (hundredths); rates are whole basis points (1/100 of a percent). Never a float."""
+
+from decimal import Decimal
+
+MINOR_PER_MAJOR = 100
+BASIS_POINTS_PER_ONE = 10_000
+HUNDREDTH = Decimal("0.01")
+# Beyond every amount that the settings allow (config.AMOUNT_CEILING, 10^12).
+UNTHINKABLE = Decimal(10**16)
+
+
+def tax_minor(taxable_minor: int, rate_basis_points: int) -> int:
+    """The tax on an amount, rounded half up to the minor unit: 500,000 at 1,200 is 60,000."""
+    return (taxable_minor * rate_basis_points + BASIS_POINTS_PER_ONE // 2) // BASIS_POINTS_PER_ONE
+
+
+def to_minor(amount: Decimal) -> int | None:
+    """Major units as minor ones, or None where the amount has more than two decimals or no honest size.
+
+    The exponent is looked at before any arithmetic: ``Decimal("1e999999")`` as an integer would fill the memory.
+    """
+    if not amount.is_finite() or abs(amount) >= UNTHINKABLE:
+        return None
+    hundredths = amount.quantize(HUNDREDTH)
+    # Decimals compare exactly, whatever the context's precision: a hundredth digit behind the point still counts.
+    return int(hundredths.scaleb(2)) if hundredths == amount else None
+
+
+def to_text(amount_minor: int) -> str:
+    """Minor units as plain major ones with two decimals: 500050 is ``5000.50``."""
+    sign = "-" if amount_minor < 0 else ""
+    major, minor = divmod(abs(amount_minor), MINOR_PER_MAJOR)
+    return f"{sign}{major}.{minor:02d}"
+
+
+def to_json_number(amount_minor: int) -> int | float:
+    """Minor units as the JSON number of major units that clients see, exact to the minor unit.
+
+    Whole amounts are ints. For the rest, JSON writes a float as the shortest text that reads back as the same
+    double, which below 10^13 major units (15 significant digits) is the two decimals themselves. Nothing is
+    ever computed with the result.
+    """
+    major, minor = divmod(amount_minor, MINOR_PER_MAJOR)
+    return major if minor == 0 else float(to_text(amount_minor))

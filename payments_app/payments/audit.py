@@ -1,0 +1,153 @@
+"""Does the database keep its promises? Each check is one query that finds the rows which break one of them.
+
+A query sees one moment, so an audit may run beside a busy service. Money being exact (M9) and no call going out
+inside a transaction (M8) are promises of the code, which no row can prove.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from payments_app.database import one_of, read_transaction
+from payments_app.payments.models import ACTIVE_PREDICATE, ENDED_UNPAID, PaymentStatus
+
+# Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
+BATCH_SIZE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A promise, and the query (columns id and detail) for the payments that break it."""
+
+    invariant: str
+    promise: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offender:
+    """A payment that breaks a promise."""
+
+    invariant: str
+    payment_id: int
+    detail: str
+
+
+def _exactly_one(what: str, table: str, more: str = "") -> str:
+    return f"""
+        SELECT p.id, 'has ' || count(r.payment_id) || ' {what} instead of 1' AS detail
+        FROM payments p LEFT JOIN {table} r ON r.payment_id = p.id {more}
+        GROUP BY p.id HAVING count(r.payment_id) <> 1"""
+
+
+CHECKS = (
+    Check(
+        "M1",
+        "at most one active payment per consultation",
+        f"""
+        SELECT min(id) AS id, 'consultation ' || consultation_id || ' has ' || count(*) || ' active payments' AS detail
+        FROM payments WHERE {ACTIVE_PREDICATE} GROUP BY consultation_id HAVING count(*) > 1""",
+    ),
+    Check(
+        "M2",
+        "every effect raised the version by exactly one",
+        """
+        SELECT p.id, 'is at version ' || p.version || ', but its events tell of ' || count(DISTINCT e.version)
+            || ' versions up to ' || coalesce(max(e.version), -1) AS detail
+        FROM payments p LEFT JOIN payment_events e ON e.payment_id = p.id
+        GROUP BY p.id, p.version
+        HAVING count(DISTINCT e.version) <> p.version + 1 OR coalesce(max(e.version), -1) <> p.version""",
+    ),
+    Check(
+        "M3",
+        "refunds never exceed the money received",
+        """
+        SELECT id, 'received ' || received_minor || ', reserved ' || refund_reserved_minor || ', refunded '
+            || refunded_minor || ' (minor units)' AS detail
+        FROM payments WHERE refund_reserved_minor + refunded_minor > received_minor""",
+    ),
+    Check(
+        "M4",
+        "one key of one user has one effect",
+        """
+        SELECT min(payment_id) AS id, 'user ' || user_id || ' has a key twice' AS detail
+        FROM idempotency_keys GROUP BY user_id, key HAVING count(*) > 1""",
+    ),
+    Check(
+        "M4",
+        "each payment was made under one key",
+        _exactly_one("create keys", "idempotency_keys", "AND r.operation = 'create'"),
+    ),
+    Check(
+        "M5",
+        "one gateway transaction pays at most one payment",
+        """
+        SELECT min(id) AS id,
+            gateway || ' transaction ' || transaction_id || ' paid ' || count(*) || ' payments' AS detail
+        FROM payments WHERE transaction_id IS NOT NULL
+        GROUP BY gateway, payment_method, transaction_id HAVING count(*) > 1""",
+    ),
+    Check("M6", "each payment has one invoice", _exactly_one("invoices", "invoices")),
+    Check("M6", "each payment has one tax record", _exactly_one("tax records", "tax_records")),
+    Check(
+        "M6",
+        "each payment has one event of its creation",
+        _exactly_one("creation events", "payment_events", "AND r.version = 0"),
+    ),
+    Check(
+        "M6",
+        "invoice and payment tell the same story",
+        f"""
+        SELECT p.id, 'is ' || p.status || ', its invoice ' || i.status AS detail
+        FROM payments p JOIN invoices i ON i.payment_id = p.id
+        WHERE i.amount_minor <> p.amount_minor OR i.status <> CASE
+            WHEN p.status IN ('{PaymentStatus.PENDING}', '{PaymentStatus.PROCESSING}') THEN 'pending'
+            WHEN p.status = '{PaymentStatus.REFUNDED}' THEN 'refunded'
+            WHEN {one_of("p.status", ENDED_UNPAID)} THEN 'void'
+            ELSE 'paid' END""",
+    ),
+    Check(
+        "M7",
+        "every change of status has an event",
+        """
+        SELECT p.id, 'is ' || p.status || ', but its last event says ' || coalesce(e.to_status, 'nothing') AS detail
+        FROM payments p LEFT JOIN payment_events e ON e.payment_id = p.id
+            AND e.id = (SELECT max(id) FROM payment_events newest WHERE newest.payment_id = p.id)
+        WHERE coalesce(e.to_status, '') <> p.status""",
+    ),
+    Check(
+        "M7",
+        "the events of a payment follow from one another",
+        """
+        SELECT payment_id AS id, 'event ' || event_id || ' comes from ' || coalesce(from_status, 'nothing')
+            || ' after ' || coalesce(before, 'nothing') AS detail
+        FROM (SELECT payment_id, id AS event_id, from_status,
+                lag(to_status) OVER (PARTITION BY payment_id ORDER BY id) AS before FROM payment_events) AS trail
+        WHERE coalesce(from_status, '') <> coalesce(before, '')""",
+    ),
+)
+
+
+def find_offenders(check: Check) -> Iterator[Offender]:
+    """Every payment that breaks the promise, in the order of their ids."""
+    position = (0, "")
+    while batch := _next_batch(check, position):
+        yield from batch
+        position = (batch[-1].payment_id, batch[-1].detail)
+
+
+@read_transaction
+def _next_batch(session: Session, check: Check, position: tuple[int, str]) -> list[Offender]:
+    batch = text(
+        f"SELECT id, detail FROM ({check.query}) AS offenders "
+        "WHERE (id, detail) > (:id, :detail) ORDER BY id, detail LIMIT :size"
+    )
+    rows = session.execute(batch, {"id": position[0], "detail": position[1], "size": BATCH_SIZE})
+    return [Offender(check.invariant, row.id, row.detail) for row in rows]
+
+
+@read_transaction
+def count_payments(session: Session) -> int:
+    return session.execute(text("SELECT count(*) FROM payments")).scalar_one()  # type: ignore[no-any-return]  # text has no types

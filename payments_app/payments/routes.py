@@ -1,0 +1,200 @@
+"""Payments over HTTP. Each view reads as its contract; the deciding is done by the repository and the database."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, current_app, json, request, url_for
+
+from payments_app import clock, money
+from payments_app.accounts.callers import Caller
+from payments_app.accounts.models import Role
+from payments_app.accounts.tokens import authenticated
+from payments_app.api.blueprint import Blueprint, json_answer, success
+from payments_app.api.pages import page_answer, read_cursor
+from payments_app.errors import ActivePaymentExists, ValidationFailed
+from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
+from payments_app.idempotency.keyed import Answer, KeyedRequest
+from payments_app.idempotency.keys import take_key
+from payments_app.logs import current_request_id
+from payments_app.payments import create as creation
+from payments_app.payments import repository, schemas
+from payments_app.payments.create import NewPayment
+from payments_app.payments.models import Deed, Payment
+from payments_app.payments.repository import Conditions, Filter
+
+blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
+methods_blueprint = Blueprint(
+    "payment_methods", __name__, url_prefix="/api/v1/payment-methods", description="Ways to pay"
+)
+
+
+@methods_blueprint.route("")
+@authenticated()
+@methods_blueprint.success_response(200, schemas.PaymentMethod, many=True)
+@methods_blueprint.problems(401, 503)
+def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
+    """The payment methods on offer."""
+    offered = payment_methods(sandbox_offered=current_app.config["SETTINGS"].sandbox_offered)
+    return json_answer({"data": schemas.PaymentMethod(many=True).dump(offered), "meta": {"next_cursor": None}})
+
+
+@blueprint.route("", methods=["POST"])
+@authenticated()
+@blueprint.arguments(schemas.PaymentCreate)
+@blueprint.idempotent
+@blueprint.success_response(201, schemas.Created)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503)
+def create_payment(body: dict[str, Any], caller: Caller) -> Response:
+    """Create the one payment of a consultation; the same key again gives the same answer again."""
+    key = take_key(body)
+    settings = current_app.config["SETTINGS"]
+    new = NewPayment(
+        consultation_id=body["consultation_id"],
+        amount_minor=body["amount"],
+        currency=settings.payment_currency,
+        method=_method_on_offer(body["payment_method"]),
+        tax_rate_basis_points=settings.payment_tax_rate_basis_points,
+    )
+    keyed = KeyedRequest(caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)})
+    answer = creation.create(new, caller=caller, keyed=keyed, deed=_deed(caller), render=_render_created)
+    if answer.replayed and settings.idempotency_replay == "conflict":
+        payment = json.loads(answer.body)["data"]["payment"]
+        raise ActivePaymentExists(
+            payment_id=payment["id"], payment_status=payment["status"], headers={"Idempotent-Replayed": "true"}
+        )
+    return _respond(answer)
+
+
+@blueprint.route("")
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.arguments(schemas.PaymentListQuery, location="query")
+@blueprint.success_response(200, schemas.Payment, many=True)
+@blueprint.problems(401, 403, 422, 503)
+def list_payments(query: dict[str, Any], caller: Caller) -> Response:
+    """The caller's payments, or for an admin everybody's, newest first."""
+    position = read_cursor("payments", query.get("cursor"))
+    shown = Filter(
+        status=query.get("status"),
+        consultation_id=query.get("consultation_id"),
+        after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
+        per_page=query["per_page"],
+    )
+    return page_answer(
+        repository.list_page(shown, caller=caller),
+        kind="payments",
+        per_page=shown.per_page,
+        render=schemas.Payment().dump,
+        position=lambda payment: [clock.to_text(payment.created_at), payment.id],
+    )
+
+
+@blueprint.route("/<id:payment_id>")
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.success_response(200, schemas.PaymentDetails)
+@blueprint.problems(401, 403, 404, 503)
+def show_payment(payment_id: int, caller: Caller) -> Response:
+    """A payment with its invoices, tax records and refunds."""
+    payment = repository.get(payment_id, caller=caller)
+    return success(schemas.PaymentDetails().dump(payment), message="OK", headers={"ETag": _etag(payment.version)})
+
+
+@blueprint.route("/<id:payment_id>/events")
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.success_response(200, schemas.PaymentEvent, many=True)
+@blueprint.problems(401, 403, 404, 503)
+def list_payment_events(payment_id: int, caller: Caller) -> Response:
+    """The audit trail of a payment, oldest first."""
+    events = repository.list_events(payment_id, caller=caller)
+    return json_answer({"data": schemas.PaymentEvent(many=True).dump(events), "meta": {"next_cursor": None}})
+
+
+@blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.arguments(schemas.PaymentConfirm)
+@blueprint.idempotent
+@blueprint.conditional
+@blueprint.success_response(200, schemas.Changed)
+@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503)
+def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
+    """Complete a payment with the transaction that paid it; naming the same transaction again is a retry."""
+    answer = repository.confirm(
+        payment_id,
+        transaction_id=body["transaction_id"],
+        receipt_url=body["receipt_url"],
+        caller=caller,
+        conditions=_conditions(body),
+        keyed=_keyed_change("confirm", payment_id, body, caller),
+        deed=_deed(caller),
+        render=lambda payment: _render_changed(payment, "Payment confirmed successfully"),
+    )
+    return _respond(answer)
+
+
+@blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
+@authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.arguments(schemas.PaymentCancel, required=False)
+@blueprint.idempotent
+@blueprint.conditional
+@blueprint.success_response(200, schemas.Changed)
+@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503)
+def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
+    """Give up a pending payment, which frees its consultation."""
+    answer = repository.cancel(
+        payment_id,
+        caller=caller,
+        conditions=_conditions(body),
+        keyed=_keyed_change("cancel", payment_id, body, caller),
+        deed=_deed(caller),
+        render=lambda payment: _render_changed(payment, "Payment cancelled"),
+    )
+    return _respond(answer)
+
+
+def _method_on_offer(code: str) -> PaymentMethod:
+    method = find_method(code, sandbox_offered=current_app.config["SETTINGS"].sandbox_offered)
+    if method is None:
+        raise ValidationFailed({"payment_method": ["Not on offer; GET /api/v1/payment-methods lists what is."]})
+    return method
+
+
+def _keyed_change(operation: str, payment_id: int, body: dict[str, Any], caller: Caller) -> KeyedRequest:
+    """The request under its key. What the caller believes of the version is no part of what they want."""
+    key = take_key(body)
+    wanted = {name: value for name, value in body.items() if name != "expected_version"}
+    return KeyedRequest(caller.user_id, key, operation, {"payment_id": payment_id, **wanted})
+
+
+def _conditions(body: dict[str, Any]) -> Conditions:
+    if_match = request.if_match if "If-Match" in request.headers else None
+    return Conditions(if_match, body.get("expected_version"))
+
+
+def _deed(caller: Caller) -> Deed:
+    return Deed(caller.actor, current_request_id(), clock.now())
+
+
+def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
+    body = {"data": schemas.created_data(payment, invoice), "message": "Payment created successfully"}
+    return Answer(201, json.dumps(body))
+
+
+def _render_changed(payment: Payment, message: str) -> Answer:
+    data = {"payment": payment, "invoice": payment.invoices[0], "status": payment.status}
+    return Answer(200, json.dumps({"data": schemas.Changed().dump(data), "message": message}))
+
+
+def _respond(answer: Answer) -> Response:
+    """Send a kept or fresh answer; its headers follow from its body, so that a replay has the same ones."""
+    payment = json.loads(answer.body)["data"]["payment"]
+    response = Response(answer.body, status=answer.status, mimetype="application/json")
+    response.headers["ETag"] = _etag(payment["version"])
+    if answer.status == HTTPStatus.CREATED:
+        response.headers["Location"] = url_for("payments.show_payment", payment_id=payment["id"])
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _etag(version: int) -> str:
+    return f'"{version}"'

@@ -1,0 +1,109 @@
+"""Shapes of payments and of what is asked of them."""
+
+from typing import Any
+
+from marshmallow import Schema, fields, validate
+
+from payments_app.api.fields import Amount, Moment, PayableAmount, QueryInteger, Text, WebAddress, WholeNumber
+from payments_app.invoices.schemas import Invoice, TaxRecord
+from payments_app.payments.models import PaymentStatus
+
+STATUSES = [str(status) for status in PaymentStatus]
+
+
+class Payment(Schema):
+    id = fields.Integer(required=True)
+    user_id = fields.Integer(required=True)
+    consultation_id = fields.Integer(required=True)
+    amount = Amount(required=True, attribute="amount_minor")
+    currency = fields.String(required=True)
+    payment_method = fields.String(required=True)
+    gateway = fields.String(required=True)
+    status = fields.String(required=True, metadata={"enum": STATUSES})
+    transaction_id = fields.String(required=True, allow_none=True)
+    receipt_url = fields.String(required=True, allow_none=True)
+    refunded_amount = Amount(required=True, attribute="refunded_minor")
+    needs_review = fields.Boolean(required=True)
+    version = fields.Integer(required=True)
+    created_at = Moment(required=True)
+    updated_at = Moment(required=True)
+    completed_at = Moment(required=True, allow_none=True)
+
+
+class PaymentDetails(Payment):
+    invoices = fields.List(fields.Nested(Invoice), required=True)
+    tax_records = fields.List(fields.Nested(TaxRecord), required=True)
+    # Empty until money can be returned.
+    refunds: fields.Constant[list[Any]] = fields.Constant([], metadata={"type": "array", "items": {"type": "object"}})
+
+
+class Created(Schema):
+    type = fields.Constant("new")
+    payment_id = fields.Integer(required=True)
+    payment = fields.Nested(Payment, required=True)
+    invoice = fields.Nested(Invoice, required=True)
+
+
+class Changed(Schema):
+    payment = fields.Nested(Payment, required=True)
+    invoice = fields.Nested(Invoice, required=True)
+    status = fields.String(required=True, metadata={"enum": STATUSES})
+
+
+class PaymentEvent(Schema):
+    id = fields.Integer(required=True)
+    event = fields.String(required=True)
+    from_status = fields.String(required=True, allow_none=True)
+    to_status = fields.String(required=True)
+    version = fields.Integer(required=True)
+    actor = fields.String(required=True)
+    request_id = fields.String(required=True, allow_none=True)
+    created_at = Moment(required=True)
+
+
+class PaymentMethod(Schema):
+    code = fields.String(required=True)
+    name = fields.String(required=True)
+    gateway = fields.String(required=True)
+
+
+class IdempotentRequest(Schema):
+    """What every request with an effect may carry in its body, where a client cannot set headers."""
+
+    idempotency_key = fields.String(validate=validate.Length(1, 255))
+
+
+class PaymentCreate(IdempotentRequest):
+    consultation_id = WholeNumber(required=True, least=1, metadata={"example": 5})
+    amount = PayableAmount(required=True, metadata={"example": 5000})
+    payment_method = Text(required=True, min_length=1, max_length=32, metadata={"example": "stripe"})
+
+
+class PaymentChange(IdempotentRequest):
+    expected_version = WholeNumber(least=0)
+
+
+class PaymentConfirm(PaymentChange):
+    transaction_id = Text(
+        required=True, min_length=1, max_length=255, outer_space=False, metadata={"example": "TXN-123456789"}
+    )
+    receipt_url = WebAddress(load_default=None, metadata={"example": "https://receipts.example/123"})
+
+
+class PaymentCancel(PaymentChange):
+    pass
+
+
+class PaymentListQuery(Schema):
+    per_page = QueryInteger(load_default=15, largest=100)
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    consultation_id = QueryInteger()
+    cursor = fields.String()
+
+
+def created_data(payment: dict[str, Any], invoice: dict[str, Any]) -> dict[str, Any]:
+    """``data`` of a new payment, from its rows."""
+    return _CREATED.dump({"payment_id": payment["id"], "payment": payment, "invoice": invoice})  # type: ignore[no-any-return]  # of one object: a dict
+
+
+_CREATED = Created()
