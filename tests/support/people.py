@@ -1,0 +1,87 @@
+"""Those who ask, each with a token and their own way to the API."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from payments_app.accounts import passwords, tokens
+from payments_app.accounts.models import Role
+from payments_app.accounts.repository import find_credentials
+from payments_app.demo import repository
+
+PASSWORD = "correct horse battery staple"
+
+
+@cache
+def _password_hash() -> str:
+    return passwords.hash_password(PASSWORD)
+
+
+class Person:
+    """A logged-in user; paths are below ``/api/v1``."""
+
+    def __init__(self, client: FlaskClient, user_id: int, email: str, token: str) -> None:
+        self._client = client
+        self.id = user_id
+        self.email = email
+        self.token = token
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def get(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.send("GET", path, **kwargs)
+
+    def post(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+        return self.send("POST", path, json={} if json is None and "data" not in kwargs else json, **kwargs)
+
+    def put(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+        return self.send("PUT", path, json=json, **kwargs)
+
+    def send(self, method: str, path: str, headers: Mapping[str, str] | None = None, **kwargs: Any) -> TestResponse:
+        if kwargs.get("json", ...) is None:
+            del kwargs["json"]
+        headers = {**self.authorization, **(headers or {})}
+        return self._client.open(f"/api/v1{path}", method=method, headers=headers, **kwargs)
+
+    def pay(self, consultation_id: int = 5, key: str | None = None, **members: Any) -> TestResponse:
+        """POST /payments with sensible values for what is not said."""
+        body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe", **members}
+        return self.post("/payments", body, headers={"Idempotency-Key": key} if key else {})
+
+    def confirm(
+        self, payment_id: int, transaction_id: str = "TXN-1", key: str | None = None, **members: Any
+    ) -> TestResponse:
+        body = {"transaction_id": transaction_id, **members}
+        return self.post(f"/payments/{payment_id}/confirm", body, headers={"Idempotency-Key": key} if key else {})
+
+
+class People:
+    """The cast of the tests."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.patient = self._add("patient@example.com", Role.PATIENT)
+        self.other = self._add("other@example.com", Role.PATIENT)
+        self.admin = self._add("admin@example.com", Role.ADMIN)
+        self.booking = self._add("booking@example.com", Role.BOOKING)
+
+    def add_consultations(self, whose: str, first: int, last: int) -> None:
+        patient: Person = getattr(self, whose)
+        with self.app.app_context():
+            repository.add_consultations(patient_id=patient.id, first=first, last=last, currency="PHP")
+
+    def anonymous(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def _add(self, email: str, role: Role) -> Person:
+        with self.app.app_context():
+            user_id = repository.add_user(email=email, name=email, role=role, password_hash=_password_hash())
+            credentials = find_credentials(email)
+            assert credentials is not None
+            return Person(self.app.test_client(), user_id, email, tokens.issue(credentials))

@@ -1,0 +1,35 @@
+"""Looking at the database directly: what the API says is one thing, what was kept is another."""
+
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+
+class Rows:
+    """Counts and fetches rows by plain SQL."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def count(self, table: str, where: str = "1 = 1", **values: Any) -> int:
+        return self.all(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)[0]["n"]
+
+    def counts(self, *tables: str) -> dict[str, int]:
+        return {table: self.count(table) for table in tables}
+
+    def all(self, query: str, **values: Any) -> list[dict[str, Any]]:
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text(query), values).mappings()]
+
+    def one(self, query: str, **values: Any) -> dict[str, Any]:
+        (row,) = self.all(query, **values)
+        return row
+
+    def execute(self, statement: str, **values: Any) -> None:
+        """Change something behind the app's back."""
+        with self._engine.begin() as connection:
+            connection.execute(text(statement), values)
+
+
+MADE_TOGETHER = ("payments", "invoices", "tax_records", "payment_events", "idempotency_keys")
+EVERYTHING = ("users", "consultations", *MADE_TOGETHER, "gateway_sessions")

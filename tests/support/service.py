@@ -1,0 +1,112 @@
+"""The real service: gunicorn with two worker processes, asked over real sockets by many at once."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+from tests.support.databases import ROOT
+from tests.support.people import Person
+
+# Seconds; far more than a start or a request takes, so that only something broken runs into it.
+PATIENCE_SECONDS = 60
+
+
+@dataclass
+class Service:
+    """A running gunicorn."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    @contextmanager
+    def started(cls, database_url: str, *, workers: int = 2, **environment: str) -> Iterator[Self]:
+        """Start it, wait until every worker has answered, and stop it at the end."""
+        port = _free_port()
+        log = Path(tempfile.mkdtemp(prefix="payments-gunicorn-")) / "log"
+        settings = {
+            "APP_ENV": "testing",
+            "DATABASE_URL": database_url,
+            "PORT": str(port),
+            "WEB_CONCURRENCY": str(workers),
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--access-logfile", "-", "--access-logformat", "served by %(p)s"],
+                cwd=ROOT,
+                env={**os.environ, **settings, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        service = cls(f"http://127.0.0.1:{port}", log, process)
+        try:
+            service.wait_until_answered_by(workers)
+            yield service
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+    def wait_until_answered_by(self, workers: int) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(self.pids_that_served()) < workers:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError(f"gunicorn did not come up:\n{self.log.read_text()}")
+            try:
+                requests.get(f"{self.url}/api/v1/me", timeout=PATIENCE_SECONDS)
+            except requests.ConnectionError:
+                time.sleep(0.05)
+
+    def pids_that_served(self) -> set[str]:
+        return {line.split()[-1] for line in self.log.read_text().splitlines() if line.startswith("served by")}
+
+    def post(self, person: Person, path: str, json: Any, **headers: str) -> requests.Response:
+        return requests.post(
+            f"{self.url}/api/v1{path}",
+            json=json,
+            headers={**person.authorization, **headers},
+            timeout=PATIENCE_SECONDS,
+        )
+
+    def pay(self, person: Person, consultation_id: int, key: str) -> requests.Response:
+        body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+        return self.post(person, "/payments", body, **{"Idempotency-Key": key})
+
+
+def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.Response]:
+    """Make all the calls at the same moment, each from a thread of its own; their answers in the same order."""
+    gate = threading.Barrier(len(calls))
+
+    def call(make: Callable[[], requests.Response]) -> requests.Response:
+        gate.wait(PATIENCE_SECONDS)
+        return make()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(call, calls))
+
+
+def statuses(answers: Sequence[requests.Response]) -> dict[int, int]:
+    """How often each status was answered."""
+    counted: dict[int, int] = {}
+    for answer in answers:
+        counted[answer.status_code] = counted.get(answer.status_code, 0) + 1
+    return counted
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
