@@ -87,12 +87,12 @@ def people(app: Flask) -> People:
 
 
 @pytest.fixture(scope="session")
-def session_service(database: Database, session_app: Flask) -> Iterator[Service]:
+def session_service(database: Database) -> Iterator[Service]:
     with Service.started(database.url) as service:
         yield service
 
 
 @pytest.fixture
-def service(session_service: Service, people: People) -> Service:
+def service(session_service: Service, people: People) -> Service:  # noqa: ARG001  # its people are in the database
     """Two gunicorn worker processes on the database of ``app``, both of which have answered already."""
     return session_service

@@ -1,0 +1,78 @@
+"""Logging in, and what a token is good for."""
+
+import pytest
+from argon2 import PasswordHasher
+from flask import Flask
+
+from payments_app.accounts import passwords
+from tests.support.people import PASSWORD, People
+from tests.support.rows import Rows
+
+
+def login(app: Flask, email: str, password: str, **kwargs: object):  # noqa: ANN201  # Werkzeug's test response
+    return app.test_client().post("/api/login", json={"email": email, "password": password}, **kwargs)
+
+
+def test_a_json_login_gives_a_bearer_token_at_the_top_level(app: Flask, people: People) -> None:
+    answer = login(app, people.patient.email, PASSWORD)
+
+    assert answer.status_code == 200
+    assert set(answer.json) == {"token", "token_type", "expires_in"}
+    assert answer.json["token_type"] == "Bearer"
+    assert answer.json["expires_in"] == 3600
+
+
+def test_a_form_login_gives_the_same(app: Flask, people: People) -> None:
+    form = {"email": people.patient.email, "password": PASSWORD}
+
+    assert app.test_client().post("/api/login", data=form).status_code == 200
+
+
+def test_the_token_opens_me(app: Flask, people: People) -> None:
+    token = login(app, people.admin.email.upper(), PASSWORD).json["token"]
+
+    answer = app.test_client().get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+
+    assert answer.status_code == 200
+    me = {"id": people.admin.id, "email": people.admin.email, "name": people.admin.email, "role": "admin"}
+    assert answer.json["data"] == me
+
+
+def test_wrong_password_unknown_email_and_disabled_user_get_one_answer(app: Flask, people: People, rows: Rows) -> None:
+    rows.execute("UPDATE users SET disabled_at = created_at WHERE id = :id", id=people.other.id)
+
+    refusals = [
+        login(app, people.patient.email, "wrong"),
+        login(app, "nobody@example.com", PASSWORD),
+        login(app, people.other.email, PASSWORD),
+    ]
+
+    assert [answer.status_code for answer in refusals] == [401, 401, 401]
+    assert len({answer.json["detail"] for answer in refusals}) == 1
+    assert len({answer.json["type"] for answer in refusals}) == 1
+
+
+def test_an_unknown_email_costs_what_a_wrong_password_costs(
+    app: Flask, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[str] = []
+
+    class Counting(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # noqa: A002  # argon2's own name
+            verified.append(str(hash))
+            return super().verify(hash, password)
+
+    monkeypatch.setattr(passwords, "_hasher", Counting())
+
+    login(app, people.patient.email, "wrong")
+    login(app, "nobody@example.com", "wrong")
+
+    # One hash each, with the same algorithm and parameters: everything before the salt is equal.
+    assert len(verified) == 2
+    assert verified[0].rsplit("$", 2)[0] == verified[1].rsplit("$", 2)[0]
+
+
+def test_passwords_are_kept_as_argon2id(people: People, rows: Rows) -> None:
+    kept = rows.one("SELECT password_hash FROM users WHERE id = :id", id=people.patient.id)
+
+    assert kept["password_hash"].startswith("$argon2id$")

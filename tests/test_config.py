@@ -1,0 +1,87 @@
+"""The service refuses to start rather than guess."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import ConfigError, Settings
+from tests.support.databases import ROOT
+
+SECRET = "s" * 32
+PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": SECRET, "JWT_SECRET_KEY": SECRET}
+
+
+def test_a_laptop_needs_no_settings() -> None:
+    settings = Settings.from_environment({})
+
+    assert settings.app_env == "development"
+    assert settings.database_url == "sqlite:///payments.db"
+    assert settings.payment_min_amount_minor == 100_000
+    assert settings.payment_max_amount_minor == 1_000_000_000
+    assert settings.payment_tax_rate_basis_points == 1_200
+    assert settings.sandbox_offered
+
+
+def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
+    settings = Settings.from_environment(PRODUCTION)
+
+    assert not settings.sandbox_offered
+    assert Settings.from_environment({**PRODUCTION, "ALLOW_SANDBOX_GATEWAY": "1"}).sandbox_offered
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"APP_ENV": "prod"}, "APP_ENV"),
+        ({"APP_ENV": "production", "JWT_SECRET_KEY": SECRET}, "SECRET_KEY"),
+        ({**PRODUCTION, "JWT_SECRET_KEY": ""}, "JWT_SECRET_KEY"),
+        ({**PRODUCTION, "SECRET_KEY": "short"}, "SECRET_KEY"),
+        ({**PRODUCTION, "SECRET_KEY": "for-development-only-never-for-real-money"}, "SECRET_KEY"),
+        ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL"),
+        ({"ACCESS_TOKEN_TTL": "1h"}, "ACCESS_TOKEN_TTL"),
+        ({"ACCESS_TOKEN_TTL": "0"}, "ACCESS_TOKEN_TTL"),
+        ({"ACCESS_TOKEN_TTL": "٣٦٠٠"}, "ACCESS_TOKEN_TTL"),
+        ({"PAYMENT_MIN_AMOUNT": "0"}, "PAYMENT_MIN_AMOUNT"),
+        ({"PAYMENT_MIN_AMOUNT": "1.005"}, "PAYMENT_MIN_AMOUNT"),
+        ({"PAYMENT_MIN_AMOUNT": "2000", "PAYMENT_MAX_AMOUNT": "1999"}, "PAYMENT_MIN_AMOUNT"),
+        ({"PAYMENT_MAX_AMOUNT": "1e13"}, "PAYMENT_MAX_AMOUNT"),
+        ({"PAYMENT_MAX_AMOUNT": "NaN"}, "PAYMENT_MAX_AMOUNT"),
+        ({"PAYMENT_TAX_RATE": "12"}, "PAYMENT_TAX_RATE"),
+        ({"PAYMENT_TAX_RATE": "0.12345"}, "PAYMENT_TAX_RATE"),
+        ({"PAYMENT_CURRENCY": "php"}, "PAYMENT_CURRENCY"),
+        ({"PAYMENT_CURRENCY": "JPY"}, "PAYMENT_CURRENCY"),
+        ({"IDEMPOTENCY_REPLAY": "maybe"}, "IDEMPOTENCY_REPLAY"),
+        ({"ALLOW_SANDBOX_GATEWAY": "yes"}, "ALLOW_SANDBOX_GATEWAY"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line_that_names_it(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{named} [^\n]+$"):
+        Settings.from_environment(environment)
+
+
+def test_a_bad_value_stops_the_start_with_that_line_alone() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "import wsgi"],
+        cwd=ROOT,
+        env={"APP_ENV": "production", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert result.stderr == "refusing to start: SECRET_KEY is required in production\n"
+
+
+def test_the_readme_lists_every_setting_and_no_other() -> None:
+    read_in_config = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', (ROOT / "config.py").read_text()))
+    table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `([A-Z_]+)`", table, flags=re.MULTILINE))
+
+    # Those two are read by gunicorn.conf.py.
+    assert listed == read_in_config | {"PORT", "WEB_CONCURRENCY"}
+    assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ") == 2
