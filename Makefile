@@ -16,7 +16,7 @@ run: export PORT := $(PORT)
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
 	@$(MAKE) --no-print-directory $(SEEDED)
-	@$(BIN)/python -m payments_app.demo.banner
+	@sed 's/{port}/$(PORT)/g' payments_app/demo/banner.txt
 	@exec $(BIN)/gunicorn
 
 test: $(VENV)/.installed-dev check
