@@ -10,8 +10,11 @@ SEEDED := instance/.demo-seeded
 run: export DATABASE_URL = sqlite:///demo.db
 run: export APP_ENV = development
 run: export PORT := $(PORT)
+# Nobody who tries it out is to be stopped by a limit.
+run: export RATELIMIT_PAYMENTS = 1000 per minute
+run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean
+.PHONY: run test check format clean bench-locking
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -20,13 +23,17 @@ run: $(VENV)/.installed
 	@exec $(BIN)/gunicorn
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The tables of docs/locking.md, in about three minutes.
+bench-locking: $(VENV)/.installed-dev
+	$(BIN)/python -m bench.locking
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 # The project keeps money in hundredths and rates in hundredths of a percent.
 MINOR_PER_MAJOR = 100
@@ -74,6 +78,17 @@ class Settings:
     payment_currency: str
     payment_tax_rate_basis_points: int
     idempotency_replay: str
+    idempotency_cache_ttl_seconds: int
+    idempotency_retention_seconds: int
+    redis_url: str | None
+    payment_locking: str
+    payment_lock_timeout_seconds: int
+    payment_lock_retry_delay_ms: int
+    payment_lock_max_attempts: int
+    ratelimit_enabled: bool
+    ratelimit_payments: str
+    ratelimit_failed_logins: str
+    ratelimit_failed_logins_per_address: str
     allow_sandbox_gateway: bool
 
     @property
@@ -104,6 +119,17 @@ class Settings:
             payment_currency=read.currency("PAYMENT_CURRENCY", "PHP"),
             payment_tax_rate_basis_points=read.rate_basis_points("PAYMENT_TAX_RATE", "0.12"),
             idempotency_replay=read.choice("IDEMPOTENCY_REPLAY", "same", "conflict"),
+            idempotency_cache_ttl_seconds=read.whole("IDEMPOTENCY_CACHE_TTL", 300, at_least=1),
+            idempotency_retention_seconds=read.whole("IDEMPOTENCY_RETENTION", 86_400, at_least=1),
+            redis_url=read.redis_url(),
+            payment_locking=read.choice("PAYMENT_LOCKING", "optimistic", "pessimistic", "redis", "hybrid"),
+            payment_lock_timeout_seconds=read.whole("PAYMENT_LOCK_TIMEOUT", 5, at_least=1),
+            payment_lock_retry_delay_ms=read.whole("PAYMENT_LOCK_RETRY_DELAY", 100, at_least=1),
+            payment_lock_max_attempts=read.whole("PAYMENT_LOCK_MAX_ATTEMPTS", 50, at_least=1),
+            ratelimit_enabled=read.flag("RATELIMIT_ENABLED", default=True),
+            ratelimit_payments=read.rate("RATELIMIT_PAYMENTS", "10 per minute"),
+            ratelimit_failed_logins=read.rate("RATELIMIT_FAILED_LOGINS", "5 per minute"),
+            ratelimit_failed_logins_per_address=read.rate("RATELIMIT_FAILED_LOGINS_PER_ADDRESS", "50 per minute"),
             allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
@@ -165,8 +191,34 @@ class _Reader:
         value = self._text(name, default)
         if not value.startswith(("sqlite://", "postgresql+psycopg://")):
             raise ConfigError(f"{name} must start with sqlite:// or postgresql+psycopg://")
-        if value in ("sqlite://", "sqlite:///:memory:"):
+        try:
+            url = make_url(value)
+        except (ArgumentError, ValueError):
+            raise ConfigError(f"{name} is not a database URL") from None
+        if url.drivername == "sqlite" and (not url.database or ":memory:" in url.database):
             raise ConfigError(f"{name} must name a file: every worker would have a memory of its own")
+        return value
+
+    def redis_url(self) -> str | None:
+        """``REDIS_URL``, or one made of ``REDIS_HOST`` and its companions; None where neither is set."""
+        url = self._text("REDIS_URL", "")
+        if url:
+            if not url.startswith(("redis://", "rediss://", "unix://")):
+                raise ConfigError("REDIS_URL must start with redis://, rediss:// or unix://")
+            return url
+        host = self._text("REDIS_HOST", "")
+        if not host:
+            return None
+        port = self.whole("REDIS_PORT", 6379, at_least=1)
+        database = self.whole("REDIS_CACHE_DB", 0, at_least=0)
+        password = self._environment.get("REDIS_PASSWORD", "")
+        credentials = f":{quote(password, safe='')}@" if password else ""
+        return f"redis://{credentials}{host}:{port}/{database}"
+
+    def rate(self, name: str, default: str) -> str:
+        value = self._text(name, default)
+        if not re.fullmatch(r"[1-9][0-9]{0,8} per (second|minute|hour|day)", value):
+            raise ConfigError(f"{name} must read like '10 per minute', not {value!r}")
         return value
 
     def whole(self, name: str, default: int, *, at_least: int) -> int:
@@ -186,13 +238,13 @@ class _Reader:
         return number
 
     def amount_minor(self, name: str, default: str) -> int:
-        minor = self._decimal(name, default) * MINOR_PER_MAJOR
+        minor = min(self._decimal(name, default), AMOUNT_CEILING + 1) * MINOR_PER_MAJOR
         if not 0 < minor <= AMOUNT_CEILING * MINOR_PER_MAJOR or minor != minor.to_integral_value():
             raise ConfigError(f"{name} must be above 0, at most {AMOUNT_CEILING}, with at most 2 decimals")
         return int(minor)
 
     def rate_basis_points(self, name: str, default: str) -> int:
-        points = self._decimal(name, default) * BASIS_POINTS_PER_ONE
+        points = min(self._decimal(name, default), Decimal(2)) * BASIS_POINTS_PER_ONE
         if not 0 <= points <= BASIS_POINTS_PER_ONE or points != points.to_integral_value():
             raise ConfigError(f"{name} must be from 0 to 1 (0.12 is 12 %), with at most 4 decimals")
         return int(points)

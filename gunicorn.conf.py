@@ -1,6 +1,9 @@
 """How gunicorn serves the app; each number with its reason."""
 
 import os
+import tempfile
+
+from prometheus_client import multiprocess
 
 wsgi_app = "wsgi:app"
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
@@ -20,3 +23,11 @@ keepalive = 75
 
 # Nobody is to steer the server through a socket in a home directory.
 control_socket_disable = True
+
+# Each process writes its numbers to files in this folder, and /metrics adds them up.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="payments-metrics-"))
+
+
+def child_exit(_server: object, worker: object) -> None:
+    """A process that has ended counts no more among the live ones."""
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[attr-defined]  # gunicorn's worker

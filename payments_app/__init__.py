@@ -3,15 +3,18 @@
 from flask import Flask
 
 from config import Settings
-from payments_app import database, errors, ids, logs
+from payments_app import cache, engines, ids, logs, metrics, problems, redis_client
 from payments_app.accounts import tokens
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
-from payments_app.api import openapi
+from payments_app.api import openapi, rate_limits
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.demo.cli import demo
 from payments_app.extensions import db, migrate
 from payments_app.idempotency import keys
+from payments_app.idempotency.cli import idempotency
+from payments_app.idempotency.routes import blueprint as idempotency_blueprint
+from payments_app.locking.cli import locks
 from payments_app.payments.cli import payments
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
@@ -27,15 +30,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environment()
     app.config.from_mapping(settings.flask_config())
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it; members in the contract's order
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = database.engine_options(settings.database_url)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engines.engine_options(settings.database_url)
 
     logs.init_app(app)
-    errors.init_app(app)
+    problems.init_app(app)
     db.init_app(app)
     migrate.init_app(app, db)
-    database.init_app(app)
+    engines.init_app(app)
     ids.init_app(app)
+    redis_client.init_app(app)
+    cache.init_app(app)
+    metrics.init_app(app)
     tokens.init_app(app)
+    rate_limits.init_app(app)
     keys.init_app(app)
 
     api = openapi.init_app(app)
@@ -45,8 +52,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         consultations_blueprint,
         payments_blueprint,
         methods_blueprint,
+        idempotency_blueprint,
     ):
         api.register_blueprint(blueprint)
-    for commands in (payments, demo):
+    for commands in (payments, idempotency, locks, demo):
         app.cli.add_command(commands)
     return app

@@ -1,4 +1,4 @@
-"""Engines, transactions, and what a broken constraint means. The only place that commits and retries.
+"""Transactions, and what a broken constraint means. The only place that commits and retries.
 
 A repository function marked ``@write_transaction`` or ``@read_transaction`` receives the session as its first
 argument and is one transaction's worth of work. It may run up to three times, each time on a fresh session: so it
@@ -11,12 +11,10 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from flask import Flask, current_app
-from sqlalchemy import DateTime, Dialect, Engine, MetaData, Table, event
+from sqlalchemy import DateTime, Dialect, Engine, MetaData, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,12 +22,14 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.types import BigInteger, Integer, TypeDecorator
 
+from payments_app.engines import current_engines
 from payments_app.errors import (
+    ActivePaymentExists,
     AppError,
     ConsultationHasPayments,
     DatabaseBusy,
     DatabaseUnavailable,
-    LastDefenceMissing,
+    NotReady,
     TransactionAlreadyUsed,
     VersionConflict,
 )
@@ -42,22 +42,13 @@ R = TypeVar("R")
 # A race is lost to a winner who has committed, so the second attempt nearly always decides; the third is for storms.
 ATTEMPTS = 3
 
-# Milliseconds. The database gives up first, before a gateway call (10 s), gunicorn and nginx (30 s and more) do.
-STATEMENT_TIMEOUT_MS = 5_000
-LOCK_TIMEOUT_MS = 2_000
-
-# Seconds that SQLite waits for its one write lock; three attempts stay below the same 10 s.
-SQLITE_BUSY_TIMEOUT_SECONDS = 2
-
-# Seconds to wait for a free connection before the answer is 503.
-POOL_TIMEOUT_SECONDS = 5
-
 # SQLSTATEs of a race lost at the level of the transaction: serialization failure, deadlock, lock not available.
 _LOST_RACE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 # Class 08 is connection exceptions, 53 insufficient resources, 57 operator intervention (shutdown, cancel).
 _UNAVAILABLE_SQLSTATE_CLASSES = frozenset({"08", "53", "57"})
-# 42P10: no unique constraint matches the ON CONFLICT target; 42P01: no such table. The last defence is not there.
-_MISSING_DEFENCE_SQLSTATES = frozenset({"42P10", "42P01"})
+# No unique constraint matches the ON CONFLICT target (42P10), no such table (42P01) or column (42703): the last line
+# of defence is not there, or the migrations are not.
+_NOT_READY_SQLSTATES = frozenset({"42P10", "42P01", "42703"})
 # SQLite's primary result codes. Whatever is in neither set, a syntax error for one, is our bug.
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SQLITE_UNAVAILABLE = frozenset(
@@ -126,17 +117,10 @@ class KeyTaken(LostRace):
     """The idempotency key was committed by a twin in the meantime."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Engines:
-    """Two views of one engine and one pool."""
-
-    writer: Engine
-    reader: Engine
-
-
 # What a broken constraint means. PostgreSQL names the constraint; SQLite only lists the columns, or, of a foreign
 # key, nothing: so both are here, and a test compares them with the migrated schema.
 BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
+    ("uq_payments_active_consultation", "UNIQUE constraint failed: payments.consultation_id", ActivePaymentExists),
     ("pk_idempotency_keys", "UNIQUE constraint failed: idempotency_keys.user_id, idempotency_keys.key", KeyTaken),
     (
         "uq_payments_transaction",
@@ -146,55 +130,6 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
     # The only parent row that the API ever changes is a consultation's patient.
     ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
 )
-
-
-def engine_options(database_url: str) -> dict[str, Any]:
-    """Options for ``create_engine``; what cannot be said there is done by ``prepare``."""
-    if database_url.startswith("sqlite"):
-        return {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}, "pool_timeout": POOL_TIMEOUT_SECONDS}
-    return {
-        # As many as a worker has threads (gunicorn.conf.py), so that no request waits for another's connection.
-        "pool_size": 8,
-        "max_overflow": 4,
-        "pool_timeout": POOL_TIMEOUT_SECONDS,
-        "connect_args": {
-            # Seconds; libpq's own default is to wait for ever.
-            "connect_timeout": 3,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC",
-        },
-    }
-
-
-def init_app(app: Flask) -> None:
-    """Make the engine behave: on SQLite, transactions that begin when we say so, and how we say so."""
-    with app.app_context():
-        engine: Engine = app.extensions["sqlalchemy"].engine
-    # A single read needs no BEGIN and COMMIT round trips on PostgreSQL.
-    reading = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
-    app.extensions["database"] = _Engines(engine, engine.execution_options(read_only=True, **reading))
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite_connection)
-        event.listen(engine, "begin", _begin_sqlite)
-
-
-def _engines() -> _Engines:
-    engines: _Engines = current_app.extensions["database"]
-    return engines
-
-
-def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN comes too late: _begin_sqlite sends it
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
-    cursor.execute("PRAGMA synchronous=FULL")  # a committed payment survives a power cut
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Any) -> None:
-    """Writers take the write lock at once: a lock upgraded in mid-transaction fails however long it waits."""
-    read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
 def table_of(model: type[Base]) -> Table:
@@ -219,12 +154,12 @@ def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P,
         DatabaseUnavailable: the database cannot be reached, or is shutting down (503).
         Conflict: a constraint of ``BROKEN_CONSTRAINTS`` was broken (409).
     """
-    return _in_transaction(work, lambda: _engines().writer)
+    return _in_transaction(work, lambda: current_engines().writer)
 
 
 def read_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Run ``work`` where it can read only: one statement sees one moment, several may see several on PostgreSQL."""
-    return _in_transaction(work, lambda: _engines().reader)
+    """Run ``work``, which only reads: one statement sees one moment, several may see several on PostgreSQL."""
+    return _in_transaction(work, lambda: current_engines().reader)
 
 
 def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable[[], Engine]) -> Callable[P, R]:
@@ -239,6 +174,8 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                     return result
             except (SQLAlchemyError, LostRace) as error:
                 verdict = _judge(error)
+                if isinstance(verdict, NotReady):
+                    engine().dispose()  # SQLite's connections go on believing in a schema without the index
                 if not isinstance(verdict, LostRace):
                     raise verdict from error
                 if attempt == ATTEMPTS:
@@ -284,8 +221,8 @@ def _judge_dbapi_error(error: DBAPIError) -> Exception:
     state = getattr(error.orig, "sqlstate", None)
     if state in _LOST_RACE_SQLSTATES:
         return LostRace(DatabaseBusy())
-    if state in _MISSING_DEFENCE_SQLSTATES:
-        return LastDefenceMissing()
+    if state in _NOT_READY_SQLSTATES:
+        return NotReady()
     if error.connection_invalidated:
         # The pool has thrown its connections away; whatever was sent either committed, and its key or version will
         # be found, or it did not. A database that restarted is so reached by the next attempt.
@@ -302,6 +239,6 @@ def _judge_sqlite_error(error: DBAPIError, cause: sqlite3.Error) -> Exception:
     if primary_code in _SQLITE_UNAVAILABLE:
         return DatabaseUnavailable()
     text = str(cause)
-    if "ON CONFLICT clause does not match" in text or text.startswith("no such table"):
-        return LastDefenceMissing()
+    if "ON CONFLICT clause does not match" in text or text.startswith(("no such table", "no such column")):
+        return NotReady()
     return error

@@ -1,19 +1,10 @@
-"""Everything that can go wrong for a caller, as classes that know their HTTP status; and how they are shown.
+"""Everything that can go wrong for a caller, as classes that know their HTTP status.
 
-Answers are problem details (RFC 9457) as ``application/problem+json``. ``code`` is the last part of ``type``.
-``retryable`` answers one question: may the same request, with the same idempotency key, succeed later?
+``code`` is the last part of the problem's ``type``. ``retryable`` answers one question: may the same request, with the
+same idempotency key, succeed later? How they are shown is ``problems.py``'s business.
 """
 
-import logging
-from http import HTTPStatus
 from typing import Any, ClassVar
-
-from flask import Flask, Response, json, request
-from werkzeug.exceptions import HTTPException
-
-from payments_app.logs import current_request_id
-
-log = logging.getLogger(__name__)
 
 # How long a client is asked to wait after a 503: long enough for a failover to begin, short enough for a person.
 RETRY_AFTER_SECONDS = 2
@@ -86,6 +77,13 @@ class PaymentNotFound(NotFound):
     text = "Payment not found"
 
 
+class IdempotencyKeyNotFound(NotFound):
+    """Nothing *so far*: the request may still be on its way. Send it again with the same key, never with a new one."""
+
+    code = "idempotency-key-not-found"
+    text = "Nothing is known under this key so far: send the same request again with the same key."
+
+
 class Conflict(AppError):
     code, status = "conflict", 409
     text = "The request conflicts with what is there."
@@ -97,7 +95,16 @@ class ActivePaymentExists(Conflict):
     code = "active-payment-exists"
     text = "A payment for this consultation already exists; nothing more was charged."
 
-    def __init__(self, *, payment_id: int, payment_status: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        payment_id: int | None = None,
+        payment_status: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        if payment_id is None or payment_status is None:  # the index said so, and did not say which
+            super().__init__(headers=headers)
+            return
         super().__init__(
             f"A payment for this consultation already exists and is {payment_status.replace('_', ' ')}; "
             "nothing more was charged.",
@@ -133,9 +140,9 @@ class InvalidTransition(Conflict):
     code = "invalid-transition"
     text = "The payment's status does not allow this."
 
-    def __init__(self, *, payment_status: str, wanted: str) -> None:
+    def __init__(self, *, payment_status: str) -> None:
         super().__init__(
-            f"A payment that is {payment_status.replace('_', ' ')} cannot become {wanted.replace('_', ' ')}.",
+            f"The payment is {payment_status.replace('_', ' ')}, which does not allow this.",
             data={"status": payment_status},
         )
 
@@ -148,6 +155,17 @@ class TransactionAlreadyUsed(Conflict):
 class ConsultationHasPayments(Conflict):
     code = "consultation-has-payments"
     text = "The consultation has payments: its patient stays, and its fee stays while one is active."
+
+
+class LockTimeout(Conflict):
+    """A configured lock was not had in time. Nothing was done; the same request may well succeed in a moment."""
+
+    code = "lock-timeout"
+    retryable = True
+    text = "Another request for the same payment is still being worked on; please send the same request again."
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "1"})
 
 
 class PreconditionFailed(AppError):
@@ -200,86 +218,11 @@ class DatabaseUnavailable(Unavailable):
 
 class DatabaseBusy(Unavailable):
     code = "database-busy"
-    text = "Too many requests want the same rows at the moment; please send the same request again."
+    text = "The database is busy at the moment; please send the same request again."
 
 
-class LastDefenceMissing(Unavailable):
-    """The index that allows one active payment per consultation is gone: no money is taken without it."""
+class NotReady(Unavailable):
+    """The migrations have not run, or the index that allows one active payment per consultation is gone."""
 
     code = "not-ready"
     text = "The service is not ready to take payments; please send the same request again later."
-
-
-def problem_response(error: AppError) -> Response:
-    """Render an error as problem details."""
-    return _problem(
-        code=error.code,
-        status=error.status,
-        detail=error.message,
-        retryable=error.is_retryable,
-        errors=error.errors,
-        data=error.data,
-        headers=error.headers,
-    )
-
-
-def init_app(app: Flask) -> None:
-    """Register the one handler that answers for every error the app, Flask or a library raises."""
-    app.register_error_handler(AppError, problem_response)
-    app.register_error_handler(HTTPException, _http_exception_response)
-    app.register_error_handler(Exception, _unexpected)
-
-
-def _http_exception_response(error: HTTPException) -> Response:
-    """What Flask and Werkzeug raise themselves: unknown routes, methods, over-long bodies."""
-    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
-        return error.get_response()  # type: ignore[return-value]  # Werkzeug's class, which Flask accepts
-    status = HTTPStatus(error.code)
-    # Allow, Retry-After and their like belong to the error; the body and its type are ours.
-    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return _problem(
-        code=status.phrase.lower().replace(" ", "-"),
-        status=error.code,
-        detail=error.description or status.description,
-        retryable=error.code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
-        headers=headers,
-    )
-
-
-def _unexpected(error: Exception) -> Response:
-    """A bug of ours. The caller learns the request id, the log learns the rest."""
-    log.error("unexpected error, request %s", current_request_id(), exc_info=error)
-    return _problem(
-        code="internal-error",
-        status=500,
-        detail="Something went wrong on our side; the same request with the same key is safe to send again.",
-        retryable=True,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-    )
-
-
-def _problem(
-    *,
-    code: str,
-    status: int,
-    detail: str,
-    retryable: bool,
-    errors: dict[str, list[str]] | None = None,
-    data: dict[str, Any] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    body: dict[str, Any] = {
-        "type": f"/problems/{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.path,
-        "message": detail,
-        "retryable": retryable,
-        "request_id": current_request_id(),
-    }
-    if errors is not None:
-        body["errors"] = errors
-    if data is not None:
-        body["data"] = data
-    return Response(json.dumps(body), status=status, headers=headers, mimetype="application/problem+json")

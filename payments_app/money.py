@@ -2,8 +2,8 @@
 
 from decimal import Decimal
 
-MINOR_PER_MAJOR = 100
-BASIS_POINTS_PER_ONE = 10_000
+from config import BASIS_POINTS_PER_ONE, MINOR_PER_MAJOR
+
 HUNDREDTH = Decimal("0.01")
 # Beyond every amount that the settings allow (config.AMOUNT_CEILING, 10^12).
 UNTHINKABLE = Decimal(10**16)
@@ -19,7 +19,7 @@ def to_minor(amount: Decimal) -> int | None:
 
     The exponent is looked at before any arithmetic: ``Decimal("1e999999")`` as an integer would fill the memory.
     """
-    if not amount.is_finite() or abs(amount) >= UNTHINKABLE:
+    if not amount.is_finite() or not -UNTHINKABLE < amount < UNTHINKABLE:
         return None
     hundredths = amount.quantize(HUNDREDTH)
     # Decimals compare exactly, whatever the context's precision: a hundredth digit behind the point still counts.

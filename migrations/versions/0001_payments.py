@@ -125,6 +125,7 @@ def _create_payments() -> None:
     )
     op.create_index("ix_payments_user_history", "payments", ["user_id", "created_at", "id"])
     op.create_index("ix_payments_history", "payments", ["created_at", "id"])
+    op.create_index("ix_payments_status_history", "payments", ["status", "created_at", "id"])
     op.create_index("ix_payments_consultation_user", "payments", ["consultation_id", "user_id"])
 
 
@@ -218,6 +219,13 @@ def _create_what_belongs_to_payments() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_idempotency_keys_user"),
         sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_idempotency_keys_payment"),
         sa.CheckConstraint("length(request_hash) = 64", name=op.f("ck_idempotency_keys_request_hash_sha256")),
+    )
+    op.create_index(
+        "ix_idempotency_keys_whole",
+        "idempotency_keys",
+        ["created_at"],
+        postgresql_where=sa.text("response_body IS NOT NULL"),
+        sqlite_where=sa.text("response_body IS NOT NULL"),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from payments_app.accounts.models import Role, User
-from payments_app.errors import NotAuthenticated
+from payments_app.errors import Forbidden, NotAuthenticated
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,12 @@ class Caller:
             NotAuthenticated: signed with our key, but none of our access tokens (401).
         """
         try:
-            return cls(user_id=int(claims["sub"]), role=Role(claims["role"]), token_version=int(claims["ver"]))
+            caller = cls(user_id=int(claims["sub"]), role=Role(claims["role"]), token_version=int(claims["ver"]))
         except (KeyError, ValueError, TypeError):
             raise NotAuthenticated from None
+        if not (0 < caller.user_id < 2**63 and 0 <= caller.token_version < 2**31):  # beyond what the columns hold
+            raise NotAuthenticated
+        return caller
 
     @property
     def is_admin(self) -> bool:
@@ -37,6 +40,15 @@ class Caller:
         """The name under which their deeds stand in the audit trail, such as ``patient:7``."""
         return f"{self.role}:{self.user_id}"
 
-    def is_still(self, user: User | None) -> bool:
-        """Whether the user behind the token is enabled and has not had their tokens ended."""
-        return user is not None and user.disabled_at is None and user.token_version == self.token_version
+    def require_still(self, user: User | None) -> User:
+        """What the token claims must still be so.
+
+        Raises:
+            NotAuthenticated: the user was disabled or their tokens ended (401).
+            Forbidden: the user no longer has the role that the token names (403).
+        """
+        if user is None or user.disabled_at is not None or user.token_version != self.token_version:
+            raise NotAuthenticated
+        if user.role != self.role:
+            raise Forbidden
+        return user

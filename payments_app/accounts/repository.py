@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import User
 from payments_app.database import read_transaction
-from payments_app.errors import Forbidden, NotAuthenticated
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,4 @@ def require_valid(session: Session, caller: Caller) -> User:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
     """
-    user = session.get(User, caller.user_id)
-    if user is None or not caller.is_still(user):
-        raise NotAuthenticated
-    if user.role != caller.role:
-        raise Forbidden
-    return user
+    return caller.require_still(session.get(User, caller.user_id))

@@ -1,11 +1,13 @@
 """Logging in, and who one is."""
 
-from flask import Response, current_app
+from flask import Response, current_app, g
 
 from payments_app.accounts import passwords, repository, schemas, tokens
 from payments_app.accounts.callers import Caller
+from payments_app.accounts.repository import Credentials
 from payments_app.accounts.tokens import authenticated
 from payments_app.api.blueprint import Blueprint, json_answer, success
+from payments_app.api.rate_limits import failed_logins, failed_logins_per_address
 from payments_app.errors import InvalidCredentials
 
 login_blueprint = Blueprint("login", __name__, url_prefix="/api", description="Getting a bearer token")
@@ -13,25 +15,37 @@ blueprint = Blueprint("accounts", __name__, url_prefix="/api/v1", description="T
 
 
 @login_blueprint.route("/login", methods=["POST"])
+@failed_logins_per_address
 @login_blueprint.arguments(schemas.Login, location="json_or_form")
 @login_blueprint.response(200, schemas.Token)
-@login_blueprint.doc(security=[])
-@login_blueprint.problems(400, 401, 413, 415, 422, 503)
+@login_blueprint.doc(
+    operationId="login",
+    security=[],
+    requestBody={"content": {"application/x-www-form-urlencoded": {"schema": schemas.Login}}},
+)
+@login_blueprint.problems(400, 401, 413, 415, 422, 429, 503)
 def login(body: dict[str, str]) -> Response:
     """Exchange an e-mail address and a password, as JSON or as a form, for a bearer token."""
-    credentials = repository.find_credentials(body["email"])
-    # The password is checked in every case, and before anything is decided: all refusals cost the same.
-    correct = passwords.is_correct(body["password"], credentials.password_hash if credentials else None)
-    if credentials is None or not correct or credentials.disabled:
-        raise InvalidCredentials
+    g.login_email = body["email"].lower()
+    credentials = _check(body["email"], body["password"])
     ttl_seconds = current_app.config["SETTINGS"].access_token_ttl_seconds
     return json_answer({"token": tokens.issue(credentials), "token_type": "Bearer", "expires_in": ttl_seconds})
+
+
+@failed_logins
+def _check(email: str, password: str) -> Credentials:
+    credentials = repository.find_credentials(email)
+    # The password is checked in every case, and before anything is decided: all refusals cost the same.
+    correct = passwords.is_correct(password, credentials.password_hash if credentials else None)
+    if credentials is None or not correct or credentials.disabled:
+        raise InvalidCredentials
+    return credentials
 
 
 @blueprint.route("/me")
 @authenticated()
 @blueprint.success_response(200, schemas.User)
-@blueprint.problems(401, 503)
+@blueprint.problems(401, 403, 503)
 def show_me(caller: Caller) -> Response:
     """The user whom the token names."""
     return success(schemas.User().dump(repository.get_self(caller)), message="OK")

@@ -13,7 +13,7 @@ class Login(Schema):
 
 class Token(Schema):
     token = fields.String(required=True)
-    token_type = fields.Constant("Bearer")
+    token_type = fields.String(required=True, metadata={"enum": ["Bearer"]})
     expires_in = fields.Integer(required=True, metadata={"description": "seconds"})
 
 

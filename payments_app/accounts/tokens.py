@@ -4,15 +4,16 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flask import Flask, Response
+from flask import Flask, Response, g
 from flask_jwt_extended import JWTManager, create_access_token, get_jwt, verify_jwt_in_request
 
 from payments_app.accounts import repository
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import Credentials
-from payments_app.errors import Forbidden, NotAuthenticated, problem_response
+from payments_app.errors import Forbidden, NotAuthenticated
 from payments_app.extensions import jwt
+from payments_app.problems import problem_response
 
 R = TypeVar("R")
 
@@ -59,6 +60,7 @@ def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]
                 raise Forbidden
             if caller.role != Role.PATIENT:
                 repository.require_current(caller)
+            g.caller = caller  # for the rate limits, which know no arguments
             return view(*args, caller=caller, **kwargs)
 
         return wrapper

@@ -1,7 +1,8 @@
 """The blueprint whose decorators state a view's contract, and the shape of a success."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from http import HTTPStatus
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import flask_smorest
@@ -10,10 +11,19 @@ from marshmallow import Schema, fields
 from marshmallow import ValidationError as MarshmallowError
 from webargs.flaskparser import FlaskParser
 
-from payments_app.api.json_body import read_json
+from payments_app.api.examples import Examples
+from payments_app.api.json_body import read_all, read_json
 from payments_app.errors import ValidationFailed
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+# Judged before the idempotency key is taken: these answers never name one.
+_BEFORE_THE_KEY = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
 
 
 class StrictParser(FlaskParser):
@@ -24,25 +34,15 @@ class StrictParser(FlaskParser):
 
     def load_json_or_form(self, req: Request, schema: Schema) -> Any:
         if req.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            read_all(req)
             return self.load_form(req, schema)
         return read_json(req)
 
     def handle_error(self, error: MarshmallowError, *_args: Any, **_kwargs: Any) -> NoReturn:
         located = error.messages
-        messages = {name: text for part in located.values() for name, text in part.items()}  # type: ignore[union-attr]  # webargs always nests
-        raise ValidationFailed(dict(_flat(messages)))
-
-
-def _flat(messages: dict[Any, Any], prefix: str = "") -> list[tuple[str, list[str]]]:
-    """Field -> texts, with the path of a nested field joined by dots."""
-    rows: list[tuple[str, list[str]]] = []
-    for name, value in messages.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            rows.extend(_flat(value, f"{path}."))
-        else:
-            rows.append((path, [str(text) for text in value]))
-    return rows
+        raise ValidationFailed(
+            {str(name): [str(text) for text in texts] for part in located.values() for name, texts in part.items()}  # type: ignore[union-attr]  # webargs nests by location
+        )
 
 
 class Problem(Schema):
@@ -69,40 +69,96 @@ class Blueprint(flask_smorest.Blueprint):
         "json_or_form": "application/json",
     }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare_doc_cbks.append(_describe_headers)
+
     def success_response(
-        self, status: int, data: type[Schema], *, many: bool = False, **documentation: Any
+        self,
+        status: int,
+        *shapes: type[Schema],
+        many: bool = False,
+        headers: tuple[str, ...] = (),
+        examples: Examples | None = None,
     ) -> Callable[[View], View]:
-        """Document a success: ``{"data": ..., "message": ...}``, or for many ``{"data": [...], "meta": {...}}``."""
-        envelope = _envelope(data, many=many)
-        decorate: Callable[[View], View] = self.response(status, envelope, **documentation)
+        """Document a success: ``{"data": ..., "message": ...}``, or for many ``{"data": [...], "meta": {...}}``.
+
+        Of several shapes an answer has one. ``headers`` are names of ``openapi.HEADERS``.
+        """
+        envelopes = [_envelope(shape, many=many) for shape in shapes]
+        content = {"oneOf": envelopes} if len(envelopes) > 1 else envelopes[0]
+        respond = self.response(status, content, headers={name: name for name in headers}, examples=examples)
+
+        def decorate(view: View) -> View:
+            documented: View = self.doc(operationId=view.__name__)(respond(view))
+            return documented
+
         return decorate
 
     def idempotent(self, view: View) -> View:
         """Document the idempotency key."""
-        described = "One key for one intention: send it again to get the first answer again. Made where absent."
-        key = {"name": "Idempotency-Key", "in": "header", "description": described, "schema": {"type": "string"}}
-        return self._documented(view, key)
+        return self._takes(view, "Idempotency-Key", "X-Idempotency-Key")
 
     def conditional(self, view: View) -> View:
         """Document If-Match."""
-        described = "The ETag of the payment as the caller knows it; 412 where it has changed since."
-        return self._documented(
-            view, {"name": "If-Match", "in": "header", "description": described, "schema": {"type": "string"}}
-        )
+        return self._takes(view, "If-Match")
 
-    def _documented(self, view: View, parameter: dict[str, Any]) -> View:
-        documented: View = self.doc(parameters=[parameter])(view)
+    def cacheable(self, view: View) -> View:
+        """Document If-None-Match."""
+        unchanged = self.alt_response(304, headers={"ETag": "ETag"})
+        documented: View = unchanged(view)
+        return self._takes(documented, "If-None-Match")
+
+    def _takes(self, view: View, *headers: str) -> View:
+        # flask-smorest would replace what an inner decorator documented.
+        before = getattr(view, "_apidoc", {}).get("manual_doc", {}).get("parameters", [])
+        documented: View = self.doc(parameters=[*before, *headers])(view)
         return documented
 
-    def problems(self, *statuses: int) -> Callable[[View], View]:
-        """Document the error statuses of a view."""
+    def problems(self, *statuses: int, such_as: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
+        """Document the error statuses of a view, some of them by examples."""
+        examples = such_as or {}
 
         def decorate(view: View) -> View:
             for status in statuses:
-                view = self.alt_response(status, schema=Problem, content_type="application/problem+json")(view)
+                view = self.alt_response(
+                    status,
+                    schema=Problem,
+                    content_type="application/problem+json",
+                    examples=examples.get(status),
+                )(view)
             return view
 
         return decorate
+
+
+def _describe_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Name the headers that follow from what is documented already, beside those that a view names itself."""
+    is_idempotent = "Idempotency-Key" in doc_info.get("manual_doc", {}).get("parameters", [])
+    is_limited = HTTPStatus.TOO_MANY_REQUESTS in doc["responses"]
+    doc["responses"] = dict(sorted(doc["responses"].items()))
+    for status, response in doc["responses"].items():
+        names = [*response.get("headers", {}), "X-Request-ID", "Cache-Control"]
+        if is_idempotent:
+            names += _headers_of_the_key(status)
+        if is_limited:
+            names += ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+        if status == HTTPStatus.UNAUTHORIZED:
+            names.append("WWW-Authenticate")
+        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            names.append("Retry-After")
+        response["headers"] = {name: name for name in names}
+    return doc
+
+
+def _headers_of_the_key(status: int) -> list[str]:
+    if status in _BEFORE_THE_KEY:
+        return []
+    if status < HTTPStatus.BAD_REQUEST:
+        return ["Idempotency-Key", "Idempotent-Replayed"]
+    if status == HTTPStatus.CONFLICT:  # some conflicts may be tried again, and IDEMPOTENCY_REPLAY=conflict replays one
+        return ["Idempotency-Key", "Idempotent-Replayed", "Retry-After"]
+    return ["Idempotency-Key"]
 
 
 @cache

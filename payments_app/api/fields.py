@@ -9,6 +9,7 @@ from typing import Any
 from flask import current_app
 from marshmallow import ValidationError, fields, validate
 
+from config import BASIS_POINTS_PER_ONE
 from payments_app import clock, money
 
 # What a signed 64-bit column holds.
@@ -18,6 +19,17 @@ _PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,2})?")
 # Control characters, NUL among them, and lone surrogates, which have no UTF-8.
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,18}")
+
+# Also for the document, hence in what Python and ECMA-262 have in common.
+DECIMAL_PATTERN = f"^{_PLAIN_DECIMAL.pattern}$"
+# An idempotency key: visible ASCII without the quote and the backslash, which need escapes in a quoted header; and no
+# dot segments, which URL libraries would resolve away in GET /idempotency-keys/{key}.
+_KEY = r'(?!\.{1,2}"?$)[!#-\[\]-~]{1,255}'
+KEY_PATTERN = f"^{_KEY}$"
+KEY_HEADER_PATTERN = f'^(?:{_KEY}|"{_KEY}")$'
+_TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+_TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
+_WEB_ADDRESS_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
 
 
 class WholeNumber(fields.Integer):
@@ -54,10 +66,16 @@ class Text(fields.String):
         max_length: int,
         outer_space: bool = True,
         validators: tuple[validate.Validator, ...] = (),
+        metadata: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self._outer_space = outer_space
-        super().__init__(validate=[validate.Length(min_length, max_length), *validators], **kwargs)
+        pattern = _TEXT_PATTERN if outer_space else _TRIMMED_TEXT_PATTERN
+        super().__init__(
+            validate=[validate.Length(min_length, max_length), *validators],
+            metadata={"pattern": pattern, **(metadata or {})},
+            **kwargs,
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
@@ -71,9 +89,16 @@ class Text(fields.String):
 class WebAddress(Text):
     """An absolute http or https URL of at most 2,048 characters, the longest that every browser takes."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         url = validate.URL(schemes={"http", "https"}, require_tld=False)
-        super().__init__(min_length=1, max_length=2048, outer_space=False, validators=(url,), **kwargs)
+        described = {
+            "pattern": _WEB_ADDRESS_PATTERN,
+            "description": "An absolute http or https URL.",
+            **(metadata or {}),
+        }
+        super().__init__(
+            min_length=1, max_length=2048, outer_space=False, validators=(url,), metadata=described, **kwargs
+        )
 
 
 class Amount(fields.Field[Any]):
@@ -95,7 +120,7 @@ class Amount(fields.Field[Any]):
         number = self._number(value)
         minor = money.to_minor(number)
         if minor is None:
-            raise self.make_error("decimals" if number.is_finite() and abs(number) < 10**15 else "invalid")
+            raise self.make_error("decimals" if number.is_finite() and -(10**15) < number < 10**15 else "invalid")
         return minor
 
     def _number(self, value: Any) -> Decimal:
@@ -111,6 +136,12 @@ class Amount(fields.Field[Any]):
 class PayableAmount(Amount):
     """An amount within ``PAYMENT_MIN_AMOUNT`` and ``PAYMENT_MAX_AMOUNT``."""
 
+    DESCRIPTION = "Major units, as a number or as a plain decimal string within the same limits; at most two decimals."
+
+    def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        described = {"description": self.DESCRIPTION, "pattern": DECIMAL_PATTERN, **(metadata or {})}
+        super().__init__(metadata=described, **kwargs)
+
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         minor = super()._deserialize(value, attr, data, **kwargs)
         settings = current_app.config["SETTINGS"]
@@ -120,11 +151,19 @@ class PayableAmount(Amount):
         return minor
 
 
+class Cursor(fields.String):
+    """A position in a list, signed by us; here only its looks are known, ``pages.read_cursor`` judges it."""
+
+    def __init__(self) -> None:
+        looks = {"pattern": "^[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": 512}  # ours are far shorter
+        super().__init__(metadata={"description": "next_cursor of the page before, as it was given.", **looks})
+
+
 class Rate(fields.Field[Any]):
     """Basis points inside, a fraction outside: 1200 is 0.12."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
-        return int(value) / money.BASIS_POINTS_PER_ONE
+        return int(value) / BASIS_POINTS_PER_ONE
 
 
 class Moment(fields.Field[Any]):

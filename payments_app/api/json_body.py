@@ -6,7 +6,9 @@ from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any, NoReturn
 
-from flask import Request
+from flask import Request, current_app
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from payments_app.errors import MalformedRequest, UnsupportedMediaType
 
@@ -16,7 +18,8 @@ MAX_DEPTH = 32
 # Characters. The largest id has 19 digits; int() refuses more than 4,300, and takes quadratic time below that.
 MAX_INTEGER_LENGTH = 40
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Possessive, and content with a string that never ends: a hostile body must not be read twice.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[][{}]")
 
 
@@ -28,7 +31,7 @@ def read_json(request: Request) -> Any:
         UnsupportedMediaType: a body that does not call itself JSON (415).
         MalformedRequest: not UTF-8, not JSON, nested too deep, or a member named twice (400).
     """
-    raw = request.get_data(cache=False)
+    raw = read_all(request)
     if not raw:
         return {}
     if not request.is_json:
@@ -48,6 +51,25 @@ def read_json(request: Request) -> Any:
         )
     except json.JSONDecodeError as error:
         raise MalformedRequest(f"The body is not JSON: {error.msg}, at character {error.pos}.") from None
+
+
+def read_all(request: Request) -> bytes:
+    """The whole body, which is kept, so that Werkzeug can still read a form from it.
+
+    Raises:
+        RequestEntityTooLarge: more than 64 KiB (413, Werkzeug's).
+        MalformedRequest: chunks that are none (400).
+    """
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    # Werkzeug cuts a chunked body at its limit without a word: one byte more tells whether there was more.
+    request.max_content_length = limit + 1
+    try:
+        raw = request.get_data(cache=True)
+    except ParseException:
+        raise MalformedRequest("The body's chunks are malformed.") from None
+    if len(raw) > limit:
+        raise RequestEntityTooLarge
+    return raw
 
 
 def _refuse_deep(text: str) -> None:

@@ -1,12 +1,20 @@
 """The OpenAPI 3.1 document, made from the schemas that validate, and the page that shows it without the internet."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flask_smorest
-from flask import Flask
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from flask import Flask, Response, request
 from flask_swagger_ui import get_swaggerui_blueprint
-from werkzeug.routing import BaseConverter, ValidationError
+from marshmallow import Schema
+from marshmallow.fields import Field
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import BaseConverter
 
+from config import Settings
+from payments_app import money
 from payments_app.api import fields
 
 DESCRIPTION = """One payment for one medical consultation, once, whatever happens.
@@ -14,6 +22,59 @@ DESCRIPTION = """One payment for one medical consultation, once, whatever happen
 Log in at `/api/login`, send the token as `Authorization: Bearer ...`, and send an `Idempotency-Key` with whatever has
 an effect: the same key again gives the first answer again. Errors are problem details (RFC 9457); `retryable` says
 whether the same request with the same key may succeed later."""
+
+_TEXT = {"type": "string"}
+_SECONDS = {"type": "integer", "minimum": 1}
+_KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": fields.KEY_PATTERN}
+_KEY_IN_HEADER = {"type": "string", "minLength": 1, "maxLength": 257, "pattern": fields.KEY_HEADER_PATTERN}
+
+# The headers of requests, by name.
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "One key, bare or in quotes, for one intention: send it again to get the first answer again. "
+        "Made where absent.",
+        "schema": _KEY_IN_HEADER,
+    },
+    "X-Idempotency-Key": {
+        "description": "Another name of Idempotency-Key; where both are sent, they must be the same.",
+        "schema": _KEY_IN_HEADER,
+    },
+    "If-Match": {
+        "description": "The ETag of the payment as the caller knows it; 412 where it has changed since.",
+        "schema": _TEXT,
+    },
+    "If-None-Match": {"description": "The ETag of what the caller has; 304 where it is the same.", "schema": _TEXT},
+}
+
+# The headers of answers, by name. Required are those that never lack where they are named.
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-ID": {
+        "description": "Names this request in our logs; the caller's own, where a well-formed one was sent.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Cache-Control": {"required": True, "schema": _TEXT},
+    "ETag": {"description": "The version of what is shown, in quotes.", "required": True, "schema": _TEXT},
+    "Location": {
+        "description": "The path of what was made.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Link": {"description": 'The next page, while there is one: `<...>; rel="next"` (RFC 8288).', "schema": _TEXT},
+    "Idempotency-Key": {
+        "description": "The key in use, once it is known to be well-formed.",
+        "schema": _KEY,
+    },
+    "Idempotent-Replayed": {
+        "description": "There where the answer is about something that had happened before.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}},
+    "Retry-After": {"description": "Seconds to wait before the same request is sent again.", "schema": _SECONDS},
+    "X-RateLimit-Limit": {"description": "How many requests the limit allows.", "schema": {"type": "integer"}},
+    "X-RateLimit-Remaining": {"description": "How many of them are left.", "schema": {"type": "integer"}},
+    "X-RateLimit-Reset": {"description": "When it begins anew, in seconds since 1970.", "schema": {"type": "integer"}},
+}
 
 
 class IdConverter(BaseConverter):
@@ -23,20 +84,49 @@ class IdConverter(BaseConverter):
 
     def to_python(self, value: str) -> int:
         if int(value) > fields.MAX_ID:
-            raise ValidationError
+            raise NotFound  # whatever the method; a ValidationError would try other routes and end as 405
         return int(value)
 
 
+class KeyConverter(BaseConverter):
+    """Idempotency keys in paths: whatever a key may hold, slashes too, is one part."""
+
+    regex = ".+"
+    part_isolating = False
+
+
 class Api(flask_smorest.Api):
-    """flask-smorest's Api, whose error handler would answer in another shape than ``errors.py``."""
+    """flask-smorest's Api without its own errors and pages, which have another shape than ours."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = None  # every error of ours is named by the view that may raise it
 
     def _register_error_handlers(self) -> None:
         pass
 
+    def _register_responses(self) -> None:
+        pass
+
+    def _register_pagination_header(self) -> None:
+        pass
+
+
+class SchemaConverter(OpenAPIConverter):
+    """apispec's converter, told of the ``rules`` between the fields of a schema, which only its code checks."""
+
+    def schema2jsonschema(self, schema: Schema) -> dict[str, Any]:
+        described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]  # apispec's
+        return {**described, **getattr(schema, "rules", {})}
+
+
+class SchemaPlugin(MarshmallowPlugin):
+    Converter = SchemaConverter
+
 
 def init_app(app: Flask) -> Api:
     """Set the document up; blueprints registered with the result are described in it."""
-    app.url_map.converters["id"] = IdConverter
+    app.url_map.converters.update(id=IdConverter, key=KeyConverter)
+    # A key may hold two slashes in a row, which must not become one.
+    app.url_map.merge_slashes = False
     app.config.update(
         API_TITLE="Consultation payments",
         API_VERSION="1",
@@ -45,17 +135,44 @@ def init_app(app: Flask) -> Api:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={"info": {"description": DESCRIPTION}, "security": [{"bearer": []}]},
     )
-    api = Api()
+    api = Api(spec_kwargs={"marshmallow_plugin": SchemaPlugin()})
     api.register_converter(IdConverter, _id_parameter)
+    api.register_converter(KeyConverter, lambda _converter: _KEY)
     api.register_field(fields.Amount, "number", None)
-    api.register_field(fields.PayableAmount, "number", None)
+    api.register_field(fields.PayableAmount, ["number", "string"], None)
     api.register_field(fields.Rate, "number", None)
     api.register_field(fields.Moment, "string", "date-time")
     api.init_app(app)
+    api.ma_plugin.converter.add_attribute_function(_limits_of_amounts(app.config["SETTINGS"]))
+    for name, parameter in PARAMETERS.items():
+        api.spec.components.parameter(name, "header", parameter, lazy=True)
+    for name, header in HEADERS.items():
+        api.spec.components.header(name, header, lazy=True)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    app.after_request(_forbid_keeping)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Consultation payments"}))
     return api
 
 
+def _forbid_keeping(response: Response) -> Response:
+    """What the API answers is one person's, and true now: no cache between us is to keep it."""
+    if request.path.startswith("/api/"):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
 def _id_parameter(_converter: IdConverter) -> dict[str, Any]:
     return {"type": "integer", "format": "int64", "minimum": 1, "maximum": fields.MAX_ID}
+
+
+def _limits_of_amounts(settings: Settings) -> Callable[..., dict[str, Any]]:
+    """For apispec: what a payable amount is limited to by the settings of this app."""
+    limits = {
+        "minimum": money.to_json_number(settings.payment_min_amount_minor),
+        "maximum": money.to_json_number(settings.payment_max_amount_minor),
+    }
+
+    def payable_amount2limits(_converter: OpenAPIConverter, field: Field[Any], **_kwargs: Any) -> dict[str, Any]:
+        return limits if isinstance(field, fields.PayableAmount) else {}
+
+    return payable_amount2limits

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
-from flask import Response, current_app, json, request, url_for
+from flask import Response, current_app, json, request
 from itsdangerous import BadData, URLSafeSerializer
 
 from payments_app.errors import ValidationFailed
@@ -31,7 +32,7 @@ def page_answer(
     page: Page[Row],
     *,
     kind: str,
-    per_page: int,
+    query: dict[str, Any],
     render: Callable[[Row], dict[str, Any]],
     position: Callable[[Row], list[Any]],
 ) -> Response:
@@ -39,12 +40,12 @@ def page_answer(
     next_cursor = _serializer(kind).dumps(position(page.rows[-1])) if page.has_more else None
     body = {
         "data": [render(row) for row in page.rows],
-        "meta": {"next_cursor": next_cursor, "per_page": per_page},
+        "meta": {"next_cursor": next_cursor, "per_page": query["per_page"]},
     }
     response = Response(json.dumps(body), mimetype="application/json")
     if next_cursor is not None:
-        query: dict[str, Any] = {**request.args.to_dict(), "cursor": next_cursor}
-        response.headers["Link"] = f'<{url_for(str(request.endpoint), **query)}>; rel="next"'
+        # Of the parameters only those that we understood.
+        response.headers["Link"] = f'<{request.path}?{urlencode({**query, "cursor": next_cursor})}>; rel="next"'
     return response
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from payments_app import clock
 from payments_app.accounts.callers import Caller
@@ -48,9 +48,10 @@ def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int)
     wanted = select(Consultation).where(Consultation.id > after_id)
     if not caller.is_admin:
         wanted = wanted.where(Consultation.patient_id == caller.user_id)
-    # The limit first, the join after: joined first, the whole table would be joined and thrown away.
-    wanted = wanted.order_by(Consultation.id).limit(per_page + 1).options(joinedload(Consultation.active_payment))
-    return Page.cut(session.scalars(wanted).all(), per_page)
+    # The limit in a subquery, the join after: joined first, PostgreSQL reads all payments up to the page.
+    shown = aliased(Consultation, wanted.order_by(Consultation.id).limit(per_page + 1).subquery())
+    with_payments = select(shown).options(joinedload(shown.active_payment)).order_by(shown.id)
+    return Page.cut(session.scalars(with_payments).all(), per_page)
 
 
 @write_transaction
@@ -85,8 +86,13 @@ def put(
         consultation.patient_id, consultation.fee_minor = wanted
         consultation.updated_at = now
         session.flush()
-    consultation.active_payment  # noqa: B018  # loaded here, because the answer shows it after the transaction
+    session.refresh(consultation, ["active_payment"])
     return consultation, is_new
+
+
+def lock_consultation(session: Session, consultation_id: int) -> None:
+    """Lock the row, where it exists, until the end of the transaction; on SQLite the writer's lock does that."""
+    session.execute(select(Consultation.id).where(Consultation.id == consultation_id).with_for_update())
 
 
 def _find_patient(session: Session, registration: Registration) -> int:

@@ -7,6 +7,7 @@ from flask import Response, current_app, url_for
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import Role
 from payments_app.accounts.tokens import authenticated
+from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, success
 from payments_app.api.pages import page_answer, read_cursor
 from payments_app.consultations import repository, schemas
@@ -18,7 +19,7 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 @blueprint.route("")
 @authenticated(Role.PATIENT, Role.ADMIN)
 @blueprint.arguments(schemas.ConsultationListQuery, location="query")
-@blueprint.success_response(200, schemas.Consultation, many=True)
+@blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
     """The caller's consultations with fee and active payment; an admin sees everybody's."""
@@ -27,7 +28,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
     return page_answer(
         page,
         kind="consultations",
-        per_page=query["per_page"],
+        query=query,
         render=schemas.Consultation().dump,
         position=lambda consultation: [consultation.id],
     )
@@ -47,8 +48,8 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 @authenticated(Role.ADMIN, Role.BOOKING)
 @blueprint.arguments(schemas.ConsultationPut)
 @blueprint.success_response(200, schemas.Consultation)
-@blueprint.success_response(201, schemas.Consultation)
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503)
+@blueprint.success_response(201, schemas.Consultation, headers=("Location",))
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, such_as=examples.PUT_CONSULTATION)
 def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """Register a consultation, or replace what is known of it."""
     registration = Registration(

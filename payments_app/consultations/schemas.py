@@ -1,10 +1,10 @@
 """Shapes of a consultation."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
-from payments_app.api.fields import Amount, PayableAmount, QueryInteger, Text, WholeNumber
+from payments_app.api.fields import Amount, Cursor, PayableAmount, QueryInteger, Text, WholeNumber
 
 
 class ActivePayment(Schema):
@@ -26,8 +26,13 @@ class ConsultationPut(Schema):
     patient_id = WholeNumber(least=1)
     patient_email = Text(min_length=1, max_length=254)
     fee = PayableAmount(
-        load_default=None, allow_none=True, metadata={"description": "none: the patient may pay any amount"}
+        load_default=None,
+        allow_none=True,
+        metadata={"description": f"{PayableAmount.DESCRIPTION} None: the patient may pay any amount."},
     )
+
+    # For the document: what the function below checks.
+    rules: ClassVar[dict[str, Any]] = {"oneOf": [{"required": ["patient_id"]}, {"required": ["patient_email"]}]}
 
     @validates_schema
     def _name_one_patient(self, data: dict[str, Any], **_kwargs: Any) -> None:
@@ -38,4 +43,4 @@ class ConsultationPut(Schema):
 class ConsultationListQuery(Schema):
     # A patient's consultations usually fit into one page.
     per_page = QueryInteger(load_default=100, largest=100)
-    cursor = fields.String()
+    cursor = Cursor()

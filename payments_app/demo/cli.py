@@ -4,13 +4,13 @@ import sys
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
 
 from payments_app.accounts import passwords
 from payments_app.accounts.models import Role
+from payments_app.commands import Commands
 from payments_app.demo import repository
 
-demo = AppGroup("demo", help="Data to try the service with.")
+demo = Commands("demo", help="Data to try the service with.")
 
 PASSWORD = "password"  # noqa: S105  # published on purpose; refused in production
 PATIENT = "patient@test.com"

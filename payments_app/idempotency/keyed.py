@@ -2,20 +2,28 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from payments_app.payments.models import Payment
 
 
 @dataclass(frozen=True)
 class KeyedRequest:
-    """What one user asks for under one key. ``request`` holds plain JSON values, validated and normalised."""
+    """What one user asks for under one key. ``request`` holds plain JSON values, validated and normalised.
+
+    ``revive`` answers with what the payment has become, for when the first answer was dropped for its age.
+    """
 
     user_id: int
     key: str
     operation: str
     request: dict[str, Any]
+    revive: Callable[["Payment"], "Answer"] = field(compare=False)
 
     @cached_property
     def canonical(self) -> str:
@@ -54,7 +62,10 @@ class KeyedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished answer: kept under a key, and sent as it is, the first time and every time after."""
+    """A finished answer: kept under a key, and sent as it is, the first time and every time after.
+
+    ``body`` is the JSON text itself, so that a replay is the same to the byte.
+    """
 
     status: int
     body: str

@@ -10,13 +10,12 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
+from payments_app.api.fields import KEY_PATTERN
 from payments_app.errors import ValidationFailed
 
 HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
 
-# Visible ASCII without the quote and the backslash, which need escapes in a quoted header; and no dot segments,
-# which URL libraries would resolve away in GET /idempotency-keys/{key}.
-_WELL_FORMED = re.compile(r"(?!\.{1,2}\Z)[!#-\[\]-~]{1,255}")
+_WELL_FORMED = re.compile(KEY_PATTERN)
 
 
 def init_app(app: Flask) -> None:

@@ -1,11 +1,25 @@
 """The rows that remember which request an idempotency key was used for, and what was answered."""
 
+import json
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, SmallInteger, String, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from payments_app.database import Base, BigId, UtcDateTime
+
+if TYPE_CHECKING:
+    from payments_app.payments.models import Payment
 
 
 class IdempotencyKey(Base):
@@ -20,6 +34,13 @@ class IdempotencyKey(Base):
         ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_idempotency_keys_user"),
         ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_idempotency_keys_payment"),
         CheckConstraint("length(request_hash) = 64", name="request_hash_sha256"),
+        # Only rows that are still whole: what prune looks for.
+        Index(
+            "ix_idempotency_keys_whole",
+            "created_at",
+            postgresql_where=text("response_body IS NOT NULL"),
+            sqlite_where=text("response_body IS NOT NULL"),
+        ),
     )
 
     user_id: Mapped[int] = mapped_column(BigId)
@@ -34,3 +55,13 @@ class IdempotencyKey(Base):
     response_status: Mapped[int] = mapped_column(SmallInteger)
     response_body: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    # Named by string: payments know their keys, not the other way round.
+    payment: Mapped["Payment"] = relationship(viewonly=True)
+
+    @property
+    def first_response(self) -> dict[str, Any] | None:
+        """Status and body of the first answer; None once dropped for its age."""
+        if self.response_body is None:
+            return None
+        return {"status": self.response_status, "body": json.loads(self.response_body)}

@@ -2,9 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select, tuple_, update
+from sqlalchemy.orm import Session, joinedload
 
-from payments_app.errors import IdempotencyKeyReused
+from payments_app.database import read_transaction, table_of, write_transaction
+from payments_app.errors import IdempotencyKeyNotFound, IdempotencyKeyReused
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.models import IdempotencyKey
 
@@ -19,17 +21,65 @@ def find_answer(session: Session, keyed: KeyedRequest) -> Answer | None:
     return None if row is None else replay(row, keyed)
 
 
+@read_transaction
+def find_committed(session: Session, keyed: KeyedRequest) -> Answer | None:
+    """``find_answer`` in a transaction of its own."""
+    return find_answer(session, keyed)
+
+
+@read_transaction
+def get_key(session: Session, user_id: int, key: str) -> IdempotencyKey:
+    """A key with the payment it made or changed.
+
+    Raises:
+        IdempotencyKeyNotFound: nothing is committed under it so far (404).
+    """
+    row = session.get(IdempotencyKey, (user_id, key), options=[joinedload(IdempotencyKey.payment)])
+    if row is None:
+        raise IdempotencyKeyNotFound
+    return row
+
+
 def replay(row: IdempotencyKey, keyed: KeyedRequest) -> Answer:
-    """The first answer again.
+    """The first answer again; or, where that was dropped for its age, what the payment has become.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
     """
     if row.request_hash != keyed.fingerprint:
         raise IdempotencyKeyReused(keyed.fields_that_differ(row.operation, row.request))
-    return Answer(row.response_status, row.response_body or "", replayed=True)
+    if row.response_body is None:
+        return keyed.revive(row.payment).as_replay()
+    return Answer(row.response_status, row.response_body, replayed=True)
 
 
 def keep(session: Session, keyed: KeyedRequest, answer: Answer, *, payment_id: int, at: datetime) -> None:
     """Keep the answer under its key; a twin that was quicker shows as ``KeyTaken`` at the flush."""
     session.add(IdempotencyKey(**keyed.row(answer, payment_id=payment_id, at=at)))
+
+
+@read_transaction
+def count_whole(session: Session, before: datetime) -> int:
+    """How many keys from before that moment still have their request and answer."""
+    whole = select(func.count()).select_from(IdempotencyKey).where(IdempotencyKey.response_body.is_not(None))
+    return session.scalars(whole.where(IdempotencyKey.created_at < before)).one()
+
+
+@write_transaction
+def prune_batch(session: Session, *, before: datetime, size: int) -> int:
+    """Drop request and answer of some keys from before that moment; how many were dropped."""
+    oldest = (
+        select(IdempotencyKey.user_id, IdempotencyKey.key)
+        .where(IdempotencyKey.response_body.is_not(None), IdempotencyKey.created_at < before)
+        .order_by(IdempotencyKey.created_at)
+        .limit(size)
+    )
+    # Core: keys have no version to guard, and a million of them must not become objects.
+    keys = table_of(IdempotencyKey)
+    shrunk = (
+        update(keys)
+        .where(tuple_(keys.c.user_id, keys.c.key).in_(oldest))
+        .values(request=None, response_body=None)
+        .returning(keys.c.user_id)
+    )
+    return len(session.execute(shrunk).all())

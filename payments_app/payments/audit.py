@@ -7,11 +7,12 @@ inside a transaction (M8) are promises of the code, which no row can prove.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from payments_app import money
 from payments_app.database import one_of, read_transaction
-from payments_app.payments.models import ACTIVE_PREDICATE, ENDED_UNPAID, PaymentStatus
+from payments_app.payments.models import ACTIVE_PREDICATE, ENDED_UNPAID, Payment, PaymentStatus
 
 # Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
 BATCH_SIZE = 1_000
@@ -28,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """A payment that breaks a promise."""
+    """A payment that breaks a promise, or (``invariant`` is then ``review``) that somebody has to look at."""
 
     invariant: str
     payment_id: int
@@ -72,7 +73,7 @@ CHECKS = (
         "M4",
         "one key of one user has one effect",
         """
-        SELECT min(payment_id) AS id, 'user ' || user_id || ' has a key twice' AS detail
+        SELECT min(payment_id) AS id, 'user ' || user_id || ' has the key ' || key || ' twice' AS detail
         FROM idempotency_keys GROUP BY user_id, key HAVING count(*) > 1""",
     ),
     Check(
@@ -94,7 +95,7 @@ CHECKS = (
     Check(
         "M6",
         "each payment has one event of its creation",
-        _exactly_one("creation events", "payment_events", "AND r.version = 0"),
+        _exactly_one("creation events", "payment_events", "AND r.event = 'payment.created'"),
     ),
     Check(
         "M6",
@@ -136,6 +137,28 @@ def find_offenders(check: Check) -> Iterator[Offender]:
     while batch := _next_batch(check, position):
         yield from batch
         position = (batch[-1].payment_id, batch[-1].detail)
+
+
+def find_reviews() -> Iterator[Offender]:
+    """Every payment that somebody has to look at, with the refund to make. No promise is broken by them."""
+    last_id = 0
+    while batch := _next_reviews(last_id):
+        yield from batch
+        last_id = batch[-1].payment_id
+
+
+@read_transaction
+def _next_reviews(session: Session, last_id: int) -> list[Offender]:
+    marked = select(Payment).where(Payment.needs_review, Payment.id > last_id).order_by(Payment.id).limit(BATCH_SIZE)
+    return [
+        Offender(
+            "review",
+            payment.id,
+            f"is {payment.status}, received {money.to_text(payment.received_minor)} {payment.currency};"
+            f" refund to make: {money.to_text(payment.refundable_minor)}",
+        )
+        for payment in session.scalars(marked)
+    ]
 
 
 @read_transaction

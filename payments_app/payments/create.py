@@ -1,9 +1,9 @@
 """Making a payment: five rows that appear together or not at all.
 
-The rows are described once, in ``Rows``. PostgreSQL gets them as one statement of Core inserts chained by CTEs,
-SQLite, which has no inserting CTEs, the same inserts in turn under its write lock. In both, the payment is inserted
-only where its consultation is the caller's and may be paid, and ON CONFLICT DO NOTHING lets the partial unique index
-decide; the key's insert has no such clause, so that a key used elsewhere undoes everything.
+The rows are described once, by the functions named after them. PostgreSQL gets them as one statement of Core inserts
+chained by CTEs, SQLite, which has no inserting CTEs, the same inserts in turn under its write lock. In both, the
+payment is inserted only where its consultation is the caller's and may be paid, and ON CONFLICT DO NOTHING lets the
+partial unique index decide; the key's insert has no such clause, so that a key used elsewhere undoes everything.
 
 When no row comes back, one read tells why. Nothing is looked up beforehand: that would be a race.
 """
@@ -11,10 +11,9 @@ When no row comes back, one read tells why. Nothing is looked up beforehand: tha
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Executable, Select, Table, and_, bindparam, insert, literal, or_, select
+from sqlalchemy import BindParameter, Executable, Select, Table, and_, bindparam, insert, literal, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -23,17 +22,22 @@ from payments_app import money
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import User
 from payments_app.consultations.models import Consultation
+from payments_app.consultations.repository import lock_consultation
 from payments_app.database import KeyTaken, LostRace, broken_constraint, table_of, write_transaction
-from payments_app.errors import ActivePaymentExists, ConsultationNotFound, Forbidden, NotAuthenticated, ValidationFailed
+from payments_app.errors import ActivePaymentExists, ConsultationNotFound, Forbidden, ValidationFailed
 from payments_app.gateways.registry import PaymentMethod
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.models import IdempotencyKey
+from payments_app.idempotency.once import once
 from payments_app.ids import next_id
 from payments_app.invoices.models import Invoice, InvoiceStatus, TaxRecord, invoice_number
+from payments_app.locking import locks
 from payments_app.payments.models import ACTIVE_PREDICATE, Deed, Payment, PaymentEvent, PaymentStatus
 
-PAYMENTS = table_of(Payment)
+PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS = map(
+    table_of, (Payment, TaxRecord, Invoice, PaymentEvent, IdempotencyKey)
+)
 
 Row = dict[str, Any]
 # What the doors make of a new payment and its invoice.
@@ -61,17 +65,23 @@ def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, 
         IdempotencyKeyReused: the key was used for another request (422).
         ActivePaymentExists: the consultation has an active payment (409).
         ValidationFailed: the amount is not the consultation's fee (422).
+        LockTimeout: a configured lock was not had in time (409, retryable).
     """
-    payment = _payment_row(new, payment_id=next_id(Payment.__tablename__), user_id=caller.user_id, at=deed.at)
-    invoice = _invoice_row(payment, invoice_id=next_id(Invoice.__tablename__))
+    lock = locks.creating(new.consultation_id, caller.user_id)
+    return once(keyed, lock=lock, work=lambda: _make(new, caller, keyed, deed, render))
+
+
+def _make(new: NewPayment, caller: Caller, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
+    payment = _payment_row(new, payment_id=next_id(PAYMENTS.name), user_id=caller.user_id, at=deed.at)
+    invoice = _invoice_row(payment, invoice_id=next_id(INVOICES.name))
     answer = render(payment, invoice)
-    rows = [
-        (PAYMENTS, payment),
-        (table_of(TaxRecord), _tax_row(payment, rate_basis_points=new.tax_rate_basis_points)),
-        (table_of(Invoice), invoice),
-        (table_of(PaymentEvent), _event_row(payment, deed)),
-        (table_of(IdempotencyKey), keyed.row(answer, payment_id=payment["id"], at=deed.at)),
-    ]
+    rows = {
+        PAYMENTS: payment,
+        TAX_RECORDS: _tax_row(payment, rate_basis_points=new.tax_rate_basis_points),
+        INVOICES: invoice,
+        EVENTS: _event_row(payment, deed),
+        KEYS: keyed.row(answer, payment_id=payment["id"], at=deed.at),
+    }
     return _insert_or_explain(rows, caller, keyed, answer)
 
 
@@ -138,8 +148,11 @@ def _event_row(payment: Row, deed: Deed) -> Row:
 
 @write_transaction
 def _insert_or_explain(
-    session: Session, rows: list[tuple[Table, Row]], caller: Caller, keyed: KeyedRequest, answer: Answer
+    session: Session, rows: dict[Table, Row], caller: Caller, keyed: KeyedRequest, answer: Answer
 ) -> Answer:
+    payment = rows[PAYMENTS]
+    if locks.locks_rows():
+        lock_consultation(session, payment["consultation_id"])
     try:
         if _insert(session, rows, caller):
             return answer
@@ -148,100 +161,115 @@ def _insert_or_explain(
             raise
         session.rollback()
     # The one who was first has committed by now, and the next statement sees what they did.
-    replayed = _explain(session, rows[0][1], caller, keyed)
-    if replayed is None:
+    found = _explain(session, payment, caller, keyed)
+    if found is None:
         raise LostRace  # what stood in the way is gone again: one more attempt
-    return replayed
+    if found.payment_id == payment["id"]:
+        return answer  # by an earlier attempt of ours, whose commit was done and whose confirmation was lost
+    return idempotency.replay(found, keyed)
 
 
-def _insert(session: Session, rows: list[tuple[Table, Row]], caller: Caller) -> bool:
+def _insert(session: Session, rows: dict[Table, Row], caller: Caller) -> bool:
     """Insert the five rows; False, and nothing inserted, where the payment may not be made."""
-    shape = tuple((table, tuple(row)) for table, row in rows)
-    values = {f"{table.name}__{column}": value for table, row in rows for column, value in row.items()}
-    values["caller_token_version"] = caller.token_version
+    values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
+    values.update(caller_role=caller.role, caller_token_version=caller.token_version)
     if session.get_bind().dialect.name == "postgresql":
-        return session.execute(_one_statement(shape), values).first() is not None
-    return all(session.execute(statement, values).first() is not None for statement in _statements_in_turn(shape))
+        return session.execute(_ONE_STATEMENT, values).first() is not None
+    return all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
 
 
-Shape = tuple[tuple[Table, tuple[str, ...]], ...]
-
-
-@lru_cache(maxsize=1)
-def _one_statement(shape: Shape) -> Executable:
+def _one_statement() -> Executable:
     """All inserts as one statement: each but the first selects from the payment's RETURNING."""
-    (_, payment_columns), *others, (keys, key_columns) = shape
-    payment = _payment_insert(postgresql.insert(PAYMENTS), payment_columns).cte("payment")
-    last = insert(keys).from_select(key_columns, _values(keys, key_columns).select_from(payment))
-    for table, columns in others:
-        inserted = insert(table).from_select(columns, _values(table, columns).select_from(payment))
+    payment = _payment_insert(postgresql.insert(PAYMENTS)).cte("payment")
+    last = insert(KEYS).from_select(_columns(KEYS), _values(KEYS).select_from(payment))
+    for table in (TAX_RECORDS, INVOICES, EVENTS):
+        inserted = insert(table).from_select(_columns(table), _values(table).select_from(payment))
         last = last.add_cte(inserted.cte(f"inserted_{table.name}"))
-    return last.returning(keys.c.payment_id)
+    return last.returning(KEYS.c.payment_id)
 
 
-@lru_cache(maxsize=1)
-def _statements_in_turn(shape: Shape) -> list[Executable]:
+def _statements_in_turn() -> list[Executable]:
     """The same inserts one by one, for a database where nobody else writes meanwhile."""
-    (_, payment_columns), *others = shape
-    payment = _payment_insert(sqlite.insert(PAYMENTS), payment_columns)
-    rest = (insert(table).from_select(columns, _values(table, columns)) for table, columns in others)
-    return [payment, *(statement.returning(literal(1)) for statement in rest)]
+    others = (
+        insert(table).from_select(_columns(table), _values(table)) for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
+    )
+    return [_payment_insert(sqlite.insert(PAYMENTS)), *(statement.returning(literal(1)) for statement in others)]
 
 
-def _payment_insert(insert_payment: Any, columns: tuple[str, ...]) -> Any:
+def _payment_insert(insert_payment: Any) -> Any:
     """Insert the payment if its consultation is the caller's, may be paid at this amount, and has no active one."""
     payable = (
-        _values(PAYMENTS, columns)
+        _values(PAYMENTS)
         .join_from(Consultation, User, User.id == Consultation.patient_id)
         .where(
-            Consultation.id == bindparam("payments__consultation_id", type_=Consultation.id.type),
-            Consultation.patient_id == bindparam("payments__user_id", type_=User.id.type),
-            or_(
-                Consultation.fee_minor.is_(None),
-                Consultation.fee_minor == bindparam("payments__amount_minor", type_=Payment.amount_minor.type),
-            ),
+            Consultation.id == _value(PAYMENTS, "consultation_id"),
+            Consultation.patient_id == _value(PAYMENTS, "user_id"),
+            or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
             User.disabled_at.is_(None),
+            User.role == bindparam("caller_role", type_=User.role.type),
             User.token_version == bindparam("caller_token_version", type_=User.token_version.type),
         )
         # Not before a change of the fee has committed, and then only if the amount still fits.
         .with_for_update(key_share=True, read=True, of=Consultation)
     )
     return (
-        insert_payment.from_select(columns, payable)
+        insert_payment.from_select(_columns(PAYMENTS), payable)
         .on_conflict_do_nothing(index_elements=["consultation_id"], index_where=ACTIVE_PREDICATE)
         .returning(PAYMENTS.c.id)
     )
 
 
-def _values(table: Table, columns: tuple[str, ...]) -> Select[Any]:
-    return select(*(bindparam(f"{table.name}__{name}", type_=table.c[name].type).label(name) for name in columns))
+def _columns(table: Table) -> list[str]:
+    """The columns that a row sets: all but an id that the database gives."""
+    return [column.name for column in table.columns if column is not table.autoincrement_column]
 
 
-def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest) -> Answer | None:
-    """Why no payment was made, judged in the order of the contract; the first answer, where the key has one.
+def _values(table: Table) -> Select[Any]:
+    return select(*(_value(table, name).label(name) for name in _columns(table)))
+
+
+def _value(table: Table, column: str) -> BindParameter[Any]:
+    return bindparam(f"{table.name}__{column}", type_=table.c[column].type)
+
+
+_ONE_STATEMENT = _one_statement()
+_STATEMENTS_IN_TURN = _statements_in_turn()
+
+
+def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest) -> IdempotencyKey | None:
+    """Why no payment was made, judged in the order of the contract; or the key's row, where the key was used.
 
     One statement, so that all it sees is of one moment. None where nothing stands in the way any more.
     """
-    one_row = select(literal(1).label("one")).subquery()
-    why = (
-        select(User, Consultation, IdempotencyKey, Payment)
-        .select_from(one_row)
-        .outerjoin(User, User.id == caller.user_id)
-        .outerjoin(Consultation, Consultation.id == payment["consultation_id"])
-        .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == keyed.user_id, IdempotencyKey.key == keyed.key))
-        .outerjoin(Payment, and_(Payment.consultation_id == payment["consultation_id"], Payment.is_active))
-    )
-    user, consultation, key, active = session.execute(why).one()
-    if not caller.is_still(user):
-        raise NotAuthenticated
+    asked = {"consultation_id": payment["consultation_id"], "user_id": keyed.user_id, "key": keyed.key}
+    user, consultation, key, active = session.execute(_WHY, asked).one()
+    caller.require_still(user)
     if consultation is None:
         raise ConsultationNotFound
     if consultation.patient_id != caller.user_id:
         raise Forbidden
     if key is not None:
-        return idempotency.replay(key, keyed)
+        return key
     if active is not None:
         raise ActivePaymentExists(payment_id=active.id, payment_status=active.status)
     if consultation.fee_minor not in (None, payment["amount_minor"]):
         raise ValidationFailed({"amount": [f"The fee is {money.to_text(consultation.fee_minor)}."]})
     return None
+
+
+def _why() -> Select[User, Consultation, IdempotencyKey, Payment]:
+    """The user, the consultation, the key's row and the active payment, each where there is one, in one row."""
+    one_row = select(literal(1).label("one")).subquery()
+    consultation_id = bindparam("consultation_id", type_=Consultation.id.type)
+    user_id = bindparam("user_id", type_=User.id.type)
+    return (
+        select(User, Consultation, IdempotencyKey, Payment)
+        .select_from(one_row)
+        .outerjoin(User, User.id == user_id)
+        .outerjoin(Consultation, Consultation.id == consultation_id)
+        .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == user_id, IdempotencyKey.key == bindparam("key")))
+        .outerjoin(Payment, and_(Payment.consultation_id == consultation_id, Payment.is_active))
+    )
+
+
+_WHY = _why()

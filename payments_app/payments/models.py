@@ -95,6 +95,8 @@ class Payment(Base):
         UniqueConstraint("gateway", "payment_method", "transaction_id", name="uq_payments_transaction"),
         Index("ix_payments_user_history", "user_id", "created_at", "id"),
         Index("ix_payments_history", "created_at", "id"),
+        # For staff who look for the few that are refunded among the many that are not.
+        Index("ix_payments_status_history", "status", "created_at", "id"),
         Index("ix_payments_consultation_user", "consultation_id", "user_id"),
         CheckConstraint(one_of("status", PaymentStatus), name="status_known"),
         CheckConstraint("version >= 0", name="version_not_negative"),
@@ -158,6 +160,11 @@ class Payment(Base):
         statuses: BindParameter[str] = bindparam("active_statuses", list(ACTIVE), expanding=True, literal_execute=True)
         return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
 
+    @property
+    def refundable_minor(self) -> int:
+        """What came and is neither back nor on its way back."""
+        return self.received_minor - self.refund_reserved_minor - self.refunded_minor
+
     def complete(self, transaction_id: str, *, receipt_url: str | None, deed: Deed) -> None:
         """The money is there: all of it.
 
@@ -179,7 +186,7 @@ class Payment(Base):
             InvalidTransition: it is not pending (409); money on its way cannot be called back by us.
         """
         if self.status != PaymentStatus.PENDING:
-            raise InvalidTransition(payment_status=self.status, wanted=PaymentStatus.CANCELLED)
+            raise InvalidTransition(payment_status=self.status)
         self._move(PaymentStatus.CANCELLED, "payment.cancelled", deed)
         for invoice in self.invoices:
             invoice.void()
@@ -190,7 +197,7 @@ class Payment(Base):
 
     def _move(self, to: PaymentStatus, event: str, deed: Deed) -> None:
         if to not in MOVES[self.status]:
-            raise InvalidTransition(payment_status=self.status, wanted=to)
+            raise InvalidTransition(payment_status=self.status)
         self.events.add(
             PaymentEvent(
                 event=event,

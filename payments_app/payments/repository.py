@@ -6,7 +6,6 @@ from datetime import datetime
 
 from sqlalchemy import Select, literal, select, tuple_
 from sqlalchemy.orm import Session, joinedload
-from werkzeug.datastructures import ETags
 
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import require_valid
@@ -15,6 +14,8 @@ from payments_app.errors import Forbidden, PaymentNotFound, PreconditionFailed, 
 from payments_app.gateways.registry import Gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
+from payments_app.idempotency.once import once
+from payments_app.locking import locks
 from payments_app.paging import Page
 from payments_app.payments.models import Deed, Payment, PaymentEvent
 
@@ -26,7 +27,7 @@ Render = Callable[[Payment], Answer]
 class Conditions:
     """What the caller believes of the payment's version: by If-Match, by ``expected_version``, or nothing."""
 
-    if_match: ETags | None = None
+    if_match: Callable[[int], bool] | None = None
     expected_version: int | None = None
 
     def require(self, payment: Payment) -> None:
@@ -34,7 +35,7 @@ class Conditions:
         PreconditionFailed: If-Match names another version, or none (412).
         VersionConflict: ``expected_version`` is not the payment's (409).
         """
-        if self.if_match is not None and not self.if_match.contains(str(payment.version)):
+        if self.if_match is not None and not self.if_match(payment.version):
             raise PreconditionFailed(current_version=payment.version)
         if self.expected_version is not None and self.expected_version != payment.version:
             raise VersionConflict.stale_expectation(
@@ -78,7 +79,9 @@ def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Paymen
         wanted = wanted.where(Payment.consultation_id == shown.consultation_id)
     if shown.after is not None:
         created_at, payment_id = shown.after
-        wanted = wanted.where(age < tuple_(literal(created_at, Payment.created_at.type), payment_id))
+        wanted = wanted.where(
+            age < tuple_(literal(created_at, Payment.created_at.type), literal(payment_id, Payment.id.type))
+        )
     wanted = wanted.order_by(Payment.created_at.desc(), Payment.id.desc()).limit(shown.per_page + 1)
     return Page.cut(session.scalars(wanted).all(), shown.per_page)
 
@@ -97,9 +100,7 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     ).all()
 
 
-@write_transaction
 def confirm(
-    session: Session,
     payment_id: int,
     *,
     transaction_id: str,
@@ -120,30 +121,28 @@ def confirm(
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
         InvalidTransition: the payment's status does not allow it (409).
         TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
+        LockTimeout: a configured lock was not had in time (409, retryable).
     """
-    payment = _owned_for_change(session, payment_id, caller)
-    if payment.gateway == Gateway.MANUAL and not caller.is_admin:
-        raise Forbidden("Staff confirm this payment once the money has arrived.")
-    answered = idempotency.find_answer(session, keyed)
-    if answered is not None:
-        return answered
-    if payment.was_completed_by(transaction_id):
-        return render(payment).as_replay()
-    conditions.require(payment)
-    payment.complete(transaction_id, receipt_url=receipt_url, deed=deed)
-    return _flush_and_keep(session, payment, keyed, deed, render)
+
+    @write_transaction
+    def work(session: Session) -> Answer:
+        payment = _owned_for_change(session, payment_id, caller)
+        if payment.gateway == Gateway.MANUAL and not caller.is_admin:
+            raise Forbidden("Staff confirm this payment once the money has arrived.")
+        answered = idempotency.find_answer(session, keyed)
+        if answered is not None:
+            return answered
+        if payment.was_completed_by(transaction_id):
+            return render(payment).as_replay()
+        conditions.require(payment)
+        payment.complete(transaction_id, receipt_url=receipt_url, deed=deed)
+        return _flush_and_keep(session, payment, keyed, deed, render)
+
+    return once(keyed, lock=locks.changing(payment_id), work=work)
 
 
-@write_transaction
 def cancel(
-    session: Session,
-    payment_id: int,
-    *,
-    caller: Caller,
-    conditions: Conditions,
-    keyed: KeyedRequest,
-    deed: Deed,
-    render: Render,
+    payment_id: int, *, caller: Caller, conditions: Conditions, keyed: KeyedRequest, deed: Deed, render: Render
 ) -> Answer:
     """Give a pending payment up, void its invoice and free its consultation.
 
@@ -154,14 +153,20 @@ def cancel(
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
         InvalidTransition: the payment is not pending (409).
+        LockTimeout: a configured lock was not had in time (409, retryable).
     """
-    payment = _owned_for_change(session, payment_id, caller)
-    answered = idempotency.find_answer(session, keyed)
-    if answered is not None:
-        return answered
-    conditions.require(payment)
-    payment.cancel(deed)
-    return _flush_and_keep(session, payment, keyed, deed, render)
+
+    @write_transaction
+    def work(session: Session) -> Answer:
+        payment = _owned_for_change(session, payment_id, caller)
+        answered = idempotency.find_answer(session, keyed)
+        if answered is not None:
+            return answered
+        conditions.require(payment)
+        payment.cancel(deed)
+        return _flush_and_keep(session, payment, keyed, deed, render)
+
+    return once(keyed, lock=locks.changing(payment_id), work=work)
 
 
 def _flush_and_keep(session: Session, payment: Payment, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
@@ -173,6 +178,9 @@ def _flush_and_keep(session: Session, payment: Payment, keyed: KeyedRequest, dee
 
 def _owned_for_change(session: Session, payment_id: int, caller: Caller) -> Payment:
     require_valid(session, caller)
+    if locks.locks_rows():
+        # By a statement of its own: one that waited for the lock sees the payment anew, but its invoice as it was.
+        session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
     return _owned(session, select(Payment).options(joinedload(Payment.invoices)), payment_id, caller)
 
 

@@ -10,8 +10,11 @@ from payments_app import clock, money
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import Role
 from payments_app.accounts.tokens import authenticated
+from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_answer, success
 from payments_app.api.pages import page_answer, read_cursor
+from payments_app.api.rate_limits import payments_per_user
+from payments_app.cache import cached_text
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.idempotency.keyed import Answer, KeyedRequest
@@ -28,23 +31,49 @@ methods_blueprint = Blueprint(
     "payment_methods", __name__, url_prefix="/api/v1/payment-methods", description="Ways to pay"
 )
 
+# Made once: marshmallow copies every field whenever a schema is made.
+_PAYMENT, _DETAILS, _CHANGED = schemas.Payment(), schemas.PaymentDetails(), schemas.Changed()
+_EVENTS, _METHODS = schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
+
+# Methods change with a release or a setting, not during the day.
+METHODS_TTL_SECONDS = 3600
+
 
 @methods_blueprint.route("")
 @authenticated()
-@methods_blueprint.success_response(200, schemas.PaymentMethod, many=True)
-@methods_blueprint.problems(401, 503)
+@methods_blueprint.cacheable
+@methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag",))
+@methods_blueprint.problems(401, 403, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
-    """The payment methods on offer."""
-    offered = payment_methods(sandbox_offered=current_app.config["SETTINGS"].sandbox_offered)
-    return json_answer({"data": schemas.PaymentMethod(many=True).dump(offered), "meta": {"next_cursor": None}})
+    """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
+    sandbox_offered = current_app.config["SETTINGS"].sandbox_offered
+    body = cached_text(
+        # What decides about the offer is in the name, so that other settings find no old text.
+        f"payment:methods:{'with' if sandbox_offered else 'without'}-sandbox",
+        ttl_seconds=METHODS_TTL_SECONDS,
+        make=lambda: json.dumps(
+            {
+                "data": _METHODS.dump(payment_methods(sandbox_offered=sandbox_offered)),
+                "meta": {"next_cursor": None},
+            }
+        ),
+    )
+    response = Response(body, mimetype="application/json")
+    response.cache_control.private = True
+    response.cache_control.max_age = METHODS_TTL_SECONDS
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.route("", methods=["POST"])
 @authenticated()
+@payments_per_user
 @blueprint.arguments(schemas.PaymentCreate)
 @blueprint.idempotent
-@blueprint.success_response(201, schemas.Created)
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503)
+@blueprint.success_response(201, schemas.Created, headers=("ETag", "Location"), examples=examples.CREATED)
+@blueprint.success_response(200, schemas.Existing, headers=("ETag",))
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, such_as=examples.CREATE)
 def create_payment(body: dict[str, Any], caller: Caller) -> Response:
     """Create the one payment of a consultation; the same key again gives the same answer again."""
     key = take_key(body)
@@ -56,12 +85,14 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
         method=_method_on_offer(body["payment_method"]),
         tax_rate_basis_points=settings.payment_tax_rate_basis_points,
     )
-    keyed = KeyedRequest(caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)})
+    keyed = KeyedRequest(
+        caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, _render_existing
+    )
     answer = creation.create(new, caller=caller, keyed=keyed, deed=_deed(caller), render=_render_created)
     if answer.replayed and settings.idempotency_replay == "conflict":
-        payment = json.loads(answer.body)["data"]["payment"]
+        made = repository.get(json.loads(answer.body)["data"]["payment_id"], caller=caller)
         raise ActivePaymentExists(
-            payment_id=payment["id"], payment_status=payment["status"], headers={"Idempotent-Replayed": "true"}
+            payment_id=made.id, payment_status=made.status, headers={"Idempotent-Replayed": "true"}
         )
     return _respond(answer)
 
@@ -69,7 +100,7 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 @blueprint.route("")
 @authenticated(Role.PATIENT, Role.ADMIN)
 @blueprint.arguments(schemas.PaymentListQuery, location="query")
-@blueprint.success_response(200, schemas.Payment, many=True)
+@blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     """The caller's payments, or for an admin everybody's, newest first."""
@@ -83,20 +114,20 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     return page_answer(
         repository.list_page(shown, caller=caller),
         kind="payments",
-        per_page=shown.per_page,
-        render=schemas.Payment().dump,
+        query=query,
+        render=_PAYMENT.dump,
         position=lambda payment: [clock.to_text(payment.created_at), payment.id],
     )
 
 
 @blueprint.route("/<id:payment_id>")
 @authenticated(Role.PATIENT, Role.ADMIN)
-@blueprint.success_response(200, schemas.PaymentDetails)
+@blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 503)
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
     payment = repository.get(payment_id, caller=caller)
-    return success(schemas.PaymentDetails().dump(payment), message="OK", headers={"ETag": _etag(payment.version)})
+    return success(_DETAILS.dump(payment), message="OK", headers={"ETag": _etag(payment.version)})
 
 
 @blueprint.route("/<id:payment_id>/events")
@@ -106,7 +137,7 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 def list_payment_events(payment_id: int, caller: Caller) -> Response:
     """The audit trail of a payment, oldest first."""
     events = repository.list_events(payment_id, caller=caller)
-    return json_answer({"data": schemas.PaymentEvent(many=True).dump(events), "meta": {"next_cursor": None}})
+    return json_answer({"data": _EVENTS.dump(events), "meta": {"next_cursor": None}})
 
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
@@ -114,8 +145,8 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 @blueprint.arguments(schemas.PaymentConfirm)
 @blueprint.idempotent
 @blueprint.conditional
-@blueprint.success_response(200, schemas.Changed)
-@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503)
+@blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
+@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Complete a payment with the transaction that paid it; naming the same transaction again is a retry."""
     answer = repository.confirm(
@@ -136,8 +167,8 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 @blueprint.arguments(schemas.PaymentCancel, required=False)
 @blueprint.idempotent
 @blueprint.conditional
-@blueprint.success_response(200, schemas.Changed)
-@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503)
+@blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
+@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CANCEL)
 def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Give up a pending payment, which frees its consultation."""
     answer = repository.cancel(
@@ -162,12 +193,16 @@ def _keyed_change(operation: str, payment_id: int, body: dict[str, Any], caller:
     """The request under its key. What the caller believes of the version is no part of what they want."""
     key = take_key(body)
     wanted = {name: value for name, value in body.items() if name != "expected_version"}
-    return KeyedRequest(caller.user_id, key, operation, {"payment_id": payment_id, **wanted})
+    return KeyedRequest(caller.user_id, key, operation, {"payment_id": payment_id, **wanted}, _render_existing)
 
 
 def _conditions(body: dict[str, Any]) -> Conditions:
-    if_match = request.if_match if "If-Match" in request.headers else None
-    return Conditions(if_match, body.get("expected_version"))
+    if_match = request.if_match
+
+    def is_meant(version: int) -> bool:
+        return if_match.contains(str(version))
+
+    return Conditions(is_meant if "If-Match" in request.headers else None, body.get("expected_version"))
 
 
 def _deed(caller: Caller) -> Deed:
@@ -181,7 +216,20 @@ def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
 
 def _render_changed(payment: Payment, message: str) -> Answer:
     data = {"payment": payment, "invoice": payment.invoices[0], "status": payment.status}
-    return Answer(200, json.dumps({"data": schemas.Changed().dump(data), "message": message}))
+    return Answer(200, json.dumps({"data": _CHANGED.dump(data), "message": message}))
+
+
+def _render_existing(payment: Payment) -> Answer:
+    """For a key whose first answer was dropped for its age: that it was used, and what has become of it."""
+    data = {
+        "type": "existing",
+        "payment_id": payment.id,
+        "existing_payment_id": payment.id,
+        **_CHANGED.dump({"payment": payment, "invoice": payment.invoices[0], "status": payment.status}),
+    }
+    return Answer(
+        200, json.dumps({"data": data, "message": "This request was done before; this is what it has become"})
+    )
 
 
 def _respond(answer: Answer) -> Response:

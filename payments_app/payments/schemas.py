@@ -4,7 +4,17 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from payments_app.api.fields import Amount, Moment, PayableAmount, QueryInteger, Text, WebAddress, WholeNumber
+from payments_app.api.fields import (
+    KEY_PATTERN,
+    Amount,
+    Cursor,
+    Moment,
+    PayableAmount,
+    QueryInteger,
+    Text,
+    WebAddress,
+    WholeNumber,
+)
 from payments_app.invoices.schemas import Invoice, TaxRecord
 from payments_app.payments.models import PaymentStatus
 
@@ -34,11 +44,11 @@ class PaymentDetails(Payment):
     invoices = fields.List(fields.Nested(Invoice), required=True)
     tax_records = fields.List(fields.Nested(TaxRecord), required=True)
     # Empty until money can be returned.
-    refunds: fields.Constant[list[Any]] = fields.Constant([], metadata={"type": "array", "items": {"type": "object"}})
+    refunds = fields.List(fields.Dict(), required=True, dump_default=[], validate=validate.Length(max=0))
 
 
 class Created(Schema):
-    type = fields.Constant("new")
+    type = fields.String(required=True, metadata={"enum": ["new"]})
     payment_id = fields.Integer(required=True)
     payment = fields.Nested(Payment, required=True)
     invoice = fields.Nested(Invoice, required=True)
@@ -50,11 +60,19 @@ class Changed(Schema):
     status = fields.String(required=True, metadata={"enum": STATUSES})
 
 
+class Existing(Changed):
+    """What has become of a payment, for a key whose first answer was dropped for its age."""
+
+    type = fields.String(required=True, metadata={"enum": ["existing"]})
+    payment_id = fields.Integer(required=True)
+    existing_payment_id = fields.Integer(required=True)
+
+
 class PaymentEvent(Schema):
     id = fields.Integer(required=True)
     event = fields.String(required=True)
-    from_status = fields.String(required=True, allow_none=True)
-    to_status = fields.String(required=True)
+    from_status = fields.String(required=True, allow_none=True, metadata={"enum": [*STATUSES, None]})
+    to_status = fields.String(required=True, metadata={"enum": STATUSES})
     version = fields.Integer(required=True)
     actor = fields.String(required=True)
     request_id = fields.String(required=True, allow_none=True)
@@ -70,13 +88,21 @@ class PaymentMethod(Schema):
 class IdempotentRequest(Schema):
     """What every request with an effect may carry in its body, where a client cannot set headers."""
 
-    idempotency_key = fields.String(validate=validate.Length(1, 255))
+    idempotency_key = fields.String(
+        validate=validate.Length(1, 255),
+        metadata={"pattern": KEY_PATTERN, "description": "In place of the header of that name."},
+    )
 
 
 class PaymentCreate(IdempotentRequest):
     consultation_id = WholeNumber(required=True, least=1, metadata={"example": 5})
     amount = PayableAmount(required=True, metadata={"example": 5000})
-    payment_method = Text(required=True, min_length=1, max_length=32, metadata={"example": "stripe"})
+    payment_method = Text(
+        required=True,
+        min_length=1,
+        max_length=32,
+        metadata={"example": "stripe", "description": "A code of GET /api/v1/payment-methods."},
+    )
 
 
 class PaymentChange(IdempotentRequest):
@@ -98,12 +124,12 @@ class PaymentListQuery(Schema):
     per_page = QueryInteger(load_default=15, largest=100)
     status = fields.String(validate=validate.OneOf(STATUSES))
     consultation_id = QueryInteger()
-    cursor = fields.String()
+    cursor = Cursor()
 
 
 def created_data(payment: dict[str, Any], invoice: dict[str, Any]) -> dict[str, Any]:
     """``data`` of a new payment, from its rows."""
-    return _CREATED.dump({"payment_id": payment["id"], "payment": payment, "invoice": invoice})  # type: ignore[no-any-return]  # of one object: a dict
+    return _CREATED.dump({"type": "new", "payment_id": payment["id"], "payment": payment, "invoice": invoice})  # type: ignore[no-any-return]  # of one object: a dict
 
 
 _CREATED = Created()

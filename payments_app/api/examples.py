@@ -1,0 +1,137 @@
+"""Answers as the document shows them. Errors are shown by our own error classes, so text and data are as answered."""
+
+from http import HTTPStatus
+from typing import Any
+
+from payments_app.errors import (
+    ActivePaymentExists,
+    AppError,
+    ConsultationHasPayments,
+    IdempotencyKeyReused,
+    InvalidTransition,
+    LockTimeout,
+    PreconditionFailed,
+    TransactionAlreadyUsed,
+    ValidationFailed,
+    VersionConflict,
+)
+
+# Examples of a media type by their names, as OpenAPI's Example Objects.
+Examples = dict[str, dict[str, Any]]
+
+_MOMENT = "2026-03-14T09:26:53.589793Z"
+
+CREATED: Examples = {
+    "new": {
+        "value": {
+            "data": {
+                "type": "new",
+                "payment_id": 41,
+                "payment": {
+                    "id": 41,
+                    "user_id": 7,
+                    "consultation_id": 5,
+                    "amount": 5000,
+                    "currency": "PHP",
+                    "payment_method": "stripe",
+                    "gateway": "sandbox",
+                    "status": "pending",
+                    "transaction_id": None,
+                    "receipt_url": None,
+                    "refunded_amount": 0,
+                    "needs_review": False,
+                    "version": 0,
+                    "created_at": _MOMENT,
+                    "updated_at": _MOMENT,
+                    "completed_at": None,
+                },
+                "invoice": {
+                    "id": 41,
+                    "payment_id": 41,
+                    "invoice_number": "INV-20260314092653-41",
+                    "amount": 5000,
+                    "currency": "PHP",
+                    "status": "pending",
+                    "issued_at": _MOMENT,
+                    "paid_at": None,
+                },
+            },
+            "message": "Payment created successfully",
+        }
+    }
+}
+
+
+def _refusals(instance: str, errors: dict[str, AppError]) -> dict[int, Examples]:
+    """The errors as a request to ``instance`` would be answered with them, by status."""
+    shown: dict[int, Examples] = {}
+    for name, error in errors.items():
+        shown.setdefault(error.status, {})[name] = {"value": _problem(instance, error)}
+    return shown
+
+
+def _problem(instance: str, error: AppError) -> dict[str, Any]:
+    problem: dict[str, Any] = {
+        "type": f"/problems/{error.code}",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "instance": instance,
+        "message": error.message,
+        "retryable": error.is_retryable,
+        "request_id": "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1",
+    }
+    if error.errors is not None:
+        problem["errors"] = error.errors
+    if error.data is not None:
+        problem["data"] = error.data
+    return problem
+
+
+# The same words for two situations: ``retryable`` and ``data`` tell them apart.
+_VERSION_CONFLICTS = {
+    "version-conflict": VersionConflict.stale_expectation(expected_version=0, current_version=1),
+    "version-conflict-lost-race": VersionConflict.lost_every_race(),
+}
+
+CREATE = _refusals(
+    "/api/v1/payments",
+    {
+        "active-payment-exists": ActivePaymentExists(payment_id=41, payment_status="pending"),
+        "lock-timeout": LockTimeout(),
+        "validation-failed": ValidationFailed({"amount": ["Must be from 1000.00 to 10000000.00."]}),
+        "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
+    },
+)
+
+CONFIRM = _refusals(
+    "/api/v1/payments/41/confirm",
+    {
+        **_VERSION_CONFLICTS,
+        "invalid-transition": InvalidTransition(payment_status="cancelled"),
+        "transaction-already-used": TransactionAlreadyUsed(),
+        # Late money for a payment that failed or expired, whose consultation has another one by now.
+        "active-payment-exists": ActivePaymentExists(),
+        "lock-timeout": LockTimeout(),
+        "precondition-failed": PreconditionFailed(current_version=1),
+        "idempotency-key-reused": IdempotencyKeyReused(["transaction_id"]),
+    },
+)
+
+CANCEL = _refusals(
+    "/api/v1/payments/41/cancel",
+    {
+        **_VERSION_CONFLICTS,
+        "invalid-transition": InvalidTransition(payment_status="completed"),
+        "lock-timeout": LockTimeout(),
+        "precondition-failed": PreconditionFailed(current_version=1),
+    },
+)
+
+PUT_CONSULTATION = _refusals(
+    "/api/v1/consultations/5",
+    {
+        "consultation-has-payments": ConsultationHasPayments(),
+        "validation-failed": ValidationFailed({"patient_email": ["No such patient."]}),
+    },
+)

@@ -1,0 +1,111 @@
+"""Engines per database: timeouts, and transactions that begin when we say so, and how we say so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, current_app
+from sqlalchemy import Engine, event
+
+# Milliseconds. The database gives up first, before a gateway call (10 s), gunicorn and nginx (30 s and more) do.
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 2_000
+
+# Seconds that SQLite waits for its one write lock; three attempts stay below the same 10 s.
+SQLITE_BUSY_TIMEOUT_SECONDS = 2
+
+# Seconds to wait for a free connection before the answer is 503.
+POOL_TIMEOUT_SECONDS = 5
+
+# A connection to what has become a standby: 25006, read only transaction.
+_DEMOTED_SQLSTATE = "25006"
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Two views of one engine and one pool."""
+
+    writer: Engine
+    reader: Engine
+
+
+def engine_options(database_url: str) -> dict[str, Any]:
+    """Options for ``create_engine``; what cannot be said there is done by ``init_app``."""
+    if database_url.startswith("sqlite"):
+        return {
+            "connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+            "pool_timeout": POOL_TIMEOUT_SECONDS,
+            "hide_parameters": True,
+        }
+    return {
+        "hide_parameters": True,  # amounts and transaction ids are nobody's business in a log
+        # As many as a worker has threads (gunicorn.conf.py), so that no request waits for another's connection.
+        "pool_size": 8,
+        "max_overflow": 4,
+        "pool_timeout": POOL_TIMEOUT_SECONDS,
+        "connect_args": {
+            # Seconds; libpq's own default is to wait for ever.
+            "connect_timeout": 3,
+            "options": (
+                f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+                # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
+                f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+            ),
+            # Milliseconds and seconds: a network that swallows everything is noticed before a client gives up.
+            "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
+            "keepalives_idle": 10,
+            "keepalives_interval": 3,
+            "keepalives_count": 3,
+        },
+    }
+
+
+def init_app(app: Flask) -> None:
+    """Make the engine behave: on SQLite, transactions that begin when we say so, and how we say so."""
+    with app.app_context():
+        engine: Engine = app.extensions["sqlalchemy"].engine
+    # A single read needs no BEGIN and COMMIT round trips on PostgreSQL.
+    reading = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
+    app.extensions["database"] = Engines(engine, engine.execution_options(read_only=True, **reading))
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "handle_error", _leave_a_demoted_server)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite_connection)
+        event.listen(engine, "begin", _begin_sqlite)
+
+
+def current_engines() -> Engines:
+    engines: Engines = current_app.extensions["database"]
+    return engines
+
+
+def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late: _begin_sqlite sends it
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    cursor.execute("PRAGMA synchronous=FULL")  # a committed payment survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _leave_a_demoted_server(context: Any) -> None:
+    """After a failover, old connections lead to a server that only reads: treat them as broken, and connect anew."""
+    if getattr(context.original_exception, "sqlstate", None) == _DEMOTED_SQLSTATE:
+        context.is_disconnect = True
+
+
+def lift_statement_timeout() -> None:
+    """For commands, which may take longer than a request: for all connections that are opened from now on."""
+    engine = current_engines().writer
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", _lift_statement_timeout)
+
+
+def _lift_statement_timeout(connection: Any, _record: Any) -> None:
+    connection.execute("SET statement_timeout = 0")
+    connection.commit()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    """Writers take the write lock at once: a lock upgraded in mid-transaction fails however long it waits."""
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,47 @@
+"""Copies of finished answers in Redis, so that a retry soon after need not ask the database.
+
+A copy is written after the commit and may be missing at any time. It is believed only for the user and the fingerprint
+it was written for; whatever else a request is, the database judges it. What a user was told stays true when they are
+disabled, so a copy may still be given to them until it ends (``IDEMPOTENCY_CACHE_TTL``).
+"""
+
+import json
+
+from flask import current_app
+
+from payments_app.idempotency.keyed import Answer, KeyedRequest
+from payments_app.redis_client import RedisUnavailable, current_redis
+
+
+def find_copy(keyed: KeyedRequest) -> Answer | None:
+    """The answer that this very request was given a short while ago, if Redis still knows."""
+    redis = current_redis()
+    if redis is None:
+        return None
+    try:
+        kept = redis.call(lambda client: client.get(_name(keyed)))
+    except RedisUnavailable:
+        return None
+    if kept is None:
+        return None
+    copy = json.loads(kept)
+    if copy["fingerprint"] != keyed.fingerprint:
+        return None
+    return Answer(copy["status"], copy["body"], replayed=True)
+
+
+def keep_copy(keyed: KeyedRequest, answer: Answer) -> None:
+    """Keep a copy of an answer that is committed and final. Not to be called inside a transaction."""
+    redis = current_redis()
+    if redis is None:
+        return
+    ttl_seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
+    copy = json.dumps({"fingerprint": keyed.fingerprint, "status": answer.status, "body": answer.body})
+    try:
+        redis.call(lambda client: client.set(_name(keyed), copy, ex=ttl_seconds))
+    except RedisUnavailable:
+        return  # the breaker has said so; the row in the database is what counts
+
+
+def _name(keyed: KeyedRequest) -> str:
+    return f"payment:idempotency:{keyed.user_id}:{keyed.key}"

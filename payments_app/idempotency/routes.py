@@ -1,0 +1,24 @@
+"""Asking what became of a request whose answer was lost."""
+
+from flask import Response
+
+from payments_app.accounts.callers import Caller
+from payments_app.accounts.tokens import authenticated
+from payments_app.api.blueprint import Blueprint, success
+from payments_app.idempotency import repository, schemas
+
+blueprint = Blueprint(
+    "idempotency", __name__, url_prefix="/api/v1/idempotency-keys", description="What became of a request"
+)
+
+
+@blueprint.route("/<key:key>")
+@authenticated()
+@blueprint.success_response(200, schemas.IdempotencyKey)
+@blueprint.problems(401, 403, 404, 503)
+def show_idempotency_key(key: str, caller: Caller) -> Response:
+    """What is committed under a key of the caller's, without sending anything again.
+
+    404 means nothing so far: send the request again with the same key, never with a new one.
+    """
+    return success(schemas.IdempotencyKey().dump(repository.get_key(caller.user_id, key)), message="OK")

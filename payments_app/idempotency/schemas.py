@@ -1,0 +1,26 @@
+"""Shape of an idempotency key, as its user may look at it."""
+
+from marshmallow import Schema, fields
+
+from payments_app.api.fields import Moment
+
+
+class FirstResponse(Schema):
+    status = fields.Integer(required=True)
+    body = fields.Dict(required=True)
+
+
+class IdempotencyKey(Schema):
+    key = fields.String(required=True)
+    operation = fields.String(required=True)
+    payment_id = fields.Integer(required=True)
+    refund_id = fields.Integer(required=True, allow_none=True)
+    status = fields.String(
+        required=True,
+        attribute="payment.status",
+        metadata={"description": "present status of what the key made or changed"},
+    )
+    first_response = fields.Nested(
+        FirstResponse, required=True, allow_none=True, metadata={"description": "null once dropped for its age"}
+    )
+    created_at = Moment(required=True)

@@ -1,0 +1,36 @@
+"""Looking at locks, for operators who wonder what is being waited for."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from payments_app.commands import Commands
+from payments_app.locking.locks import list_leases
+from payments_app.redis_client import RedisUnavailable
+
+locks = Commands("locks", help="Look at the locks in Redis.")
+
+
+@locks.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Each lease as a line of JSON.")
+def list_locks(as_json: bool) -> None:
+    """Show the leases held at present: name, owner (host/process/request) and seconds left.
+
+    Exits with 2 where there is no Redis to ask.
+    """
+    try:
+        leases = list_leases()
+    except RedisUnavailable:
+        raise click.UsageError("there is no Redis, or it does not answer: see REDIS_URL") from None
+    if as_json:
+        for lease in leases:
+            click.echo(json.dumps(asdict(lease)))
+        return
+    if not leases:
+        click.echo("no locks are held")
+        return
+    width = max(len(lease.name) for lease in leases)
+    click.echo(f"{'lock':<{width}}  seconds left  owner")
+    for lease in leases:
+        click.echo(f"{lease.name:<{width}}  {lease.remaining_seconds:>12.1f}  {lease.owner}")

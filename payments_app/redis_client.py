@@ -1,0 +1,126 @@
+"""Redis, which only answers sooner: every call may fail, and none may take long.
+
+A breaker remembers that Redis is away, so that requests do not each wait for a timeout to learn it. While it is open,
+calls fail at once; every few seconds one caller is let through to see whether Redis is back.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import redis
+from flask import Flask, current_app
+from redis.backoff import NoBackoff
+from redis.exceptions import LockError, RedisError
+from redis.retry import Retry
+
+from payments_app import metrics
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# Seconds. On one network Redis answers within a millisecond; who waits longer than this is better off without it.
+CONNECT_TIMEOUT_SECONDS = 0.1
+ANSWER_TIMEOUT_SECONDS = 0.1
+
+# Seconds between two looks at whether Redis is back. One request in each process pays a timeout for each look.
+COOL_DOWN_SECONDS = 5.0
+
+
+class RedisUnavailable(Exception):
+    """Go on without it. Never shown to a caller of ours."""
+
+
+class Breaker:
+    """Closed: calls go through. Open: they do not, except one every ``cool_down_seconds`` (half-open)."""
+
+    def __init__(self, cool_down_seconds: float = COOL_DOWN_SECONDS) -> None:
+        self._cool_down_seconds = cool_down_seconds
+        self._lock = threading.Lock()
+        self._probe_at: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._probe_at is not None
+
+    def lets_through(self) -> bool:
+        """Whether this call may be made; of all that ask while a look is due, one is told yes."""
+        if self._probe_at is None:
+            return True
+        with self._lock:
+            if self._probe_at is None:
+                return True
+            if time.monotonic() < self._probe_at:
+                return False
+            self._probe_at = time.monotonic() + self._cool_down_seconds
+            return True
+
+    def failed(self, error: Exception) -> None:
+        """Open; said once, however many calls fail at the same moment."""
+        with self._lock:
+            was_closed = self._probe_at is None
+            self._probe_at = time.monotonic() + self._cool_down_seconds
+        if was_closed:
+            metrics.REDIS_BREAKER_OPENINGS.inc()
+            metrics.REDIS_BREAKER_OPEN.set(1)
+            log.warning("Redis is away, going on without it: %s", error)
+
+    def succeeded(self) -> None:
+        """Close, if it was open."""
+        if self._probe_at is None:
+            return
+        with self._lock:
+            was_open, self._probe_at = self._probe_at is not None, None
+        if was_open:
+            metrics.REDIS_BREAKER_OPEN.set(0)
+            log.info("Redis is back")
+
+
+class GuardedRedis:
+    """A Redis client behind a breaker."""
+
+    def __init__(self, url: str, breaker: Breaker | None = None) -> None:
+        self._client = redis.Redis.from_url(
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=ANSWER_TIMEOUT_SECONDS,
+            # redis-py's own ten retries turned one PING to a dead port into four seconds.
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,  # everything kept there is text
+        )
+        self.breaker = breaker or Breaker()
+
+    def call(self, operation: Callable[["redis.Redis"], Result]) -> Result:
+        """The operation's result.
+
+        Raises:
+            RedisUnavailable: Redis is away, slow, or will not do it.
+            LockError: of redis-py's Lock, an answer like any other.
+        """
+        if not self.breaker.lets_through():
+            raise RedisUnavailable
+        try:
+            result = operation(self._client)
+        except LockError:
+            self.breaker.succeeded()
+            raise
+        except (RedisError, OSError) as error:
+            self.breaker.failed(error)
+            raise RedisUnavailable from error
+        self.breaker.succeeded()
+        return result
+
+
+def init_app(app: Flask) -> None:
+    """Connect to Redis where the settings name one; lazily, so that its absence delays no start."""
+    url = app.config["SETTINGS"].redis_url
+    app.extensions["redis"] = GuardedRedis(url) if url else None
+
+
+def current_redis() -> GuardedRedis | None:
+    """The app's Redis; None where it has none."""
+    guarded: GuardedRedis | None = current_app.extensions["redis"]
+    return guarded
