@@ -7,11 +7,12 @@ import pytest
 from flask import Flask
 from sqlalchemy import Engine
 
-from config import Settings
-from payments_app import create_app
 from payments_app.accounts.models import Role
+from payments_app.locking.locks import Strategy
+from tests.support.apps import app_with
 from tests.support.databases import Database, empty, make_postgresql, make_sqlite
 from tests.support.people import People
+from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.service import Service
 
@@ -51,10 +52,8 @@ def database(request: pytest.FixtureRequest, databases: Callable[[str], Database
 
 @pytest.fixture(scope="session")
 def session_app(database: Database) -> Iterator[Flask]:
-    app = create_app(Settings.from_environment({"APP_ENV": "testing", "DATABASE_URL": database.url}))
-    yield app
-    with app.app_context():
-        app.extensions["sqlalchemy"].engine.dispose()
+    with app_with(database.url) as app:
+        yield app
 
 
 @pytest.fixture
@@ -87,12 +86,28 @@ def people(app: Flask) -> People:
 
 
 @pytest.fixture(scope="session")
-def session_service(database: Database) -> Iterator[Service]:
-    with Service.started(database.url) as service:
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis that may be paused and killed; whoever does so brings it back."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session", params=list(Strategy))
+def strategy(request: pytest.FixtureRequest) -> Strategy:
+    """Each of the locking strategies in turn."""
+    return Strategy(request.param)
+
+
+@pytest.fixture(scope="session")
+def session_service(database: Database, strategy: Strategy, redis_server: RedisServer) -> Iterator[Service]:
+    with Service.started(database.url, PAYMENT_LOCKING=strategy, REDIS_URL=redis_server.url) as service:
         yield service
 
 
 @pytest.fixture
-def service(session_service: Service, people: People) -> Service:  # noqa: ARG001  # its people are in the database
+def service(session_service: Service, redis_server: RedisServer, people: People) -> Service:  # noqa: ARG001  # its people are in the database
     """Two gunicorn worker processes on the database of ``app``, both of which have answered already."""
+    # The database was emptied and SQLite gives the same ids again: no real database forgets what Redis remembers.
+    redis_server.client.flushall()
     return session_service

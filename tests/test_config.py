@@ -56,6 +56,15 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"PAYMENT_CURRENCY": "JPY"}, "PAYMENT_CURRENCY"),
         ({"IDEMPOTENCY_REPLAY": "maybe"}, "IDEMPOTENCY_REPLAY"),
         ({"ALLOW_SANDBOX_GATEWAY": "yes"}, "ALLOW_SANDBOX_GATEWAY"),
+        ({"DATABASE_URL": "postgresql+psycopg://h:abc/x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "sqlite:///file::memory:?uri=true"}, "DATABASE_URL"),
+        ({"PAYMENT_MIN_AMOUNT": "1e999999"}, "PAYMENT_MIN_AMOUNT"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL"),
+        ({"REDIS_HOST": "localhost", "REDIS_PORT": "x"}, "REDIS_PORT"),
+        ({"PAYMENT_LOCKING": "none"}, "PAYMENT_LOCKING"),
+        ({"PAYMENT_LOCK_MAX_ATTEMPTS": "0"}, "PAYMENT_LOCK_MAX_ATTEMPTS"),
+        ({"RATELIMIT_PAYMENTS": "ten a minute"}, "RATELIMIT_PAYMENTS"),
+        ({"RATELIMIT_ENABLED": "maybe"}, "RATELIMIT_ENABLED"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_it(environment: dict[str, str], named: str) -> None:
@@ -78,10 +87,18 @@ def test_a_bad_value_stops_the_start_with_that_line_alone() -> None:
 
 
 def test_the_readme_lists_every_setting_and_no_other() -> None:
-    read_in_config = set(re.findall(r'read\.\w+\(\s*"([A-Z_]+)"', (ROOT / "config.py").read_text()))
+    read_in_config = set(re.findall(r'(?:read|self)\.\w+\(\s*"([A-Z_]+)"', (ROOT / "config.py").read_text()))
     table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^\| `([A-Z_]+)`", table, flags=re.MULTILINE))
 
-    # Those two are read by gunicorn.conf.py.
-    assert listed == read_in_config | {"PORT", "WEB_CONCURRENCY"}
-    assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ") == 2
+    # PORT and WEB_CONCURRENCY are read by gunicorn.conf.py, a password as it is.
+    assert listed == read_in_config | {"PORT", "WEB_CONCURRENCY", "REDIS_PASSWORD"}
+    assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ.get") == 2
+
+
+def test_redis_can_be_named_by_its_parts() -> None:
+    parts = {"REDIS_HOST": "cache", "REDIS_PORT": "6380", "REDIS_PASSWORD": "p@ss/word", "REDIS_CACHE_DB": "3"}
+
+    assert Settings.from_environment(parts).redis_url == "redis://:p%40ss%2Fword@cache:6380/3"
+    assert Settings.from_environment({**parts, "REDIS_URL": "redis://other/1"}).redis_url == "redis://other/1"
+    assert Settings.from_environment({}).redis_url is None

@@ -3,14 +3,20 @@
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
+from redis.connection import AbstractConnection
 from sqlalchemy import Engine, event
 
 from payments_app.database import read_transaction, write_transaction
+from payments_app.locking.locks import Strategy
+from tests.support.apps import app_with
+from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
+from tests.support.redis_server import RedisServer
 
 _watched: dict[str, Any] = {"open": 0, "calls": []}
 
@@ -24,9 +30,9 @@ def _on_audit(name: str, _arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_on_audit)
 
 
-@pytest.fixture
-def calls_in_transactions(engine: Engine) -> Iterator[list[str]]:
-    """The network calls that were made while a connection was checked out of the pool."""
+@contextmanager
+def watching(engine: Engine) -> Iterator[None]:
+    """Count the connections that are checked out of the pool while the block runs."""
     _watched.update(open=0, calls=[])
 
     def opened(*_: Any) -> None:
@@ -37,10 +43,32 @@ def calls_in_transactions(engine: Engine) -> Iterator[list[str]]:
 
     event.listen(engine.pool, "checkout", opened)
     event.listen(engine.pool, "checkin", closed)
-    yield _watched["calls"]
+    yield
     event.remove(engine.pool, "checkout", opened)
     event.remove(engine.pool, "checkin", closed)
     _watched["open"] = 0
+
+
+@pytest.fixture
+def calls_in_transactions(engine: Engine) -> Iterator[list[str]]:
+    """The network calls that were made while a connection was checked out of the pool."""
+    with watching(engine):
+        yield _watched["calls"]
+
+
+@pytest.fixture
+def redis_calls_in_transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was sent to Redis while a connection to the database was checked out; real calls, only watched."""
+    calls: list[str] = []
+    send = AbstractConnection.send_packed_command
+
+    def watched(connection: AbstractConnection, command: Any, **kwargs: Any) -> None:
+        if _watched["open"]:
+            calls.append(repr(command))
+        send(connection, command, **kwargs)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", watched)
+    return calls
 
 
 def _call_out(*_: Any) -> None:
@@ -90,6 +118,43 @@ def test_no_request_calls_out_or_leaves_a_connection_open(
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # both databases have a QueuePool
 
     assert calls_in_transactions == []
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_redis_is_never_asked_inside_a_transaction(
+    strategy: Strategy,
+    database: Database,
+    redis_server: RedisServer,
+    people: People,
+    redis_calls_in_transactions: list[str],
+) -> None:
+    redis_server.client.flushall()
+    settings = {"REDIS_URL": redis_server.url, "PAYMENT_LOCKING": strategy, "RATELIMIT_ENABLED": "true"}
+    with app_with(database.url, **settings) as app, app.app_context(), watching(app.extensions["sqlalchemy"].engine):
+        patient = people.seen_by(app).patient
+        payment_id = patient.pay(5, key="k").json["data"]["payment_id"]
+        for _ in range(2):
+            patient.pay(5, key="k")
+            patient.pay(5, key="other")
+            patient.confirm(payment_id, key="c")
+            patient.post(f"/payments/{payment_id}/cancel")
+            patient.get("/payment-methods")
+
+    assert redis_server.client.info("commandstats")["cmdstat_set"]["calls"] > 0
+    assert redis_calls_in_transactions == []
+
+
+def test_the_watch_sees_redis_inside_a_transaction(
+    app: Flask, engine: Engine, redis_server: RedisServer, redis_calls_in_transactions: list[str]
+) -> None:
+    def careless(session: Any) -> None:
+        session.connection()
+        redis_server.client.ping()
+
+    with app.app_context(), watching(engine):
+        write_transaction(careless)()
+
+    assert len(redis_calls_in_transactions) == 1
 
 
 def test_no_connection_is_open_while_a_password_is_checked(

@@ -1,13 +1,29 @@
-"""The document describes what the service really answers."""
+"""The document describes what the service really answers, and what it really takes."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
 import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from werkzeug.test import TestResponse
 
+from tests.support.apps import app_with
+from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
+from tests.support.rows import Rows
+
+CREATE = ("post", "/api/v1/payments")
+CONFIRM = ("post", "/api/v1/payments/{payment_id}/confirm")
+CANCEL = ("post", "/api/v1/payments/{payment_id}/cancel")
+PUT = ("put", "/api/v1/consultations/{consultation_id}")
+LOGIN = ("post", "/api/login")
+METHODS = ("get", "/api/v1/payment-methods")
+
+# An operation and an answer that it gave.
+Given = tuple[tuple[str, str], TestResponse]
 
 
 @pytest.fixture
@@ -16,20 +32,70 @@ def document(app: Flask) -> dict[str, Any]:
     return answer
 
 
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Method, path and description of all that can be asked."""
+    for path, described in document["paths"].items():
+        for method, operation in described.items():
+            if method != "parameters":
+                yield method, path, operation
+
+
+def resolved(document: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """What a reference refers to; anything else is itself."""
+    found: Any = document
+    for part in described.get("$ref", "#").split("/")[1:]:
+        found = found[part]
+    return found if "$ref" in described else described
+
+
+def judge(document: dict[str, Any], value: Any, schema: dict[str, Any]) -> None:
+    """Raises jsonschema.ValidationError where the value does not fit."""
+    jsonschema.validate(value, {**schema, "components": document["components"]})
+
+
+def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: TestResponse) -> None:
+    """The body fits its schema; the headers are those that the document names, and no required one lacks."""
+    method, path = operation
+    response = document["paths"][path][method]["responses"][str(answer.status_code)]
+    if "content" in response:
+        judge(document, answer.json, response["content"][answer.content_type]["schema"])
+    else:
+        assert answer.data == b""
+    headers = {name: resolved(document, header) for name, header in response["headers"].items()}
+    assert {name for name, header in headers.items() if header.get("required")} <= set(answer.headers.keys())
+    assert set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date"} <= headers.keys()
+    for name, header in headers.items():
+        if name in answer.headers:
+            sent = answer.headers[name]
+            judge(document, sent if header["schema"]["type"] == "string" else int(sent), header["schema"])
+
+
 def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
+    assert document["info"]["version"] == "1"
     OpenAPIV31SpecValidator(document).validate()
 
 
+def test_nothing_is_left_over(document: dict[str, Any]) -> None:
+    for kind, components in document["components"].items():
+        if kind != "securitySchemes":
+            for name in components:
+                assert f"'#/components/{kind}/{name}'" in str(document)
+
+
+def test_every_operation_has_a_name_and_a_described_tag(document: dict[str, Any]) -> None:
+    described_tags = {tag["name"] for tag in document["tags"] if tag["description"]}
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+
+    assert len(names) == len(set(names))
+    assert all(set(operation["tags"]) <= described_tags for _, _, operation in operations(document))
+    assert all(operation["summary"] for _, _, operation in operations(document))
+
+
 def test_every_route_is_described(app: Flask, document: dict[str, Any]) -> None:
-    described = {
-        (method.upper(), path.replace("{", "<").replace("}", ">"))
-        for path, operations in document["paths"].items()
-        for method in operations
-        if method != "parameters"
-    }
+    described = {(method.upper(), path.replace("{", "<").replace("}", ">")) for method, path, _ in operations(document)}
     routed = {
-        (method, str(rule).replace("id:", ""))
+        (method, re.sub(r"<\w+:", "<", str(rule)))
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if str(rule).startswith("/api/")
@@ -38,48 +104,117 @@ def test_every_route_is_described(app: Flask, document: dict[str, Any]) -> None:
     assert described == routed
 
 
+@pytest.mark.parametrize(
+    ("operation", "headers"),
+    [
+        (CREATE, {"Idempotency-Key", "X-Idempotency-Key"}),
+        (CONFIRM, {"Idempotency-Key", "X-Idempotency-Key", "If-Match"}),
+        (CANCEL, {"Idempotency-Key", "X-Idempotency-Key", "If-Match"}),
+        (METHODS, {"If-None-Match"}),
+        (PUT, set()),
+    ],
+)
+def test_the_headers_of_requests_are_described(
+    document: dict[str, Any], operation: tuple[str, str], headers: set[str]
+) -> None:
+    method, path = operation
+    parameters = [resolved(document, parameter) for parameter in document["paths"][path][method].get("parameters", [])]
+
+    assert {parameter["name"] for parameter in parameters if parameter["in"] == "header"} == headers
+
+
 def test_answers_match_the_document(people: People, document: dict[str, Any]) -> None:
+    for operation, answer in given_answers(people):
+        judge_answer(document, operation, answer)
+
+
+def given_answers(people: People) -> Iterator[Given]:
+    """One answer of each kind that needs no preparation."""
     patient = people.patient
     created = patient.pay(5, key="k")
     payment_id = created.json["data"]["payment_id"]
     one = "/api/v1/payments/{payment_id}"
-    asked = [
-        ("post", "/api/v1/payments", created),
-        ("post", "/api/v1/payments", patient.pay(5)),
-        ("post", "/api/v1/payments", patient.pay(5, amount="1e4")),
-        ("post", "/api/v1/payments", patient.pay(999)),
-        ("post", f"{one}/confirm", patient.confirm(payment_id)),
-        ("post", f"{one}/confirm", patient.confirm(payment_id, "OTHER")),
-        ("post", f"{one}/cancel", patient.post(f"/payments/{patient.pay(6).json['data']['payment_id']}/cancel")),
-        ("post", f"{one}/cancel", patient.post(f"/payments/{payment_id}/cancel", headers={"If-Match": '"9"'})),
-        ("get", "/api/v1/payments", patient.get("/payments?per_page=1")),
-        ("get", "/api/v1/payments", patient.get("/payments?per_page=0")),
-        ("get", one, patient.get(f"/payments/{payment_id}")),
-        ("get", one, people.other.get(f"/payments/{payment_id}")),
-        ("get", f"{one}/events", patient.get(f"/payments/{payment_id}/events")),
-        ("get", "/api/v1/payment-methods", patient.get("/payment-methods")),
-        ("get", "/api/v1/me", patient.get("/me")),
-        ("get", "/api/v1/me", people.anonymous().get("/api/v1/me")),
-        ("get", "/api/v1/consultations", patient.get("/consultations")),
-        ("get", "/api/v1/consultations/{consultation_id}", patient.get("/consultations/5")),
-        (
-            "put",
-            "/api/v1/consultations/{consultation_id}",
-            people.admin.put("/consultations/5", {"patient_id": patient.id}),
-        ),
-        (
-            "post",
-            "/api/login",
-            people.anonymous().post("/api/login", json={"email": patient.email, "password": PASSWORD}),
-        ),
+    one_consultation = "/api/v1/consultations/{consultation_id}"
+    yield CREATE, created
+    yield CREATE, patient.pay(5, key="k")
+    yield CREATE, patient.pay(5)
+    yield CREATE, patient.pay(5, amount="1e4")
+    yield CREATE, patient.pay(999)
+    yield CREATE, people.other.pay(5)
+    yield CREATE, patient.pay(6, key="k")
+    yield CREATE, patient.post("/payments", data="{", headers={"Content-Type": "application/json"})
+    yield CREATE, patient.post("/payments", data="x", headers={"Content-Type": "text/plain"})
+    yield CREATE, patient.post("/payments", data=b" " * 70_000, headers={"Content-Type": "application/json"})
+    yield CONFIRM, patient.confirm(payment_id, key="c")
+    yield CONFIRM, patient.confirm(payment_id)
+    yield CONFIRM, patient.confirm(payment_id, "OTHER")
+    yield CANCEL, patient.post(f"/payments/{patient.pay(6).json['data']['payment_id']}/cancel")
+    yield CANCEL, patient.post(f"/payments/{payment_id}/cancel", headers={"If-Match": '"9"'})
+    yield CANCEL, patient.post("/payments/999999/cancel")
+    yield ("get", "/api/v1/payments"), patient.get("/payments?per_page=1")
+    yield ("get", "/api/v1/payments"), patient.get("/payments?per_page=0")
+    yield ("get", "/api/v1/payments"), people.booking.get("/payments")
+    yield ("get", one), patient.get(f"/payments/{payment_id}")
+    yield ("get", one), people.other.get(f"/payments/{payment_id}")
+    yield ("get", f"{one}/events"), patient.get(f"/payments/{payment_id}/events")
+    methods = patient.get("/payment-methods")
+    yield METHODS, methods
+    yield METHODS, patient.get("/payment-methods", headers={"If-None-Match": methods.headers["ETag"]})
+    yield ("get", "/api/v1/me"), patient.get("/me")
+    yield ("get", "/api/v1/me"), people.anonymous().get("/api/v1/me")
+    yield ("get", "/api/v1/consultations"), patient.get("/consultations?per_page=1")
+    yield ("get", one_consultation), patient.get("/consultations/5")
+    yield PUT, people.admin.put("/consultations/5", {"patient_id": patient.id})
+    yield PUT, people.admin.put("/consultations/5", {"patient_id": people.other.id})
+    yield PUT, people.booking.put("/consultations/77", {"patient_email": patient.email, "fee": "5000.50"})
+    yield ("get", "/api/v1/idempotency-keys/{key}"), patient.get("/idempotency-keys/k")
+    yield ("get", "/api/v1/idempotency-keys/{key}"), patient.get("/idempotency-keys/unknown")
+    yield LOGIN, people.anonymous().post("/api/login", json={"email": patient.email, "password": PASSWORD})
+    yield LOGIN, people.anonymous().post("/api/login", data={"email": patient.email, "password": PASSWORD})
+    yield LOGIN, people.anonymous().post("/api/login", data={"email": patient.email, "password": "wrong"})
+
+
+def test_the_headers_that_answers_are_about_are_there(people: People) -> None:
+    created = people.patient.pay(5, key="k")
+    listed = people.patient.pay(6) and people.patient.get("/payments?per_page=1")
+
+    assert {"ETag", "Location", "Idempotency-Key", "X-Request-ID"} <= set(created.headers.keys())
+    assert "Idempotent-Replayed" in people.patient.pay(5, key="k").headers
+    assert "Link" in listed.headers
+
+
+def test_limited_answers_match_the_document(people: People, database: Database, document: dict[str, Any]) -> None:
+    limits = {
+        "RATELIMIT_ENABLED": "true",
+        "RATELIMIT_PAYMENTS": "1 per minute",
+        "RATELIMIT_FAILED_LOGINS": "1 per hour",
+    }
+    with app_with(database.url, **limits) as app:
+        patient = people.seen_by(app).patient
+        login = {"email": patient.email, "password": "wrong"}
+        created, refused = patient.pay(5), patient.pay(6)
+        wrong, too_often = (app.test_client().post("/api/login", json=login) for _ in range(2))
+
+    assert [answer.status_code for answer in (created, refused, wrong, too_often)] == [201, 429, 401, 429]
+    for operation, answer in ((CREATE, created), (CREATE, refused), (LOGIN, wrong), (LOGIN, too_often)):
+        judge_answer(document, operation, answer)
+        assert {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"} <= set(answer.headers.keys())
+    assert "Retry-After" in refused.headers
+    assert "Retry-After" in too_often.headers
+
+
+def test_answers_to_keys_of_long_ago_match_the_document(people: People, document: dict[str, Any], rows: Rows) -> None:
+    payment_id = people.patient.pay(5, key="create").json["data"]["payment_id"]
+    people.patient.confirm(payment_id, key="confirm")
+    rows.execute("UPDATE idempotency_keys SET request = NULL, response_body = NULL")
+    answers = [
+        (CREATE, people.patient.pay(5, key="create")),
+        (CONFIRM, people.patient.confirm(payment_id, key="confirm")),
     ]
-    for method, path, answer in asked:
-        response = document["paths"][path][method]["responses"][str(answer.status_code)]
-        if "$ref" in response:
-            response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-        schema = {**response["content"][answer.content_type]["schema"], "components": document["components"]}
-        jsonschema.validate(answer.json, schema)
-        assert len(schema) > 1
+
+    for operation, answer in answers:
+        assert (answer.status_code, answer.json["data"]["type"]) == (200, "existing")
+        judge_answer(document, operation, answer)
 
 
 def test_a_schema_that_does_not_fit_is_noticed(people: People, document: dict[str, Any]) -> None:
@@ -90,6 +225,141 @@ def test_a_schema_that_does_not_fit_is_noticed(people: People, document: dict[st
 
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(answer, {**schema, "components": document["components"]})
+
+
+def test_the_examples_fit_their_schemas(document: dict[str, Any]) -> None:
+    judged = 0
+    for _, _, operation in operations(document):
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                for example in content.get("examples", {}).values():
+                    judge(document, example["value"], content["schema"])
+                    judged += 1
+    for schema in document["components"]["schemas"].values():
+        for described in schema["properties"].values():
+            if "example" in described:
+                judge(document, described["example"], described)
+                judged += 1
+
+    assert judged > 20
+
+
+def test_examples_look_like_real_answers(people: People, document: dict[str, Any], rows: Rows) -> None:
+    patient = people.patient
+    created = patient.pay(5, key="k")
+    paid, pending, cancelled, expired = (
+        answer.json["data"]["payment_id"] for answer in (created, patient.pay(6), patient.pay(7), patient.pay(8))
+    )
+    patient.confirm(paid)
+    patient.post(f"/payments/{cancelled}/cancel")
+    rows.execute(f"UPDATE payments SET status = 'expired' WHERE id = {expired}")
+    patient.pay(8)
+    cancel_paid, cancel_pending = f"/payments/{paid}/cancel", f"/payments/{pending}/cancel"
+    given = [
+        (CREATE, "new", created),
+        (CREATE, "active-payment-exists", patient.pay(6)),
+        (CREATE, "validation-failed", patient.pay(9, amount=1)),
+        (CREATE, "idempotency-key-reused", patient.pay(5, key="k", amount=6000)),
+        (CONFIRM, "version-conflict", patient.confirm(pending, "TXN-2", expected_version=9)),
+        (CONFIRM, "invalid-transition", patient.confirm(cancelled, "TXN-2")),
+        (CONFIRM, "transaction-already-used", patient.confirm(pending)),
+        (CONFIRM, "active-payment-exists", patient.confirm(expired, "TXN-2")),
+        (
+            CONFIRM,
+            "precondition-failed",
+            patient.post(f"/payments/{pending}/confirm", {"transaction_id": "TXN-2"}, headers={"If-Match": '"9"'}),
+        ),
+        (CONFIRM, "idempotency-key-reused", patient.confirm(paid, "TXN-2", key="k")),
+        (CANCEL, "version-conflict", patient.post(cancel_pending, {"expected_version": 9})),
+        (CANCEL, "invalid-transition", patient.post(cancel_paid)),
+        (CANCEL, "precondition-failed", patient.post(cancel_pending, headers={"If-Match": '"9"'})),
+        (PUT, "consultation-has-payments", people.admin.put("/consultations/5", {"patient_id": people.other.id})),
+        (PUT, "validation-failed", people.admin.put("/consultations/5", {"patient_email": "nobody@example.com"})),
+    ]
+
+    for (method, path), name, answer in given:
+        content = document["paths"][path][method]["responses"][str(answer.status_code)]["content"]
+        example = content[answer.content_type]["examples"][name]["value"]
+        assert example.keys() == answer.json.keys(), name
+        for member in ("type", "title", "status", "retryable"):
+            assert example.get(member) == answer.json.get(member), name
+        assert (example.get("data") or {}).keys() == (answer.json.get("data") or {}).keys(), name
+
+
+# Bodies that the document calls invalid.
+@pytest.mark.parametrize(
+    ("operation", "changes"),
+    [
+        *(
+            (CREATE, changes)
+            for changes in (
+                {"amount": 999.99},
+                {"amount": 10_000_000.01},
+                {"amount": "1e4"},
+                {"amount": "5000.001"},
+                {"amount": "05000"},
+                {"amount": True},
+                {"amount": None},
+                {"consultation_id": 0},
+                {"consultation_id": 2**63},
+                {"consultation_id": "5"},
+                {"payment_method": ""},
+                {"payment_method": "x" * 33},
+                {"idempotency_key": "a b"},
+                {"idempotency_key": '"k"'},
+                {"idempotency_key": ".."},
+                {"idempotency_key": "k" * 256},
+                {"surprise": 1},
+            )
+        ),
+        (CONFIRM, {"transaction_id": " TXN"}),
+        (CONFIRM, {"transaction_id": "T\tN"}),
+        (CONFIRM, {"transaction_id": ""}),
+        (CONFIRM, {"receipt_url": "ftp://receipts.example"}),
+        (CONFIRM, {"receipt_url": "http://a b"}),
+        (CONFIRM, {"expected_version": -1}),
+        (PUT, {"patient_email": "patient@example.com"}),
+        (PUT, {"patient_id": None}),
+        (PUT, {"fee": "cheap"}),
+    ],
+)
+def test_what_the_document_calls_invalid_is_refused(
+    people: People, document: dict[str, Any], operation: tuple[str, str], changes: dict[str, Any]
+) -> None:
+    method, path = operation
+    valid: dict[str, Any] = {
+        CREATE: {"consultation_id": 6, "amount": "5000.00", "payment_method": "stripe"},
+        CONFIRM: {"transaction_id": "TXN-1", "receipt_url": "https://receipts.example/1"},
+        PUT: {"patient_id": people.patient.id, "fee": None},
+    }[operation]
+    schema = document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
+    judge(document, valid, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        judge(document, {**valid, **changes}, schema)
+
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    address = path.format(payment_id=payment_id, consultation_id=6).removeprefix("/api/v1")
+    answer = people.admin.send(method.upper(), address, json={**valid, **changes})
+
+    assert answer.status_code == 422
+    judge_answer(document, operation, answer)
+
+
+@pytest.mark.parametrize("key", ["k", "!#$%/[]~", "...", "k" * 255, "", ".", "..", "a b", "a\\b", "é", "k" * 256])
+def test_keys_are_as_the_document_says(people: People, document: dict[str, Any], key: str) -> None:
+    described = document["components"]["parameters"]["Idempotency-Key"]["schema"]
+    body = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
+    for sent in (key, f'"{key}"'):
+        answer = people.patient.post("/payments", body, headers={"Idempotency-Key": sent})
+        assert jsonschema.Draft202012Validator(described).is_valid(sent) is (answer.status_code != 422)
+
+
+def test_the_limits_of_amounts_are_those_of_the_settings(database: Database) -> None:
+    with app_with(database.url, PAYMENT_MIN_AMOUNT="10.50", PAYMENT_MAX_AMOUNT="20") as app:
+        schemas = app.test_client().get("/openapi.json").json["components"]["schemas"]
+
+    amount = schemas["PaymentCreate"]["properties"]["amount"]
+    assert (amount["type"], amount["minimum"], amount["maximum"]) == (["number", "string"], 10.5, 20)
 
 
 def test_the_page_needs_nothing_from_elsewhere(app: Flask) -> None:

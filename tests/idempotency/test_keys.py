@@ -1,10 +1,11 @@
 """One key of one user has one effect, and answers the same ever after."""
 
+from collections.abc import Iterator
+
 import pytest
 from flask import Flask
 
-from config import Settings
-from payments_app import create_app
+from tests.support.apps import app_with
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import MADE_TOGETHER, Rows
@@ -156,18 +157,17 @@ def test_replay_comes_after_ownership_and_before_everything_else(people: People)
 
 
 @pytest.fixture
-def conflicting(app: Flask, database: Database) -> Flask:  # noqa: ARG001  # empties the database
+def conflicting(app: Flask, database: Database) -> Iterator[Flask]:  # noqa: ARG001  # empties the database
     """The same database under ``IDEMPOTENCY_REPLAY=conflict``."""
-    environment = {"APP_ENV": "testing", "DATABASE_URL": database.url, "IDEMPOTENCY_REPLAY": "conflict"}
-    return create_app(Settings.from_environment(environment))
+    with app_with(database.url, IDEMPOTENCY_REPLAY="conflict") as other:
+        yield other
 
 
 def test_a_replay_can_be_a_conflict_where_the_operator_wants_it(conflicting: Flask, people: People, rows: Rows) -> None:
-    body = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
-    headers = {**people.patient.authorization, "Idempotency-Key": "k"}
+    people = people.seen_by(conflicting)
 
-    first = conflicting.test_client().post("/api/v1/payments", json=body, headers=headers)
-    again = conflicting.test_client().post("/api/v1/payments", json=body, headers=headers)
+    first = people.patient.pay(5, key="k")
+    again = people.patient.pay(5, key="k")
 
     payment_id = first.json["data"]["payment_id"]
     assert (first.status_code, again.status_code) == (201, 409)
@@ -179,5 +179,14 @@ def test_a_replay_can_be_a_conflict_where_the_operator_wants_it(conflicting: Fla
         "status": "pending",
     }
     assert rows.count("payments") == 1
-    with conflicting.app_context():
-        conflicting.extensions["sqlalchemy"].engine.dispose()
+
+
+def test_such_a_conflict_tells_the_present_state(conflicting: Flask, people: People) -> None:
+    people = people.seen_by(conflicting)
+    payment_id = people.patient.pay(5, key="k").json["data"]["payment_id"]
+    people.patient.post(f"/payments/{payment_id}/cancel")
+
+    again = people.patient.pay(5, key="k")
+
+    assert again.json["data"]["status"] == "cancelled"
+    assert "is cancelled" in again.json["message"]

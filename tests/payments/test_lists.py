@@ -1,14 +1,14 @@
 """Histories: newest first, by pages that cost the same at any depth."""
 
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from tests.support.people import People, Person
 from tests.support.rows import Rows
+from tests.support.statements import statements_sent
 
 
 def walk(person: Person, path: str) -> list[int]:
@@ -121,14 +121,8 @@ def load_payments(engine: Engine, people: People, count: int) -> None:
 
 def plan_of_last_select(engine: Engine, ask: Callable[[], object]) -> str:
     """What the database really does for the last statement that a request sends."""
-    sent: list[tuple[str, Any]] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        sent.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", note)
-    ask()
-    event.remove(engine, "before_cursor_execute", note)
+    with statements_sent(engine) as sent:
+        ask()
     statement, parameters = sent[-1]
     explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN (ANALYZE)"
     with engine.connect() as connection:

@@ -1,6 +1,7 @@
 """Those who ask, each with a token and their own way to the API."""
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -75,6 +76,22 @@ class People:
         patient: Person = getattr(self, whose)
         with self.app.app_context():
             repository.add_consultations(patient_id=patient.id, first=first, last=last, currency="PHP")
+
+    def seen_by(self, app: Flask) -> "People":
+        """The same people with the same tokens, at the door of another app on the same database."""
+        others = copy(self)
+        others.app = app
+        for name in ("patient", "other", "admin", "booking"):
+            person: Person = getattr(self, name)
+            setattr(others, name, Person(app.test_client(), person.id, person.email, person.token))
+        return others
+
+    def token_from(self, app: Flask, person: Person) -> str:
+        """A token as another app, with other secrets, would give it."""
+        with app.app_context():
+            credentials = find_credentials(person.email)
+            assert credentials is not None
+            return tokens.issue(credentials)
 
     def anonymous(self) -> FlaskClient:
         return self.app.test_client()

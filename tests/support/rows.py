@@ -11,6 +11,10 @@ class Rows:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @property
+    def is_sqlite(self) -> bool:
+        return self._engine.dialect.name == "sqlite"
+
     def count(self, table: str, where: str = "1 = 1", **values: Any) -> int:
         return self.all(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)[0]["n"]
 

@@ -35,13 +35,14 @@ class Service:
     @contextmanager
     def started(cls, database_url: str, *, workers: int = 2, **environment: str) -> Iterator[Self]:
         """Start it, wait until every worker has answered, and stop it at the end."""
-        port = _free_port()
+        port = free_port()
         log = Path(tempfile.mkdtemp(prefix="payments-gunicorn-")) / "log"
         settings = {
             "APP_ENV": "testing",
             "DATABASE_URL": database_url,
             "PORT": str(port),
             "WEB_CONCURRENCY": str(workers),
+            "RATELIMIT_ENABLED": "false",
         }
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -105,7 +106,7 @@ def statuses(answers: Sequence[requests.Response]) -> dict[int, int]:
     return counted
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,54 @@
+"""The doors that take a body, each with a good one, and a way to send them raw bytes."""
+
+import json
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from tests.api.refusals import House
+from tests.support.people import PASSWORD
+
+Body = dict[str, Any]
+
+DOORS: dict[str, tuple[str, str, Body]] = {
+    "login": ("POST", "/api/login", {"email": "patient@example.com", "password": PASSWORD}),
+    "create": ("POST", "/api/v1/payments", {"consultation_id": 6, "amount": 5000, "payment_method": "stripe"}),
+    "confirm": ("POST", "/api/v1/payments/{pending_id}/confirm", {"transaction_id": "TXN-1"}),
+    "cancel": ("POST", "/api/v1/payments/{pending_id}/cancel", {"expected_version": 0}),
+    "consultation": ("PUT", "/api/v1/consultations/500", {"patient_email": "patient@example.com"}),
+}
+
+
+def knock(house: House, door: str, body: bytes | None, content_type: str | None = "application/json") -> TestResponse:
+    """Send raw bytes as one who may pass: the patient creates, an admin does the rest."""
+    method, path, _ = DOORS[door]
+    person = house.people.patient if door == "create" else house.people.admin
+    return house.people.anonymous().open(
+        path.format(pending_id=house.pending_id),
+        method=method,
+        data=body,
+        content_type=content_type,
+        headers=person.authorization,
+    )
+
+
+def knock_with(house: House, door: str, **members: Any) -> TestResponse:
+    """Send the good body with some members changed or added."""
+    return knock(house, door, json.dumps({**DOORS[door][2], **members}).encode())
+
+
+def knock_with_text(house: House, door: str, member: str, json_text: str) -> TestResponse:
+    """Send the good body with one member written as this text, which no encoder might produce."""
+    others = {name: value for name, value in DOORS[door][2].items() if name != member}
+    body = json.dumps({**others, member: "<here>"}).replace('"<here>"', json_text)
+    return knock(house, door, body.encode())
+
+
+def good_body(door: str) -> bytes:
+    return json.dumps(DOORS[door][2]).encode()
+
+
+def cases(values: dict[str, Any]) -> pytest.MarkDecorator:
+    """Run the test with each ``value``, under its name."""
+    return pytest.mark.parametrize("value", values.values(), ids=values)

@@ -1,0 +1,107 @@
+"""What every refusal owes its caller: the whole problem document; and the database: not one changed row."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any, Self
+
+from sqlalchemy import text
+from werkzeug.test import TestResponse
+
+from tests.support.people import People
+from tests.support.rows import EVERYTHING, Rows
+
+Contents = dict[str, set[tuple[Any, ...]]]
+
+MEMBERS = {"type", "title", "status", "detail", "instance", "message", "retryable", "request_id"}
+# What an answer would carry if it told strangers how the house is built.
+INTERNALS = (
+    "Traceback",
+    'File "',
+    "SELECT ",
+    "INSERT ",
+    "UPDATE ",
+    "sqlalchemy",
+    "psycopg",
+    "sqlite3",
+    "/payments_app",
+)
+
+
+class House:
+    """People, their consultations, and a pending payment of the patient's: for tests that are refused, and so change
+    nothing. It is built again only where one did.
+    """
+
+    def __init__(self, people: People, rows: Rows, pending_id: int) -> None:
+        self.people = people
+        self.pending_id = pending_id
+        self._rows = rows
+        self._contents = contents(rows)
+        self._is_doubtful = False
+
+    @classmethod
+    def built(cls, people: People, rows: Rows) -> Self:
+        created = people.patient.pay(5)
+        assert created.status_code == 201, created.text
+        return cls(people, rows, created.json["data"]["payment_id"])
+
+    def stands(self) -> bool:
+        """Not if a refusal wrote something after all, nor if another test emptied the database for itself."""
+        return not self._is_doubtful and self._rows.count("payments", "id = :id", id=self.pending_id) == 1
+
+    @contextmanager
+    def nothing_written(self) -> Iterator[None]:
+        """Every row of every table is afterwards what it was when the house was built."""
+        self._is_doubtful = True
+        yield
+        _assert_equal(contents(self._rows), self._contents)
+        self._is_doubtful = False
+
+
+@contextmanager
+def nothing_written(rows: Rows) -> Iterator[None]:
+    """Every row of every table is afterwards what it was before."""
+    before = contents(rows)
+    yield
+    _assert_equal(contents(rows), before)
+
+
+def contents(rows: Rows) -> Contents:
+    """All there is in the database."""
+    with rows._engine.connect() as connection:  # one for all tables: this is asked a thousand times
+        return {table: set(map(tuple, connection.execute(text(f"SELECT * FROM {table}")))) for table in EVERYTHING}
+
+
+def _assert_equal(after: Contents, before: Contents) -> None:
+    for table in EVERYTHING:
+        assert len(after[table]) == len(before[table]), f"another number of {table}"
+        assert after[table] == before[table], f"other {table}"
+
+
+def assert_problem(answer: TestResponse, status: int, *fields: str, code: str | None = None) -> None:
+    """The answer is a complete problem document of ``status``; on 422 it names exactly ``fields``."""
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == "application/problem+json"
+    problem = answer.json
+    assert isinstance(problem, dict)
+    assert set(problem) - {"errors", "data"} == MEMBERS, answer.text
+    assert code is None or problem["type"].endswith(f"/{code}"), problem["type"]
+    assert (problem["title"], problem["status"]) == (HTTPStatus(status).phrase, status)
+    assert problem["detail"]
+    assert problem["message"] == problem["detail"]
+    assert problem["instance"] == answer.request.path
+    assert problem["retryable"] is False
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert ("errors" in problem) == (status == HTTPStatus.UNPROCESSABLE_ENTITY), answer.text
+    _assert_errors(problem.get("errors", {}), fields)
+    assert not [word for word in INTERNALS if word in answer.text], answer.text
+    assert status != HTTPStatus.UNAUTHORIZED or answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def _assert_errors(errors: dict[str, list[str]], fields: tuple[str, ...]) -> None:
+    assert set(errors) == set(fields), errors
+    for texts in errors.values():
+        assert isinstance(texts, list), errors
+        assert texts, errors
+        assert all(isinstance(text, str) and text for text in texts), errors

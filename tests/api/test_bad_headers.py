@@ -1,0 +1,184 @@
+"""Idempotency keys that are none, and If-Match that matches nothing (spec, sections 3 and 5: 422 and 412)."""
+
+import socket
+from typing import Any
+
+import pytest
+from werkzeug.datastructures import Headers
+from werkzeug.test import TestResponse
+
+from tests.api.doors import DOORS, cases, knock_with
+from tests.api.refusals import House, assert_problem, nothing_written
+from tests.support.people import People, Person
+from tests.support.rows import Rows
+from tests.support.service import Service
+
+KEYED = ["create", "confirm", "cancel"]
+
+ILL_FORMED_KEYS = {
+    "empty": "",
+    "256 characters": "k" * 256,
+    "a blank": " ",
+    "a blank within": "one key",
+    "a tab within": "one\tkey",
+    "a quote": 'one"key',
+    "a quote at the start": '"one-key',
+    "a backslash": "one\\key",
+    "a dot": ".",
+    "two dots": "..",
+    "no ASCII": "cl\u00e9",
+    "DEL": "one\x7fkey",
+    "NUL": "one\x00key",
+    "a line feed behind": "one-key\n",
+}
+ILL_FORMED_IN_HEADERS = {
+    **{name: key for name, key in ILL_FORMED_KEYS.items() if name != "a line feed behind"},  # ends the header
+    "quoted: empty": '""',
+    "quoted: 256 characters": f'"{"k" * 256}"',
+    "quoted: a blank within": '"one key"',
+    "quoted: a dot": '"."',
+    "quoted twice": '""one-key""',
+    "quoted: an escaped quote": '"one\\"key"',
+    "single quote mark": '"',
+}
+ILL_FORMED_IN_BODIES = {
+    **ILL_FORMED_KEYS,
+    "quoted": '"one-key"',
+    "other letters": "\u043a\u043b\u044e\u0447",
+    "full-width letters": "\uff4b\uff45\uff59",
+    "a lone surrogate": "one\ud800key",
+    "a number": 5,
+    "true": True,
+    "null": None,
+    "an array": ["one-key"],
+}
+
+
+def send(house: House, door: str, headers: dict[str, str], **members: Any) -> TestResponse:
+    """Ask as the patient, whose payment and consultation it is."""
+    method, path, body = DOORS[door]
+    path = path.removeprefix("/api/v1").format(pending_id=house.pending_id)
+    return house.people.patient.send(method, path, headers=headers, json={**body, **members})
+
+
+@cases(ILL_FORMED_IN_HEADERS)
+def test_an_ill_formed_key_in_a_header_is_refused(house: House, value: str) -> None:
+    with house.nothing_written():
+        answers = [send(house, "create", {header: value}) for header in ("Idempotency-Key", "X-Idempotency-Key")]
+
+    for answer in answers:
+        assert_problem(answer, 422, "idempotency_key")
+        assert "Idempotency-Key" not in answer.headers
+
+
+@cases(ILL_FORMED_IN_BODIES)
+def test_an_ill_formed_key_in_a_body_is_refused(house: House, value: Any) -> None:
+    with house.nothing_written():
+        answer = knock_with(house, "create", idempotency_key=value)
+
+    assert_problem(answer, 422, "idempotency_key")
+
+
+@pytest.mark.parametrize("door", KEYED)
+def test_whatever_takes_a_key_refuses_ill_formed_and_differing_ones(house: House, door: str) -> None:
+    with house.nothing_written():
+        answers = [
+            send(house, door, {"Idempotency-Key": "one key"}),
+            send(house, door, {"X-Idempotency-Key": ".."}),
+            send(house, door, {}, idempotency_key="one\\key"),
+            send(house, door, {"Idempotency-Key": "good"}, idempotency_key=""),
+            send(house, door, {"Idempotency-Key": "one", "X-Idempotency-Key": "two"}),
+            send(house, door, {"Idempotency-Key": "one"}, idempotency_key="two"),
+            send(house, door, {"X-Idempotency-Key": '"one"'}, idempotency_key="two"),
+            send(house, door, {"Idempotency-Key": "one"}, idempotency_key="One"),
+            send(house, door, {"Idempotency-Key": "one", "X-Idempotency-Key": "one"}, idempotency_key="two"),
+        ]
+
+    for answer in answers:
+        assert_problem(answer, 422, "idempotency_key")
+
+
+@pytest.mark.parametrize(
+    "key", ["k", "k" * 255, "!#$%&'()*+,-./:;<=>?@[]^_`{|}~", "...", "%2e"], ids=["1", "255", "signs", "dots", "escape"]
+)
+def test_a_well_formed_key_is_one_key_wherever_and_however_it_is_given(people: People, rows: Rows, key: str) -> None:
+    ways: list[tuple[dict[str, str], dict[str, str]]] = [
+        ({"Idempotency-Key": key}, {}),
+        ({"Idempotency-Key": f'"{key}"'}, {}),
+        ({"X-Idempotency-Key": key}, {}),
+        ({}, {"idempotency_key": key}),
+        ({"Idempotency-Key": f'"{key}"', "X-Idempotency-Key": key}, {"idempotency_key": key}),
+    ]
+    body = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
+
+    answers = [people.patient.post("/payments", {**body, **member}, headers=header) for header, member in ways]
+
+    assert [answer.status_code for answer in answers] == [201] * len(ways)
+    assert {answer.headers["Idempotency-Key"] for answer in answers} == {key}
+    assert len({answer.data for answer in answers}) == 1
+    assert rows.all("SELECT key FROM idempotency_keys") == [{"key": key}]
+
+
+def test_a_header_with_a_control_character_pays_nothing(service: Service, people: People, rows: Rows) -> None:
+    """gunicorn refuses it with a body of its own; what counts is that nobody pays under a key that is none."""
+    body = b'{"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}'
+    lines = [
+        "POST /api/v1/payments HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: Bearer {people.patient.token}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        "Idempotency-Key: one\x01key",
+    ]
+    host, port = service.url.removeprefix("http://").split(":")
+
+    with nothing_written(rows), socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        status_line = connection.makefile("rb").readline()
+
+    assert status_line.split()[1] in (b"400", b"422"), status_line
+
+
+NO_VERSIONS = {
+    "empty": "",
+    "a word": "banana",
+    "a quoted word": '"banana"',
+    "nothing quoted": '""',
+    "a weak tag": 'W/"0"',
+    "another version": '"1"',
+    "a negative version": '"-1"',
+    "a leading zero": '"00"',
+    "a plus sign": '"+0"',
+    "a fraction": '"0.0"',
+    "a blank within": '" 0"',
+    "half a quote": '"0',
+    "a quoted star": '"*"',
+    "a comma": ",",
+    "some others": '"1", "2", W/"0"',
+    "no ASCII": '"\u00b2"',
+    "5,000 digits": f'"{"0" * 5000}"',
+}
+
+
+def change(person: Person, payment_id: int, door: str, if_match: str) -> TestResponse:
+    body = {"transaction_id": "TXN-1"} if door == "confirm" else {}
+    return person.post(f"/payments/{payment_id}/{door}", body, headers=Headers({"If-Match": if_match}))
+
+
+@cases(NO_VERSIONS)
+def test_an_if_match_that_is_not_the_version_changes_nothing(house: House, value: str) -> None:
+    with house.nothing_written():
+        answers = [change(house.people.patient, house.pending_id, door, value) for door in ("confirm", "cancel")]
+
+    for answer in answers:
+        assert_problem(answer, 412, code="precondition-failed")
+        assert answer.json["data"] == {"current_version": 0}
+
+
+@pytest.mark.parametrize("if_match", ['"0"', '"7", "0"', "*"])
+@pytest.mark.parametrize("door", ["confirm", "cancel"])
+def test_an_if_match_that_names_the_version_lets_pass(people: People, door: str, if_match: str) -> None:
+    payment_id = people.patient.pay().json["data"]["payment_id"]
+
+    assert change(people.patient, payment_id, door, if_match).status_code == 200

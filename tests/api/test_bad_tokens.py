@@ -1,0 +1,195 @@
+"""Tokens that prove nothing, and users who may no longer: 401 and nothing written (spec, section 5)."""
+
+import base64
+import hmac
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.api.refusals import House, assert_problem
+from tests.support.people import People, Person
+
+Token = Callable[[House], str]
+
+FOREIGN_KEY = "somebody-else's-secret-of-more-than-32-bytes"
+NOBODY = 2**63 - 1  # an id that no user has
+DEEP = b'{"alg":"HS256","x":' + b"[" * 2000 + b"]" * 2000 + b"}"
+
+
+def base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def written(header: bytes, claims: bytes, *, key: str, algorithm: str = "sha256") -> str:
+    """A JWT (RFC 7519) by hand, since no library would write most of these."""
+    signed = f"{base64url(header)}.{base64url(claims)}"
+    return f"{signed}.{base64url(hmac.digest(key.encode(), signed.encode(), algorithm))}"
+
+
+def claims_of(person: Person) -> dict[str, Any]:
+    payload = person.token.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    return claims
+
+
+def signed(people: People, person: Person, *, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    """The person's token with other claims, and with our own signature; a claim of None is left out."""
+    changed = {name: value for name, value in (claims_of(person) | claims).items() if value is not None}
+    header = header or {"alg": "HS256", "typ": "JWT"}
+    algorithm = header["alg"].replace("HS", "sha")
+    key = people.app.config["JWT_SECRET_KEY"]
+    return written(json.dumps(header).encode(), json.dumps(changed).encode(), key=key, algorithm=algorithm)
+
+
+def patched(person: Person, part: int, content: bytes) -> str:
+    parts = person.token.split(".")
+    parts[part] = base64url(content)
+    return ".".join(parts)
+
+
+def unsigned(house: House, algorithm: str) -> str:
+    header = json.dumps({"alg": algorithm, "typ": "JWT"}).encode()
+    return f"{patched(house.people.patient, 0, header).rsplit('.', 1)[0]}."
+
+
+def with_claims(**claims: Any) -> Token:
+    return lambda house: f"Bearer {signed(house.people, house.people.patient, **claims)}"
+
+
+def bearer(token: Token) -> Token:
+    return lambda house: f"Bearer {token(house)}"
+
+
+def tampered_to_be_an_admins(house: House) -> str:
+    claims = claims_of(house.people.patient) | {"role": "admin"}
+    return patched(house.people.patient, 1, json.dumps(claims).encode())
+
+
+# What stands in the Authorization header.
+PROOFS_OF_NOTHING: dict[str, Token] = {
+    "empty": lambda _: "",
+    "the scheme alone": lambda _: "Bearer",
+    "the scheme and a blank": lambda _: "Bearer ",
+    "the token alone": lambda house: house.people.patient.token,
+    "another scheme": lambda house: f"Basic {house.people.patient.token}",
+    "a made-up scheme": lambda house: f"Bearers {house.people.patient.token}",
+    "something behind": lambda house: f"Bearer {house.people.patient.token} x",
+    "junk": lambda _: "Bearer junk",
+    "dots": lambda _: "Bearer ..",
+    "no ASCII": lambda _: "Bearer \u00e9.\u00e9.\u00e9",
+    "NUL": lambda house: f"Bearer {house.people.patient.token}\x00",
+    "8,000 characters": lambda _: f"Bearer {'a' * 8000}",
+    "four parts": bearer(lambda house: f"{house.people.patient.token}.x"),
+    "no signature": bearer(lambda house: house.people.patient.token.rsplit(".", 1)[0]),
+    "an empty signature": bearer(lambda house: f"{house.people.patient.token.rsplit('.', 1)[0]}."),
+    "half a signature": bearer(lambda house: house.people.patient.token[:-20]),
+    "another's signature": bearer(
+        lambda house: f"{house.people.patient.token.rsplit('.', 1)[0]}.{house.people.admin.token.rsplit('.', 1)[1]}"
+    ),
+    "tampered to be an admin's": bearer(tampered_to_be_an_admins),
+    "a header that is no object": bearer(lambda house: patched(house.people.patient, 0, b"[]")),
+    "a header that is no UTF-8": bearer(lambda house: patched(house.people.patient, 0, b"\xff\xfe")),
+    "a header 2,000 deep": bearer(lambda house: patched(house.people.patient, 0, DEEP)),
+    "claims that are no object": bearer(lambda house: patched(house.people.patient, 1, b"[]")),
+    "claims 2,000 deep": bearer(lambda house: patched(house.people.patient, 1, DEEP)),
+    "claims with 5,000 digits": bearer(lambda house: patched(house.people.patient, 1, b'{"exp":' + b"9" * 5000 + b"}")),
+    "algorithm none": bearer(lambda house: unsigned(house, "none")),
+    "algorithm None": bearer(lambda house: unsigned(house, "None")),
+    "algorithm nOnE": bearer(lambda house: unsigned(house, "nOnE")),
+    "no algorithm": bearer(lambda house: patched(house.people.patient, 0, b"{}")),
+    "a key id that is no text": bearer(lambda house: patched(house.people.patient, 0, b'{"alg":"HS256","kid":5}')),
+    "another algorithm": with_claims(header={"alg": "HS512", "typ": "JWT"}),
+    "another key": bearer(
+        lambda house: written(
+            b'{"alg":"HS256","typ":"JWT"}', json.dumps(claims_of(house.people.patient)).encode(), key=FOREIGN_KEY
+        )
+    ),
+    "an empty key": bearer(
+        lambda house: written(b'{"alg":"HS256"}', json.dumps(claims_of(house.people.patient)).encode(), key="")
+    ),
+    "expired a second ago": with_claims(exp=int(time.time()) - 1),
+    "not valid yet": with_claims(nbf=int(time.time()) + 3600),
+    "a refresh token": with_claims(type="refresh"),
+    "without a subject": with_claims(sub=None),
+    "a subject that is no id": with_claims(sub="patient"),
+    "without a role": with_claims(role=None),
+    "an unknown role": with_claims(role="root"),
+    "without a version": with_claims(ver=None),
+    "nobody's": with_claims(sub=str(NOBODY)),
+    "an older version": with_claims(ver=-1),
+}
+
+
+def test_a_token_written_by_hand_is_a_token(people: People) -> None:
+    """Or else the tests below would refuse it for another reason than theirs."""
+    token = signed(people, people.patient)
+
+    answer = people.anonymous().get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+
+    assert answer.status_code == 200
+    assert answer.json["data"]["id"] == people.patient.id
+
+
+@pytest.mark.parametrize("proof", PROOFS_OF_NOTHING.values(), ids=PROOFS_OF_NOTHING)
+def test_a_bad_token_reads_nothing_and_pays_nothing(
+    house: House, caplog: pytest.LogCaptureFixture, proof: Token
+) -> None:
+    headers = {"Authorization": proof(house)}
+    body = {"consultation_id": 6, "amount": 5000, "payment_method": "stripe"}
+    with house.nothing_written():
+        read = house.people.anonymous().get("/api/v1/me", headers=headers)
+        paid = house.people.anonymous().post("/api/v1/payments", json=body, headers=headers)
+
+    for answer in (read, paid):
+        assert_problem(answer, 401, code="not-authenticated")
+        assert house.people.patient.token not in answer.text
+    assert house.people.patient.token not in caplog.text
+
+
+EVERYTHING_BUT_LOGIN = [
+    ("GET", "/me"),
+    ("GET", "/payment-methods"),
+    ("GET", "/consultations"),
+    ("GET", "/consultations/6"),
+    ("PUT", "/consultations/6"),
+    ("POST", "/payments"),
+    ("GET", "/payments"),
+    ("GET", "/payments/{id}"),
+    ("GET", "/payments/{id}/events"),
+    ("POST", "/payments/{id}/confirm"),
+    ("POST", "/payments/{id}/cancel"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), EVERYTHING_BUT_LOGIN)
+def test_nothing_but_login_is_to_be_had_without_a_token(house: House, method: str, path: str) -> None:
+    path = f"/api/v1{path.format(id=house.pending_id)}"
+    with house.nothing_written():
+        bare = house.people.anonymous().open(path, method=method)
+        forged = house.people.anonymous().open(path, method=method, headers={"Authorization": "Bearer a.b.c"})
+        in_query = house.people.anonymous().open(f"{path}?jwt={house.people.patient.token}", method=method)
+
+    for answer in (bare, forged, in_query):
+        assert_problem(answer, 401, code="not-authenticated")
+
+
+def test_a_token_of_nobody_changes_nothing(house: House) -> None:
+    """``nobody's`` above, at the other doors that write."""
+    client = house.people.anonymous()
+    for model in (house.people.patient, house.people.admin):
+        token = signed(house.people, model, sub=str(NOBODY))
+        nobody = Person(client, NOBODY, "nobody@example.com", token)
+        with house.nothing_written():
+            answers = [
+                nobody.confirm(house.pending_id),
+                nobody.post(f"/payments/{house.pending_id}/cancel"),
+                nobody.put("/consultations/500", {"patient_email": "other@example.com"}),
+            ]
+
+        assert_problem(answers[0], 401, code="not-authenticated")
+        assert_problem(answers[1], 401, code="not-authenticated")
+        if model is house.people.admin:  # a patient may not register anything, whoever they are
+            assert_problem(answers[2], 401, code="not-authenticated")

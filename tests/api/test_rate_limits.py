@@ -1,0 +1,146 @@
+"""Rate limits: what is counted, what is not, and what Redis has to do with it."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from tests.support.apps import app_with
+from tests.support.databases import Database
+from tests.support.people import PASSWORD, People
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture(params=["memory", "redis"])
+def limited(
+    request: pytest.FixtureRequest, database: Database, redis_server: RedisServer, people: People
+) -> Iterator[People]:
+    """The people at the door of an app with the limits of the contract, counted here or in Redis."""
+    redis_server.client.flushall()
+    storage = {"REDIS_URL": redis_server.url} if request.param == "redis" else {}
+    with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:
+        yield people.seen_by(app)
+
+
+def login(app: Flask, email: str, password: str, address: str = "192.0.2.1"):  # noqa: ANN201  # a test response
+    body = {"email": email, "password": password}
+    return app.test_client().post("/api/login", json=body, environ_base={"REMOTE_ADDR": address})
+
+
+def test_a_user_makes_ten_payments_a_minute(limited: People) -> None:
+    answers = [limited.patient.pay(consultation) for consultation in range(1, 12)]
+
+    assert [answer.status_code for answer in answers] == [201] * 10 + [429]
+    refused = answers[-1]
+    assert refused.content_type == "application/problem+json"
+    assert refused.json["type"].endswith("/too-many-requests")
+    assert refused.json["retryable"] is True
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert limited.other.pay(21).status_code == 201
+
+
+def test_the_headers_count_down_and_retry_after_is_for_429_alone(limited: People) -> None:
+    first = limited.patient.pay(1)
+    second = limited.patient.pay(2)
+
+    assert first.headers["X-RateLimit-Limit"] == "10"
+    assert int(second.headers["X-RateLimit-Remaining"]) == int(first.headers["X-RateLimit-Remaining"]) - 1
+    assert int(first.headers["X-RateLimit-Reset"]) > 1_700_000_000
+    assert "Retry-After" not in first.headers
+    assert not any(name.lower() == "x-ratelimit-retry-after" for name, _ in first.headers)
+
+
+def test_replays_are_not_counted(limited: People) -> None:
+    limited.patient.pay(1, key="k")
+    for _ in range(15):
+        assert limited.patient.pay(1, key="k").status_code == 201
+
+    assert [limited.patient.pay(consultation).status_code for consultation in range(2, 11)] == [201] * 9
+
+
+def test_refused_payments_are_counted(limited: People) -> None:
+    limited.patient.pay(1)
+    answers = [limited.patient.pay(1).status_code for _ in range(10)]
+
+    assert answers == [409] * 9 + [429]
+
+
+def test_the_limit_comes_after_the_token_and_before_the_body(limited: People) -> None:
+    for consultation in range(1, 11):
+        limited.patient.pay(consultation)
+
+    assert limited.anonymous().post("/api/v1/payments").status_code == 401
+    assert limited.patient.post("/payments", data=b"{", content_type="application/json").status_code == 429
+
+
+def test_reading_is_not_limited(limited: People) -> None:
+    assert {limited.patient.get("/payments").status_code for _ in range(60)} == {200}
+
+
+def test_five_failed_logins_a_minute_for_one_email_from_one_address(limited: People) -> None:
+    app, email = limited.app, limited.patient.email
+    assert [login(app, email, "wrong").status_code for _ in range(5)] == [401] * 5
+
+    refused = login(app, email.upper(), PASSWORD)
+
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
+def test_nobody_can_lock_a_patient_out_by_guessing_from_elsewhere(limited: People) -> None:
+    for _ in range(6):
+        login(limited.app, limited.patient.email, "wrong", address="203.0.113.9")
+
+    assert login(limited.app, limited.patient.email, PASSWORD, address="192.0.2.1").status_code == 200
+
+
+def test_a_clinic_behind_one_address_is_not_locked_out(limited: People) -> None:
+    for _ in range(6):
+        login(limited.app, limited.patient.email, "wrong")
+
+    assert login(limited.app, limited.other.email, PASSWORD).status_code == 200
+
+
+def test_successful_logins_are_not_counted(limited: People) -> None:
+    assert {login(limited.app, limited.patient.email, PASSWORD).status_code for _ in range(8)} == {200}
+
+
+def test_an_address_that_tries_one_email_after_another_is_stopped(database: Database, people: People) -> None:
+    with app_with(database.url, RATELIMIT_ENABLED="true", RATELIMIT_FAILED_LOGINS_PER_ADDRESS="6 per minute") as app:
+        statuses = [login(app, f"guess{n}@example.com", "wrong").status_code for n in range(7)]
+        assert statuses == [401] * 6 + [429]
+        assert login(app, people.patient.email, PASSWORD, address="203.0.113.9").status_code == 200
+
+
+def test_all_processes_count_together_through_redis(
+    database: Database, redis_server: RedisServer, people: People
+) -> None:
+    redis_server.client.flushall()
+    settings = {"RATELIMIT_ENABLED": "true", "REDIS_URL": redis_server.url}
+    with app_with(database.url, **settings) as one, app_with(database.url, **settings) as two:
+        first, second = people.seen_by(one).patient, people.seen_by(two).patient
+        statuses = [(first if c % 2 else second).pay(c).status_code for c in range(1, 12)]
+
+    assert statuses == [201] * 10 + [429]
+
+
+def test_when_redis_goes_away_each_process_counts_by_itself(
+    database: Database, redis_server: RedisServer, people: People
+) -> None:
+    redis_server.client.flushall()
+    with app_with(database.url, RATELIMIT_ENABLED="true", REDIS_URL=redis_server.url) as app:
+        patient = people.seen_by(app).patient
+        assert patient.pay(1).status_code == 201
+        redis_server.kill()
+        statuses = [patient.pay(consultation).status_code for consultation in range(2, 14)]
+        redis_server.start()
+
+    assert set(statuses) == {201, 429}
+    assert statuses == sorted(statuses)
+
+
+def test_the_limits_can_be_switched_off(people: People) -> None:
+    answers = [people.patient.pay(consultation) for consultation in range(1, 16)]
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert "X-RateLimit-Limit" not in answers[0].headers

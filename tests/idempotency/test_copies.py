@@ -1,0 +1,93 @@
+"""Copies in Redis answer sooner, and are believed only for whom and for what they were made."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.apps import app_with, engine_of
+from tests.support.databases import Database
+from tests.support.people import People
+from tests.support.redis_server import RedisServer
+from tests.support.rows import Rows
+from tests.support.statements import statements_sent
+
+
+@pytest.fixture
+def with_redis(database: Database, redis_server: RedisServer, people: People) -> Iterator[People]:
+    """The people at the door of an app that has a Redis."""
+    redis_server.client.flushall()
+    with app_with(database.url, REDIS_URL=redis_server.url) as app:
+        yield people.seen_by(app)
+
+
+def test_a_copy_is_kept_for_five_minutes_and_answers_without_the_database(
+    with_redis: People, redis_server: RedisServer
+) -> None:
+    patient = with_redis.patient
+    first = patient.pay(5, key="k")
+    assert 0 < redis_server.client.ttl(f"payment:idempotency:{patient.id}:k") <= 300
+
+    with statements_sent(engine_of(with_redis.app)) as statements:
+        again = patient.pay(5, key="k")
+
+    assert statements == []
+    assert again.data == first.data
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+@pytest.mark.parametrize("action", ["confirm", "cancel"])
+def test_changes_have_copies_too(with_redis: People, action: str) -> None:
+    patient = with_redis.patient
+    payment_id = patient.pay(5).json["data"]["payment_id"]
+    body = {"transaction_id": "TXN-1"} if action == "confirm" else {}
+    ask = lambda: patient.post(f"/payments/{payment_id}/{action}", body, headers={"Idempotency-Key": "k"})  # noqa: E731
+    first = ask()
+
+    with statements_sent(engine_of(with_redis.app)) as statements:
+        again = ask()
+
+    assert statements == []
+    assert again.data == first.data
+
+
+def test_a_copy_is_not_believed_for_another_request(with_redis: People) -> None:
+    with_redis.patient.pay(5, key="k")
+
+    answer = with_redis.patient.pay(6, key="k")
+
+    assert answer.status_code == 422
+    assert list(answer.json["errors"]) == ["consultation_id"]
+
+
+def test_a_copy_is_not_believed_for_another_user(with_redis: People, rows: Rows) -> None:
+    with_redis.patient.pay(5, key="k")
+
+    assert with_redis.other.pay(5, key="k").status_code == 403
+    assert with_redis.other.pay(21, key="k").status_code == 201
+    assert rows.count("payments") == 2
+
+
+def test_a_refusal_leaves_no_copy(with_redis: People, redis_server: RedisServer) -> None:
+    with_redis.patient.pay(5, key="first")
+
+    with_redis.patient.pay(5, key="refused")
+
+    names = redis_server.client.keys("payment:idempotency:*")
+    assert names == [f"payment:idempotency:{with_redis.patient.id}:first"]
+
+
+def test_what_redis_forgot_the_database_knows(with_redis: People, redis_server: RedisServer) -> None:
+    first = with_redis.patient.pay(5, key="k")
+    redis_server.client.flushall()
+
+    assert with_redis.patient.pay(5, key="k").data == first.data
+
+
+def test_a_copy_holds_no_more_than_the_answer(with_redis: People, redis_server: RedisServer) -> None:
+    first = with_redis.patient.pay(5, key="k")
+
+    kept = json.loads(redis_server.client.get(f"payment:idempotency:{with_redis.patient.id}:k"))
+
+    assert set(kept) == {"fingerprint", "status", "body"}
+    assert kept["body"] == first.text

@@ -1,0 +1,236 @@
+"""Leases in Redis and locks on rows: who waits for whom, how long, and what is never done."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from sqlalchemy import text
+
+from payments_app.errors import LockTimeout
+from payments_app.locking import locks
+from tests.support.apps import app_with, engine_of
+from tests.support.databases import Database, flask
+from tests.support.people import People
+from tests.support.redis_server import RedisServer
+from tests.support.rows import Rows
+from tests.support.service import PATIENCE_SECONDS
+from tests.support.statements import statements_sent
+
+LockingApp = Callable[..., AbstractContextManager[People]]
+
+
+@pytest.fixture
+def locking(database: Database, redis_server: RedisServer, people: People) -> Iterator[Callable[..., People]]:
+    """The people at the door of an app with this strategy."""
+    redis_server.client.flushall()
+    open_apps = []
+
+    def start(strategy: str, **settings: str) -> People:
+        context = app_with(database.url, **{"PAYMENT_LOCKING": strategy, "REDIS_URL": redis_server.url, **settings})
+        open_apps.append(context)
+        return people.seen_by(context.__enter__())
+
+    yield start
+    for context in open_apps:
+        context.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("strategy", "leases"), [("optimistic", 0), ("pessimistic", 0), ("redis", 1), ("hybrid", 1)])
+def test_each_strategy_takes_the_leases_it_should(
+    locking: Callable[..., People], caplog: pytest.LogCaptureFixture, strategy: str, leases: int
+) -> None:
+    people = locking(strategy)
+    with caplog.at_level(logging.DEBUG, "payments_app.locking"):
+        payment_id = people.patient.pay(5).json["data"]["payment_id"]
+        people.patient.confirm(payment_id)
+        people.patient.post(f"/payments/{payment_id}/cancel")
+
+    def said(what: str, name: str) -> int:
+        return sum(record.getMessage().startswith(f"Lock {what}: {name}") for record in caplog.records)
+
+    create, change = f"payment:lock:5:{people.patient.id}", f"payment:confirm:{payment_id}"
+    assert said("acquired", create) == said("released", create) == leases
+    assert said("acquired", change) == said("released", change) == 2 * leases
+
+
+@pytest.mark.parametrize(
+    ("strategy", "locks_rows"), [("optimistic", False), ("pessimistic", True), ("redis", False), ("hybrid", True)]
+)
+def test_rows_are_locked_where_the_strategy_says(
+    locking: Callable[..., People], strategy: str, locks_rows: bool
+) -> None:
+    people = locking(strategy)
+    engine = engine_of(people.app)
+    with statements_sent(engine) as sent:
+        payment_id = people.patient.pay(5).json["data"]["payment_id"]
+        people.patient.confirm(payment_id)
+
+    selects = [statement for statement, _ in sent if statement.startswith("SELECT")]
+    if engine.dialect.name == "postgresql":
+        assert [s.split("FROM ")[1].split()[0] for s in selects if s.endswith("FOR UPDATE")] == (
+            ["consultations", "payments"] if locks_rows else []
+        )
+    else:
+        # SQLite has one lock, which every writer takes.
+        assert not any("FOR UPDATE" in statement for statement in selects)
+
+
+@pytest.mark.parametrize("strategy", ["redis", "hybrid"])
+def test_a_lock_not_had_in_time_is_a_retryable_409_and_changes_nothing(
+    locking: Callable[..., People], redis_server: RedisServer, rows: Rows, strategy: str
+) -> None:
+    people = locking(strategy, PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="3")
+    name = f"payment:lock:5:{people.patient.id}"
+    redis_server.client.set(name, "another", ex=60)
+
+    answer = people.patient.pay(5)
+
+    assert answer.status_code == 409
+    assert answer.json["type"].endswith("/lock-timeout")
+    assert answer.json["retryable"] is True
+    assert answer.headers["Retry-After"] == "1"
+    assert rows.count("payments") == 0
+    assert redis_server.client.get(name) == "another"
+
+
+def test_no_one_tries_more_often_than_configured(locking: Callable[..., People], redis_server: RedisServer) -> None:
+    people = locking("redis", PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="4")
+    name = f"payment:lock:5:{people.patient.id}"
+    redis_server.client.set(name, "another", ex=60)
+    redis_server.client.config_resetstat()
+
+    people.patient.pay(5)
+
+    tries = redis_server.client.info("commandstats")["cmdstat_set"]["calls"]
+    assert 1 <= tries <= 4
+
+
+def test_a_twin_that_waited_in_vain_gets_the_answer_if_there_is_one(
+    locking: Callable[..., People], redis_server: RedisServer, people: People
+) -> None:
+    first = people.patient.pay(5, key="k")  # through the app without Redis: no copy is kept
+    waiting = locking("redis", PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="2")
+    redis_server.client.set(f"payment:lock:5:{people.patient.id}", "the twin, still at work", ex=60)
+
+    answer = waiting.patient.pay(5, key="k")
+
+    assert answer.status_code == 201
+    assert answer.data == first.data
+    assert answer.headers["Idempotent-Replayed"] == "true"
+
+
+def test_a_lease_that_ran_out_under_a_slow_transaction_releases_nobody_elses(
+    locking: Callable[..., People], redis_server: RedisServer, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = locking("redis", PAYMENT_LOCK_TIMEOUT="1")
+    name = f"payment:lock:5:{people.patient.id}"
+    caplog.set_level(logging.WARNING, "payments_app.locking")
+    with people.app.app_context(), locks.creating(5, people.patient.id):
+        # The lease ends, as after a pause of the process, and another takes it.
+        redis_server.client.pexpire(name, 0)
+        redis_server.client.set(name, "another", ex=60)
+
+    assert redis_server.client.get(name) == "another"
+    assert "Lock lost" in caplog.text
+    assert rows.count("payments") == 0
+
+
+def test_two_who_both_believe_they_hold_the_lease_still_make_one_payment(
+    locking: Callable[..., People], redis_server: RedisServer, rows: Rows, database: Database
+) -> None:
+    """The first is held up inside its lease, which ends; the second gets in. The index decides."""
+    people = locking("redis", PAYMENT_LOCK_TIMEOUT="1")
+    name = f"payment:lock:5:{people.patient.id}"
+    statuses: list[int] = []
+
+    with engine_of(people.app).connect() as holding:
+        # Whoever writes waits for us: the table is locked on PostgreSQL, the database on SQLite.
+        if holding.dialect.name == "postgresql":
+            holding.execute(text("LOCK TABLE idempotency_keys IN SHARE MODE"))
+        slow = threading.Thread(target=lambda: statuses.append(people.patient.pay(5, key="slow").status_code))
+        slow.start()
+        wait_until(lambda: redis_server.client.exists(name) == 1)
+        redis_server.client.delete(name)
+        quick = threading.Thread(target=lambda: statuses.append(people.patient.pay(5, key="quick").status_code))
+        quick.start()
+        wait_until(lambda: redis_server.client.exists(name) == 1)
+        holding.rollback()
+    slow.join(PATIENCE_SECONDS)
+    quick.join(PATIENCE_SECONDS)
+
+    assert sorted(statuses) == [201, 409]
+    assert rows.count("payments") == 1
+    flask(database.url, "payments", "audit")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Until something that another thread is about to do has been done."""
+    arrived = threading.Event()
+    for _ in range(int(PATIENCE_SECONDS / 0.005)):
+        if condition():
+            return
+        arrived.wait(0.005)
+    raise AssertionError("it never happened")
+
+
+def test_without_redis_the_lock_is_not_missed(locking: Callable[..., People], rows: Rows) -> None:
+    people = locking("hybrid", REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert people.patient.pay(5).status_code == 201
+    assert people.patient.pay(5).status_code == 409
+    assert rows.count("payments") == 1
+
+
+def test_a_refused_request_gives_its_lease_back(locking: Callable[..., People], redis_server: RedisServer) -> None:
+    people = locking("redis")
+
+    people.patient.pay(999)
+    people.patient.confirm(12345)
+
+    assert redis_server.client.keys("payment:*") == []
+
+
+def test_the_context_manager_raises_where_the_lease_is_taken(
+    locking: Callable[..., People], redis_server: RedisServer
+) -> None:
+    people = locking("redis", PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="1")
+    redis_server.client.set("payment:confirm:7", "another", ex=60)
+
+    with people.app.app_context(), pytest.raises(LockTimeout), locks.changing(7):
+        pytest.fail("the lease was somebody else's")
+
+
+def test_held_locks_can_be_listed(locking: Callable[..., People], redis_server: RedisServer) -> None:
+    people = locking("redis")
+    runner = people.app.test_cli_runner()
+    assert runner.invoke(args=["locks", "list"]).stdout == "no locks are held\n"
+
+    with people.app.app_context(), locks.creating(5, 7), locks.changing(9):
+        table = runner.invoke(args=["locks", "list"]).stdout.splitlines()
+        as_json = runner.invoke(args=["locks", "list", "--json"]).stdout.splitlines()
+
+    assert [line.split()[0] for line in table] == ["lock", "payment:confirm:9", "payment:lock:5:7"]
+    assert all("/command/" in line for line in table[1:])
+    assert len({line.index("/command/") for line in table[1:]}) == 1  # aligned
+    assert all(0 < json.loads(line)["remaining_seconds"] <= 5 for line in as_json)
+    assert redis_server.client.keys("payment:*") == []
+
+
+def test_listing_locks_without_redis_is_one_plain_line(database: Database) -> None:
+    with app_with(database.url) as app:
+        result = app.test_cli_runner().invoke(args=["locks", "list"])
+
+    assert result.exit_code == 2
+    assert "there is no Redis" in result.stderr
+
+
+def test_waiting_is_measured(locking: Callable[..., People]) -> None:
+    people = locking("redis")
+
+    people.patient.pay(5)
+
+    metrics = people.anonymous().get("/metrics").text
+    assert 'payments_lock_wait_seconds_count{outcome="acquired"}' in metrics

@@ -1,0 +1,497 @@
+"""``flask payments audit`` finds each broken promise, names the payment, and finds nothing where nothing is broken."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from subprocess import CalledProcessError
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import Engine, text
+
+from payments_app.accounts.models import Role
+from payments_app.payments import audit
+from payments_app.payments.models import PaymentStatus
+from tests.conftest import DIALECTS
+from tests.support.apps import app_with
+from tests.support.databases import Database, flask
+from tests.support.fresh import engine_on, fresh_database
+from tests.support.people import People
+from tests.support.raw import AMOUNT_MINOR, MOMENT, Raw
+from tests.support.rows import Rows
+
+# What an offender's line has to name beside its invariant: the payment, and these words of the detail.
+Named = tuple[int, tuple[str, ...]]
+
+
+@dataclass
+class Books:
+    """A sound database, until the test breaks something behind the app's back."""
+
+    url: str
+    app: Flask
+    # Without the app's ways: SQLite does not look at foreign keys there.
+    engine: Engine
+    people: People
+    rows: Rows
+    raw: Raw
+
+    @property
+    def patient_id(self) -> int:
+        return self.people.patient.id
+
+    def pay(self, consultation_id: int) -> int:
+        """A pending payment, made through the API."""
+        answer = self.people.patient.pay(consultation_id)
+        assert answer.status_code == 201
+        payment_id: int = answer.json["data"]["payment_id"]
+        return payment_id
+
+    def confirm(self, payment_id: int) -> int:
+        answer = self.people.patient.confirm(payment_id, f"TXN-{payment_id}", key=f"confirm-{payment_id}")
+        assert answer.status_code == 200
+        return payment_id
+
+    def sound(self, consultation_id: int, *statuses: str, **otherwise: object) -> int:
+        """A payment that went through these statuses, with all that belongs to it, written directly."""
+        status = statuses[-1]
+        payment_id = self.raw.payment(
+            self.patient_id, consultation_id, status, **{"version": len(statuses) - 1, **otherwise}
+        )
+        invoice_statuses = {"pending": "pending", "processing": "pending", "refunded": "refunded"}
+        unpaid_or_paid = "void" if status in ("failed", "cancelled", "expired") else "paid"
+        self.raw.invoice(payment_id, status=invoice_statuses.get(status, unpaid_or_paid))
+        self.raw.tax_record(payment_id)
+        self.raw.key(self.patient_id, payment_id)
+        for version, (before, after) in enumerate(zip((None, *statuses), statuses, strict=False)):
+            self.raw.event(payment_id, from_status=before, to_status=after, version=version)
+        return payment_id
+
+    def drop_constraint(self, table: str, constraint: str) -> None:
+        if self.engine.dialect.name == "postgresql":
+            self.rows.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+            return
+        # SQLite cannot drop one; a copy of the table has none at all.
+        with self.engine.begin() as connection:
+            connection.execute(text(f"CREATE TABLE unguarded AS SELECT * FROM {table}"))
+            connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text(f"ALTER TABLE unguarded RENAME TO {table}"))
+
+    def audit(self, *options: str) -> Result:
+        """Run the command; here, because a process of its own would take ten times as long."""
+        return self.app.test_cli_runner(catch_exceptions=False).invoke(args=["payments", "audit", *options])
+
+
+@pytest.fixture
+def books(app: Flask, people: People, database: Database) -> Iterator[Books]:
+    """The database that most tests share."""
+    with engine_on(database.url) as engine:
+        yield Books(database.url, app, engine, people, Rows(engine), Raw(engine))
+
+
+@pytest.fixture(params=DIALECTS)
+def own_books(request: pytest.FixtureRequest) -> Iterator[Books]:
+    """A database that the test may leave without its guards."""
+    with (
+        fresh_database(request.param) as database,
+        app_with(database.url) as app,
+        engine_on(database.url) as engine,
+    ):
+        people = People(app)
+        people.add_consultations(Role.PATIENT, 1, 20)
+        yield Books(database.url, app, engine, people, Rows(engine), Raw(engine))
+
+
+# How each promise can be broken so that no other one is. By the promise that the check names.
+
+Breaking = Callable[[Books], Named]
+# By rows alone; and by rows that the database refuses as long as it has all its constraints.
+BY_ROWS: list[tuple[str, Breaking]] = []
+WITHOUT_GUARDS: list[tuple[str, Breaking]] = []
+
+
+def breaks(promise: str, *, without_guard: bool = False) -> Callable[[Breaking], Breaking]:
+    def note(breaking: Breaking) -> Breaking:
+        (WITHOUT_GUARDS if without_guard else BY_ROWS).append((promise, breaking))
+        return breaking
+
+    return note
+
+
+@breaks("at most one active payment per consultation", without_guard=True)
+def a_second_active_payment(books: Books) -> Named:
+    first_id, second_id = books.pay(1), books.pay(2)
+    books.rows.execute("DROP INDEX uq_payments_active_consultation")
+    books.rows.execute("UPDATE payments SET consultation_id = 1 WHERE id = :id", id=second_id)
+    return first_id, ("consultation 1 ", "2 active")
+
+
+@breaks("every effect raised the version by exactly one")
+def a_version_raised_by_nothing(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("UPDATE payments SET version = version + 1")
+    return payment_id, ("version 1",)
+
+
+@breaks("every effect raised the version by exactly one")
+def one_effect_that_raised_the_version_by_two(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.rows.execute("UPDATE payments SET version = 2")
+    books.rows.execute("UPDATE payment_events SET version = 2 WHERE version = 1")
+    return payment_id, ("version 2",)
+
+
+@breaks("every effect raised the version by exactly one")
+def an_effect_that_raised_no_version(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.rows.execute("UPDATE payments SET version = 0")
+    return payment_id, ("version 0",)
+
+
+@breaks("refunds never exceed the money received", without_guard=True)
+def more_on_its_way_back_than_came(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.drop_constraint("payments", "ck_payments_refunds_within_received")
+    books.rows.execute("UPDATE payments SET refund_reserved_minor = received_minor + 1")
+    return payment_id, ("received 500000", "reserved 500001")
+
+
+@breaks("refunds never exceed the money received", without_guard=True)
+def money_sent_back_that_never_came(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.drop_constraint("payments", "ck_payments_refunds_within_received")
+    books.rows.execute("UPDATE payments SET refunded_minor = 1")
+    return payment_id, ("received 0", "refunded 1")
+
+
+@breaks("one key of one user has one effect", without_guard=True)
+def a_key_used_twice(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.drop_constraint("idempotency_keys", "pk_idempotency_keys")
+    books.raw.key(books.patient_id, payment_id, key=f"confirm-{payment_id}", operation="cancel")
+    return payment_id, (f"user {books.patient_id} ",)
+
+
+@breaks("each payment was made under one key")
+def a_payment_without_a_key(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.rows.execute("DELETE FROM idempotency_keys WHERE operation = 'create'")
+    return payment_id, ("0 create keys",)
+
+
+@breaks("each payment was made under one key")
+def a_payment_made_under_two_keys(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.raw.key(books.patient_id, payment_id)
+    return payment_id, ("2 create keys",)
+
+
+@breaks("one gateway transaction pays at most one payment", without_guard=True)
+def a_transaction_that_paid_twice(books: Books) -> Named:
+    first_id, _ = books.confirm(books.pay(1)), books.confirm(books.pay(2))
+    books.drop_constraint("payments", "uq_payments_transaction")
+    books.rows.execute("UPDATE payments SET transaction_id = 'TXN-same'")
+    return first_id, ("TXN-same", "2 payments")
+
+
+@breaks("each payment has one invoice")
+def a_payment_without_an_invoice(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("DELETE FROM invoices")
+    return payment_id, ("0 invoices",)
+
+
+@breaks("each payment has one invoice")
+def a_payment_invoiced_twice(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.raw.invoice(payment_id)
+    return payment_id, ("2 invoices",)
+
+
+@breaks("each payment has one tax record")
+def a_payment_without_a_tax_record(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("DELETE FROM tax_records")
+    return payment_id, ("0 tax records",)
+
+
+@breaks("each payment has one tax record")
+def a_payment_taxed_twice(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.raw.tax_record(payment_id)
+    return payment_id, ("2 tax records",)
+
+
+@breaks("each payment has one event of its creation")
+def a_payment_created_twice(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.raw.event(payment_id, event="payment.created", from_status="pending", to_status="pending", version=0)
+    return payment_id, ("2 creation events",)
+
+
+@breaks("invoice and payment tell the same story")
+def an_invoice_void_though_the_payment_is_pending(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("UPDATE invoices SET status = 'void'")
+    return payment_id, ("pending", "void")
+
+
+@breaks("invoice and payment tell the same story")
+def an_invoice_open_though_the_payment_is_completed(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.rows.execute("UPDATE invoices SET status = 'pending'")
+    return payment_id, ("completed", "pending")
+
+
+@breaks("invoice and payment tell the same story")
+def an_invoice_paid_though_the_payment_was_cancelled(books: Books) -> Named:
+    payment_id = books.pay(1)
+    assert books.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+    books.rows.execute("UPDATE invoices SET status = 'paid'")
+    return payment_id, ("cancelled", "paid")
+
+
+@breaks("invoice and payment tell the same story")
+def an_invoice_of_another_amount(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("UPDATE invoices SET amount_minor = amount_minor + 1")
+    return payment_id, ()
+
+
+@breaks("every change of status has an event")
+def a_status_changed_in_silence(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("UPDATE payments SET status = 'processing'")
+    return payment_id, ("processing", "pending")
+
+
+@breaks("the events of a payment follow from one another")
+def an_event_that_comes_from_nowhere(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.rows.execute("UPDATE payment_events SET from_status = 'processing' WHERE to_status = 'completed'")
+    return payment_id, ("processing", "pending")
+
+
+@breaks("the events of a payment follow from one another")
+def a_beginning_that_has_a_past(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("UPDATE payment_events SET from_status = 'processing'")
+    return payment_id, ("processing", "nothing")
+
+
+def test_every_check_has_a_way_to_be_broken_above() -> None:
+    assert {promise for promise, _ in BY_ROWS + WITHOUT_GUARDS} == {check.promise for check in audit.CHECKS}
+    assert {check.invariant for check in audit.CHECKS} == {f"M{number}" for number in range(1, 8)}
+
+
+def names(breakings: list[tuple[str, Breaking]]) -> list[str]:
+    return [breaking.__name__ for _, breaking in breakings]
+
+
+@pytest.mark.parametrize(("promise", "breaking"), BY_ROWS, ids=names(BY_ROWS))
+def test_the_audit_names_the_payment_that_breaks_a_promise_and_no_other(
+    promise: str, breaking: Breaking, books: Books
+) -> None:
+    assert_named_alone(promise, breaking, books)
+
+
+@pytest.mark.parametrize(("promise", "breaking"), WITHOUT_GUARDS, ids=names(WITHOUT_GUARDS))
+def test_the_audit_sees_what_the_database_would_have_refused(
+    promise: str, breaking: Breaking, own_books: Books
+) -> None:
+    assert_named_alone(promise, breaking, own_books)
+
+
+def assert_named_alone(promise: str, breaking: Breaking, books: Books) -> None:
+    (invariant,) = (check.invariant for check in audit.CHECKS if check.promise == promise)
+    payment_id, words = breaking(books)
+    bystander_id = books.sound(20, "pending", "completed")
+
+    plain, as_json = books.audit(), books.audit("--json")
+
+    assert (plain.exit_code, as_json.exit_code) == (1, 1)
+    (line,) = plain.stdout.splitlines()
+    assert line.startswith(f"{invariant}  payment {payment_id}  ")
+    assert [word for word in words if word not in line] == []
+    (offender,) = (json.loads(each) for each in as_json.stdout.splitlines())
+    assert offender == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
+    assert str(bystander_id) not in plain.stdout
+    assert "1 offender" in plain.stderr
+
+
+# False alarms
+
+
+def test_payments_made_through_the_api_are_sound(books: Books) -> None:
+    books.pay(1)
+    books.confirm(books.pay(2))
+    assert books.people.patient.post(f"/payments/{books.pay(3)}/cancel").status_code == 200
+    books.pay(3)
+
+    audited = books.audit()
+
+    assert (audited.exit_code, audited.stdout) == (0, "")
+    assert "4 payments audited" in audited.stderr
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        ("pending",),
+        ("pending", "processing"),
+        ("pending", "completed"),
+        ("pending", "processing", "completed", "partially_refunded"),
+        ("pending", "completed", "partially_refunded", "partially_refunded", "refunded"),
+        ("pending", "failed"),
+        ("pending", "cancelled"),
+        ("pending", "processing", "expired"),
+        ("pending", "expired", "completed"),
+        ("pending", "failed", "completed"),
+    ],
+    ids="-".join,
+)
+def test_every_story_that_the_contract_allows_is_sound(story: tuple[str, ...], books: Books) -> None:
+    books.sound(1, *story)
+
+    audited = books.audit()
+
+    assert (audited.exit_code, audited.stdout) == (0, "")
+
+
+def test_ended_payments_beside_an_active_one_are_sound(books: Books) -> None:
+    for ended in (PaymentStatus.FAILED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED):
+        books.sound(1, "pending", ended)
+        books.sound(1, "pending", ended, deleted_at=MOMENT)
+    books.sound(1, "pending", "completed", "refunded")
+    books.sound(1, "pending")
+
+    audited = books.audit()
+
+    assert (audited.exit_code, audited.stdout) == (0, "")
+
+
+def test_an_audit_beside_a_busy_service_raises_no_false_alarm(books: Books) -> None:
+    def be_busy(consultation_id: int) -> None:
+        for _ in range(3):
+            payment_id = books.pay(consultation_id)
+            assert books.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+        books.confirm(books.pay(consultation_id))
+
+    with ThreadPoolExecutor(4) as pool:
+        work = [pool.submit(be_busy, consultation_id) for consultation_id in range(1, 13)]
+        while not all(done.done() for done in work):
+            assert books.audit().stdout == ""
+        for done in work:
+            done.result()
+
+    assert books.audit().exit_code == 0
+    assert books.rows.count("payments") == 12 * 4
+
+
+# Many offenders
+
+
+def test_a_payment_alone_is_named_for_everything_that_is_missing(books: Books) -> None:
+    payment_id = books.raw.payment(books.patient_id, 1)
+
+    lines = books.audit().stdout.splitlines()
+
+    assert {line.split()[0] for line in lines} == {"M2", "M4", "M6", "M7"}
+    assert {line.split()[2] for line in lines} == {str(payment_id)}
+    assert sum(line.startswith("M6") for line in lines) == 3
+
+
+@pytest.mark.parametrize("offenders", [1, 2, 3, 4, 5])
+def test_more_offenders_than_a_batch_are_named_once_each_in_order(
+    offenders: int, books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_ids = [books.sound(consultation_id, "pending") for consultation_id in range(1, offenders + 1)]
+    books.sound(20, "pending")
+    books.rows.execute("DELETE FROM tax_records WHERE payment_id <= :last", last=payment_ids[-1])
+    monkeypatch.setattr(audit, "BATCH_SIZE", 2)
+
+    named = [json.loads(line)["payment_id"] for line in books.audit("--json").stdout.splitlines()]
+
+    assert named == payment_ids
+
+
+def test_one_payment_with_more_faults_than_a_batch_has_each_named_once(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_id = books.sound(1, *["pending"] * 7)
+    books.rows.execute("UPDATE payment_events SET from_status = 'failed'")
+    event_ids = {str(row["id"]) for row in books.rows.all("SELECT id FROM payment_events")}
+    monkeypatch.setattr(audit, "BATCH_SIZE", 2)
+
+    lines = books.audit().stdout.splitlines()
+
+    assert len(lines) == len(event_ids) == 7
+    assert {line.split()[4] for line in lines} == event_ids
+    assert all(line.startswith(f"M7  payment {payment_id}  ") for line in lines)
+
+
+def test_what_is_found_does_not_depend_on_the_size_of_a_batch(
+    own_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three keys of one user, each there twice, are three broken promises."""
+    payment_id = own_books.sound(1, "pending")
+    own_books.drop_constraint("idempotency_keys", "pk_idempotency_keys")
+    for key in ("a", "b", "c") * 2:
+        own_books.raw.key(own_books.patient_id, payment_id, key=key, operation="confirm")
+
+    found = []
+    for batch_size in (1_000, 2, 1):
+        monkeypatch.setattr(audit, "BATCH_SIZE", batch_size)
+        found.append(own_books.audit().stdout.splitlines())
+
+    assert [len(lines) for lines in found] == [3, 3, 3]
+    assert len(set(found[0])) == 3
+
+
+# Money that waits for somebody to look at it
+
+
+def test_a_payment_that_needs_review_is_named_with_the_refund_to_make_and_breaks_no_promise(books: Books) -> None:
+    """Quarantined money: it came after the payment had been cancelled, and is to go back."""
+    payment_id = books.sound(
+        1, "pending", "cancelled", received_minor=AMOUNT_MINOR, transaction_id="TXN-late", needs_review=True
+    )
+    books.sound(2, "pending", "completed")
+
+    plain, as_json = books.audit(), books.audit("--json")
+
+    assert (plain.exit_code, as_json.exit_code) == (0, 0)
+    (line,) = plain.stdout.splitlines()
+    assert f"payment {payment_id} " in line
+    assert "5000" in line
+    (told,) = (json.loads(each) for each in as_json.stdout.splitlines())
+    assert told["payment_id"] == payment_id
+
+
+# As its timer runs it
+
+
+def test_as_a_process_it_exits_with_0_where_nothing_is_broken_and_with_1_where_something_is(books: Books) -> None:
+    payment_id = books.pay(1)
+
+    sound = flask(books.url, "payments", "audit")
+    assert (sound.returncode, sound.stdout) == (0, "")
+    assert "1 payments audited" in sound.stderr
+
+    books.rows.execute("DELETE FROM invoices")
+    with pytest.raises(CalledProcessError) as found:
+        flask(books.url, "payments", "audit", "--json")
+    assert found.value.returncode == 1
+    assert json.loads(found.value.stdout)["payment_id"] == payment_id
+
+
+def test_an_audit_that_cannot_look_does_not_say_that_it_found_something() -> None:
+    """Whoever wakes people up by exit codes has to tell a broken promise (1) from a database that is away (2)."""
+    with pytest.raises(CalledProcessError) as failure:
+        flask("postgresql+psycopg://postgres@127.0.0.1:1/nowhere", "payments", "audit")
+
+    assert failure.value.stdout == ""
+    assert "Traceback" not in failure.value.stderr
+    assert failure.value.returncode == 2

@@ -1,0 +1,35 @@
+"""More apps on the database of a test, with other settings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Flask
+from sqlalchemy import Engine
+
+from config import Settings
+from payments_app import create_app
+from payments_app.api.rate_limits import limiter
+
+
+def testing(database_url: str, **more: str) -> dict[str, str]:
+    """The environment of an app under test; most tests are quicker than a rate limit allows."""
+    return {"APP_ENV": "testing", "DATABASE_URL": database_url, "RATELIMIT_ENABLED": "false", **more}
+
+
+@contextmanager
+def app_with(database_url: str, **settings: str) -> Iterator[Flask]:
+    """An app with these settings, whose connections are closed in the end."""
+    # Flask-Limiter's extension belongs to the app that was made last; in the end it is the one before that again.
+    limits_before = dict(vars(limiter))
+    app = create_app(Settings.from_environment(testing(database_url, **settings)))
+    try:
+        yield app
+    finally:
+        vars(limiter).update(limits_before)
+        engine_of(app).dispose()
+
+
+def engine_of(app: Flask) -> Engine:
+    with app.app_context():
+        engine: Engine = app.extensions["sqlalchemy"].engine
+    return engine

