@@ -18,7 +18,7 @@ run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
-	@$(MAKE) --no-print-directory $(SEEDED)
+	@$(MAKE) --no-print-directory --silent $(SEEDED)
 	@sed 's/{port}/$(PORT)/g' payments_app/demo/banner.txt
 	@exec $(BIN)/gunicorn
 

@@ -1,9 +1,8 @@
 """How gunicorn serves the app; each number with its reason."""
 
 import os
+import shutil
 import tempfile
-
-from prometheus_client import multiprocess
 
 wsgi_app = "wsgi:app"
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
@@ -24,10 +23,18 @@ keepalive = 75
 # Nobody is to steer the server through a socket in a home directory.
 control_socket_disable = True
 
-# Each process writes its numbers to files in this folder, and /metrics adds them up.
-os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="payments-metrics-"))
+# Each process writes its numbers to files in this folder, and /metrics adds them up. Named before prometheus_client is
+# first imported, which is when that decides where to count.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="payments-metrics-")
+
+
+def on_exit(_server: object) -> None:
+    """The numbers are this run's alone."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 
 def child_exit(_server: object, worker: object) -> None:
     """A process that has ended counts no more among the live ones."""
+    from prometheus_client import multiprocess  # noqa: PLC0415  # not before the folder is named
+
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[attr-defined]  # gunicorn's worker

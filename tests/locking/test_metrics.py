@@ -1,0 +1,40 @@
+"""Numbers are of all processes together, whichever of them is asked."""
+
+import re
+
+import requests
+
+from tests.support.databases import Database
+from tests.support.people import People
+from tests.support.redis_server import RedisServer
+from tests.support.service import PATIENCE_SECONDS, Service, at_once
+
+
+def number(service: Service, name: str) -> float:
+    """The same number from whoever answers, asked often enough to meet both processes."""
+    shown = {
+        re.search(rf"^{re.escape(name)} (.+)$", answer.text, re.MULTILINE)[1]  # type: ignore[index]  # or the test fails
+        for answer in at_once([lambda: requests.get(f"{service.url}/metrics", timeout=PATIENCE_SECONDS)] * 12)
+    }
+    (told,) = shown
+    return float(told)
+
+
+def test_locks_of_both_processes_are_counted_together(
+    database: Database, redis_server: RedisServer, people: People
+) -> None:
+    redis_server.client.flushall()
+    with Service.started(database.url, PAYMENT_LOCKING="redis", REDIS_URL=redis_server.url) as service:
+        at_once([lambda c=c: service.pay(people.patient, c, f"k{c}") for c in range(1, 21)])  # type: ignore[misc]
+
+        assert number(service, 'payments_lock_wait_seconds_count{outcome="acquired"}') == 20
+
+
+def test_processes_that_go_on_without_redis_are_counted(database: Database, people: People) -> None:
+    with Service.started(database.url, PAYMENT_LOCKING="redis", REDIS_URL="redis://127.0.0.1:1/0") as service:
+        at_once([lambda c=c: service.pay(people.patient, c, f"k{c}") for c in range(1, 21)])  # type: ignore[misc]
+
+        assert number(service, "payments_redis_breaker_open") == number(
+            service, "payments_redis_breaker_openings_total"
+        )
+        assert 1 <= number(service, "payments_redis_breaker_open") <= 2
