@@ -24,10 +24,11 @@ def find_copy(keyed: KeyedRequest) -> Answer | None:
         return None
     if kept is None:
         return None
-    copy = json.loads(kept)
-    if copy["fingerprint"] != keyed.fingerprint:
+    try:
+        fingerprint, status, body = json.loads(kept)
+    except (ValueError, TypeError):  # not written by us, or by another release
         return None
-    return Answer(copy["status"], copy["body"], replayed=True)
+    return Answer(status, body, replayed=True) if fingerprint == keyed.fingerprint else None
 
 
 def keep_copy(keyed: KeyedRequest, answer: Answer) -> None:
@@ -36,7 +37,7 @@ def keep_copy(keyed: KeyedRequest, answer: Answer) -> None:
     if redis is None:
         return
     ttl_seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
-    copy = json.dumps({"fingerprint": keyed.fingerprint, "status": answer.status, "body": answer.body})
+    copy = json.dumps([keyed.fingerprint, answer.status, answer.body])
     try:
         redis.call(lambda client: client.set(_name(keyed), copy, ex=ttl_seconds))
     except RedisUnavailable:

@@ -89,5 +89,20 @@ def test_a_copy_holds_no_more_than_the_answer(with_redis: People, redis_server: 
 
     kept = json.loads(redis_server.client.get(f"payment:idempotency:{with_redis.patient.id}:k"))
 
-    assert set(kept) == {"fingerprint", "status", "body"}
-    assert kept["body"] == first.text
+    fingerprint, status, body = kept
+    assert len(fingerprint) == 64
+    assert (status, body) == (201, first.text)
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "null", "[]", "{}", '["x", 201, "{}"]', "12", '"text"'])
+def test_what_is_no_copy_of_ours_is_not_believed(with_redis: People, redis_server: RedisServer, garbage: str) -> None:
+    first = with_redis.patient.pay(5, key="k")
+    redis_server.client.set(f"payment:idempotency:{with_redis.patient.id}:k", garbage)
+
+    assert with_redis.patient.pay(5, key="k").data == first.data
+
+
+def test_a_key_of_another_kind_in_redis_is_gone_round(with_redis: People, redis_server: RedisServer) -> None:
+    redis_server.client.rpush(f"payment:idempotency:{with_redis.patient.id}:k", "a list")
+
+    assert with_redis.patient.pay(5, key="k").status_code == 201
