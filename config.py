@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from redis.connection import parse_url
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -85,6 +86,8 @@ class Settings:
     payment_lock_timeout_seconds: int
     payment_lock_retry_delay_ms: int
     payment_lock_max_attempts: int
+    trusted_proxies: int
+    log_level: str
     ratelimit_enabled: bool
     ratelimit_payments: str
     ratelimit_failed_logins: str
@@ -126,6 +129,8 @@ class Settings:
             payment_lock_timeout_seconds=read.whole("PAYMENT_LOCK_TIMEOUT", 5, at_least=1),
             payment_lock_retry_delay_ms=read.whole("PAYMENT_LOCK_RETRY_DELAY", 100, at_least=1),
             payment_lock_max_attempts=read.whole("PAYMENT_LOCK_MAX_ATTEMPTS", 50, at_least=1),
+            trusted_proxies=read.whole("TRUSTED_PROXIES", 0, at_least=0),
+            log_level=read.choice("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),
             ratelimit_enabled=read.flag("RATELIMIT_ENABLED", default=True),
             ratelimit_payments=read.rate("RATELIMIT_PAYMENTS", "10 per minute"),
             ratelimit_failed_logins=read.rate("RATELIMIT_FAILED_LOGINS", "5 per minute"),
@@ -203,9 +208,7 @@ class _Reader:
         """``REDIS_URL``, or one made of ``REDIS_HOST`` and its companions; None where neither is set."""
         url = self._text("REDIS_URL", "")
         if url:
-            if not url.startswith(("redis://", "rediss://", "unix://")):
-                raise ConfigError("REDIS_URL must start with redis://, rediss:// or unix://")
-            return url
+            return self._checked_redis_url(url)
         host = self._text("REDIS_HOST", "")
         if not host:
             return None
@@ -214,6 +217,21 @@ class _Reader:
         password = self._environment.get("REDIS_PASSWORD", "")
         credentials = f":{quote(password, safe='')}@" if password else ""
         return f"redis://{credentials}{host}:{port}/{database}"
+
+    def _checked_redis_url(self, url: str) -> str:
+        # Options in the URL would go before our own timeouts; and no part of it is shown, it may hold a password.
+        refusal = "REDIS_URL must read like redis://:password@host:6379/0, rediss://... or unix://path, without options"
+        try:
+            parts = urlsplit(url)
+            parse_url(url)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            usable = not parts.query or parts.scheme == "unix"
+            usable = usable and (parts.scheme == "unix" or re.fullmatch(r"/?[0-9]*", parts.path) is not None)
+            usable = usable and (parts.port or 1) > 0
+        except (ValueError, TypeError):
+            usable = False
+        if not usable:
+            raise ConfigError(refusal)
+        return url
 
     def rate(self, name: str, default: str) -> str:
         value = self._text(name, default)

@@ -1,6 +1,7 @@
 """One payment for one medical consultation, once, whatever happens."""
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
 from payments_app import cache, engines, ids, logs, metrics, problems, redis_client
@@ -32,6 +33,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it; members in the contract's order
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engines.engine_options(settings.database_url)
 
+    if settings.trusted_proxies:
+        # The caller's address and scheme as so many proxies of ours wrote them down; what strangers write is ignored.
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     logs.init_app(app)
     problems.init_app(app)
     db.init_app(app)

@@ -1,5 +1,6 @@
-"""Texts that are dear to make and cheap to keep: in Redis where there is one, else in the process."""
+"""JSON texts that are kept for a while: in Redis where there is one, else in the process."""
 
+import json
 import time
 from collections.abc import Callable
 
@@ -12,20 +13,28 @@ def init_app(app: Flask) -> None:
     app.extensions["text_cache"] = {}
 
 
-def cached_text(name: str, *, ttl_seconds: int, make: Callable[[], str]) -> str:
+def cached_json(name: str, *, ttl_seconds: int, make: Callable[[], str]) -> str:
     """The text of that name, made anew when none is kept. Never to be called inside a transaction."""
     redis = current_redis()
     if redis is None:
         return _kept_here(name, ttl_seconds, make)
     try:
         kept = redis.call(lambda client: client.get(name))
-        if kept is not None:
+        if kept is not None and _is_json(kept):
             return str(kept)
         text = make()
         redis.call(lambda client: client.set(name, text, ex=ttl_seconds))
     except RedisUnavailable:
         return _kept_here(name, ttl_seconds, make)
     return text
+
+
+def _is_json(kept: str | bytes) -> bool:
+    try:
+        json.loads(kept)
+    except ValueError:  # whoever wrote that, it was not us
+        return False
+    return True
 
 
 def _kept_here(name: str, ttl_seconds: int, make: Callable[[], str]) -> str:

@@ -13,7 +13,7 @@ _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 def init_app(app: Flask) -> None:
     """Log to standard error and give every request an id."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("payments_app").setLevel(logging.INFO)
+    logging.getLogger("payments_app").setLevel(app.config["SETTINGS"].log_level)
     app.before_request(_take_request_id)
     app.after_request(_return_request_id)
 

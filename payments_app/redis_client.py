@@ -63,9 +63,9 @@ class Breaker:
         with self._lock:
             was_closed = self._probe_at is None
             self._probe_at = time.monotonic() + self._cool_down_seconds
+            metrics.REDIS_BREAKER_OPEN.set(1)
         if was_closed:
             metrics.REDIS_BREAKER_OPENINGS.inc()
-            metrics.REDIS_BREAKER_OPEN.set(1)
             log.warning("Redis is away, going on without it: %s", error)
 
     def succeeded(self) -> None:
@@ -74,8 +74,8 @@ class Breaker:
             return
         with self._lock:
             was_open, self._probe_at = self._probe_at is not None, None
-        if was_open:
             metrics.REDIS_BREAKER_OPEN.set(0)
+        if was_open:
             log.info("Redis is back")
 
 
@@ -107,8 +107,10 @@ class GuardedRedis:
         except LockError:
             self.breaker.succeeded()
             raise
-        except (RedisError, OSError) as error:
-            self.breaker.failed(error)
+        except (RedisError, OSError, UnicodeDecodeError) as error:
+            # One key with something strange in it is no reason to think Redis away.
+            if not isinstance(error, UnicodeDecodeError) and not str(error).startswith("WRONGTYPE"):
+                self.breaker.failed(error)
             raise RedisUnavailable from error
         self.breaker.succeeded()
         return result

@@ -1,5 +1,6 @@
 """Rate limits, by Flask-Limiter: shared through Redis where there is one, else counted in each process by itself."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -8,10 +9,13 @@ from flask import Flask, Response, current_app, g
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from config import Settings
 from payments_app.redis_client import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS
+
+log = logging.getLogger(__name__)
 
 # Flask-Limiter would put Retry-After on every answer, and raise our own; under this name it does no harm.
 _LIMITERS_RETRY_AFTER = "X-RateLimit-Retry-After"
@@ -19,7 +23,24 @@ _LIMITERS_RETRY_AFTER = "X-RateLimit-Retry-After"
 # What Flask-Limiter's own decorator does not say of itself: it gives back a function of the same kind.
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-limiter = Limiter(key_func=get_remote_address)
+
+class FallingBackLimiter(Limiter):
+    """Flask-Limiter, which falls back to memory when Redis cannot be read, but not when it cannot be written."""
+
+    def _Limiter__check_conditional_deductions(self, response: Response) -> None:  # noqa: N802  # its private method
+        for limit, arguments in self.context.conditional_deductions.items():
+            if limit.deduct_when is None or not limit.deduct_when(response):
+                continue
+            try:
+                self.limiter.hit(limit.limit, *arguments, cost=limit.deduction_amount)
+            except (RedisError, OSError) as error:
+                if not self._storage_dead:
+                    log.warning("Rate limits are counted by this process alone for now: %s", error)
+                self._storage_dead = True
+                self.limiter.hit(limit.limit, *arguments, cost=limit.deduction_amount)
+
+
+limiter = FallingBackLimiter(key_func=get_remote_address)
 
 
 def init_app(app: Flask) -> None:
@@ -27,7 +48,7 @@ def init_app(app: Flask) -> None:
     settings = app.config["SETTINGS"]
     app.config.update(
         RATELIMIT_ENABLED=settings.ratelimit_enabled,
-        RATELIMIT_STORAGE_URI=settings.redis_url or "memory://",
+        RATELIMIT_STORAGE_URI=_storage_uri(settings.redis_url),
         RATELIMIT_STORAGE_OPTIONS=_redis_options() if settings.redis_url else {},
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
         # A limit that cannot be counted is no reason to refuse a payment.
@@ -68,6 +89,12 @@ failed_logins: Decorator = limiter.limit(
 failed_logins_per_address: Decorator = limiter.limit(
     lambda: _settings().ratelimit_failed_logins_per_address, deduct_when=_failed
 )
+
+
+def _storage_uri(redis_url: str | None) -> str:
+    if redis_url is None:
+        return "memory://"
+    return f"redis+{redis_url}" if redis_url.startswith("unix://") else redis_url
 
 
 def _redis_options() -> dict[str, Any]:

@@ -5,6 +5,7 @@ it was written for; whatever else a request is, the database judges it. What a u
 disabled, so a copy may still be given to them until it ends (``IDEMPOTENCY_CACHE_TTL``).
 """
 
+import hashlib
 import json
 
 from flask import current_app
@@ -25,10 +26,12 @@ def find_copy(keyed: KeyedRequest) -> Answer | None:
     if kept is None:
         return None
     try:
-        fingerprint, status, body = json.loads(kept)
+        database, fingerprint, status, body = json.loads(kept)
     except (ValueError, TypeError):  # not written by us, or by another release
         return None
-    return Answer(status, body, replayed=True) if fingerprint == keyed.fingerprint else None
+    if (database, fingerprint) != (_database(), keyed.fingerprint):
+        return None
+    return Answer(status, body, replayed=True)
 
 
 def keep_copy(keyed: KeyedRequest, answer: Answer) -> None:
@@ -37,7 +40,7 @@ def keep_copy(keyed: KeyedRequest, answer: Answer) -> None:
     if redis is None:
         return
     ttl_seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
-    copy = json.dumps([keyed.fingerprint, answer.status, answer.body])
+    copy = json.dumps([_database(), keyed.fingerprint, answer.status, answer.body])
     try:
         redis.call(lambda client: client.set(_name(keyed), copy, ex=ttl_seconds))
     except RedisUnavailable:
@@ -46,3 +49,8 @@ def keep_copy(keyed: KeyedRequest, answer: Answer) -> None:
 
 def _name(keyed: KeyedRequest) -> str:
     return f"payment:idempotency:{keyed.user_id}:{keyed.key}"
+
+
+def _database() -> str:
+    """Tells copies of one database from those of another that shares the same Redis."""
+    return hashlib.sha256(current_app.config["SETTINGS"].database_url.encode()).hexdigest()[:16]

@@ -78,7 +78,8 @@ def prune_batch(session: Session, *, before: datetime, size: int) -> int:
     keys = table_of(IdempotencyKey)
     shrunk = (
         update(keys)
-        .where(tuple_(keys.c.user_id, keys.c.key).in_(oldest))
+        # Again here, for the rows that another prune was at in the same moment.
+        .where(tuple_(keys.c.user_id, keys.c.key).in_(oldest), keys.c.response_body.is_not(None))
         .values(request=None, response_body=None)
         .returning(keys.c.user_id)
     )

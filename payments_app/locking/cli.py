@@ -33,4 +33,5 @@ def list_locks(as_json: bool) -> None:
     width = max(len(lease.name) for lease in leases)
     click.echo(f"{'lock':<{width}}  seconds left  owner")
     for lease in leases:
-        click.echo(f"{lease.name:<{width}}  {lease.remaining_seconds:>12.1f}  {lease.owner}")
+        left = "no end" if lease.remaining_seconds is None else f"{lease.remaining_seconds:.1f}"
+        click.echo(f"{lease.name:<{width}}  {left:>12}  {lease.owner}")

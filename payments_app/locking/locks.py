@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 CREATE_PREFIX = "payment:lock:"
 CHANGE_PREFIX = "payment:confirm:"
 
+# What PTTL says of a key that ended between two looks at it.
+_GONE = -2
+
 
 class Strategy(StrEnum):
     OPTIMISTIC = "optimistic"
@@ -87,24 +90,27 @@ def _acquire(redis: GuardedRedis, name: str) -> Lock | None:
     """The lock, held; None where Redis is away, which the database makes up for."""
     settings = current_app.config["SETTINGS"]
     delay_seconds = settings.payment_lock_retry_delay_ms / 1000
+    token = _owner()
     started = time.monotonic()
 
-    def acquire(client: Redis) -> Lock | None:
-        lock = Lock(client, name, timeout=settings.payment_lock_timeout_seconds, sleep=delay_seconds)
-        # So many attempts, the first of them at once.
-        patience_seconds = delay_seconds * (settings.payment_lock_max_attempts - 1)
-        return lock if lock.acquire(blocking_timeout=patience_seconds, token=_owner()) else None
+    def attempt(client: Redis) -> Lock | None:
+        lock = Lock(client, name, timeout=settings.payment_lock_timeout_seconds)
+        return lock if lock.acquire(blocking=False, token=token) else None
 
-    try:
-        lock = redis.call(acquire)
-    except RedisUnavailable:
-        _note("skipped", name, started)
-        return None
-    if lock is None:
-        _note("busy", name, started)
-        raise LockTimeout
-    _note("acquired", name, started)
-    return lock
+    for number in range(settings.payment_lock_max_attempts):
+        if number > 0:
+            time.sleep(delay_seconds)
+        try:
+            # Each by itself: when Redis goes away meanwhile, the breaker ends the wait.
+            lock = redis.call(attempt)
+        except RedisUnavailable:
+            _note("skipped", name, started)
+            return None
+        if lock is not None:
+            _note("acquired", name, started)
+            return lock
+    _note("busy", name, started)
+    raise LockTimeout
 
 
 def _release(redis: GuardedRedis, lock: Lock) -> None:
@@ -138,7 +144,8 @@ class Lease:
 
     name: str
     owner: str
-    remaining_seconds: float
+    # None: it has no end, so none of ours; somebody set it by hand.
+    remaining_seconds: float | None
 
 
 def list_leases() -> list[Lease]:
@@ -157,7 +164,8 @@ def _scan(client: Redis) -> list[Lease]:
     found = []
     for prefix in (CREATE_PREFIX, CHANGE_PREFIX):
         for name in client.scan_iter(f"{prefix}*", count=1000):
-            owner, remaining_ms = client.get(name), client.pttl(name)
-            if owner is not None and remaining_ms > 0:  # else it ended between the two looks
-                found.append(Lease(str(name), str(owner), remaining_ms / 1000))
+            owner = client.get(name) if client.type(name) == "string" else "unknown: not a lock of ours"
+            remaining_ms = client.pttl(name)
+            if owner is not None and remaining_ms != _GONE:
+                found.append(Lease(str(name), str(owner), remaining_ms / 1000 if remaining_ms >= 0 else None))
     return sorted(found, key=lambda lease: lease.name)

@@ -67,6 +67,12 @@ def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
 
 
 @read_transaction
+def get_status(session: Session, payment_id: int) -> str:
+    """The present status of a payment that is known to be there, soft-deleted or not."""
+    return session.scalars(select(Payment.status).where(Payment.id == payment_id)).one()
+
+
+@read_transaction
 def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Payment]:
     """The caller's payments, or for an admin everybody's, newest first."""
     age = tuple_(Payment.created_at, Payment.id)

@@ -14,7 +14,7 @@ from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_answer, success
 from payments_app.api.pages import page_answer, read_cursor
 from payments_app.api.rate_limits import payments_per_user
-from payments_app.cache import cached_text
+from payments_app.cache import cached_json
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.idempotency.keyed import Answer, KeyedRequest
@@ -47,7 +47,7 @@ METHODS_TTL_SECONDS = 3600
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
     """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
     sandbox_offered = current_app.config["SETTINGS"].sandbox_offered
-    body = cached_text(
+    body = cached_json(
         # What decides about the offer is in the name, so that other settings find no old text.
         f"payment:methods:{'with' if sandbox_offered else 'without'}-sandbox",
         ttl_seconds=METHODS_TTL_SECONDS,
@@ -90,9 +90,11 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
     )
     answer = creation.create(new, caller=caller, keyed=keyed, deed=_deed(caller), render=_render_created)
     if answer.replayed and settings.idempotency_replay == "conflict":
-        made = repository.get(json.loads(answer.body)["data"]["payment_id"], caller=caller)
+        payment_id = json.loads(answer.body)["data"]["payment_id"]
         raise ActivePaymentExists(
-            payment_id=made.id, payment_status=made.status, headers={"Idempotent-Replayed": "true"}
+            payment_id=payment_id,
+            payment_status=repository.get_status(payment_id),
+            headers={"Idempotent-Replayed": "true"},
         )
     return _respond(answer)
 

@@ -144,3 +144,35 @@ def test_the_limits_can_be_switched_off(people: People) -> None:
 
     assert {answer.status_code for answer in answers} == {201}
     assert "X-RateLimit-Limit" not in answers[0].headers
+
+
+@pytest.mark.parametrize("refusing", [("maxmemory", "1"), ("min-replicas-to-write", "1")], ids=["OOM", "NOREPLICAS"])
+def test_a_redis_that_takes_no_writes_is_as_good_as_none(
+    database: Database, people: People, refusing: tuple[str, str]
+) -> None:
+    server = RedisServer()
+    server.client.config_set(*refusing)
+    with app_with(database.url, RATELIMIT_ENABLED="true", REDIS_URL=server.url) as app:
+        patient = people.seen_by(app).patient
+        statuses = [patient.pay(consultation).status_code for consultation in range(1, 21)]
+    server.close()
+
+    assert set(statuses) == {201, 429}
+
+
+def test_an_address_is_believed_from_as_many_proxies_as_are_ours(database: Database, people: People) -> None:
+    forwarded = {"X-Forwarded-For": "198.51.100.7, 192.0.2.99"}
+    for proxies, outcome in (("0", 429), ("1", 429), ("2", 401)):
+        with app_with(database.url, RATELIMIT_ENABLED="true", TRUSTED_PROXIES=proxies) as app:
+            client = app.test_client()
+            wrong = {"email": people.patient.email, "password": "wrong"}
+            for _ in range(5):
+                client.post("/api/login", json=wrong, headers=forwarded)
+            # The same last proxy, another client behind it; only two trusted hops tell them apart.
+            other = {"X-Forwarded-For": "198.51.100.8, 192.0.2.99"}
+            assert client.post("/api/login", json=wrong, headers=other).status_code == outcome
+
+
+def test_redis_may_be_reached_by_a_socket(database: Database) -> None:
+    with app_with(database.url, REDIS_URL="unix:///nowhere/redis.sock") as app:
+        assert app.test_client().get("/api/v1/me").status_code == 401

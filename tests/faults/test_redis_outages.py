@@ -150,3 +150,16 @@ def test_while_the_breaker_is_half_open_one_thread_looks(redis_server: RedisServ
 
     assert let_through == [True] + [False] * 9
     assert redis_server.client.ping()
+
+
+def test_one_strange_key_does_not_open_the_breaker(redis_server: RedisServer) -> None:
+    guarded = GuardedRedis(redis_server.url)
+    redis_server.client.rpush("strange", "a list")
+    redis_server.client.execute_command("SET", "stranger", b"\xff\xfe")
+
+    for name in ("strange", "stranger"):
+        with pytest.raises(RedisUnavailable):
+            guarded.call(lambda client, name=name: client.get(name))  # type: ignore[misc]  # bound now
+
+    assert not guarded.breaker.is_open
+    assert guarded.call(lambda client: client.ping())

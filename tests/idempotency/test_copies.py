@@ -77,6 +77,17 @@ def test_a_refusal_leaves_no_copy(with_redis: People, redis_server: RedisServer)
     assert names == [f"payment:idempotency:{with_redis.patient.id}:first"]
 
 
+def test_a_copy_of_another_database_is_not_believed(with_redis: People, redis_server: RedisServer, rows: Rows) -> None:
+    first = with_redis.patient.pay(5, key="k")
+    name = f"payment:idempotency:{with_redis.patient.id}:k"
+    _database, *answer = json.loads(redis_server.client.get(name))
+    redis_server.client.set(name, json.dumps(["another database", *answer]))
+    rows.execute("DELETE FROM idempotency_keys")
+
+    assert with_redis.patient.pay(5, key="k").status_code == 409
+    assert first.status_code == 201
+
+
 def test_what_redis_forgot_the_database_knows(with_redis: People, redis_server: RedisServer) -> None:
     first = with_redis.patient.pay(5, key="k")
     redis_server.client.flushall()
@@ -89,8 +100,8 @@ def test_a_copy_holds_no_more_than_the_answer(with_redis: People, redis_server: 
 
     kept = json.loads(redis_server.client.get(f"payment:idempotency:{with_redis.patient.id}:k"))
 
-    fingerprint, status, body = kept
-    assert len(fingerprint) == 64
+    database, fingerprint, status, body = kept
+    assert (len(database), len(fingerprint)) == (16, 64)  # both hashes
     assert (status, body) == (201, first.text)
 
 

@@ -190,3 +190,12 @@ def test_such_a_conflict_tells_the_present_state(conflicting: Flask, people: Peo
 
     assert again.json["data"]["status"] == "cancelled"
     assert "is cancelled" in again.json["message"]
+
+
+def test_such_a_conflict_tells_of_a_deleted_payment_too(conflicting: Flask, people: People, rows: Rows) -> None:
+    people = people.seen_by(conflicting)
+    payment_id = people.patient.pay(5, key="k").json["data"]["payment_id"]
+    people.patient.post(f"/payments/{payment_id}/cancel")
+    rows.execute("UPDATE payments SET deleted_at = updated_at")
+
+    assert people.patient.pay(5, key="k").json["data"]["status"] == "cancelled"

@@ -234,3 +234,19 @@ def test_waiting_is_measured(locking: Callable[..., People]) -> None:
 
     metrics = people.anonymous().get("/metrics").text
     assert 'payments_lock_wait_seconds_count{outcome="acquired"}' in metrics
+
+
+def test_a_lock_that_somebody_set_by_hand_is_listed_too(
+    locking: Callable[..., People], redis_server: RedisServer
+) -> None:
+    people = locking("redis")
+    redis_server.client.set("payment:lock:1:1", "by hand")
+    redis_server.client.rpush("payment:confirm:2", "by mistake")
+
+    listed = people.app.test_cli_runner().invoke(args=["locks", "list"]).stdout.splitlines()[1:]
+
+    assert [" ".join(line.split()) for line in listed] == [
+        "payment:confirm:2 no end unknown: not a lock of ours",
+        "payment:lock:1:1 no end by hand",
+    ]
+    redis_server.client.flushall()

@@ -65,3 +65,17 @@ def test_other_settings_find_no_old_list(database: Database, redis_server: Redis
 def test_the_list_survives_a_redis_that_is_away(database: Database, people: People) -> None:
     with app_with(database.url, REDIS_URL="redis://127.0.0.1:1/0") as app:
         assert people.seen_by(app).patient.get("/payment-methods").status_code == 200
+
+
+@pytest.mark.parametrize("garbage", ["<garbage>", b"\xff"])
+def test_a_list_that_is_none_is_made_anew(
+    database: Database, redis_server: RedisServer, people: People, garbage: str | bytes
+) -> None:
+    redis_server.client.flushall()
+    with app_with(database.url, REDIS_URL=redis_server.url) as app:
+        patient = people.seen_by(app).patient
+        sound = patient.get("/payment-methods").data
+        (name,) = redis_server.client.keys("payment:methods:*")
+        redis_server.client.set(name, garbage)
+
+        assert patient.get("/payment-methods").data == sound
