@@ -3,9 +3,11 @@
 import threading
 
 import pytest
+from sqlalchemy import Engine
 
 from tests.support.people import People
 from tests.support.rows import Rows
+from tests.support.statements import statements_sent
 
 
 def test_a_patient_sees_own_consultations_with_fee_and_active_payment(people: People) -> None:
@@ -156,3 +158,12 @@ def test_a_new_fee_and_a_new_payment_at_once_never_disagree(people: People, rows
     assert disagreeing == []
     # Each consultation got the one or the other, or the test has shown nothing.
     assert rows.count("payments") + rows.count("consultations", "fee_minor = 700000") == 20
+
+
+def test_a_page_of_consultations_is_cut_before_payments_are_joined(people: People, engine: Engine) -> None:
+    with statements_sent(engine) as sent:
+        people.patient.get("/consultations?per_page=3")
+
+    (statement,) = (text for text, _ in sent if "FROM consultations" in text)
+    limit, join = statement.index("LIMIT"), statement.index("JOIN payments")
+    assert limit < join
