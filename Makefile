@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The tables of docs/locking.md, in about three minutes.
+# The tables of docs/locking.md, in about four minutes.
 bench-locking: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.locking
 

@@ -126,7 +126,7 @@ def spread(values: list[float], *, unit: float = 1.0, digits: int = 0) -> str:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 def main(rounds: int) -> None:
     """Measure storms, throughput and both without Redis, for each strategy."""
     with ExitStack() as stack:
