@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 from flask import Flask, current_app
@@ -28,6 +28,16 @@ ANSWER_TIMEOUT_SECONDS = 0.1
 
 # Seconds between two looks at whether Redis is back. One request in each process pays a timeout for each look.
 COOL_DOWN_SECONDS = 5.0
+
+
+def impatience() -> dict[str, Any]:
+    """The options of every connection to Redis: wait for nothing, and try nothing twice."""
+    return {
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "socket_timeout": ANSWER_TIMEOUT_SECONDS,
+        # redis-py's own ten retries turned one PING to a dead port into four seconds.
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 class RedisUnavailable(Exception):
@@ -85,10 +95,7 @@ class GuardedRedis:
     def __init__(self, url: str, breaker: Breaker | None = None) -> None:
         self._client = redis.Redis.from_url(
             url,
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            socket_timeout=ANSWER_TIMEOUT_SECONDS,
-            # redis-py's own ten retries turned one PING to a dead port into four seconds.
-            retry=Retry(NoBackoff(), 0),
+            **impatience(),
             decode_responses=True,  # everything kept there is text
         )
         self.breaker = breaker or Breaker()

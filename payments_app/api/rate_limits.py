@@ -8,12 +8,10 @@ from typing import Any, TypeAlias
 from flask import Flask, Response, current_app, g
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from config import Settings
-from payments_app.redis_client import ANSWER_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS
+from payments_app.redis_client import impatience
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ def init_app(app: Flask) -> None:
     app.config.update(
         RATELIMIT_ENABLED=settings.ratelimit_enabled,
         RATELIMIT_STORAGE_URI=_storage_uri(settings.redis_url),
-        RATELIMIT_STORAGE_OPTIONS=_redis_options() if settings.redis_url else {},
+        RATELIMIT_STORAGE_OPTIONS=impatience() if settings.redis_url else {},
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
         # A limit that cannot be counted is no reason to refuse a payment.
         RATELIMIT_SWALLOW_ERRORS=True,
@@ -95,14 +93,6 @@ def _storage_uri(redis_url: str | None) -> str:
     if redis_url is None:
         return "memory://"
     return f"redis+{redis_url}" if redis_url.startswith("unix://") else redis_url
-
-
-def _redis_options() -> dict[str, Any]:
-    return {
-        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "socket_timeout": ANSWER_TIMEOUT_SECONDS,
-        "retry": Retry(NoBackoff(), 0),
-    }
 
 
 def _say_when_to_retry(response: Response) -> Response:

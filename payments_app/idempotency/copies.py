@@ -1,8 +1,8 @@
 """Copies of finished answers in Redis, so that a retry soon after need not ask the database.
 
-A copy is written after the commit and may be missing at any time. It is believed only for the user and the fingerprint
-it was written for; whatever else a request is, the database judges it. What a user was told stays true when they are
-disabled, so a copy may still be given to them until it ends (``IDEMPOTENCY_CACHE_TTL``).
+A copy is written after the commit and may be missing at any time. It is believed only for the database, the
+user and the fingerprint it was written for; whatever else a request is, the database judges it. What a user was told
+stays true when they are disabled, so a copy may still be given to them until it ends (``IDEMPOTENCY_CACHE_TTL``).
 """
 
 import hashlib
