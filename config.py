@@ -7,7 +7,7 @@ A bad value stops the start with one line that names it: a payments service refu
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -58,6 +58,13 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
 # 10^12 major units. Up to here a JSON number with two decimals survives a trip through any IEEE double, exactly.
 AMOUNT_CEILING = Decimal(10**12)
 
+# Methods that people carry out by hand, and what a patient is told where the clinic says nothing else.
+MANUAL_METHODS = {
+    "gcash": "Pay by GCash to the number that the clinic gives you.",
+    "bank_transfer": "Transfer the amount to the clinic's bank account.",
+    "e_wallet": "Pay by e-wallet to the account that the clinic gives you.",
+}
+
 DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # refused in production
 
 
@@ -93,6 +100,14 @@ class Settings:
     ratelimit_failed_logins: str
     ratelimit_failed_logins_per_address: str
     allow_sandbox_gateway: bool
+    stripe_api_key: str | None = field(repr=False)
+    stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
+    stripe_api_base: str
+    gateway_timeout_seconds: int
+    refund_lease_seconds: int
+    payment_pending_ttl_seconds: int
+    payment_manual_ttl_seconds: int
+    payment_instructions: Mapping[str, str]
 
     @property
     def is_production(self) -> bool:
@@ -136,9 +151,19 @@ class Settings:
             ratelimit_failed_logins=read.rate("RATELIMIT_FAILED_LOGINS", "5 per minute"),
             ratelimit_failed_logins_per_address=read.rate("RATELIMIT_FAILED_LOGINS_PER_ADDRESS", "50 per minute"),
             allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),
+            stripe_api_key=read.token("STRIPE_API_KEY"),
+            stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
+            stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
+            gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
+            refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
+            payment_pending_ttl_seconds=read.whole("PAYMENT_PENDING_TTL", 1800, at_least=1),
+            payment_manual_ttl_seconds=read.whole("PAYMENT_MANUAL_TTL", 604_800, at_least=1),
+            payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
+        if settings.refund_lease_seconds <= settings.gateway_timeout_seconds:
+            raise ConfigError("REFUND_LEASE must be longer than GATEWAY_TIMEOUT: resume would overtake a live worker")
         return settings
 
     def flask_config(self) -> dict[str, Any]:
@@ -232,6 +257,33 @@ class _Reader:
         if not usable:
             raise ConfigError(refusal)
         return url
+
+    def token(self, name: str) -> str | None:
+        (value, *more) = self.tokens(name) or ("",)
+        if more:
+            raise ConfigError(f"{name} must be one key, without commas")
+        return value or None
+
+    def tokens(self, name: str) -> tuple[str, ...]:
+        values = [value.strip() for value in self._text(name, "").split(",")]
+        if not all(re.fullmatch(r"[\x21-\x7e]*", value) for value in values):  # not shown, however mistyped: a secret
+            raise ConfigError(f"{name} must be visible ASCII characters without spaces")
+        return tuple(filter(None, values))
+
+    def stripe_api_base(self, name: str, default: str, app_env: str) -> str:
+        value = self._text(name, default).rstrip("/")
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            raise ConfigError(f"{name} must be an http or https URL")
+        if app_env == "production" and not value.startswith("https://"):
+            raise ConfigError(f"{name} must be an https URL in production: the key goes there with every call")
+        return value
+
+    def payment_instructions(self, prefix: str) -> dict[str, str]:
+        """What patients are told to do, by the code of each method that people carry out by hand."""
+        return {
+            code: self._text(f"{prefix}_{code.upper()}", f"{default} Quote the number of your payment.")
+            for code, default in MANUAL_METHODS.items()
+        }
 
     def rate(self, name: str, default: str) -> str:
         value = self._text(name, default)

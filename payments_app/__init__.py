@@ -12,6 +12,7 @@ from payments_app.api import openapi, rate_limits
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.demo.cli import demo
 from payments_app.extensions import db, migrate
+from payments_app.gateways import registry
 from payments_app.idempotency import keys
 from payments_app.idempotency.cli import idempotency
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
@@ -19,6 +20,8 @@ from payments_app.locking.cli import locks
 from payments_app.payments.cli import payments
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
+from payments_app.refunds.routes import blueprint as refunds_blueprint
+from payments_app.webhooks.routes import blueprint as webhooks_blueprint
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -49,6 +52,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     tokens.init_app(app)
     rate_limits.init_app(app)
     keys.init_app(app)
+    registry.init_app(app)
 
     api = openapi.init_app(app)
     for blueprint in (
@@ -57,7 +61,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         consultations_blueprint,
         payments_blueprint,
         methods_blueprint,
+        refunds_blueprint,
         idempotency_blueprint,
+        webhooks_blueprint,
     ):
         api.register_blueprint(blueprint)
     for commands in (payments, idempotency, locks, demo):

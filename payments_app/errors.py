@@ -40,6 +40,13 @@ class MalformedRequest(AppError):
     text = "The request body could not be read."
 
 
+class WebhookNotGenuine(MalformedRequest):
+    """Not signed with a secret that we know within the last five minutes, or no event."""
+
+    code = "webhook-not-genuine"
+    text = "This is no event that the gateway has signed."
+
+
 class NotAuthenticated(AppError):
     """No token, or one that is expired, forged, revoked or its user's who was disabled."""
 
@@ -55,6 +62,20 @@ class InvalidCredentials(NotAuthenticated):
 
     code = "invalid-credentials"
     text = "The e-mail or the password is wrong."
+
+
+class PaymentNotVerified(AppError):
+    """The gateway does not say that this transaction pays this payment."""
+
+    code, status = "payment-not-verified", 402
+    text = "The gateway does not confirm this payment."
+
+
+class RefundDeclined(AppError):
+    """The gateway refused it for good: nothing was returned. The one refusal that its key goes on answering with."""
+
+    code, status = "refund-declined", 402
+    text = "The gateway declined the refund; nothing was returned."
 
 
 class Forbidden(AppError):
@@ -75,6 +96,11 @@ class ConsultationNotFound(NotFound):
 class PaymentNotFound(NotFound):
     code = "payment-not-found"
     text = "Payment not found"
+
+
+class RefundNotFound(NotFound):
+    code = "refund-not-found"
+    text = "Refund not found"
 
 
 class IdempotencyKeyNotFound(NotFound):
@@ -191,6 +217,14 @@ class ValidationFailed(AppError):
         super().__init__(message, errors=errors)
 
 
+class RefundExceedsBalance(ValidationFailed):
+    code = "refund-exceeds-balance"
+    text = "That is more than is left to refund."
+
+    def __init__(self, *, left: str) -> None:
+        super().__init__({"amount": [f"No more than {left} is left to refund."]})
+
+
 class IdempotencyKeyReused(ValidationFailed):
     code = "idempotency-key-reused"
     text = "This idempotency key was used for a different request; a new request needs a new key."
@@ -198,6 +232,13 @@ class IdempotencyKeyReused(ValidationFailed):
     def __init__(self, fields: list[str]) -> None:
         differs = "Differs from the request that this idempotency key was first used for."
         super().__init__({field: [differs] for field in fields})
+
+
+class GatewayRefused(AppError):
+    """The gateway understood us and would not open a session: its settings, or ours, need a look."""
+
+    code, status = "gateway-refused", 502
+    text = "The payment gateway refused to open a session; nothing was charged."
 
 
 class Unavailable(AppError):
@@ -226,3 +267,10 @@ class NotReady(Unavailable):
 
     code = "not-ready"
     text = "The service is not ready to take payments; please send the same request again later."
+
+
+class GatewayUnavailable(Unavailable):
+    """No answer from the gateway, and nothing changed on our side."""
+
+    code = "gateway-unavailable"
+    text = "The payment gateway does not answer at the moment; please send the same request again."

@@ -4,7 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, json, request
+from flask import Flask, Response, has_request_context, json, request
 from werkzeug.exceptions import HTTPException
 
 from payments_app.errors import RETRY_AFTER_SECONDS, AppError
@@ -15,14 +15,18 @@ log = logging.getLogger(__name__)
 
 def problem_response(error: AppError) -> Response:
     """Render an error as problem details."""
-    return _problem(
+    return _respond(problem_body(error), error.headers)
+
+
+def problem_body(error: AppError) -> dict[str, Any]:
+    """An error as it is shown, for an answer that is kept; outside a request without ``instance``."""
+    return _body(
         code=error.code,
         status=error.status,
         detail=error.message,
         retryable=error.is_retryable,
         errors=error.errors,
         data=error.data,
-        headers=error.headers,
     )
 
 
@@ -40,28 +44,32 @@ def _http_exception_response(error: HTTPException) -> Response:
     status = HTTPStatus(error.code)
     # Allow, Retry-After and their like belong to the error; the body and its type are ours.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    return _problem(
+    body = _body(
         code=error.name.lower().replace(" ", "-"),
         status=error.code,
         detail=error.description or status.description,
         retryable=error.code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
-        headers=headers,
     )
+    return _respond(body, headers)
 
 
 def _unexpected(error: Exception) -> Response:
     """A bug of ours. The caller learns the request id, the log learns the rest."""
     log.error("unexpected error, request %s", current_request_id(), exc_info=error)
-    return _problem(
+    body = _body(
         code="internal-error",
         status=500,
         detail="Something went wrong on our side; the same request with the same key is safe to send again.",
         retryable=True,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
+    return _respond(body, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def _problem(
+def _respond(body: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(json.dumps(body), status=body["status"], headers=headers, mimetype="application/problem+json")
+
+
+def _body(
     *,
     code: str,
     status: int,
@@ -69,20 +77,17 @@ def _problem(
     retryable: bool,
     errors: dict[str, list[str]] | None = None,
     data: dict[str, Any] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": request.path if has_request_context() else None,
         "message": detail,
         "retryable": retryable,
         "request_id": current_request_id(),
+        "errors": errors,
+        "data": data,
     }
-    if errors is not None:
-        body["errors"] = errors
-    if data is not None:
-        body["data"] = data
-    return Response(json.dumps(body), status=status, headers=headers, mimetype="application/problem+json")
+    return {name: value for name, value in body.items() if value is not None}

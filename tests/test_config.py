@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config import ConfigError, Settings
+from config import MANUAL_METHODS, ConfigError, Settings
 from tests.support.databases import ROOT
 
 SECRET = "s" * 32
@@ -73,6 +73,14 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"PAYMENT_LOCK_MAX_ATTEMPTS": "0"}, "PAYMENT_LOCK_MAX_ATTEMPTS"),
         ({"RATELIMIT_PAYMENTS": "ten a minute"}, "RATELIMIT_PAYMENTS"),
         ({"RATELIMIT_ENABLED": "maybe"}, "RATELIMIT_ENABLED"),
+        ({"STRIPE_API_KEY": "sk_test se/cret"}, "STRIPE_API_KEY"),
+        ({"STRIPE_API_KEY": "sk_test_se/cret,sk_test_other"}, "STRIPE_API_KEY"),
+        ({"STRIPE_WEBHOOK_SECRET": "whsec_a, whsec se/cret"}, "STRIPE_WEBHOOK_SECRET"),
+        ({"STRIPE_API_BASE": "api.stripe.com"}, "STRIPE_API_BASE"),
+        ({**PRODUCTION, "STRIPE_API_BASE": "http://api.stripe.com"}, "STRIPE_API_BASE"),
+        ({"GATEWAY_TIMEOUT": "0"}, "GATEWAY_TIMEOUT"),
+        ({"GATEWAY_TIMEOUT": "60"}, "REFUND_LEASE"),
+        ({"PAYMENT_PENDING_TTL": "soon"}, "PAYMENT_PENDING_TTL"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_it(environment: dict[str, str], named: str) -> None:
@@ -101,7 +109,9 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
     listed = set(re.findall(r"^\| `([A-Z_]+)`", table, flags=re.MULTILINE))
 
     # PORT and WEB_CONCURRENCY are read by gunicorn.conf.py, a password as it is.
-    assert listed == read_in_config | {"PORT", "WEB_CONCURRENCY", "REDIS_PASSWORD"}
+    instructions = {f"PAYMENT_INSTRUCTIONS_{method.upper()}" for method in MANUAL_METHODS}
+    read_in_config.remove("PAYMENT_INSTRUCTIONS")
+    assert listed == read_in_config | instructions | {"PORT", "WEB_CONCURRENCY", "REDIS_PASSWORD"}
     assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ.get") == 2
 
 
@@ -111,3 +121,18 @@ def test_redis_can_be_named_by_its_parts() -> None:
     assert Settings.from_environment(parts).redis_url == "redis://:p%40ss%2Fword@cache:6380/3"
     assert Settings.from_environment({**parts, "REDIS_URL": "redis://other/1"}).redis_url == "redis://other/1"
     assert Settings.from_environment({}).redis_url is None
+
+
+def test_webhook_secrets_may_be_several_while_one_replaces_the_other() -> None:
+    assert Settings.from_environment({}).stripe_webhook_secrets == ()
+    settings = Settings.from_environment({"STRIPE_WEBHOOK_SECRET": "whsec_new, whsec_old,"})
+
+    assert settings.stripe_webhook_secrets == ("whsec_new", "whsec_old")
+    assert "whsec" not in repr(settings)
+
+
+def test_the_clinic_says_how_to_pay_by_hand() -> None:
+    instructions = Settings.from_environment({"PAYMENT_INSTRUCTIONS_GCASH": "Send it to 0917."}).payment_instructions
+
+    assert instructions["gcash"] == "Send it to 0917."
+    assert "bank account" in instructions["bank_transfer"]

@@ -7,10 +7,15 @@ from payments_app.errors import (
     ActivePaymentExists,
     AppError,
     ConsultationHasPayments,
+    GatewayRefused,
+    GatewayUnavailable,
     IdempotencyKeyReused,
     InvalidTransition,
     LockTimeout,
+    PaymentNotVerified,
     PreconditionFailed,
+    RefundDeclined,
+    RefundExceedsBalance,
     TransactionAlreadyUsed,
     ValidationFailed,
     VersionConflict,
@@ -21,30 +26,32 @@ Examples = dict[str, dict[str, Any]]
 
 _MOMENT = "2026-03-14T09:26:53.589793Z"
 
+_PAYMENT = {
+    "id": 41,
+    "user_id": 7,
+    "consultation_id": 5,
+    "amount": 5000,
+    "currency": "PHP",
+    "payment_method": "stripe",
+    "gateway": "sandbox",
+    "status": "pending",
+    "transaction_id": None,
+    "receipt_url": None,
+    "refunded_amount": 0,
+    "needs_review": False,
+    "version": 0,
+    "created_at": _MOMENT,
+    "updated_at": _MOMENT,
+    "completed_at": None,
+}
+
 CREATED: Examples = {
     "new": {
         "value": {
             "data": {
                 "type": "new",
                 "payment_id": 41,
-                "payment": {
-                    "id": 41,
-                    "user_id": 7,
-                    "consultation_id": 5,
-                    "amount": 5000,
-                    "currency": "PHP",
-                    "payment_method": "stripe",
-                    "gateway": "sandbox",
-                    "status": "pending",
-                    "transaction_id": None,
-                    "receipt_url": None,
-                    "refunded_amount": 0,
-                    "needs_review": False,
-                    "version": 0,
-                    "created_at": _MOMENT,
-                    "updated_at": _MOMENT,
-                    "completed_at": None,
-                },
+                "payment": _PAYMENT,
                 "invoice": {
                     "id": 41,
                     "payment_id": 41,
@@ -59,6 +66,32 @@ CREATED: Examples = {
             "message": "Payment created successfully",
         }
     }
+}
+
+
+CHECKOUT: Examples = {
+    "card": {
+        "value": {
+            "data": {
+                "gateway": "stripe",
+                "reference": "pi_3MtwBwLkdIwHu7ix28a3tqPa",
+                "client_secret": "pi_3MtwBwLkdIwHu7ix28a3tqPa_secret_YrKJUKribcBjcG8HVhfZluoGH",
+                "payment": {**_PAYMENT, "gateway": "stripe"},
+            },
+            "message": "OK",
+        }
+    },
+    "by-hand": {
+        "value": {
+            "data": {
+                "gateway": "manual",
+                "reference": "manual-41",
+                "instructions": "Transfer the amount to the clinic's bank account. Quote the number of your payment.",
+                "payment": {**_PAYMENT, "gateway": "manual", "payment_method": "bank_transfer"},
+            },
+            "message": "OK",
+        }
+    },
 }
 
 
@@ -108,10 +141,13 @@ CONFIRM = _refusals(
     "/api/v1/payments/41/confirm",
     {
         **_VERSION_CONFLICTS,
+        "payment-not-verified": PaymentNotVerified("The gateway says that it is open, not paid."),
+        "gateway-unavailable": GatewayUnavailable(),
         "invalid-transition": InvalidTransition(payment_status="cancelled"),
         "transaction-already-used": TransactionAlreadyUsed(),
-        # Late money for a payment that failed or expired, whose consultation has another one by now.
-        "active-payment-exists": ActivePaymentExists(),
+        # Late money for a payment that failed or expired, whose consultation has another one by now: it is kept, and
+        # ``needs_review`` is set for staff to return it.
+        "active-payment-exists": ActivePaymentExists(payment_id=42, payment_status="pending"),
         "lock-timeout": LockTimeout(),
         "precondition-failed": PreconditionFailed(current_version=1),
         "idempotency-key-reused": IdempotencyKeyReused(["transaction_id"]),
@@ -125,6 +161,27 @@ CANCEL = _refusals(
         "invalid-transition": InvalidTransition(payment_status="completed"),
         "lock-timeout": LockTimeout(),
         "precondition-failed": PreconditionFailed(current_version=1),
+    },
+)
+
+REFUSED_CHECKOUT = _refusals(
+    "/api/v1/payments/41/checkout",
+    {
+        "invalid-transition": InvalidTransition(payment_status="completed"),
+        "gateway-refused": GatewayRefused(),
+        "gateway-unavailable": GatewayUnavailable(),
+    },
+)
+
+REFUND = _refusals(
+    "/api/v1/payments/41/refund",
+    {
+        **_VERSION_CONFLICTS,
+        "refund-declined": RefundDeclined(data={"refund_id": 3, "reason": "Charge ch_1 has already been refunded."}),
+        "invalid-transition": InvalidTransition(payment_status="pending"),
+        "lock-timeout": LockTimeout(),
+        "refund-exceeds-balance": RefundExceedsBalance(left="3500.00 PHP"),
+        "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
     },
 )
 

@@ -1,14 +1,16 @@
-"""Payment methods and the gateways that carry them."""
+"""Payment methods, the gateways that carry them, and which of both the settings allow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+from flask import Flask, current_app
 
-class Gateway(StrEnum):
-    """Who moves the money. ``sandbox``: nobody, it accepts anything. ``manual``: people, and staff see it arrive."""
-
-    SANDBOX = "sandbox"
-    MANUAL = "manual"
+from config import Settings
+from payments_app.errors import GatewayUnavailable
+from payments_app.gateways.base import Gateway, GatewayName
+from payments_app.gateways.manual import ManualGateway
+from payments_app.gateways.sandbox import SandboxGateway
+from payments_app.gateways.stripe import StripeGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +19,53 @@ class PaymentMethod:
 
     code: str
     name: str
-    gateway: Gateway
+    gateway: GatewayName
 
 
 _MANUAL_METHODS = (
-    PaymentMethod("gcash", "GCash", Gateway.MANUAL),
-    PaymentMethod("bank_transfer", "Bank transfer", Gateway.MANUAL),
-    PaymentMethod("e_wallet", "E-wallet", Gateway.MANUAL),
+    PaymentMethod("gcash", "GCash", GatewayName.MANUAL),
+    PaymentMethod("bank_transfer", "Bank transfer", GatewayName.MANUAL),
+    PaymentMethod("e_wallet", "E-wallet", GatewayName.MANUAL),
 )
-_SANDBOX_METHODS = (PaymentMethod("stripe", "Card", Gateway.SANDBOX),)
 
 
-def payment_methods(*, sandbox_offered: bool) -> tuple[PaymentMethod, ...]:
-    """The methods on offer; the sandbox, which takes no money, is not for production."""
-    return (*(_SANDBOX_METHODS if sandbox_offered else ()), *_MANUAL_METHODS)
+def init_app(app: Flask) -> None:
+    """Set up the gateways of the settings; none of them is called before it is needed."""
+    settings: Settings = app.config["SETTINGS"]
+    gateways: dict[str, Gateway] = {GatewayName.MANUAL: ManualGateway(settings.payment_instructions)}
+    if settings.sandbox_offered:
+        gateways[GatewayName.SANDBOX] = SandboxGateway()
+    if settings.stripe_api_key is not None:
+        gateways[GatewayName.STRIPE] = StripeGateway(
+            settings.stripe_api_key,
+            api_base=settings.stripe_api_base,
+            timeout_seconds=settings.gateway_timeout_seconds,
+            lease_seconds=settings.refund_lease_seconds,
+        )
+    app.extensions["gateways"] = gateways
 
 
-def find_method(code: str, *, sandbox_offered: bool) -> PaymentMethod | None:
+def find_gateway(name: str) -> Gateway:
+    """The gateway of that name.
+
+    Raises:
+        GatewayUnavailable: the settings no longer allow it; whatever it carries has to wait (503).
+    """
+    gateways: dict[str, Gateway] = current_app.extensions["gateways"]
+    gateway = gateways.get(name)
+    if gateway is None:
+        raise GatewayUnavailable(f"The gateway {name} is not configured.")
+    return gateway
+
+
+def payment_methods() -> Sequence[PaymentMethod]:
+    """The methods on offer: cards by Stripe where its key is set, else by the sandbox where that is allowed."""
+    for carrier in (GatewayName.STRIPE, GatewayName.SANDBOX):
+        if carrier in current_app.extensions["gateways"]:
+            return PaymentMethod("stripe", "Card", carrier), *_MANUAL_METHODS
+    return _MANUAL_METHODS
+
+
+def find_method(code: str) -> PaymentMethod | None:
     """The method of that code, where it is on offer."""
-    return next((method for method in payment_methods(sandbox_offered=sandbox_offered) if method.code == code), None)
+    return next((method for method in payment_methods() if method.code == code), None)

@@ -9,21 +9,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from payments_app.payments.models import Payment
+    from payments_app.idempotency.models import IdempotencyKey
 
 
 @dataclass(frozen=True)
 class KeyedRequest:
     """What one user asks for under one key. ``request`` holds plain JSON values, validated and normalised.
 
-    ``revive`` answers with what the payment has become, for when the first answer was dropped for its age.
+    ``revive`` answers with what has become of the effect, for when the first answer was dropped for its age; a
+    request that ``follows`` its effect is answered so from the first repetition on.
     """
 
     user_id: int
     key: str
     operation: str
     request: dict[str, Any]
-    revive: Callable[["Payment"], "Answer"] = field(compare=False)
+    revive: Callable[["IdempotencyKey"], "Answer"] = field(compare=False)
+    follows: bool = False
 
     @cached_property
     def canonical(self) -> str:
@@ -44,7 +46,7 @@ class KeyedRequest:
         first = json.loads(canonical)
         return sorted(name for name in first.keys() | self.request.keys() if first.get(name) != self.request.get(name))
 
-    def row(self, answer: "Answer", *, payment_id: int, at: datetime) -> dict[str, Any]:
+    def row(self, answer: "Answer", *, payment_id: int, refund_id: int | None = None, at: datetime) -> dict[str, Any]:
         """The key's row, which is to be committed with the effect."""
         return {
             "user_id": self.user_id,
@@ -53,9 +55,9 @@ class KeyedRequest:
             "request": self.canonical,
             "request_hash": self.fingerprint,
             "payment_id": payment_id,
-            "refund_id": None,
+            "refund_id": refund_id,
             "response_status": answer.status,
-            "response_body": answer.body,
+            "response_body": answer.body if answer.kept else None,
             "created_at": at,
         }
 
@@ -64,12 +66,14 @@ class KeyedRequest:
 class Answer:
     """A finished answer: kept under a key, and sent as it is, the first time and every time after.
 
-    ``body`` is the JSON text itself, so that a replay is the same to the byte.
+    ``body`` is the JSON text itself, so that a replay is the same to the byte. One that is not ``kept`` leaves only
+    its status under the key, because the body holds a secret.
     """
 
     status: int
     body: str
     replayed: bool = False
+    kept: bool = True
 
     def as_replay(self) -> "Answer":
         """The same answer, marked as given for something that had happened before."""

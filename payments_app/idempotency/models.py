@@ -20,6 +20,7 @@ from payments_app.database import Base, BigId, UtcDateTime
 
 if TYPE_CHECKING:
     from payments_app.payments.models import Payment
+    from payments_app.refunds.models import Refund
 
 
 class IdempotencyKey(Base):
@@ -56,12 +57,26 @@ class IdempotencyKey(Base):
     response_body: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    # Named by string: payments know their keys, not the other way round.
+    # Named by string: payments and refunds know their keys, not the other way round.
     payment: Mapped["Payment"] = relationship(viewonly=True)
+    # Joined without a foreign key: SQLite could be given one only by copying the table.
+    refund: Mapped["Refund | None"] = relationship(
+        primaryjoin="foreign(IdempotencyKey.refund_id) == Refund.id", viewonly=True
+    )
+
+    @property
+    def status(self) -> str:
+        """The present status of what it made or changed."""
+        return self.payment.status if self.refund is None else self.refund.status
+
+    @property
+    def was_pruned(self) -> bool:
+        """Whether request and answer were dropped for their age."""
+        return self.request is None
 
     @property
     def first_response(self) -> dict[str, Any] | None:
-        """Status and body of the first answer; None once dropped for its age."""
+        """Status and body of the first answer; None once dropped for its age, or where it held a secret."""
         if self.response_body is None:
             return None
         return {"status": self.response_status, "body": json.loads(self.response_body)}

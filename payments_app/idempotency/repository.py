@@ -21,6 +21,18 @@ def find_answer(session: Session, keyed: KeyedRequest) -> Answer | None:
     return None if row is None else replay(row, keyed)
 
 
+def was_used(session: Session, keyed: KeyedRequest) -> bool:
+    """Whether this very request was done under this key before.
+
+    Raises:
+        IdempotencyKeyReused: the key was used for another request (422).
+    """
+    row = session.get(IdempotencyKey, (keyed.user_id, keyed.key))
+    if row is not None:
+        _require_same(row, keyed)
+    return row is not None
+
+
 @read_transaction
 def find_committed(session: Session, keyed: KeyedRequest) -> Answer | None:
     """``find_answer`` in a transaction of its own."""
@@ -29,33 +41,53 @@ def find_committed(session: Session, keyed: KeyedRequest) -> Answer | None:
 
 @read_transaction
 def get_key(session: Session, user_id: int, key: str) -> IdempotencyKey:
-    """A key with the payment it made or changed.
+    """A key with the payment that it made or changed, and the refund, if it made one.
 
     Raises:
         IdempotencyKeyNotFound: nothing is committed under it so far (404).
     """
-    row = session.get(IdempotencyKey, (user_id, key), options=[joinedload(IdempotencyKey.payment)])
+    row = session.get(
+        IdempotencyKey, (user_id, key), options=[joinedload(IdempotencyKey.payment), joinedload(IdempotencyKey.refund)]
+    )
     if row is None:
         raise IdempotencyKeyNotFound
     return row
 
 
 def replay(row: IdempotencyKey, keyed: KeyedRequest) -> Answer:
-    """The first answer again; or, where that was dropped for its age, what the payment has become.
+    """The first answer again; or, where that was dropped for its age or never kept, what has become of its effect.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
     """
-    if row.request_hash != keyed.fingerprint:
-        raise IdempotencyKeyReused(keyed.fields_that_differ(row.operation, row.request))
-    if row.response_body is None:
-        return keyed.revive(row.payment).as_replay()
+    _require_same(row, keyed)
+    if row.response_body is None or keyed.follows:
+        return keyed.revive(row).as_replay()
     return Answer(row.response_status, row.response_body, replayed=True)
 
 
-def keep(session: Session, keyed: KeyedRequest, answer: Answer, *, payment_id: int, at: datetime) -> None:
+def _require_same(row: IdempotencyKey, keyed: KeyedRequest) -> None:
+    if row.request_hash != keyed.fingerprint:
+        raise IdempotencyKeyReused(keyed.fields_that_differ(row.operation, row.request))
+
+
+def keep(
+    session: Session,
+    keyed: KeyedRequest,
+    answer: Answer,
+    *,
+    payment_id: int,
+    refund_id: int | None = None,
+    at: datetime,
+) -> None:
     """Keep the answer under its key; a twin that was quicker shows as ``KeyTaken`` at the flush."""
-    session.add(IdempotencyKey(**keyed.row(answer, payment_id=payment_id, at=at)))
+    session.add(IdempotencyKey(**keyed.row(answer, payment_id=payment_id, refund_id=refund_id, at=at)))
+
+
+def keep_final(session: Session, keyed: KeyedRequest, answer: Answer) -> None:
+    """Keep what was answered in the end, where the effect and its outcome are two transactions."""
+    row = session.get_one(IdempotencyKey, (keyed.user_id, keyed.key))
+    row.response_status, row.response_body = answer.status, answer.body
 
 
 @read_transaction

@@ -17,10 +17,12 @@ class IdempotencyKey(Schema):
     refund_id = fields.Integer(required=True, allow_none=True)
     status = fields.String(
         required=True,
-        attribute="payment.status",
         metadata={"description": "present status of what the key made or changed"},
     )
     first_response = fields.Nested(
-        FirstResponse, required=True, allow_none=True, metadata={"description": "null once dropped for its age"}
+        FirstResponse,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null once dropped for its age, or where it held a secret"},
     )
     created_at = Moment(required=True)

@@ -43,6 +43,9 @@ class Invoice(Base):
         self.status = InvoiceStatus.PAID
         self.paid_at = at
 
+    def refund(self) -> None:
+        self.status = InvoiceStatus.REFUNDED
+
     def void(self) -> None:
         self.status = InvoiceStatus.VOID
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from payments_app import money
 from payments_app.database import one_of, read_transaction
-from payments_app.payments.models import ACTIVE_PREDICATE, ENDED_UNPAID, Payment, PaymentStatus
+from payments_app.payments.models import ACTIVE_PREDICATE, Payment
+from payments_app.payments.statuses import ENDED_UNPAID, PaymentStatus
 
 # Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
 BATCH_SIZE = 1_000

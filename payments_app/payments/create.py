@@ -33,7 +33,9 @@ from payments_app.idempotency.once import once
 from payments_app.ids import next_id
 from payments_app.invoices.models import Invoice, InvoiceStatus, TaxRecord, invoice_number
 from payments_app.locking import locks
-from payments_app.payments.models import ACTIVE_PREDICATE, Deed, Payment, PaymentEvent, PaymentStatus
+from payments_app.payments.events import Deed, PaymentEvent
+from payments_app.payments.models import ACTIVE_PREDICATE, Payment
+from payments_app.payments.statuses import PaymentStatus
 
 PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS = map(
     table_of, (Payment, TaxRecord, Invoice, PaymentEvent, IdempotencyKey)
@@ -68,7 +70,7 @@ def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, 
         LockTimeout: a configured lock was not had in time (409, retryable).
     """
     lock = locks.creating(new.consultation_id, caller.user_id)
-    return once(keyed, lock=lock, work=lambda: _make(new, caller, keyed, deed, render))
+    return once(keyed, lock=lock, ahead=lambda: new, work=lambda new: _make(new, caller, keyed, deed, render))
 
 
 def _make(new: NewPayment, caller: Caller, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:

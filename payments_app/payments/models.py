@@ -1,9 +1,7 @@
-"""Payments: their statuses, the constraints that keep them honest, and the verbs that change them."""
+"""Payments: the constraints that keep them honest, and the verbs that change them."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
     CHAR,
@@ -23,53 +21,16 @@ from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 
 from payments_app.database import Base, BigId, UtcDateTime, one_of
 from payments_app.errors import InvalidTransition
+from payments_app.gateways.base import Bill
 from payments_app.invoices.models import Invoice, TaxRecord
+from payments_app.payments.events import Deed, PaymentEvent
+from payments_app.payments.statuses import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
 
-
-class PaymentStatus(StrEnum):
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    PARTIALLY_REFUNDED = "partially_refunded"
-    REFUNDED = "refunded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-# A payment in one of these occupies its consultation; one that is soft-deleted does not.
-ACTIVE: Final = (
-    PaymentStatus.PENDING,
-    PaymentStatus.PROCESSING,
-    PaymentStatus.COMPLETED,
-    PaymentStatus.PARTIALLY_REFUNDED,
-)
-ENDED_UNPAID: Final = (PaymentStatus.FAILED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED)
-PAID: Final = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED)
-
-# Every move there is. Late money may complete a payment that failed or expired, while its consultation is free.
-MOVES: Final[dict[str, frozenset[PaymentStatus]]] = {
-    PaymentStatus.PENDING: frozenset({PaymentStatus.PROCESSING, PaymentStatus.COMPLETED, *ENDED_UNPAID}),
-    PaymentStatus.PROCESSING: frozenset({PaymentStatus.COMPLETED, *ENDED_UNPAID}),
-    PaymentStatus.COMPLETED: frozenset({PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED}),
-    PaymentStatus.PARTIALLY_REFUNDED: frozenset({PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED}),
-    PaymentStatus.REFUNDED: frozenset(),
-    PaymentStatus.FAILED: frozenset({PaymentStatus.COMPLETED}),
-    PaymentStatus.EXPIRED: frozenset({PaymentStatus.COMPLETED}),
-    PaymentStatus.CANCELLED: frozenset(),
-}
+if TYPE_CHECKING:
+    from payments_app.refunds.models import Refund
 
 # The predicate of the index below. An ON CONFLICT that names another text finds no index on PostgreSQL.
 ACTIVE_PREDICATE: Final = text(f"{one_of('status', ACTIVE)} AND deleted_at IS NULL")
-
-
-@dataclass(frozen=True, slots=True)
-class Deed:
-    """Who does something, in which request, and when: what an event remembers beside the change itself."""
-
-    actor: str
-    request_id: str | None
-    at: datetime
 
 
 class Payment(Base):
@@ -140,6 +101,9 @@ class Payment(Base):
 
     invoices: Mapped[list[Invoice]] = relationship(order_by=Invoice.id)
     tax_records: Mapped[list[TaxRecord]] = relationship(order_by=TaxRecord.id)
+    # Named by string: refunds know their payment's room, not the other way round. Never loaded by the way: reading
+    # in the middle of an effect would flush the first half of it, and raise the version twice.
+    refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id", back_populates="payment", lazy="raise")
     # Only ever added to here; the trail is read by its own query.
     events: WriteOnlyMapped["PaymentEvent"] = relationship()
 
@@ -161,9 +125,84 @@ class Payment(Base):
         return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
 
     @property
+    def bill(self) -> Bill:
+        """What it asks for, as gateways are told."""
+        return Bill(
+            payment_id=self.id,
+            consultation_id=self.consultation_id,
+            amount_minor=self.amount_minor,
+            currency=self.currency,
+            payment_method=self.payment_method,
+        )
+
+    @property
     def refundable_minor(self) -> int:
         """What came and is neither back nor on its way back."""
         return self.received_minor - self.refund_reserved_minor - self.refunded_minor
+
+    def was_completed_by(self, transaction_id: str) -> bool:
+        """Whether confirming with this transaction again is a retry of what happened already."""
+        return self.completed_at is not None and self.transaction_id == transaction_id
+
+    def require_move(self, to: PaymentStatus) -> None:
+        """Raises:
+        InvalidTransition: the payment's status does not allow it (409).
+        """
+        if to not in MOVES[self.status]:
+            raise InvalidTransition(payment_status=self.status)
+
+    # Before there is money
+
+    def begin_processing(self, deed: Deed) -> None:
+        """The gateway says that money is on its way."""
+        self._move(PaymentStatus.PROCESSING, "payment.processing", deed)
+
+    def note(self, event: str, deed: Deed) -> None:
+        """Remember what changes neither status nor version. The row has to be locked, or the trail may cross itself."""
+        self._append(event, self.status, self.version, deed)
+
+    def cancel(self, deed: Deed) -> None:
+        """Give the payment up before any money moved.
+
+        Raises:
+            InvalidTransition: it is not pending (409); money on its way cannot be called back by us.
+        """
+        self.require_pending()
+        self._end(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+
+    def require_pending(self) -> None:
+        """Raises:
+        InvalidTransition: it is not pending (409).
+        """
+        if self.status != PaymentStatus.PENDING:
+            raise InvalidTransition(payment_status=self.status)
+
+    def was_cancelled_at_gateway(self, deed: Deed) -> None:
+        """Its session has ended there, so nobody can pay it any more.
+
+        Raises:
+            InvalidTransition: it was paid, or has ended before (409).
+        """
+        self._end(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+
+    def expire(self, deed: Deed) -> None:
+        """Nobody has paid it in time.
+
+        Raises:
+            InvalidTransition: it is not pending (409).
+        """
+        self.require_pending()
+        self._end(PaymentStatus.EXPIRED, "payment.expired", deed)
+
+    def fail(self, deed: Deed) -> None:
+        """Money was on its way and did not come.
+
+        Raises:
+            InvalidTransition: it was paid, or has ended before (409).
+        """
+        self._end(PaymentStatus.FAILED, "payment.failed", deed)
+
+    # Money that comes
 
     def complete(self, transaction_id: str, *, receipt_url: str | None, deed: Deed) -> None:
         """The money is there: all of it.
@@ -178,82 +217,114 @@ class Payment(Base):
         self.completed_at = deed.at
         for invoice in self.invoices:
             invoice.pay(deed.at)
+        self._count_excess(deed)
 
-    def cancel(self, deed: Deed) -> None:
-        """Give the payment up before any money moved.
+    def quarantine(self, transaction_id: str, *, amount_minor: int, deed: Deed) -> None:
+        """Keep money that may not complete the payment, for staff to return; the status stays."""
+        self._change("payment.quarantined", deed)
+        self.transaction_id = transaction_id
+        self.received_minor = amount_minor
+        self.needs_review = True
+        self._count_excess(deed)
 
-        Raises:
-            InvalidTransition: it is not pending (409); money on its way cannot be called back by us.
+    def ask_for_review(self, event: str, deed: Deed) -> None:
+        """Something happened that no rule of ours covers: staff have to look."""
+        self._change(event, deed)
+        self.needs_review = True
+
+    # Money that goes back
+
+    def require_refundable(self) -> None:
+        """Raises:
+        InvalidTransition: no money came, or all of it went back (409).
         """
-        if self.status != PaymentStatus.PENDING:
+        # Money in review may be returned whatever became of the payment.
+        if self.status not in REFUNDABLE and not (self.needs_review and self.received_minor > 0):
             raise InvalidTransition(payment_status=self.status)
-        self._move(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+
+    def reserve_refund(self, amount_minor: int, event: str, deed: Deed) -> None:
+        """Set money aside for a refund that is on its way."""
+        self._change(event, deed)
+        self.refund_reserved_minor += amount_minor
+
+    def release_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund on its way came to nothing: what was set aside for it is free again."""
+        self._change("refund.failed", deed)
+        self.refund_reserved_minor -= amount_minor
+        self._count_excess(deed)
+
+    def settle_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund on its way has arrived."""
+        self.refund_reserved_minor -= amount_minor
+        self._give_back(amount_minor, "refund.succeeded", deed)
+
+    def record_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund that was made elsewhere, as far as there is room for it."""
+        self._give_back(amount_minor, "refund.recorded", deed)
+
+    def reverse_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund that had succeeded came back. No status moves back for it: staff have to look."""
+        self.ask_for_review("refund.reversed", deed)
+        self.refunded_minor -= amount_minor
+        self._count_excess(deed)
+
+    def _give_back(self, amount_minor: int, event: str, deed: Deed) -> None:
+        self.refunded_minor += amount_minor
+        all_is_back = self.refunded_minor == self.received_minor
+        if self.status not in REFUNDABLE or amount_minor == 0:  # money in review: only the amounts move
+            self._change(event, deed)
+        elif all_is_back:
+            self._move(PaymentStatus.REFUNDED, event, deed)
+            for invoice in self.invoices:
+                invoice.refund()
+        else:
+            self._move(PaymentStatus.PARTIALLY_REFUNDED, event, deed)
+        if all_is_back and not self._has_excess:
+            self.needs_review = False
+
+    @property
+    def _has_excess(self) -> bool:
+        return any(refund.excess_minor for refund in self.refunds)
+
+    def _count_excess(self, deed: Deed) -> None:
+        """Room was made: count refunds made elsewhere that there was none for."""
+        if not self._has_excess:
+            return
+        for refund in self.refunds:
+            counted_minor = refund.count_excess(self.refundable_minor)
+            if counted_minor and refund.is_open:
+                self.reserve_refund(counted_minor, "refund.recorded", deed)
+            elif counted_minor:
+                self.record_refund(counted_minor, deed)
+        if not self._has_excess and self.status in PAID and not any(refund.has_failed for refund in self.refunds):
+            self.needs_review = False  # that was all there was to look at
+
+    # How a change is written down
+
+    def _end(self, to: PaymentStatus, event: str, deed: Deed) -> None:
+        self._move(to, event, deed)
         for invoice in self.invoices:
             invoice.void()
 
-    def was_completed_by(self, transaction_id: str) -> bool:
-        """Whether confirming with this transaction again is a retry of what happened already."""
-        return self.completed_at is not None and self.transaction_id == transaction_id
-
     def _move(self, to: PaymentStatus, event: str, deed: Deed) -> None:
-        if to not in MOVES[self.status]:
-            raise InvalidTransition(payment_status=self.status)
+        self.require_move(to)
+        self._change(event, deed, to)
+
+    def _change(self, event: str, deed: Deed, to: PaymentStatus | None = None) -> None:
+        # The version that the flush of this effect will make; an effect may append several events.
+        self._append(event, to or self.status, self.version + 1, deed)
+        self.status = to or self.status
+        self.updated_at = deed.at
+
+    def _append(self, event: str, to_status: str, version: int, deed: Deed) -> None:
         self.events.add(
             PaymentEvent(
                 event=event,
                 from_status=self.status,
-                to_status=to,
-                version=self.version + 1,  # what the flush of this effect will make it
+                to_status=to_status,
+                version=version,
                 actor=deed.actor,
                 request_id=deed.request_id,
                 created_at=deed.at,
             )
         )
-        self.status = to
-        self.updated_at = deed.at
-
-
-class PaymentEvent(Base):
-    """One line of the audit trail: who did what when, and which version of the payment it made."""
-
-    __tablename__ = "payment_events"
-    __table_args__ = (
-        ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_payment_events_payment"),
-        Index("ix_payment_events_payment", "payment_id", "id"),
-    )
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    payment_id: Mapped[int] = mapped_column(BigId)
-    event: Mapped[str] = mapped_column(String(64))
-    from_status: Mapped[str | None] = mapped_column(String(32))
-    to_status: Mapped[str] = mapped_column(String(32))
-    version: Mapped[int] = mapped_column()
-    actor: Mapped[str] = mapped_column(String(64))
-    request_id: Mapped[str | None] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class GatewaySession(Base):
-    """A checkout opened at a gateway for a payment. A row of its own: opening one does not change the payment."""
-
-    __tablename__ = "gateway_sessions"
-    __table_args__ = (
-        ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_gateway_sessions_payment"),
-        UniqueConstraint("gateway", "reference", name="uq_gateway_sessions_reference"),
-        Index(
-            "uq_gateway_sessions_open",
-            "payment_id",
-            unique=True,
-            postgresql_where=text("status = 'open'"),
-            sqlite_where=text("status = 'open'"),
-        ),
-        CheckConstraint("status IN ('open', 'succeeded', 'cancelled')", name="status_known"),
-    )
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    payment_id: Mapped[int] = mapped_column(BigId)
-    gateway: Mapped[str] = mapped_column(String(32))
-    reference: Mapped[str] = mapped_column(String(255))
-    status: Mapped[str] = mapped_column(String(16))
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,23 +1,22 @@
 """Payments in the database: each function is one transaction's worth of work."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Select, literal, select, tuple_
+from sqlalchemy import Select, Tuple, literal, select, tuple_
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import require_valid
-from payments_app.database import read_transaction, write_transaction
+from payments_app.database import read_transaction
 from payments_app.errors import Forbidden, PaymentNotFound, PreconditionFailed, VersionConflict
-from payments_app.gateways.registry import Gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
-from payments_app.idempotency.once import once
 from payments_app.locking import locks
 from payments_app.paging import Page
-from payments_app.payments.models import Deed, Payment, PaymentEvent
+from payments_app.payments.events import Deed, PaymentEvent
+from payments_app.payments.models import Payment
 
 # What the doors make of a payment that was changed.
 Render = Callable[[Payment], Answer]
@@ -44,6 +43,17 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Somebody's wish to change a payment: who, under which key, and on what conditions."""
+
+    payment_id: int
+    caller: Caller
+    keyed: KeyedRequest
+    deed: Deed
+    conditions: Conditions = field(default_factory=Conditions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which payments a list shows; ``after`` is the (created_at, id) behind which the page begins."""
 
@@ -55,15 +65,13 @@ class Filter:
 
 @read_transaction
 def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
-    """A payment with its invoices and tax records.
+    """A payment with its invoices, tax records and refunds.
 
     Raises:
         PaymentNotFound: no such payment (404).
         Forbidden: another patient's (403).
     """
-    # Joined, not one query each: on PostgreSQL only one statement sees the payment and its invoice at one moment.
-    wanted = select(Payment).options(joinedload(Payment.invoices), joinedload(Payment.tax_records))
-    return _owned(session, wanted, payment_id, caller)
+    return _owned(session, _whole().options(joinedload(Payment.tax_records)), payment_id, caller)
 
 
 @read_transaction
@@ -84,12 +92,15 @@ def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Paymen
     if shown.consultation_id is not None:
         wanted = wanted.where(Payment.consultation_id == shown.consultation_id)
     if shown.after is not None:
-        created_at, payment_id = shown.after
-        wanted = wanted.where(
-            age < tuple_(literal(created_at, Payment.created_at.type), literal(payment_id, Payment.id.type))
-        )
+        wanted = wanted.where(age < keyset(shown.after))
     wanted = wanted.order_by(Payment.created_at.desc(), Payment.id.desc()).limit(shown.per_page + 1)
     return Page.cut(session.scalars(wanted).all(), shown.per_page)
+
+
+def keyset(position: tuple[datetime, int]) -> Tuple:
+    """A (created_at, id) to compare with, in the columns' own types."""
+    created_at, payment_id = position
+    return tuple_(literal(created_at, Payment.created_at.type), literal(payment_id, Payment.id.type))
 
 
 @read_transaction
@@ -106,88 +117,46 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     ).all()
 
 
-def confirm(
-    payment_id: int,
-    *,
-    transaction_id: str,
-    receipt_url: str | None,
-    caller: Caller,
-    conditions: Conditions,
-    keyed: KeyedRequest,
-    deed: Deed,
-    render: Render,
-) -> Answer:
-    """Mark a payment completed and its invoice paid.
-
-    Raises:
-        NotAuthenticated: the user was disabled or their tokens ended (401).
-        PaymentNotFound: no such payment (404).
-        Forbidden: another patient's; or paid by hand, which only staff can see arrive (403).
-        IdempotencyKeyReused: the key was used for another request (422).
-        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
-        InvalidTransition: the payment's status does not allow it (409).
-        TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
-        LockTimeout: a configured lock was not had in time (409, retryable).
-    """
-
-    @write_transaction
-    def work(session: Session) -> Answer:
-        payment = _owned_for_change(session, payment_id, caller)
-        if payment.gateway == Gateway.MANUAL and not caller.is_admin:
-            raise Forbidden("Staff confirm this payment once the money has arrived.")
-        answered = idempotency.find_answer(session, keyed)
-        if answered is not None:
-            return answered
-        if payment.was_completed_by(transaction_id):
-            return render(payment).as_replay()
-        conditions.require(payment)
-        payment.complete(transaction_id, receipt_url=receipt_url, deed=deed)
-        return _flush_and_keep(session, payment, keyed, deed, render)
-
-    return once(keyed, lock=locks.changing(payment_id), work=work)
+def flush_and_keep(session: Session, payment: Payment, change: Change, render: Render) -> Answer:
+    """Write the effect of a verb down, and the answer under its key."""
+    session.flush()  # the one flush of this effect: the version rises here, or StaleDataError says who was first
+    answer = render(payment)
+    idempotency.keep(session, change.keyed, answer, payment_id=payment.id, at=change.deed.at)
+    return answer
 
 
-def cancel(
-    payment_id: int, *, caller: Caller, conditions: Conditions, keyed: KeyedRequest, deed: Deed, render: Render
-) -> Answer:
-    """Give a pending payment up, void its invoice and free its consultation.
+def owned(session: Session, payment_id: int, caller: Caller) -> Payment:
+    """A payment with all that its verbs look at, for a caller who may change it.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         PaymentNotFound: no such payment (404).
         Forbidden: another patient's (403).
-        IdempotencyKeyReused: the key was used for another request (422).
-        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
-        InvalidTransition: the payment is not pending (409).
-        LockTimeout: a configured lock was not had in time (409, retryable).
     """
-
-    @write_transaction
-    def work(session: Session) -> Answer:
-        payment = _owned_for_change(session, payment_id, caller)
-        answered = idempotency.find_answer(session, keyed)
-        if answered is not None:
-            return answered
-        conditions.require(payment)
-        payment.cancel(deed)
-        return _flush_and_keep(session, payment, keyed, deed, render)
-
-    return once(keyed, lock=locks.changing(payment_id), work=work)
-
-
-def _flush_and_keep(session: Session, payment: Payment, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
-    session.flush()  # the one flush of this effect: the version rises here, or StaleDataError says who was first
-    answer = render(payment)
-    idempotency.keep(session, keyed, answer, payment_id=payment.id, at=deed.at)
-    return answer
-
-
-def _owned_for_change(session: Session, payment_id: int, caller: Caller) -> Payment:
     require_valid(session, caller)
+    return _owned(session, _whole(), payment_id, caller)
+
+
+def owned_for_change(session: Session, payment_id: int, caller: Caller) -> Payment:
+    """``owned``, with the row locked where the locking strategy says so."""
     if locks.locks_rows():
-        # By a statement of its own: one that waited for the lock sees the payment anew, but its invoice as it was.
-        session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
-    return _owned(session, select(Payment).options(joinedload(Payment.invoices)), payment_id, caller)
+        lock_payment(session, payment_id)
+    return owned(session, payment_id, caller)
+
+
+def lock_payment(session: Session, payment_id: int) -> None:
+    """Lock the row, where it exists, until the end of the transaction; on SQLite the writer's lock does that.
+
+    By a statement of its own, before the payment is read: one that waited for the lock would see the payment anew,
+    but its invoice as it was.
+    """
+    session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
+
+
+def locked(session: Session, payment_id: int) -> Payment:
+    """A payment that is known to be there, locked, with all that its verbs look at."""
+    lock_payment(session, payment_id)
+    return session.scalars(_whole().where(Payment.id == payment_id)).unique().one()
 
 
 def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: Caller) -> Payment:
@@ -198,3 +167,8 @@ def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: C
     if not caller.is_admin and payment.user_id != caller.user_id:
         raise Forbidden
     return payment
+
+
+def _whole() -> Select[Payment]:
+    # Joined, not one query each: on PostgreSQL only one statement sees a payment and what belongs to it at one moment.
+    return select(Payment).options(joinedload(Payment.invoices), joinedload(Payment.refunds))

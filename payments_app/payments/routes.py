@@ -1,10 +1,9 @@
 """Payments over HTTP. Each view reads as its contract; the deciding is done by the repository and the database."""
 
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any
 
-from flask import Response, current_app, json, request, url_for
+from flask import Response, current_app, json, request
 
 from payments_app import clock, money
 from payments_app.accounts.callers import Caller
@@ -16,15 +15,26 @@ from payments_app.api.pages import page_answer, read_cursor
 from payments_app.api.rate_limits import payments_per_user
 from payments_app.cache import cached_json
 from payments_app.errors import ActivePaymentExists, ValidationFailed
+from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import take_key
-from payments_app.logs import current_request_id
 from payments_app.payments import create as creation
 from payments_app.payments import repository, schemas
+from payments_app.payments.cancel import cancel
+from payments_app.payments.checkout import checkout
+from payments_app.payments.confirm import Claim, confirm
 from payments_app.payments.create import NewPayment
-from payments_app.payments.models import Deed, Payment
-from payments_app.payments.repository import Conditions, Filter
+from payments_app.payments.exchange import (
+    change_of,
+    changed_data,
+    deed_of,
+    etag,
+    render_existing,
+    respond,
+)
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Filter
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
 methods_blueprint = Blueprint(
@@ -32,7 +42,7 @@ methods_blueprint = Blueprint(
 )
 
 # Made once: marshmallow copies every field whenever a schema is made.
-_PAYMENT, _DETAILS, _CHANGED = schemas.Payment(), schemas.PaymentDetails(), schemas.Changed()
+_PAYMENT, _DETAILS, _CHECKOUT = schemas.Payment(), schemas.PaymentDetails(), schemas.Checkout()
 _EVENTS, _METHODS = schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
 
 # Methods change with a release or a setting, not during the day.
@@ -46,14 +56,14 @@ METHODS_TTL_SECONDS = 3600
 @methods_blueprint.problems(401, 403, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
     """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
-    sandbox_offered = current_app.config["SETTINGS"].sandbox_offered
+    offered = payment_methods()
     body = cached_json(
         # What decides about the offer is in the name, so that other settings find no old text.
-        f"payment:methods:{'with' if sandbox_offered else 'without'}-sandbox",
+        "payment:methods:" + ",".join(f"{method.code}-{method.gateway}" for method in offered),
         ttl_seconds=METHODS_TTL_SECONDS,
         make=lambda: json.dumps(
             {
-                "data": _METHODS.dump(payment_methods(sandbox_offered=sandbox_offered)),
+                "data": _METHODS.dump(offered),
                 "meta": {"next_cursor": None},
             }
         ),
@@ -86,9 +96,9 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
         tax_rate_basis_points=settings.payment_tax_rate_basis_points,
     )
     keyed = KeyedRequest(
-        caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, _render_existing
+        caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_existing
     )
-    answer = creation.create(new, caller=caller, keyed=keyed, deed=_deed(caller), render=_render_created)
+    answer = creation.create(new, caller=caller, keyed=keyed, deed=deed_of(caller), render=_render_created)
     if answer.replayed and settings.idempotency_replay == "conflict":
         payment_id = json.loads(answer.body)["data"]["payment_id"]
         raise ActivePaymentExists(
@@ -96,7 +106,7 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
             payment_status=repository.get_status(payment_id),
             headers={"Idempotent-Replayed": "true"},
         )
-    return _respond(answer)
+    return respond(answer)
 
 
 @blueprint.route("")
@@ -129,7 +139,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
     payment = repository.get(payment_id, caller=caller)
-    return success(_DETAILS.dump(payment), message="OK", headers={"ETag": _etag(payment.version)})
+    return success(_DETAILS.dump(payment), message="OK", headers={"ETag": etag(payment.version)})
 
 
 @blueprint.route("/<id:payment_id>/events")
@@ -142,26 +152,36 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
     return json_answer({"data": _EVENTS.dump(events), "meta": {"next_cursor": None}})
 
 
+@blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
+@authenticated(Role.PATIENT)
+@blueprint.arguments(schemas.PaymentCheckout, required=False)
+@blueprint.idempotent
+@blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, such_as=examples.REFUSED_CHECKOUT)
+def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
+    """Open the gateway's session that the payment is paid by, or come back to it.
+
+    ``client_secret`` is for the patient's device alone. Neither status nor version of the payment changes.
+    """
+    wanted = change_of("checkout", payment_id, body, caller, revive=render_existing)
+    return respond(checkout(wanted, _render_checkout))
+
+
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
 @authenticated(Role.PATIENT, Role.ADMIN)
 @blueprint.arguments(schemas.PaymentConfirm)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
-@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CONFIRM)
+@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Complete a payment with the transaction that paid it; naming the same transaction again is a retry."""
-    answer = repository.confirm(
-        payment_id,
-        transaction_id=body["transaction_id"],
-        receipt_url=body["receipt_url"],
-        caller=caller,
-        conditions=_conditions(body),
-        keyed=_keyed_change("confirm", payment_id, body, caller),
-        deed=_deed(caller),
-        render=lambda payment: _render_changed(payment, "Payment confirmed successfully"),
-    )
-    return _respond(answer)
+    """Complete a payment with the transaction that paid it, once its gateway says so.
+
+    Naming the same transaction again is a retry.
+    """
+    wanted = change_of("confirm", payment_id, body, caller, revive=render_existing)
+    claim = Claim(body["transaction_id"], body["receipt_url"])
+    return respond(confirm(wanted, claim, lambda payment: _render_changed(payment, "Payment confirmed successfully")))
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
@@ -172,43 +192,16 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
 @blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CANCEL)
 def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Give up a pending payment, which frees its consultation."""
-    answer = repository.cancel(
-        payment_id,
-        caller=caller,
-        conditions=_conditions(body),
-        keyed=_keyed_change("cancel", payment_id, body, caller),
-        deed=_deed(caller),
-        render=lambda payment: _render_changed(payment, "Payment cancelled"),
-    )
-    return _respond(answer)
+    """Give up a pending payment, which frees its consultation; its session at the gateway ends first."""
+    wanted = change_of("cancel", payment_id, body, caller, revive=render_existing)
+    return respond(cancel(wanted, lambda payment: _render_changed(payment, "Payment cancelled")))
 
 
 def _method_on_offer(code: str) -> PaymentMethod:
-    method = find_method(code, sandbox_offered=current_app.config["SETTINGS"].sandbox_offered)
+    method = find_method(code)
     if method is None:
         raise ValidationFailed({"payment_method": ["Not on offer; GET /api/v1/payment-methods lists what is."]})
     return method
-
-
-def _keyed_change(operation: str, payment_id: int, body: dict[str, Any], caller: Caller) -> KeyedRequest:
-    """The request under its key. What the caller believes of the version is no part of what they want."""
-    key = take_key(body)
-    wanted = {name: value for name, value in body.items() if name != "expected_version"}
-    return KeyedRequest(caller.user_id, key, operation, {"payment_id": payment_id, **wanted}, _render_existing)
-
-
-def _conditions(body: dict[str, Any]) -> Conditions:
-    if_match = request.if_match
-
-    def is_meant(version: int) -> bool:
-        return if_match.contains(str(version))
-
-    return Conditions(is_meant if "If-Match" in request.headers else None, body.get("expected_version"))
-
-
-def _deed(caller: Caller) -> Deed:
-    return Deed(caller.actor, current_request_id(), clock.now())
 
 
 def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
@@ -217,34 +210,13 @@ def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
 
 
 def _render_changed(payment: Payment, message: str) -> Answer:
-    data = {"payment": payment, "invoice": payment.invoices[0], "status": payment.status}
-    return Answer(200, json.dumps({"data": _CHANGED.dump(data), "message": message}))
+    return Answer(200, json.dumps({"data": changed_data(payment), "message": message}))
 
 
-def _render_existing(payment: Payment) -> Answer:
-    """For a key whose first answer was dropped for its age: that it was used, and what has become of it."""
-    data = {
-        "type": "existing",
-        "payment_id": payment.id,
-        "existing_payment_id": payment.id,
-        **_CHANGED.dump({"payment": payment, "invoice": payment.invoices[0], "status": payment.status}),
-    }
-    return Answer(
-        200, json.dumps({"data": data, "message": "This request was done before; this is what it has become"})
-    )
-
-
-def _respond(answer: Answer) -> Response:
-    """Send a kept or fresh answer; its headers follow from its body, so that a replay has the same ones."""
-    payment = json.loads(answer.body)["data"]["payment"]
-    response = Response(answer.body, status=answer.status, mimetype="application/json")
-    response.headers["ETag"] = _etag(payment["version"])
-    if answer.status == HTTPStatus.CREATED:
-        response.headers["Location"] = url_for("payments.show_payment", payment_id=payment["id"])
-    if answer.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
-
-
-def _etag(version: int) -> str:
-    return f'"{version}"'
+def _render_checkout(payment: Payment, session: CheckoutSession) -> Answer:
+    shown = {"gateway": payment.gateway, "reference": session.reference, "payment": payment}
+    if session.client_secret is not None:
+        shown["client_secret"] = session.client_secret
+    if session.instructions is not None:
+        shown["instructions"] = session.instructions
+    return Answer(200, json.dumps({"data": _CHECKOUT.dump(shown), "message": "OK"}), kept=False)

@@ -16,7 +16,7 @@ from payments_app.api.fields import (
     WholeNumber,
 )
 from payments_app.invoices.schemas import Invoice, TaxRecord
-from payments_app.payments.models import PaymentStatus
+from payments_app.payments.statuses import PaymentStatus
 
 STATUSES = [str(status) for status in PaymentStatus]
 
@@ -43,8 +43,8 @@ class Payment(Schema):
 class PaymentDetails(Payment):
     invoices = fields.List(fields.Nested(Invoice), required=True)
     tax_records = fields.List(fields.Nested(TaxRecord), required=True)
-    # Empty until money can be returned.
-    refunds = fields.List(fields.Dict(), required=True, dump_default=[], validate=validate.Length(max=0))
+    # Named by string: refunds know payments, not the other way round.
+    refunds = fields.List(fields.Nested("payments_app.refunds.schemas.Refund"), required=True)
 
 
 class Created(Schema):
@@ -66,6 +66,14 @@ class Existing(Changed):
     type = fields.String(required=True, metadata={"enum": ["existing"]})
     payment_id = fields.Integer(required=True)
     existing_payment_id = fields.Integer(required=True)
+
+
+class Checkout(Schema):
+    gateway = fields.String(required=True)
+    reference = fields.String(required=True)
+    client_secret = fields.String(metadata={"description": "for gateways that the patient's device talks to itself"})
+    instructions = fields.String(metadata={"description": "for methods that people carry out by hand"})
+    payment = fields.Nested(Payment, required=True)
 
 
 class PaymentEvent(Schema):
@@ -117,6 +125,10 @@ class PaymentConfirm(PaymentChange):
 
 
 class PaymentCancel(PaymentChange):
+    pass
+
+
+class PaymentCheckout(IdempotentRequest):
     pass
 
 

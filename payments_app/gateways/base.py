@@ -1,0 +1,160 @@
+"""What every gateway can be asked, and the answers there are: plain values in, an outcome out, never a row.
+
+A gateway's silence is an answer of its own. ``Declined`` means that nothing happened and nothing will;
+``OutcomeUnknown`` that it may have happened, may be happening, or not: whoever gets it looks again later.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class GatewayName(StrEnum):
+    """Who moves the money. ``manual``: people, and staff see it arrive. ``sandbox``: nobody, it accepts anything."""
+
+    STRIPE = "stripe"
+    MANUAL = "manual"
+    SANDBOX = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """It happened, under the gateway's name ``reference``; ``settled`` is False while the money is on its way."""
+
+    reference: str
+    settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """It did not happen and will not, for a reason that staff and patients may read."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeUnknown:
+    """No answer, or one that says neither yes nor no. The reason is for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a payment asks for."""
+
+    payment_id: int
+    consultation_id: int
+    amount_minor: int
+    currency: str
+    payment_method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """Money that a gateway has, and what it is for by the gateway's own account (None: it does not say)."""
+
+    transaction_id: str
+    amount_minor: int
+    currency: str
+    payment_id: int | None
+    consultation_id: int | None
+
+    @classmethod
+    def for_all_of(cls, bill: Bill, transaction_id: str) -> "Money":
+        return cls(
+            transaction_id=transaction_id,
+            amount_minor=bill.amount_minor,
+            currency=bill.currency,
+            payment_id=bill.payment_id,
+            consultation_id=bill.consultation_id,
+        )
+
+    def why_not(self, bill: Bill) -> str | None:
+        """Why this does not pay the bill; None where it does."""
+        if (self.payment_id, self.consultation_id) != (bill.payment_id, bill.consultation_id):
+            return "It was made for another payment."
+        if self.currency != bill.currency:
+            return f"It is in {self.currency}, not in {bill.currency}."
+        if self.amount_minor != bill.amount_minor:
+            return "Its amount is not the payment's."
+        return None
+
+
+class SessionStatus(StrEnum):
+    OPEN = "open"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutSession:
+    """A checkout as the gateway knows it: what the patient needs to pay, or what came of it."""
+
+    reference: str
+    status: SessionStatus
+    money: Money
+    # For the patient's own device alone: whoever has it can pay with it.
+    client_secret: str | None = field(default=None, repr=False)
+    instructions: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundOrder:
+    """Money to return. ``reference`` is the gateway's name for the refund, once it has said one."""
+
+    refund_id: int
+    payment_id: int
+    transaction_id: str
+    amount_minor: int
+    currency: str
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayRefund:
+    """A refund as the gateway knows it. ``refund_id`` and ``payment_id`` are None where it was not made by us."""
+
+    reference: str
+    transaction_id: str
+    amount_minor: int
+    currency: str
+    refund_id: int | None
+    payment_id: int | None
+    outcome: Approved | Declined
+
+
+class Gateway(Protocol):
+    """Every call may be made again: the gateway key made of our own id lets it happen once."""
+
+    def open_session(self, bill: Bill) -> CheckoutSession | Declined | OutcomeUnknown:
+        """Open a checkout for the bill, or find the one that an earlier call opened."""
+        ...
+
+    def look_up(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        """The session, or transaction, of that reference as it is now; Declined: there is none."""
+        ...
+
+    def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        """End the session, so that nobody can pay by it any more.
+
+        One that cannot be ended comes back as it is, ``succeeded`` or ``processing``. Declined: there is none.
+        """
+        ...
+
+    def refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown:
+        """Return money."""
+        ...
+
+    def look_up_refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown | None:
+        """What became of a refund; None: the gateway has never heard of it. Declined: it failed."""
+        ...
+
+
+def verify(bill: Bill, session: CheckoutSession) -> Approved | Declined:
+    """Whether the bill is paid by what the gateway says of a session."""
+    if session.status != SessionStatus.SUCCEEDED:
+        return Declined(f"The gateway says that it is {session.status.value}, not paid.")
+    reason = session.money.why_not(bill)
+    return Approved(session.money.transaction_id) if reason is None else Declined(reason)

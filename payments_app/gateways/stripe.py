@@ -1,0 +1,127 @@
+"""Cards by Stripe, through its official SDK: https://docs.stripe.com/api/payment_intents and /refunds.
+
+Each call that changes something carries a gateway key made of our own row's id (``Idempotency-Key`` of Stripe's API),
+under which the SDK also repeats it: so it happens once. Stripe forgets such keys after about a day.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+import stripe
+
+from payments_app.gateways.base import (
+    Approved,
+    Bill,
+    CheckoutSession,
+    Declined,
+    GatewayRefund,
+    OutcomeUnknown,
+    RefundOrder,
+)
+from payments_app.gateways.stripe_objects import refund_of, session_of
+
+Answer = TypeVar("Answer")
+
+# Repetitions by the SDK after no answer, a 409 or a 5xx, with pauses of at most 0.5 and 1 second in between.
+NETWORK_RETRIES = 2
+# Seconds: what each attempt gives up for those pauses, so that three end within three timeouts.
+PAUSE_SECONDS = 0.5
+# The largest page of a list that Stripe gives.
+PAGE_SIZE = 100
+
+_PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]+")
+
+# Nobody else is told how long our calls take.
+stripe.enable_telemetry = False
+
+
+class StripeGateway:
+    """``timeout_seconds`` is for one attempt, of which there are up to three; all of them end within the lease."""
+
+    def __init__(self, api_key: str, *, api_base: str, timeout_seconds: int, lease_seconds: int) -> None:
+        client = stripe.StripeClient(
+            api_key,
+            base_addresses={"api": api_base},
+            http_client=stripe.RequestsClient(timeout=timeout_seconds - PAUSE_SECONDS),
+            # Resume must not overtake a live worker, so no more attempts than end before the lease of a refund does.
+            max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
+        )
+        self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
+
+    def open_session(self, bill: Bill) -> CheckoutSession | Declined | OutcomeUnknown:
+        return _ask(
+            lambda: session_of(
+                self._intents.create(
+                    {
+                        "amount": bill.amount_minor,
+                        "currency": bill.currency.lower(),
+                        "metadata": {
+                            "payment_id": str(bill.payment_id),
+                            "consultation_id": str(bill.consultation_id),
+                        },
+                    },
+                    {"idempotency_key": f"checkout-{bill.payment_id}"},
+                ).to_dict()
+            )
+        )
+
+    def look_up(
+        self,
+        bill: Bill,  # Stripe knows what it is for; the others have to be told
+        reference: str,
+    ) -> CheckoutSession | Declined | OutcomeUnknown:
+        if not _PAYMENT_INTENT.fullmatch(reference):
+            return Declined("It is no payment of Stripe's: the ids of those begin with pi_.")
+        return _ask(lambda: session_of(self._intents.retrieve(reference).to_dict()))
+
+    def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        # Another key for each call: Stripe would repeat a 500 under the same one for a day, and to cancel what is
+        # cancelled already is an error that the look-up explains.
+        key = f"cancel-{bill.payment_id}-{uuid.uuid4()}"
+        cancelled = _ask(lambda: session_of(self._intents.cancel(reference, {}, {"idempotency_key": key}).to_dict()))
+        return cancelled if isinstance(cancelled, CheckoutSession) else self.look_up(bill, reference)
+
+    def refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown:
+        answer = _ask(
+            lambda: refund_of(
+                self._refunds.create(
+                    {
+                        "payment_intent": order.transaction_id,
+                        "amount": order.amount_minor,
+                        "metadata": {"refund_id": str(order.refund_id), "payment_id": str(order.payment_id)},
+                    },
+                    {"idempotency_key": f"refund-{order.refund_id}"},
+                ).to_dict()
+            )
+        )
+        return answer.outcome if isinstance(answer, GatewayRefund) else answer
+
+    def look_up_refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown | None:
+        found = _ask(lambda: self._find_refund(order))
+        if isinstance(found, Declined):
+            # That Stripe has no such payment is no proof that none of it was returned: another account's key may
+            # have been configured since.
+            return OutcomeUnknown(found.reason)
+        return found.outcome if isinstance(found, GatewayRefund) else found
+
+    def _find_refund(self, order: RefundOrder) -> GatewayRefund | None:
+        if order.reference is not None:
+            return refund_of(self._refunds.retrieve(order.reference).to_dict())
+        made = self._refunds.list({"payment_intent": order.transaction_id, "limit": PAGE_SIZE}).auto_paging_iter()
+        ours = (refund_of(refund.to_dict()) for refund in made)
+        return next((refund for refund in ours if refund.refund_id == order.refund_id), None)
+
+
+def _ask(call: Callable[[], Answer]) -> Answer | Declined | OutcomeUnknown:
+    """The call's answer, or what its failure says of whether anything happened."""
+    try:
+        return call()
+    except (stripe.CardError, stripe.InvalidRequestError) as refusal:
+        # Read, understood, and refused for good (400, 402, 404).
+        return Declined(str(refusal.user_message or refusal.code or "The gateway refused it."))
+    except stripe.StripeError as error:
+        # No connection, a timeout, a 5xx, a busy key (409), too many requests, or a key of ours that Stripe does
+        # not know: none of them says that an earlier attempt of the same call had no effect either.
+        return OutcomeUnknown(f"{type(error).__name__}, HTTP status {error.http_status}")

@@ -1,0 +1,117 @@
+"""Giving a payment up, by whoever made it or because nobody paid in time: its session ends at the gateway first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from payments_app.database import read_transaction, write_transaction
+from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
+from payments_app.gateways.base import Bill, CheckoutSession, Declined, SessionStatus
+from payments_app.gateways.registry import find_gateway
+from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.keyed import Answer
+from payments_app.idempotency.once import once
+from payments_app.locking import locks
+from payments_app.payments.arrival import follow_session, open_references
+from payments_app.payments.events import Deed
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Change, Render, flush_and_keep, lock_payment, owned
+from payments_app.payments.sessions import GatewaySession
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A payment about to be given up, and the sessions by which it could still be paid."""
+
+    bill: Bill
+    gateway: str
+    references: Sequence[str]
+
+    @classmethod
+    def of(cls, session: Session, payment: Payment) -> "Abandoned":
+        return cls(payment.bill, payment.gateway, open_references(session, payment.id))
+
+    def end_sessions(self, deed: Deed) -> None:
+        """End them at the gateway. To be called outside any transaction.
+
+        Raises:
+            InvalidTransition: it is too late: the money has come, or is on its way, and that is written down (409).
+            GatewayUnavailable: no answer from the gateway; nothing changed (503).
+        """
+        for reference in self.references:
+            ended = find_gateway(self.gateway).cancel_session(self.bill, reference)
+            match ended:
+                case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.PROCESSING):
+                    raise InvalidTransition(payment_status=follow_session(self.bill.payment_id, ended, deed))
+                case CheckoutSession(status=SessionStatus.CANCELLED) | Declined():
+                    continue
+            raise GatewayUnavailable
+
+    def close_sessions(self, session: Session, deed: Deed) -> None:
+        """Write down that they have ended; part of the transaction that ends the payment, whose row is locked.
+
+        Raises:
+            VersionConflict: another session was opened meanwhile (409, retryable).
+        """
+        if set(open_references(session, self.bill.payment_id)) - set(self.references):
+            raise VersionConflict.lost_every_race()
+        # Core: a session has no version to guard.
+        session.execute(
+            update(GatewaySession)
+            .where(GatewaySession.gateway == self.gateway, GatewaySession.reference.in_(self.references))
+            .values(status=SessionStatus.CANCELLED.value, updated_at=deed.at)
+        )
+
+
+def cancel(wanted: Change, render: Render) -> Answer:
+    """Give a pending payment up, void its invoice and free its consultation.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        PaymentNotFound: no such payment (404).
+        Forbidden: another patient's (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        InvalidTransition: the payment is not pending, or was paid in this moment (409).
+        LockTimeout: a configured lock was not had in time (409, retryable).
+        GatewayUnavailable: no answer from the gateway; nothing changed (503).
+    """
+
+    def ahead() -> Answer | Abandoned:
+        seen = _see(wanted)
+        if isinstance(seen, Abandoned):
+            seen.end_sessions(wanted.deed)
+        return seen
+
+    lock = locks.changing(wanted.payment_id)
+    return once(wanted.keyed, lock=lock, ahead=ahead, work=lambda abandoned: _write(wanted, abandoned, render))
+
+
+@read_transaction
+def _see(session: Session, wanted: Change) -> Answer | Abandoned:
+    payment = owned(session, wanted.payment_id, wanted.caller)
+    return _judge(session, payment, wanted) or Abandoned.of(session, payment)
+
+
+@write_transaction
+def _write(session: Session, wanted: Change, abandoned: Abandoned, render: Render) -> Answer:
+    # Locked whatever the strategy: a checkout that is storing its session holds the same lock.
+    lock_payment(session, wanted.payment_id)
+    payment = owned(session, wanted.payment_id, wanted.caller)
+    answered = _judge(session, payment, wanted)
+    if answered is not None:
+        return answered
+    abandoned.close_sessions(session, wanted.deed)
+    payment.cancel(wanted.deed)
+    return flush_and_keep(session, payment, wanted, render)
+
+
+def _judge(session: Session, payment: Payment, wanted: Change) -> Answer | None:
+    """In the contract's order; an answer where there is nothing left to do."""
+    answered = idempotency.find_answer(session, wanted.keyed)
+    if answered is None:
+        wanted.conditions.require(payment)
+        payment.require_pending()
+    return answered

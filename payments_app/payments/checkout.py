@@ -1,0 +1,103 @@
+"""Opening the gateway's session by which a patient pays, or coming back to the one that is open."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from payments_app.database import insert_or_nothing, read_transaction, write_transaction
+from payments_app.errors import GatewayRefused, GatewayUnavailable, InvalidTransition
+from payments_app.gateways.base import CheckoutSession, Declined, SessionStatus
+from payments_app.gateways.registry import find_gateway
+from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.keyed import Answer
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Change, lock_payment, owned
+from payments_app.payments.sessions import GatewaySession
+from payments_app.payments.statuses import UNPAID
+
+# What the doors make of a session; the body holds a secret, so it is sent, and kept nowhere.
+Render = Callable[[Payment, CheckoutSession], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A payment, the reference of its session, where it has one, and whether its key was used for this before."""
+
+    payment: Payment
+    reference: str | None
+    replayed: bool
+
+
+def checkout(wanted: Change, render: Render) -> Answer:
+    """Open the payment's session at its gateway, or return the one there is. Neither status nor version changes.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        PaymentNotFound: no such payment (404).
+        Forbidden: another patient's (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+        InvalidTransition: the payment was paid, or has ended (409).
+        GatewayRefused: the gateway would not open one (502).
+        GatewayUnavailable: no answer from the gateway; nothing changed (503).
+    """
+    seen = _see(wanted)
+    gateway = find_gateway(seen.payment.gateway)
+    bill = seen.payment.bill
+    found = gateway.open_session(bill) if seen.reference is None else gateway.look_up(bill, seen.reference)
+    if isinstance(found, Declined):
+        raise GatewayRefused
+    if not isinstance(found, CheckoutSession):
+        raise GatewayUnavailable
+    if seen.replayed:
+        return render(seen.payment, found).as_replay()
+    stored = _store(wanted, found)
+    if isinstance(stored, InvalidTransition):
+        # It ended while we were away: nobody may pay by what we have just opened.
+        gateway.cancel_session(bill, found.reference)
+        raise stored
+    return render(stored, found)
+
+
+@read_transaction
+def _see(session: Session, wanted: Change) -> Seen:
+    payment = owned(session, wanted.payment_id, wanted.caller)
+    replayed = idempotency.was_used(session, wanted.keyed)
+    if not replayed:
+        _require_unpaid(payment)
+    references = select(GatewaySession.reference).where(GatewaySession.payment_id == wanted.payment_id)
+    newest = session.scalars(references.order_by(GatewaySession.id.desc()).limit(1)).first()
+    return Seen(payment, newest, replayed)
+
+
+@write_transaction
+def _store(session: Session, wanted: Change, found: CheckoutSession) -> Payment | InvalidTransition:
+    # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
+    lock_payment(session, wanted.payment_id)
+    payment = owned(session, wanted.payment_id, wanted.caller)
+    if idempotency.was_used(session, wanted.keyed):
+        return payment
+    try:
+        _require_unpaid(payment)
+    except InvalidTransition as ended:
+        return ended
+    new = insert_or_nothing(session, GatewaySession).values(
+        payment_id=payment.id,
+        gateway=payment.gateway,
+        reference=found.reference,
+        status=SessionStatus.OPEN.value,
+        created_at=wanted.deed.at,
+        updated_at=wanted.deed.at,
+    )
+    session.execute(new.on_conflict_do_nothing())
+    nothing_kept = Answer(HTTPStatus.OK, "", kept=False)
+    idempotency.keep(session, wanted.keyed, nothing_kept, payment_id=payment.id, at=wanted.deed.at)
+    session.flush()
+    return payment
+
+
+def _require_unpaid(payment: Payment) -> None:
+    if payment.status not in UNPAID:
+        raise InvalidTransition(payment_status=payment.status)

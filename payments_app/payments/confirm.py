@@ -1,0 +1,112 @@
+"""Confirming a payment: judged, verified with its gateway, and only then written."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from payments_app.database import read_transaction, write_transaction
+from payments_app.errors import ActivePaymentExists, Forbidden, GatewayUnavailable, PaymentNotVerified
+from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, Money, verify
+from payments_app.gateways.registry import find_gateway
+from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.keyed import Answer
+from payments_app.idempotency.once import once
+from payments_app.locking import locks
+from payments_app.payments.arrival import receive
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Change, Render, flush_and_keep, owned, owned_for_change
+from payments_app.payments.statuses import PaymentStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the caller says has paid the payment."""
+
+    transaction_id: str
+    receipt_url: str | None
+
+
+def confirm(wanted: Change, claim: Claim, render: Render) -> Answer:
+    """Mark a payment completed and its invoice paid, once its gateway says so.
+
+    Money that comes too late, to a consultation that has another payment by now, is kept for staff to return.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        PaymentNotVerified: the gateway does not say that this pays the payment (402).
+        PaymentNotFound: no such payment (404).
+        Forbidden: another patient's; or paid by hand, which only staff can see arrive (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        InvalidTransition: the payment's status does not allow it (409).
+        ActivePaymentExists: it has ended, and its consultation has another payment (409).
+        TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
+        LockTimeout: a configured lock was not had in time (409, retryable).
+        GatewayUnavailable: no answer from the gateway; nothing changed (503).
+    """
+
+    def ahead() -> Answer | Money:
+        seen = _see(wanted, claim, render)
+        return seen if isinstance(seen, Answer) else _verify(seen, claim)
+
+    def work(money: Money) -> Answer:
+        written = _write(wanted, claim, money, render)
+        if isinstance(written, ActivePaymentExists):
+            raise written  # after the commit: that the money came is true, whatever the request is answered
+        return written
+
+    return once(wanted.keyed, lock=locks.changing(wanted.payment_id), ahead=ahead, work=work)
+
+
+@read_transaction
+def _see(session: Session, wanted: Change, claim: Claim, render: Render) -> Answer | Payment:
+    payment = owned(session, wanted.payment_id, wanted.caller)
+    return _judge(session, payment, wanted, claim, render) or payment
+
+
+@write_transaction
+def _write(
+    session: Session, wanted: Change, claim: Claim, money: Money, render: Render
+) -> Answer | ActivePaymentExists:
+    payment = owned_for_change(session, wanted.payment_id, wanted.caller)
+    answered = _judge(session, payment, wanted, claim, render)
+    if answered is not None:
+        return answered
+    receive(session, payment, money, deed=wanted.deed, receipt_url=claim.receipt_url)
+    if payment.status == PaymentStatus.COMPLETED:
+        return flush_and_keep(session, payment, wanted, render)
+    session.flush()
+    return _taken(session, payment)
+
+
+def _judge(session: Session, payment: Payment, wanted: Change, claim: Claim, render: Render) -> Answer | None:
+    """In the contract's order; an answer where there is nothing left to do."""
+    if payment.gateway == GatewayName.MANUAL and not wanted.caller.is_admin:
+        raise Forbidden("Staff confirm this payment once the money has arrived.")
+    answered = idempotency.find_answer(session, wanted.keyed)
+    if answered is not None:
+        return answered
+    if payment.was_completed_by(claim.transaction_id):
+        return render(payment).as_replay()
+    wanted.conditions.require(payment)
+    payment.require_move(PaymentStatus.COMPLETED)
+    return None
+
+
+def _verify(payment: Payment, claim: Claim) -> Money:
+    found = find_gateway(payment.gateway).look_up(payment.bill, claim.transaction_id)
+    verdict = verify(payment.bill, found) if isinstance(found, CheckoutSession) else found
+    if isinstance(verdict, Declined):
+        raise PaymentNotVerified(verdict.reason)
+    if not isinstance(found, CheckoutSession):
+        raise GatewayUnavailable
+    return found.money
+
+
+def _taken(session: Session, payment: Payment) -> ActivePaymentExists:
+    """What the consultation has instead, for the answer; None of it if that has ended in the same moment."""
+    other = session.scalar(select(Payment).where(Payment.consultation_id == payment.consultation_id, Payment.is_active))
+    if other is None:
+        return ActivePaymentExists()
+    return ActivePaymentExists(payment_id=other.id, payment_status=other.status)

@@ -1,0 +1,140 @@
+"""Payments that nobody finished: pendings whose time is up, and money that is said to be on its way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from payments_app.database import read_transaction, write_transaction
+from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
+from payments_app.gateways.base import CheckoutSession, SessionStatus
+from payments_app.gateways.registry import find_gateway
+from payments_app.payments.arrival import follow_session
+from payments_app.payments.cancel import Abandoned
+from payments_app.payments.events import Deed
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import keyset, locked
+from payments_app.payments.statuses import PaymentStatus
+
+# Payments read at a time: a million of them must not sit in memory.
+BATCH_SIZE = 500
+
+
+class Fate(StrEnum):
+    """What became of a payment that was looked at."""
+
+    EXPIRED = "expired"
+    FAILED = "failed"
+    # Paid, cancelled or changed meanwhile, by the gateway's account or by somebody else.
+    FOLLOWED = "followed"
+    # The gateway did not answer: it is left for the next time.
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """From before which moment a payment is overdue, by the name of its gateway."""
+
+    of: Mapping[str, datetime]
+
+    def have_passed(self, payment: Payment) -> bool:
+        return payment.created_at < self.of[payment.gateway]
+
+
+@read_transaction
+def count_overdue(session: Session, deadlines: Deadlines) -> int:
+    """How many pending payments are overdue."""
+    return session.scalars(select(func.count()).select_from(Payment).where(_overdue(deadlines))).one()
+
+
+def find_overdue(deadlines: Deadlines) -> Iterator[int]:
+    """The ids of all pending payments that are overdue, oldest first."""
+    position: tuple[datetime, int] | None = None
+    while batch := _next_overdue(deadlines, position):
+        yield from (payment_id for _, payment_id in batch)
+        position = batch[-1]
+
+
+def find_processing() -> Iterator[int]:
+    """The ids of all payments whose money is said to be on its way."""
+    last_id = 0
+    while batch := _next_processing(last_id):
+        yield from batch
+        last_id = batch[-1]
+
+
+def expire(payment_id: int, deed: Deed) -> Fate:
+    """Expire a pending payment: first its session at the gateway, so that nobody pays it after."""
+    payment, abandoned = _see(payment_id)
+    return _end(payment, abandoned, deed) if payment.status == PaymentStatus.PENDING else Fate.FOLLOWED
+
+
+def resume(payment_id: int, deadlines: Deadlines, deed: Deed) -> Fate:
+    """Ask the gateway what became of money on its way; where it did not come in time, the payment has failed."""
+    payment, abandoned = _see(payment_id)
+    if payment.status != PaymentStatus.PROCESSING:
+        return Fate.FOLLOWED
+    gateway = find_gateway(payment.gateway)
+    for reference in abandoned.references:
+        found = gateway.look_up(payment.bill, reference)
+        match found:
+            case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.CANCELLED):
+                follow_session(payment_id, found, deed)
+                return Fate.FOLLOWED
+            case CheckoutSession(status=SessionStatus.OPEN) if deadlines.have_passed(payment):
+                return _end(payment, abandoned, deed)
+    return Fate.LEFT
+
+
+def _end(payment: Payment, abandoned: Abandoned, deed: Deed) -> Fate:
+    try:
+        abandoned.end_sessions(deed)
+        _write_end(payment.id, abandoned, deed)
+    except GatewayUnavailable:
+        return Fate.LEFT
+    except (InvalidTransition, VersionConflict):  # paid, cancelled, or taken up again in this moment
+        return Fate.FOLLOWED
+    return Fate.EXPIRED if payment.status == PaymentStatus.PENDING else Fate.FAILED
+
+
+@write_transaction
+def _write_end(session: Session, payment_id: int, abandoned: Abandoned, deed: Deed) -> None:
+    payment = locked(session, payment_id)
+    abandoned.close_sessions(session, deed)
+    if payment.status == PaymentStatus.PROCESSING:
+        payment.fail(deed)
+    else:
+        payment.expire(deed)
+
+
+@read_transaction
+def _see(session: Session, payment_id: int) -> tuple[Payment, Abandoned]:
+    payment = session.get_one(Payment, payment_id)
+    return payment, Abandoned.of(session, payment)
+
+
+@read_transaction
+def _next_overdue(
+    session: Session, deadlines: Deadlines, position: tuple[datetime, int] | None
+) -> Sequence[tuple[datetime, int]]:
+    age = tuple_(Payment.created_at, Payment.id)
+    wanted = select(Payment.created_at, Payment.id).where(_overdue(deadlines))
+    if position is not None:
+        wanted = wanted.where(age > keyset(position))
+    return [(row.created_at, row.id) for row in session.execute(wanted.order_by(age).limit(BATCH_SIZE))]
+
+
+@read_transaction
+def _next_processing(session: Session, last_id: int) -> Sequence[int]:
+    wanted = select(Payment.id).where(Payment.status == PaymentStatus.PROCESSING.value, Payment.id > last_id)
+    return session.scalars(wanted.order_by(Payment.id).limit(BATCH_SIZE)).all()
+
+
+def _overdue(deadlines: Deadlines) -> ColumnElement[bool]:
+    of_gateways = (
+        and_(Payment.gateway == gateway, Payment.created_at < deadline) for gateway, deadline in deadlines.of.items()
+    )
+    return and_(Payment.status == PaymentStatus.PENDING.value, or_(*of_gateways))

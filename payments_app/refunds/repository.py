@@ -1,0 +1,155 @@
+"""Refunds in the database: each function is one transaction's worth of work."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload
+
+from payments_app import clock, money
+from payments_app.database import read_transaction, write_transaction
+from payments_app.errors import RefundExceedsBalance, RefundNotFound
+from payments_app.gateways.base import Approved, Declined, OutcomeUnknown, RefundOrder
+from payments_app.gateways.registry import find_gateway
+from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.keyed import Answer
+from payments_app.payments.events import Deed
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Change, locked, owned_for_change
+from payments_app.refunds.models import OPEN, Refund
+
+Outcome = Approved | Declined | OutcomeUnknown
+
+# What the doors make of a refund and its payment: 200, 202 or 402, as the refund's status says.
+Render = Callable[[Payment, Refund], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be returned, in minor units (None: all that is left), and why."""
+
+    amount_minor: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A refund that is committed, and what its gateway is to be told."""
+
+    gateway: str
+    order: RefundOrder
+    created_at: datetime
+
+    @classmethod
+    def of(cls, refund: Refund) -> "Placed":
+        payment = refund.payment
+        assert payment.transaction_id is not None  # noqa: S101  # for the type checker: money has a transaction
+        order = RefundOrder(
+            refund_id=refund.id,
+            payment_id=payment.id,
+            transaction_id=payment.transaction_id,
+            amount_minor=refund.amount_minor,
+            currency=refund.currency,
+            reference=refund.reference,
+        )
+        return cls(refund.gateway, order, refund.created_at)
+
+
+@write_transaction
+def place(
+    session: Session, wanted: Change, wish: Wish, *, lease_seconds: int, render: Render
+) -> Answer | tuple[Placed, Answer]:
+    """Set the money aside, before the gateway hears of it: if we die in the call, resume finds a row.
+
+    With the refund comes the answer that is true until its outcome is written.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: no admin any more (403).
+        PaymentNotFound: no such payment (404).
+        IdempotencyKeyReused: the key was used for another request (422).
+        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        InvalidTransition: no money came, or all of it went back (409).
+        RefundExceedsBalance: more than is neither back nor on its way back (422).
+        GatewayUnavailable: the payment's gateway is not configured any more (503).
+    """
+    payment = owned_for_change(session, wanted.payment_id, wanted.caller)
+    answered = idempotency.find_answer(session, wanted.keyed)
+    if answered is not None:
+        return answered
+    wanted.conditions.require(payment)
+    payment.require_refundable()
+    amount_minor = payment.refundable_minor if wish.amount_minor is None else wish.amount_minor
+    if not 0 < amount_minor <= payment.refundable_minor:
+        raise RefundExceedsBalance(left=f"{money.to_text(payment.refundable_minor)} {payment.currency}")
+    find_gateway(payment.gateway)  # it has to be there before anything is promised
+    refund = Refund.order(
+        payment,
+        amount_minor=amount_minor,
+        reason=wish.reason,
+        leased_until=wanted.deed.at + timedelta(seconds=lease_seconds),
+        deed=wanted.deed,
+    )
+    session.flush()  # the one flush of this effect, which also gives the refund its id
+    answer = render(payment, refund)
+    idempotency.keep(session, wanted.keyed, answer, payment_id=payment.id, refund_id=refund.id, at=wanted.deed.at)
+    return Placed.of(refund), answer
+
+
+@write_transaction
+def settle(session: Session, refund_id: int, outcome: Outcome, *, wanted: Change, render: Render) -> Answer:
+    """Write down what the gateway says, and under the key what is answered."""
+    refund = _settled(session, refund_id, outcome, replace(wanted.deed, at=clock.now()))
+    answer = render(refund.payment, refund)
+    idempotency.keep_final(session, wanted.keyed, answer)
+    return answer
+
+
+@write_transaction
+def settle_resumed(session: Session, refund_id: int, outcome: Outcome, *, deed: Deed) -> Refund:
+    """Write down what the gateway says; whoever comes back with the key is told then."""
+    return _settled(session, refund_id, outcome, replace(deed, at=clock.now()))
+
+
+def _settled(session: Session, refund_id: int, outcome: Outcome, deed: Deed) -> Refund:
+    payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
+    payment = locked(session, payment_id)  # of all that change a refund, one at a time
+    refund = next(refund for refund in payment.refunds if refund.id == refund_id)
+    refund.settle(outcome, deed)
+    session.flush()  # the one flush of this effect
+    return refund
+
+
+@write_transaction
+def take_in_hand(session: Session, refund_id: int, *, now: datetime, until: datetime) -> Placed | None:
+    """Lease an open refund whose lease has run out; None where somebody else is at work on it, or was.
+
+    The refund's version decides: of two that read the same one, the second reads again, and finds the lease.
+    """
+    refund = session.get_one(Refund, refund_id, options=[joinedload(Refund.payment)])
+    if not refund.is_open or refund.leased_until > now:
+        return None
+    refund.lease(until)
+    session.flush()
+    return Placed.of(refund)
+
+
+@read_transaction
+def find_open(session: Session, *, after_id: int, now: datetime, size: int) -> Sequence[int]:
+    """The ids of open refunds that nobody is at work on, in their order."""
+    wanted = select(Refund.id).where(Refund.status.in_(OPEN), Refund.leased_until <= now, Refund.id > after_id)
+    return session.scalars(wanted.order_by(Refund.id).limit(size)).all()
+
+
+@read_transaction
+def get(session: Session, refund_id: int) -> Refund:
+    """A refund with its payment.
+
+    Raises:
+        RefundNotFound: no such refund (404).
+    """
+    refund = session.get(Refund, refund_id, options=[joinedload(Refund.payment)])
+    if refund is None:
+        raise RefundNotFound
+    return refund

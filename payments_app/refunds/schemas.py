@@ -1,0 +1,52 @@
+"""Shapes of refunds and of what is asked of them."""
+
+from marshmallow import Schema, ValidationError, fields
+
+from payments_app.api.fields import DECIMAL_PATTERN, Amount, Moment, Text
+from payments_app.payments.schemas import Payment, PaymentChange
+from payments_app.refunds.models import MAX_REASON_LENGTH, RefundStatus
+
+
+class Refund(Schema):
+    id = fields.Integer(required=True)
+    payment_id = fields.Integer(required=True)
+    amount = Amount(required=True, attribute="amount_minor")
+    currency = fields.String(required=True)
+    status = fields.String(required=True, metadata={"enum": [str(status) for status in RefundStatus]})
+    reason = fields.String(required=True, allow_none=True)
+    created_at = Moment(required=True)
+    settled_at = Moment(required=True, allow_none=True)
+
+
+class Refunded(Schema):
+    payment = fields.Nested(Payment, required=True)
+    refund = fields.Nested(Refund, required=True)
+    refund_amount = Amount(required=True)
+
+
+class ExistingRefund(Refunded):
+    """What has become of a refund, for a key whose first answer was dropped for its age."""
+
+    type = fields.String(required=True, metadata={"enum": ["existing"]})
+    payment_id = fields.Integer(required=True)
+    existing_payment_id = fields.Integer(required=True)
+
+
+def _is_positive(amount_minor: int) -> None:
+    if amount_minor <= 0:
+        raise ValidationError("Must be above 0.")
+
+
+class RefundCreate(PaymentChange):
+    amount = Amount(
+        load_default=None,
+        allow_none=True,
+        validate=_is_positive,
+        metadata={
+            "description": "Major units, as a number or as a plain decimal string; at most two decimals. None: all "
+            "that is left.",
+            "pattern": DECIMAL_PATTERN,
+            "exclusiveMinimum": 0,
+        },
+    )
+    reason = Text(load_default=None, allow_none=True, max_length=MAX_REASON_LENGTH)

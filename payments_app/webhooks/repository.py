@@ -1,0 +1,82 @@
+"""Taking an event in, with its effect, in one transaction: so neither is there without the other, and each once."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from payments_app.database import insert_or_nothing, write_transaction
+from payments_app.gateways.base import CheckoutSession, GatewayName, GatewayRefund
+from payments_app.gateways.stripe_webhooks import AttemptFailed, ChargeRefunded, GatewayEvent, News
+from payments_app.payments.arrival import follow
+from payments_app.payments.events import Deed
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import locked
+from payments_app.payments.sessions import GatewaySession
+from payments_app.payments.statuses import UNPAID
+from payments_app.refunds.arrival import follow_refund, follow_total
+from payments_app.webhooks.models import WebhookEvent
+
+GATEWAY = GatewayName.STRIPE.value
+
+
+@write_transaction
+def take_in(session: Session, event: GatewayEvent, deed: Deed) -> None:
+    """Keep the event and do what it means; one that was taken in before means nothing any more.
+
+    Events come late, twice and in any order: what each says is compared with what is known, and nothing moves back.
+    """
+    payment_id = None if event.news is None else _find_payment(session, event.news)
+    new = insert_or_nothing(session, WebhookEvent).values(
+        gateway=GATEWAY,
+        event_id=event.event_id,
+        type=event.type,
+        reference=event.reference,
+        payment_id=payment_id,
+        created_at=event.created_at,
+        received_at=deed.at,
+    )
+    is_new = session.execute(new.on_conflict_do_nothing().returning(WebhookEvent.event_id)).first() is not None
+    if is_new and payment_id is not None and event.news is not None:
+        _apply(session, locked(session, payment_id), event.news, deed)
+
+
+def _apply(session: Session, payment: Payment, news: News, deed: Deed) -> None:
+    match news:
+        case CheckoutSession():
+            follow(session, payment, news, deed)
+        case AttemptFailed() if payment.status in UNPAID:
+            payment.note("payment.attempt_failed", deed)
+        case GatewayRefund():
+            follow_refund(payment, news, deed)
+        case ChargeRefunded():
+            for refund in news.refunds:
+                follow_refund(payment, refund, deed)
+            follow_total(payment, news.returned_minor, deed)
+
+
+def _find_payment(session: Session, news: News) -> int | None:
+    """The payment that is meant, by the session or transaction that is named, or by what we wrote on it."""
+    match news:
+        case AttemptFailed(session=told) | (CheckoutSession() as told):
+            return _by_reference(session, told.reference) or _by_our_account(session, told)
+        case GatewayRefund() | ChargeRefunded():
+            return _by_reference(session, news.transaction_id)
+
+
+def _by_reference(session: Session, reference: str) -> int | None:
+    of_session = select(GatewaySession.payment_id).where(
+        GatewaySession.gateway == GATEWAY, GatewaySession.reference == reference
+    )
+    paid_by = select(Payment.id).where(Payment.gateway == GATEWAY, Payment.transaction_id == reference)
+    return session.scalars(of_session.union(paid_by)).first()
+
+
+def _by_our_account(session: Session, told: CheckoutSession) -> int | None:
+    """For an event that overtakes the row of its session. By both ids: others in the same account may use one."""
+    if told.money.payment_id is None:
+        return None
+    meant = (
+        Payment.id == told.money.payment_id,
+        Payment.consultation_id == told.money.consultation_id,
+        Payment.gateway == GATEWAY,
+    )
+    return session.scalars(select(Payment.id).where(*meant)).first()

@@ -1,0 +1,36 @@
+"""Where gateways tell us what happened."""
+
+from flask import Response, current_app, request
+
+from payments_app import clock
+from payments_app.api.blueprint import Blueprint, success
+from payments_app.api.json_body import read_all
+from payments_app.errors import DatabaseBusy, VersionConflict, WebhookNotGenuine
+from payments_app.gateways.base import GatewayName
+from payments_app.gateways.stripe_webhooks import NotGenuine, read_event
+from payments_app.logs import current_request_id
+from payments_app.payments.events import Deed
+from payments_app.webhooks import repository, schemas
+
+blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="What gateways tell us")
+
+
+@blueprint.route("/stripe", methods=["POST"])
+@blueprint.success_response(200, schemas.Received)
+@blueprint.problems(400, 413, 503)
+@blueprint.doc(security=[])
+def receive_stripe_event() -> Response:
+    """Take a signed event of Stripe's in; the same one again has no effect.
+
+    Any answer but 200 makes Stripe send it again, for three days.
+    """
+    secrets = current_app.config["SETTINGS"].stripe_webhook_secrets
+    try:
+        event = read_event(read_all(request), request.headers.get("Stripe-Signature"), secrets)
+    except NotGenuine:
+        raise WebhookNotGenuine from None
+    try:
+        repository.take_in(event, Deed(f"gateway:{GatewayName.STRIPE}", current_request_id(), clock.now()))
+    except VersionConflict:
+        raise DatabaseBusy from None  # 503: nothing was taken in, and Stripe sends it again
+    return success({"received": True}, message="OK")

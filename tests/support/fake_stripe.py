@@ -1,0 +1,304 @@
+"""A look-alike of the part of Stripe that the service uses, over real HTTP, that tests may look into and upset."""
+
+import hashlib
+import hmac
+import json
+import secrets
+import select
+import socket
+import threading
+import time
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import requests
+
+from tests.support.fake_stripe_http import Answer, Received, Server, gone
+from tests.support.fake_stripe_state import CARD_DECLINED, Account, Refusal, Wire
+from tests.support.service import PATIENCE_SECONDS
+
+API_VERSION = "2026-10-28.endive"
+
+OTHER_PARAMETERS = (
+    "Keys for idempotent requests can only be used with the same parameters they were first used with. "
+    "Try using a key other than '{}' if you meant to execute a different request."
+)
+
+Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
+
+
+@dataclass
+class Trouble:
+    """What happens to the next requests of a kind; ``left`` is None as long as it happens to all of them."""
+
+    mode: Mode
+    method: str
+    path: str
+    left: int | None
+    should_retry: bool | None
+
+    def concerns(self, request: Received) -> bool:
+        return self.left != 0 and request.method == self.method and request.path.startswith(self.path)
+
+
+@dataclass(eq=False)
+class Hanging:
+    """A request whose client waits for an answer. The bell ends it."""
+
+    key: str | None
+    client: socket.socket
+    bell: socket.socket
+
+
+class FakeStripe(Account):
+    """Stripe for one merchant, in threads of the process that runs the tests: it outlives any service they kill.
+
+    It answers with what Stripe would, and keeps answers under their idempotency keys as Stripe does: a refusal too,
+    once the endpoint has looked at the object. What was applied is applied once however often it is sent, and a lost
+    answer is there for whoever asks again with the same key.
+
+    The SDK itself sends a request again, after half a second or more and under the same key, when the connection
+    broke or the answer was 409 or 5xx. For an answer that stays lost misbehave with ``times=None``.
+    """
+
+    api_key = "sk_test_fake"
+    webhook_secret = "whsec_fake"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hanging: list[Hanging] = []
+        self._forget_requests()
+        self._server = Server(self.answer)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        self.release()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def reset(self) -> None:
+        """Forget everything, behave, and let go of whoever hangs."""
+        with self._lock:
+            self._forget_objects()
+            self._forget_requests()
+            self.release()
+
+    def _forget_requests(self) -> None:
+        self.received: list[Received] = []
+        self._answers: dict[str, tuple[Received, Answer]] = {}
+        self._troubles: list[Trouble] = []
+        self._late: list[Received] = []
+
+    def count(self, method: str, path_prefix: str) -> int:
+        """How many such requests have arrived, whatever became of them."""
+        with self._lock:
+            return sum(seen.method == method and seen.path.startswith(path_prefix) for seen in self.received)
+
+    def forget_keys(self) -> None:
+        """As Stripe does after a day: the same key is then another request."""
+        with self._lock:
+            self._answers.clear()
+
+    # Misbehaviour.
+
+    def misbehave(
+        self,
+        mode: Mode,
+        *,
+        method: str = "POST",
+        path: str = "/v1/refunds",
+        times: int | None = 1,
+        should_retry: bool | None = None,
+    ) -> None:
+        """Do so with the next requests whose path begins like this; with all of them where ``times`` is None.
+
+        - ``drop``: apply, and close the connection without an answer.
+        - ``error``: apply, and answer 500.
+        - ``error_before``: answer 500, with nothing applied.
+        - ``hang``: apply, and answer only after ``release()``. As long as the client waits, its key is in use.
+        - ``hang_before``: never answer, with nothing applied; ``release()`` closes the connection.
+        - ``late``: close the connection at once, and apply at ``apply_late()``.
+        - ``refuse``: refuse for a reason of Stripe's own, with nothing applied; kept under the key, as Stripe does.
+
+        What was applied under the same key before is not applied again: it is only the answer that suffers.
+        ``should_retry`` is what a 500 tells the SDK about sending it again; by default it is left to the SDK.
+        """
+        assert mode in get_args(Mode)
+        with self._lock:
+            self._troubles.append(Trouble(mode, method, path, times, should_retry))
+
+    def behave(self) -> None:
+        """Treat new requests well again; what hangs goes on hanging, and what is late stays late."""
+        with self._lock:
+            self._troubles.clear()
+
+    def wait_until_hanging(self, count: int = 1) -> None:
+        """Wait until so many clients wait for an answer: only then has a ``hang`` been applied."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: len(self._hanging) >= count, PATIENCE_SECONDS)
+
+    def release(self) -> None:
+        """Let go of the requests that hang now; the next ones may hang again."""
+        with self._lock:
+            while self._hanging:
+                self._hanging.pop().bell.shutdown(socket.SHUT_WR)
+
+    def apply_late(self) -> None:
+        """What was lost on its way arrives after all; what the same key has brought meanwhile is not done again."""
+        with self._lock:
+            late, self._late = self._late, []
+            for request in late:
+                self._once(request)
+
+    # Webhooks.
+
+    def event(self, kind: str, obj: Wire, *, event_id: str | None = None, created: int | None = None) -> Wire:
+        """What Stripe says of the object as it is now."""
+        with self._lock:
+            return {
+                "id": event_id or f"evt_{secrets.token_hex(12)}",
+                "object": "event",
+                "api_version": API_VERSION,
+                "created": int(time.time()) if created is None else created,
+                "data": {"object": deepcopy(obj)},
+                "livemode": False,
+                "pending_webhooks": 1,
+                "request": {"id": None, "idempotency_key": None},
+                "type": kind,
+            }
+
+    def intent_event(self, kind: str, intent_id: str, **options: Any) -> Wire:
+        """``succeeded``, ``processing``, ``payment_failed`` or ``canceled``."""
+        return self.event(f"payment_intent.{kind}", self.intents[intent_id], **options)
+
+    def refund_event(self, kind: str, refund_id: str, **options: Any) -> Wire:
+        """``created``, ``updated`` or ``failed``."""
+        return self.event(f"refund.{kind}", self.refunds[refund_id], **options)
+
+    def charge_refunded(self, intent_id: str, *, with_refunds: bool = False, **options: Any) -> Wire:
+        """The event that tells of refunds only by their sum, unless it is ``with_refunds`` as it used to be."""
+        return self.event("charge.refunded", self.charge_of(intent_id, with_refunds=with_refunds), **options)
+
+    def sign(self, body: bytes, *, secret: str | list[str] | None = None, at: float | None = None) -> str:
+        """The header Stripe-Signature; with several secrets, as while one of them is being replaced."""
+        stamp = int(time.time() if at is None else at)
+        wanted = [secret] if isinstance(secret, str) else secret or [self.webhook_secret]
+        signatures = [hmac.new(each.encode(), b"%d." % stamp + body, hashlib.sha256).hexdigest() for each in wanted]
+        return ",".join([f"t={stamp}", *(f"v1={signature}" for signature in signatures)])
+
+    def deliver(
+        self, service_url: str, event: Wire, *, secret: str | list[str] | None = None, at: float | None = None
+    ) -> requests.Response:
+        body = json.dumps(event, indent=2).encode()
+        return requests.post(
+            f"{service_url}/api/v1/webhooks/stripe",
+            data=body,
+            headers={
+                "Content-Type": "application/json; charset=utf-8",
+                "Stripe-Signature": self.sign(body, secret=secret, at=at),
+            },
+            timeout=PATIENCE_SECONDS,
+        )
+
+    # Requests.
+
+    def answer(self, request: Received, authorization: str | None, client: socket.socket) -> Answer | None:
+        """What to answer; None where the connection is to be closed without a word."""
+        with self._lock:
+            self.received.append(request)
+            try:
+                self._check_key(authorization)
+                self._check_in_use(request.idempotency_key)
+            except Refusal as refusal:
+                return _refused(refusal)
+            trouble = next((trouble for trouble in self._troubles if trouble.concerns(request)), None)
+            if trouble is None:
+                return self._once(request)
+            if trouble.left is not None:
+                trouble.left -= 1
+            answer = self._spoilt(trouble, request)
+            if trouble.mode not in ("hang", "hang_before"):
+                return answer
+            hanging, waiting = self._start_hanging(request.idempotency_key, client)
+        return answer if self._hang(hanging, waiting) else None
+
+    def _spoilt(self, trouble: Trouble, request: Received) -> Answer | None:
+        """Apply what is to be applied. What is answered after all."""
+        answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
+        if trouble.mode in ("error", "error_before"):
+            return _internal_error(trouble.should_retry)
+        if trouble.mode == "refuse":
+            return self._once(request, _refusal_of(request))
+        if trouble.mode == "late":
+            self._late.append(request)
+        return answer if trouble.mode == "hang" else None
+
+    def _once(self, request: Received, refusal: Refusal | None = None) -> Answer:
+        """Do it, or refuse it, unless an answer is kept under its key already."""
+        key = request.idempotency_key if request.method == "POST" else None
+        if key is None:
+            return self._do(request, refusal)[0]
+        if key in self._answers:
+            first, kept = self._answers[key]
+            if first != request:
+                return _refused(Refusal(400, OTHER_PARAMETERS.format(key), "idempotency_error"))
+            return replace(kept, headers={"Idempotent-Replayed": "true"})
+        answer, begun = self._do(request, refusal)
+        if begun:
+            self._answers[key] = request, answer
+        return answer
+
+    def _do(self, request: Received, refusal: Refusal | None) -> tuple[Answer, bool]:
+        try:
+            if refusal is not None:
+                raise refusal
+            done = self._perform(request.method, request.path, request.params)
+        except Refusal as refused:
+            return _refused(refused), refused.begun
+        return Answer(200, json.dumps(done).encode()), True
+
+    def _check_key(self, authorization: str | None) -> None:
+        if authorization is None:
+            raise Refusal(401, "You did not provide an API key.")
+        if authorization != f"Bearer {self.api_key}":
+            raise Refusal(401, "Invalid API Key provided.")
+
+    def _check_in_use(self, key: str | None) -> None:
+        # A client that gave up may ask again before the thread that served it has noticed: its socket knows already.
+        if key is not None and any(hanging.key == key and not gone(hanging.client) for hanging in self._hanging):
+            message = "There is currently another in-progress request using this Idempotent Key."
+            raise Refusal(409, message, code="idempotency_key_in_use")
+
+    def _start_hanging(self, key: str | None, client: socket.socket) -> tuple[Hanging, socket.socket]:
+        waiting, bell = socket.socketpair()
+        hanging = Hanging(key, client, bell)
+        self._hanging.append(hanging)
+        self._lock.notify_all()
+        return hanging, waiting
+
+    def _hang(self, hanging: Hanging, waiting: socket.socket) -> bool:
+        """Whether it was released; otherwise the client has left."""
+        with hanging.bell, waiting:
+            ready, _, _ = select.select([hanging.client, waiting], [], [])
+            with self._lock:
+                # Whoever releases it has taken it out; nobody rings a bell that is closed.
+                if hanging in self._hanging:
+                    self._hanging.remove(hanging)
+        return waiting in ready
+
+
+def _refused(refusal: Refusal) -> Answer:
+    return Answer(refusal.status, json.dumps(refusal.body).encode())
+
+
+def _refusal_of(request: Received) -> Refusal:
+    if request.path.startswith("/v1/refunds"):
+        return Refusal(400, "Charge ch_... has already been refunded.", begun=True, code="charge_already_refunded")
+    return Refusal(402, kind="card_error", begun=True, **CARD_DECLINED)
+
+
+def _internal_error(should_retry: bool | None) -> Answer:
+    headers = {} if should_retry is None else {"Stripe-Should-Retry": str(should_retry).lower()}
+    return replace(_refused(Refusal(500, "An unknown error occurred.", "api_error")), headers=headers)

@@ -1,0 +1,119 @@
+"""The fake Stripe's end of the wire: it reads requests, and writes answers or none."""
+
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request, with the brackets of its form resolved: ``metadata[payment_id]=5`` is a dict in a dict."""
+
+    method: str
+    path: str
+    params: dict[str, Any]
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+# A request, its Authorization and the client's socket; None is to hang up without a word.
+Answering = Callable[[Received, str | None, socket.socket], Answer | None]
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # Twenty clients at once are turned away at the default of five.
+    request_queue_size = 128
+
+    def __init__(self, answer: Answering) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer = answer
+        self._open: set[socket.socket] = set()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Hang up on whoever keeps a connection for later, too: nobody is here to answer any more."""
+        super().server_close()
+        for connection in list(self._open):
+            # Its own thread closes it, now that there is nothing more to read; or has done so just now.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves in the middle, or is killed, is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    # Head and body are two writes, and the second would wait for the client to acknowledge the first.
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self._serve(urlsplit(self.path).query)
+
+    def do_POST(self) -> None:
+        self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+
+    def _serve(self, form: str) -> None:
+        path = urlsplit(self.path).path
+        request = Received(self.command, path, _resolved(form), self.headers.get("Idempotency-Key"))
+        answer = self.server.answer(request, self.headers.get("Authorization"), self.connection)
+        if answer is None:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Request-Id", f"req_{secrets.token_hex(7)}")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, *_about: Any) -> None:
+        """Tests look at ``received``."""
+
+
+def _resolved(form: str) -> dict[str, Any]:
+    resolved: dict[str, Any] = {}
+    for name, value in parse_qsl(form, keep_blank_values=True):
+        *outer, last = re.findall(r"[^\[\]]+", name)
+        inner = resolved
+        for step in outer:
+            inner = inner.setdefault(step, {})
+        inner[last] = value
+    return resolved
+
+
+def gone(client: socket.socket) -> bool:
+    """Whether whoever is at the other end has hung up, or the socket is closed at ours."""
+    try:
+        return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

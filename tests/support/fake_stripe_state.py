@@ -1,0 +1,305 @@
+"""What the fake Stripe knows: intents, charges and refunds, and what the API and the dashboard do with them."""
+
+import secrets
+import threading
+import time
+from collections.abc import Collection
+from copy import deepcopy
+from typing import Any
+
+Wire = dict[str, Any]
+
+CANCELLABLE = ("requires_payment_method", "requires_confirmation", "requires_action", "requires_capture")
+PAYABLE = ("requires_payment_method", "requires_confirmation", "requires_action", "processing")
+GIVEN_BACK = ("failed", "canceled")
+CANCELLATION_REASONS = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
+REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
+CARD_DECLINED = {"code": "card_declined", "decline_code": "generic_decline", "message": "Your card was declined."}
+
+
+class Refusal(Exception):
+    """An answer in the shape of Stripe's errors.
+
+    Stripe keeps an answer under its idempotency key once the endpoint has ``begun``: not when the parameters were
+    wrong or named something that does not exist.
+    """
+
+    def __init__(
+        self, status: int, message: str, kind: str = "invalid_request_error", *, begun: bool = False, **more: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.begun = begun
+        self.body = {"error": {"type": kind, "message": message, **more}}
+
+
+class Account:
+    """Everything at one merchant's Stripe; of each object the dict that goes over the wire, in order of creation."""
+
+    def __init__(self) -> None:
+        # One lock around everything: twenty refunds at once are twenty refunds one after the other. It tells whoever
+        # waits for a request to hang, too.
+        self._lock = threading.Condition()
+        self._forget_objects()
+
+    def _forget_objects(self) -> None:
+        self.intents: dict[str, Wire] = {}
+        self.charges: dict[str, Wire] = {}
+        self.refunds: dict[str, Wire] = {}
+        self.refunds_start_as = "succeeded"
+
+    # What tests look at.
+
+    def refunds_of(self, intent_id: str) -> list[Wire]:
+        """Oldest first."""
+        with self._lock:
+            return [refund for refund in self.refunds.values() if refund["payment_intent"] == intent_id]
+
+    def refunded_total(self, intent_id: str) -> int:
+        """What the customer has got back, or will."""
+        return sum(refund["amount"] for refund in self.refunds_of(intent_id) if refund["status"] not in GIVEN_BACK)
+
+    # What customers do, and people at the dashboard.
+
+    def pay(self, intent_id: str) -> None:
+        """As if the customer had paid."""
+        with self._lock:
+            intent = self.intents[intent_id]
+            assert intent["status"] in PAYABLE, f"nobody can pay an intent that is {intent['status']}"
+            self._charge(intent, "succeeded")
+            intent.update(status="succeeded", amount_received=intent["amount"], last_payment_error=None)
+
+    def start_processing(self, intent_id: str) -> None:
+        """As if the customer had paid in a way that takes days."""
+        with self._lock:
+            self.intents[intent_id]["status"] = "processing"
+
+    def decline(self, intent_id: str) -> None:
+        """As if the customer's bank had declined; they may try again."""
+        with self._lock:
+            intent = self.intents[intent_id]
+            assert intent["status"] in PAYABLE, f"nobody can decline an intent that is {intent['status']}"
+            # A failed attempt is a charge as well: that an intent has one does not mean it was paid.
+            charge = self._charge(intent, "failed")
+            error = {"type": "card_error", "charge": charge["id"], **CARD_DECLINED}
+            intent.update(status="requires_payment_method", last_payment_error=error)
+
+    def cancel(self, intent_id: str) -> None:
+        with self._lock:
+            self._cancel_intent(intent_id, {})
+
+    def tamper(self, intent_id: str, **fields: Any) -> None:
+        """Make an intent say what it should not: another amount, another currency, somebody else's metadata."""
+        with self._lock:
+            self.intents[intent_id].update(fields)
+
+    def refund_in_dashboard(self, intent_id: str, amount: int) -> Wire:
+        """A refund that the service knows nothing of: its metadata are empty."""
+        with self._lock:
+            return self._create_refund({"payment_intent": intent_id, "amount": str(amount)})
+
+    def settle_refund(self, refund_id: str, status: str) -> None:
+        """Bring a refund to its end. A bank may send back even one that had succeeded."""
+        with self._lock:
+            refund = self.refunds[refund_id]
+            refund.update(status=status, failure_reason="expired_or_canceled_card" if status == "failed" else None)
+            self._count_refunds(self.charges[refund["charge"]])
+
+    def charge_of(self, intent_id: str, *, with_refunds: bool = False) -> Wire:
+        """A copy of the intent's latest charge; with the list of its refunds, as API versions before 2022-11-15."""
+        with self._lock:
+            charge = deepcopy(self.charges[self.intents[intent_id]["latest_charge"]])
+            if with_refunds:
+                refunds = deepcopy(self.refunds_of(intent_id))[::-1]
+                charge["refunds"] = _list(f"/v1/charges/{charge['id']}/refunds", refunds, has_more=False)
+            return charge
+
+    # What the API does. The lock is held.
+
+    def _perform(self, method: str, path: str, params: Wire) -> Wire:
+        match [method, *path.strip("/").split("/")]:
+            case ["POST", "v1", "payment_intents"]:
+                return self._create_intent(params)
+            case ["GET", "v1", "payment_intents", intent_id]:
+                _allow(params, ())
+                return _find(self.intents, "payment_intent", intent_id, "intent")
+            case ["POST", "v1", "payment_intents", intent_id, "cancel"]:
+                return self._cancel_intent(intent_id, params)
+            case ["POST", "v1", "refunds"]:
+                return self._create_refund(params)
+            case ["GET", "v1", "refunds"]:
+                return self._list_refunds(params)
+            case ["GET", "v1", "refunds", refund_id]:
+                _allow(params, ())
+                return _find(self.refunds, "refund", refund_id, "id")
+        raise Refusal(404, f"Unrecognized request URL ({method}: {path}).")
+
+    def _create_intent(self, params: Wire) -> Wire:
+        _allow(params, ("amount", "currency", "metadata", "automatic_payment_methods", "description"))
+        intent_id = _new_id("pi")
+        intent = self.intents[intent_id] = {
+            "id": intent_id,
+            "object": "payment_intent",
+            "amount": _positive(params, "amount"),
+            "amount_received": 0,
+            "automatic_payment_methods": {"enabled": True, "allow_redirects": "always"},
+            "canceled_at": None,
+            "cancellation_reason": None,
+            "capture_method": "automatic_async",
+            "client_secret": f"{intent_id}_secret_{secrets.token_hex(8)}",
+            "created": int(time.time()),
+            "currency": str(_required(params, "currency")).lower(),
+            "description": params.get("description"),
+            "last_payment_error": None,
+            "latest_charge": None,
+            "livemode": False,
+            "metadata": _metadata(params),
+            "next_action": None,
+            "payment_method": None,
+            "payment_method_types": ["card"],
+            "status": "requires_payment_method",
+        }
+        return intent
+
+    def _cancel_intent(self, intent_id: str, params: Wire) -> Wire:
+        _allow(params, ("cancellation_reason",))
+        reason = _one_of(params, "cancellation_reason", CANCELLATION_REASONS)
+        intent = _find(self.intents, "payment_intent", intent_id, "intent")
+        # Stripe cancels one that is processing "in rare cases"; here it never does.
+        if intent["status"] not in CANCELLABLE:
+            message = f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}."
+            code = "payment_intent_unexpected_state"
+            raise Refusal(400, message, begun=True, code=code, payment_intent=deepcopy(intent))
+        intent.update(status="canceled", canceled_at=int(time.time()), cancellation_reason=reason)
+        return intent
+
+    def _create_refund(self, params: Wire) -> Wire:
+        _allow(params, ("payment_intent", "amount", "metadata", "reason"))
+        intent = _find(self.intents, "payment_intent", _required(params, "payment_intent"), "payment_intent")
+        reason = _one_of(params, "reason", REFUND_REASONS)
+        asked = _positive(params, "amount") if "amount" in params else None
+        if intent["status"] != "succeeded":
+            message = f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund."
+            raise Refusal(400, message, begun=True, param="payment_intent")
+        charge = self.charges[intent["latest_charge"]]
+        amount = _refundable(charge, asked)
+        refund_id = _new_id("re")
+        refund = self.refunds[refund_id] = {
+            "id": refund_id,
+            "object": "refund",
+            "amount": amount,
+            "charge": charge["id"],
+            "created": int(time.time()),
+            "currency": charge["currency"],
+            "failure_reason": None,
+            "metadata": _metadata(params),
+            "payment_intent": intent["id"],
+            "reason": reason,
+            "status": self.refunds_start_as,
+        }
+        self._count_refunds(charge)
+        return refund
+
+    def _list_refunds(self, params: Wire) -> Wire:
+        _allow(params, ("payment_intent", "limit", "starting_after"))
+        limit = _positive(params, "limit") if "limit" in params else 10
+        if limit > 100:
+            raise Refusal(400, "This value must be less than or equal to 100.", param="limit")
+        found = list(self.refunds.values())
+        if "payment_intent" in params:
+            intent = _find(self.intents, "payment_intent", params["payment_intent"], "payment_intent")
+            found = self.refunds_of(intent["id"])
+        found.reverse()
+        if "starting_after" in params:
+            last_seen = _find(self.refunds, "refund", params["starting_after"], "starting_after")
+            found = found[found.index(last_seen) + 1 :] if last_seen in found else []
+        return _list("/v1/refunds", found[:limit], has_more=len(found) > limit)
+
+    def _charge(self, intent: Wire, status: str) -> Wire:
+        charge_id = _new_id("ch")
+        paid = status == "succeeded"
+        charge = self.charges[charge_id] = {
+            "id": charge_id,
+            "object": "charge",
+            "amount": intent["amount"],
+            "amount_captured": intent["amount"] if paid else 0,
+            "amount_refunded": 0,
+            "captured": paid,
+            "created": int(time.time()),
+            "currency": intent["currency"],
+            "failure_code": None if paid else CARD_DECLINED["code"],
+            "livemode": False,
+            "metadata": dict(intent["metadata"]),
+            "paid": paid,
+            "payment_intent": intent["id"],
+            "refunded": False,
+            "status": status,
+        }
+        intent["latest_charge"] = charge_id
+        return charge
+
+    def _count_refunds(self, charge: Wire) -> None:
+        total = self.refunded_total(charge["payment_intent"])
+        charge.update(amount_refunded=total, refunded=total == charge["amount"])
+
+
+def _refundable(charge: Wire, asked: int | None) -> int:
+    """What to refund of the charge: what is asked, or else all that is left."""
+    left: int = charge["amount"] - charge["amount_refunded"]
+    if left == 0:
+        message = f"Charge {charge['id']} has already been refunded."
+        raise Refusal(400, message, begun=True, code="charge_already_refunded")
+    if asked is not None and asked > left:
+        # Stripe gives no code with this one.
+        message = f"Refund amount ({asked / 100:.2f}) is greater than unrefunded amount on charge ({left / 100:.2f})"
+        raise Refusal(400, message, begun=True, param="amount")
+    return asked or left
+
+
+def _list(url: str, data: list[Wire], *, has_more: bool) -> Wire:
+    return {"object": "list", "url": url, "has_more": has_more, "data": data}
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def _find(objects: dict[str, Wire], kind: str, object_id: str, param: str) -> Wire:
+    if object_id not in objects:
+        raise Refusal(404, f"No such {kind}: '{object_id}'", code="resource_missing", param=param)
+    return objects[object_id]
+
+
+def _allow(params: Wire, known: Collection[str]) -> None:
+    """Refuse what Stripe may know and this fake does not, so that no test passes because it was overlooked."""
+    for name in params:
+        if name not in known:
+            raise Refusal(400, f"Received unknown parameter: {name}", code="parameter_unknown", param=name)
+
+
+def _required(params: Wire, name: str) -> Any:
+    if not params.get(name):
+        raise Refusal(400, f"Missing required param: {name}.", code="parameter_missing", param=name)
+    return params[name]
+
+
+def _positive(params: Wire, name: str) -> int:
+    value = str(_required(params, name))
+    if not value.isdecimal() or int(value) == 0:
+        raise Refusal(400, "Invalid positive integer", code="parameter_invalid_integer", param=name)
+    return int(value)
+
+
+def _one_of(params: Wire, name: str, known: Collection[str]) -> str | None:
+    value: str | None = params.get(name)
+    if value is not None and value not in known:
+        raise Refusal(400, f"Invalid {name}: must be one of {', '.join(known)}", param=name)
+    return value
+
+
+def _metadata(params: Wire) -> dict[str, str]:
+    """Only what has a value; to Stripe an empty one means that the key is not wanted."""
+    metadata = params.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise Refusal(400, "Invalid hash", param="metadata")
+    return {name: value for name, value in metadata.items() if value != ""}
