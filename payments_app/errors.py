@@ -98,6 +98,11 @@ class PaymentNotFound(NotFound):
     text = "Payment not found"
 
 
+class UserNotFound(NotFound):
+    code = "user-not-found"
+    text = "Nobody has that e-mail address"
+
+
 class RefundNotFound(NotFound):
     code = "refund-not-found"
     text = "Refund not found"
@@ -176,6 +181,11 @@ class InvalidTransition(Conflict):
 class TransactionAlreadyUsed(Conflict):
     code = "transaction-already-used"
     text = "This transaction_id already paid for another payment."
+
+
+class UserExists(Conflict):
+    code = "user-exists"
+    text = "Somebody has that e-mail address already."
 
 
 class ConsultationHasPayments(Conflict):

@@ -1,8 +1,12 @@
 """Money is whole minor units (hundredths); rates are whole basis points (1/100 of a percent). Never a float."""
 
+import re
 from decimal import Decimal
 
 from config import BASIS_POINTS_PER_ONE, MINOR_PER_MAJOR
+
+# Without signs, exponents, blanks, underscores, or other scripts' digits, all of which ``Decimal`` would take.
+PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,2})?")
 
 HUNDREDTH = Decimal("0.01")
 # Beyond every amount that the settings allow (config.AMOUNT_CEILING, 10^12).
@@ -24,6 +28,11 @@ def to_minor(amount: Decimal) -> int | None:
     hundredths = amount.quantize(HUNDREDTH)
     # Decimals compare exactly, whatever the context's precision: a hundredth digit behind the point still counts.
     return int(hundredths.scaleb(2)) if hundredths == amount else None
+
+
+def from_text(text: str) -> int | None:
+    """A plain decimal, such as ``5000`` or ``5000.50``, as minor units; None where it is none."""
+    return to_minor(Decimal(text)) if PLAIN_DECIMAL.fullmatch(text) else None
 
 
 def to_text(amount_minor: int) -> str:

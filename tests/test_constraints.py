@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from payments_app.database import BROKEN_CONSTRAINTS, Base, broken_constraint
 from payments_app.payments.models import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
+from payments_app.refunds.models import RefundStatus
 from tests.support.people import People
 from tests.support.raw import AMOUNT_MINOR, MOMENT, Raw, assert_broken, refused_by, sqlite_text
 from tests.support.rows import Rows
@@ -74,6 +75,17 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_tax_records_amounts_not_negative", "tax_record", {"amount_minor": -1}),
     ("ck_idempotency_keys_request_hash_sha256", "key", {"request_hash": "0" * 63}),
     ("ck_id_blocks_next_id_positive", "id_block", {"table_name": "more", "next_id": 0}),
+    ("ck_refunds_amount_positive", "refund", {"amount_minor": 0}),
+    ("ck_refunds_excess_within_amount", "refund", {"made_elsewhere": True, "excess_minor": -1}),
+    ("ck_refunds_excess_within_amount", "refund", {"made_elsewhere": True, "excess_minor": AMOUNT_MINOR + 1}),
+    ("ck_refunds_ours_fit", "refund", {"excess_minor": 1}),
+    ("ck_refunds_status_known", "refund", {"status": "completed"}),
+    ("ck_refunds_status_known", "refund", {"status": "PENDING"}),
+    ("ck_refunds_settled_when_over", "refund", {"status": "succeeded", "settled_at": None}),
+    ("ck_refunds_settled_when_over", "refund", {"status": "failed", "settled_at": None}),
+    ("ck_refunds_settled_when_over", "refund", {"status": "pending", "settled_at": MOMENT}),
+    ("ck_refunds_settled_when_over", "refund", {"status": "unknown", "settled_at": MOMENT}),
+    ("ck_refunds_version_not_negative", "refund", {"version": -1}),
 ]
 
 
@@ -178,6 +190,7 @@ def test_what_belongs_to_a_payment_cannot_be_untrue_either(
         "invoice": lambda **row: raw.invoice(payment_id, **row),
         "tax_record": lambda **row: raw.tax_record(payment_id, **row),
         "key": lambda **row: raw.key(patient, payment_id, **row),
+        "refund": lambda **row: raw.refund(payment_id, **row),
         "id_block": lambda **row: raw.insert("id_blocks", **row),
     }
 
@@ -296,6 +309,13 @@ def test_nothing_that_a_payment_needs_can_be_deleted_under_it(raw: Raw, rows: Ro
     assert rows.counts("payments", "invoices") == {"payments": 1, "invoices": 1}
 
 
+def test_a_payment_with_a_refund_stays(raw: Raw, rows: Rows, patient: int) -> None:
+    raw.refund(raw.payment(patient, 5, "completed"))
+
+    with refused_by("fk_refunds_payment"):
+        rows.execute("DELETE FROM payments")
+
+
 @pytest.mark.parametrize(
     ("add", "constraint"),
     [
@@ -303,10 +323,12 @@ def test_nothing_that_a_payment_needs_can_be_deleted_under_it(raw: Raw, rows: Ro
         (Raw.tax_record, "fk_tax_records_payment"),
         (Raw.event, "fk_payment_events_payment"),
         (Raw.session, "fk_gateway_sessions_payment"),
+        (Raw.refund, "fk_refunds_payment"),
+        (Raw.webhook_event, "fk_webhook_events_payment"),
     ],
 )
 def test_nothing_belongs_to_a_payment_that_does_not_exist(
-    add: Callable[[Raw, int], int], constraint: str, raw: Raw
+    add: Callable[[Raw, int], int | None], constraint: str, raw: Raw
 ) -> None:
     with refused_by(constraint):
         add(raw, 4_711)
@@ -354,6 +376,33 @@ def test_an_invoice_number_is_given_once(raw: Raw, patient: int) -> None:
             raw.invoice(payment, invoice_number="INV-1")
 
 
+@pytest.mark.parametrize("status", RefundStatus)
+def test_a_gateways_refund_is_written_down_once(status: str, raw: Raw, rows: Rows, patient: int) -> None:
+    payment_id, other_id = raw.payment(patient, 5, "completed"), raw.payment(patient, 6, "completed")
+    raw.refund(payment_id, reference="re_1")
+
+    for payment in (payment_id, other_id):
+        with refused_by("uq_refunds_reference"):
+            raw.refund(payment, reference="re_1", status=status)
+
+    raw.refund(payment_id, reference="re_1", gateway="stripe", status=status)
+    for _ in range(2):  # those that no gateway has named yet
+        raw.refund(payment_id, reference=None, status=status)
+    assert rows.count("refunds") == 4
+
+
+def test_a_webhook_event_is_taken_in_once(raw: Raw, rows: Rows, patient: int) -> None:
+    payment_id = raw.payment(patient, 5)
+    raw.webhook_event(event_id="evt_1")
+
+    for about in (None, payment_id):
+        with refused_by("pk_webhook_events"):
+            raw.webhook_event(about, event_id="evt_1", type="charge.refunded")
+
+    raw.webhook_event(event_id="evt_1", gateway="another")
+    assert rows.count("webhook_events") == 2
+
+
 def test_an_address_has_one_user(raw: Raw, people: People) -> None:
     with refused_by("uq_users_email"):
         raw.user(email=people.patient.email)
@@ -367,6 +416,7 @@ def test_money_is_never_unknown(table: str, column: str, raw: Raw, patient: int)
         "payments": payment_id,
         "invoices": raw.invoice(payment_id),
         "tax_records": raw.tax_record(payment_id),
+        "refunds": raw.refund(payment_id),
     }
 
     with pytest.raises(IntegrityError) as refusal:
@@ -428,6 +478,8 @@ def test_money_that_came_through_the_api_is_kept_as_whole_numbers(people: People
         if consultation_id != 8:
             payment_id = created.json["data"]["payment_id"]
             assert people.patient.confirm(payment_id, f"TXN-{payment_id}").status_code == 200
+            returned = people.admin.post(f"/payments/{payment_id}/refund", {"amount": "0.07"})
+            assert returned.json["data"]["refund_amount"] == 0.07
 
     type_of, whole = ("pg_typeof", "bigint") if engine.dialect.name == "postgresql" else ("typeof", "integer")
     for table, column in MONEY:

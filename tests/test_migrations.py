@@ -25,10 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from payments_app.database import Base
+from payments_app.payments.statuses import PaymentStatus
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with
 from tests.support.databases import ROOT, flask, make_postgresql
 from tests.support.fresh import engine_on, fresh_database
+from tests.support.raw import Raw
 
 # From the first to the last.
 REVISIONS = [script.revision for script in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))]
@@ -73,6 +75,34 @@ def test_every_step_up_and_down_and_up_again_works_and_is_written_down(unmigrate
     migrate(unmigrated, "upgrade", "head")
     assert written_down(unmigrated) == REVISIONS[-1:]
     assert everything_in(unmigrated) == first_time
+
+
+def test_rows_of_the_first_release_outlive_the_second_and_the_way_back(unmigrated: Engine) -> None:
+    migrate(unmigrated, "upgrade", "0001")
+    raw = Raw(unmigrated)
+    patient_id = raw.user()
+    for status in PaymentStatus:
+        payment_id = raw.payment(patient_id, raw.consultation(patient_id), status)
+        raw.invoice(payment_id)
+        raw.tax_record(payment_id)
+        raw.event(payment_id)
+        raw.session(payment_id)
+        raw.key(patient_id, payment_id)
+    before = all_rows(unmigrated)
+    assert {len(found) for table, found in before.items() if table.endswith("s") and table != "users"} == {
+        2, len(PaymentStatus),
+    }  # fmt: skip  # two blocks of ids, and else one row for each payment
+
+    migrate(unmigrated, "upgrade", "0002")
+    assert all_rows(unmigrated) == {**before, "refunds": [], "webhook_events": []}
+    raw.refund(payment_id)
+    raw.webhook_event(payment_id)
+    raw.key(patient_id, payment_id, key="refunded", refund_id=1)
+
+    migrate(unmigrated, "downgrade", "0001")
+    with unmigrated.begin() as connection:
+        connection.execute(text("DELETE FROM idempotency_keys WHERE key = 'refunded'"))
+    assert all_rows(unmigrated) == before
 
 
 def test_upgrading_what_is_up_to_date_changes_nothing(migrated: Engine) -> None:
@@ -291,6 +321,16 @@ def _catalogue(connection: Connection, table: str) -> dict[str, tuple[Any, ...]]
         "FROM pg_constraint WHERE conrelid = CAST(:table AS regclass)"
     )
     return {name: tuple(rest) for name, *rest in connection.execute(text(query), {"table": table})}
+
+
+def all_rows(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table but Alembic's own, in some order that stays."""
+    with engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+        return {
+            table: sorted((tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))), key=repr)
+            for table in tables
+        }
 
 
 def left_over(engine: Engine) -> list[str]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from payments_app import clock
 from payments_app.accounts.callers import Caller
-from payments_app.accounts.models import User
-from payments_app.database import read_transaction
+from payments_app.accounts.models import Role, User
+from payments_app.database import insert_or_nothing, read_transaction, write_transaction
+from payments_app.errors import UserExists, UserNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,59 @@ def get_self(session: Session, caller: Caller) -> User:
 def require_current(session: Session, caller: Caller) -> None:
     """``require_valid`` in a transaction of its own, for what staff read."""
     require_valid(session, caller)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """Somebody who is to be able to log in; the password as its hash."""
+
+    email: str
+    name: str
+    role: Role
+    password_hash: str
+
+
+@write_transaction
+def add_user(session: Session, new: NewUser) -> User:
+    """Add a user.
+
+    Raises:
+        UserExists: the e-mail address is taken (409).
+    """
+    inserted = insert_or_nothing(session, User).values(
+        email=new.email.lower(),
+        name=new.name,
+        role=new.role.value,
+        password_hash=new.password_hash,
+        token_version=0,
+        created_at=clock.now(),
+    )
+    inserted = inserted.on_conflict_do_nothing(index_elements=["email"]).returning(User.id)
+    user_id = session.scalar(inserted)
+    if user_id is None:
+        raise UserExists
+    return session.get_one(User, user_id)
+
+
+@write_transaction
+def disable_user(session: Session, email: str) -> User:
+    """Let a user no longer log in, and end every token they have.
+
+    Raises:
+        UserNotFound: nobody has that e-mail address (404).
+    """
+    user = session.scalar(select(User).where(User.email == email.lower()).with_for_update())
+    if user is None:
+        raise UserNotFound
+    user.disabled_at = user.disabled_at or clock.now()
+    user.token_version += 1
+    return user
+
+
+@read_transaction
+def get_user(session: Session, user_id: int) -> User:
+    """A user who is known to be there."""
+    return session.get_one(User, user_id)
 
 
 def require_valid(session: Session, caller: Caller) -> User:

@@ -15,13 +15,12 @@ from payments_app import clock, money
 # What a signed 64-bit column holds.
 MAX_ID = 2**63 - 1
 
-_PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,2})?")
 # Control characters, NUL among them, and lone surrogates, which have no UTF-8.
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,18}")
 
 # Also for the document, hence in what Python and ECMA-262 have in common.
-DECIMAL_PATTERN = f"^{_PLAIN_DECIMAL.pattern}$"
+DECIMAL_PATTERN = f"^{money.PLAIN_DECIMAL.pattern}$"
 # An idempotency key: visible ASCII without the quote and the backslash, which need escapes in a quoted header; and no
 # dot segments, which URL libraries would resolve away in GET /idempotency-keys/{key}.
 _KEY = r'(?!\.{1,2}"?$)[!#-\[\]-~]{1,255}'
@@ -125,7 +124,7 @@ class Amount(fields.Field[Any]):
 
     def _number(self, value: Any) -> Decimal:
         if isinstance(value, str):
-            if not _PLAIN_DECIMAL.fullmatch(value):
+            if not money.PLAIN_DECIMAL.fullmatch(value):
                 raise self.make_error("invalid")
             return Decimal(value)
         if isinstance(value, int | Decimal) and not isinstance(value, bool):

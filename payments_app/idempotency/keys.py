@@ -34,14 +34,24 @@ def take_key(body: dict[str, Any]) -> str:
     if not given:
         given = [str(uuid.uuid4())]
     for key in given:
-        if not _WELL_FORMED.fullmatch(key):
-            raise ValidationFailed(
-                {"idempotency_key": ['Must be 1 to 255 visible ASCII characters without space, " and \\.']}
-            )
+        require_well_formed(key)
     if len(set(given)) > 1:
         raise ValidationFailed({"idempotency_key": ["Was given more than once, with different values."]})
     g.idempotency_key = given[0]
     return given[0]
+
+
+def require_well_formed(key: str) -> str:
+    """The key itself.
+
+    Raises:
+        ValidationFailed: no key of ours may look like that (422).
+    """
+    if not _WELL_FORMED.fullmatch(key):
+        raise ValidationFailed(
+            {"idempotency_key": ['Must be 1 to 255 visible ASCII characters without space, " and \\.']}
+        )
+    return key
 
 
 def _unquoted(header: str) -> str:

@@ -71,6 +71,22 @@ CHECKS = (
         FROM payments WHERE refund_reserved_minor + refunded_minor > received_minor""",
     ),
     Check(
+        "M3",
+        "the refunds of a payment add up to what it says",
+        """
+        SELECT p.id, 'reserved ' || p.refund_reserved_minor || ' for refunds of ' || coalesce(sum(r.open_minor), 0)
+            || ', refunded ' || p.refunded_minor || ' by refunds of ' || coalesce(sum(r.over_minor), 0)
+            || ' (minor units)' AS detail
+        FROM payments p LEFT JOIN (
+            SELECT payment_id,
+                CASE WHEN status IN ('pending', 'unknown') THEN amount_minor - excess_minor ELSE 0 END AS open_minor,
+                CASE WHEN status = 'succeeded' THEN amount_minor - excess_minor ELSE 0 END AS over_minor
+            FROM refunds) AS r ON r.payment_id = p.id
+        GROUP BY p.id, p.refund_reserved_minor, p.refunded_minor
+        HAVING coalesce(sum(r.open_minor), 0) <> p.refund_reserved_minor
+            OR coalesce(sum(r.over_minor), 0) <> p.refunded_minor""",
+    ),
+    Check(
         "M4",
         "one key of one user has one effect",
         """

@@ -1,15 +1,100 @@
-"""Commands about payments, for staff and for the timer that audits them."""
+"""Commands about payments, for staff and for the timers that expire and audit them."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 import click
+from flask import current_app
 
-from payments_app.commands import Commands
-from payments_app.payments import audit
+from payments_app import clock, money
+from payments_app.accounts.staff import system_caller
+from payments_app.commands import Commands, json_option, operator, show_facts, show_rows, with_progress
+from payments_app.payments import audit, expire, repository
+from payments_app.payments.events import Deed
+from payments_app.payments.expire import Deadlines, Fate
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Filter
+from payments_app.payments.statuses import PaymentStatus
 
 payments = Commands("payments", help="Look after payments.")
+
+# Payments read at a time.
+BATCH_SIZE = 100
+
+COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient", "consultation", "review", "created")
+
+
+@payments.command("list")
+@click.option("--status", type=click.Choice([str(status) for status in PaymentStatus]), help="Only those.")
+@click.option("--consultation", type=click.IntRange(1, 2**63 - 1), help="Only payments of this consultation.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
+@json_option
+def list_payments(status: str | None, consultation: int | None, limit: int, as_json: bool) -> None:
+    """Show payments, newest first."""
+    found = _newest(status, consultation, limit)
+    show_rows(COLUMNS, map(_row, found), as_json=as_json, nothing="no payments")
+
+
+@payments.command("show")
+@click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
+@json_option
+def show_payment(payment_id: int, as_json: bool) -> None:
+    """Show one payment with its refunds and all that happened to it."""
+    caller = system_caller()
+    payment = repository.get(payment_id, caller=caller)
+    trail = [
+        {
+            "when": event.created_at,
+            "event": event.event,
+            "status": event.to_status,
+            "version": event.version,
+            "who": event.actor,
+        }
+        for event in repository.list_events(payment_id, caller=caller)
+    ]
+    refunds = [
+        {"id": refund.id, "amount": money.to_text(refund.amount_minor), "status": refund.status}
+        for refund in payment.refunds
+    ]
+    facts = {**_row(payment), **_more(payment)}
+    if as_json:
+        show_facts({**facts, "refunds": refunds, "events": trail}, as_json=True)
+        return
+    show_facts(facts, as_json=False)
+    click.echo()
+    show_rows(("id", "amount", "status"), refunds, as_json=False, nothing="no refunds")
+    click.echo()
+    show_rows(("when", "event", "status", "version", "who"), trail, as_json=False, nothing="no events")
+
+
+@payments.command("expire")
+@json_option
+def expire_payments(as_json: bool) -> None:
+    """End pending payments that nobody paid in time, which frees their consultations.
+
+    In time is within PAYMENT_PENDING_TTL, or PAYMENT_MANUAL_TTL for methods that people carry out by hand. The gateway
+    is told first. May run at any time, also twice at once; what the gateway does not answer for is left for next time.
+    """
+    deed = Deed(operator(), None, clock.now())
+    deadlines = Deadlines.at(deed.at, current_app.config["SETTINGS"])
+    fates: Counter[Fate] = Counter()
+    with_progress(
+        expire.find_overdue(deadlines),
+        lambda payment_id: fates.update([expire.expire(payment_id, deed)]),
+        label="Expiring",
+        length=expire.count_overdue(deadlines),
+    )
+    if as_json:
+        click.echo(json.dumps({"expired": fates[Fate.EXPIRED], "paid": fates[Fate.FOLLOWED], "left": fates[Fate.LEFT]}))
+        return
+    click.echo(f"{fates[Fate.EXPIRED]} payments expired")
+    if fates[Fate.FOLLOWED]:
+        click.echo(f"{fates[Fate.FOLLOWED]} were paid or cancelled in this moment")
+    if fates[Fate.LEFT]:
+        click.echo(f"{fates[Fate.LEFT]} are left for the next time: their gateway did not answer")
 
 
 @payments.command("audit")
@@ -38,3 +123,42 @@ def audit_payments(as_json: bool) -> None:
     verdict = f"{broken} offenders" if broken else "all promises hold"
     click.echo(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
     raise SystemExit(1 if broken else 0)
+
+
+def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iterator[Payment]:
+    caller, after = system_caller(), None
+    while limit > 0:
+        shown = Filter(status=status, consultation_id=consultation_id, after=after, per_page=min(limit, BATCH_SIZE))
+        page = repository.list_page(shown, caller=caller)
+        yield from page.rows
+        limit -= len(page.rows)
+        if not page.has_more:
+            return
+        after = (page.rows[-1].created_at, page.rows[-1].id)
+
+
+def _row(payment: Payment) -> dict[str, Any]:
+    return {
+        "id": payment.id,
+        "status": payment.status,
+        "amount": money.to_text(payment.amount_minor),
+        "refunded": money.to_text(payment.refunded_minor),
+        "currency": payment.currency,
+        "method": payment.payment_method,
+        "patient": payment.user_id,
+        "consultation": payment.consultation_id,
+        "review": payment.needs_review,
+        "created": payment.created_at,
+    }
+
+
+def _more(payment: Payment) -> dict[str, Any]:
+    return {
+        "gateway": payment.gateway,
+        "transaction": payment.transaction_id,
+        "received": money.to_text(payment.received_minor),
+        "on_its_way_back": money.to_text(payment.refund_reserved_minor),
+        "left_to_refund": money.to_text(payment.refundable_minor),
+        "version": payment.version,
+        "invoices": ", ".join(f"{invoice.invoice_number} {invoice.status}" for invoice in payment.invoices),
+    }

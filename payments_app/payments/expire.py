@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from config import Settings
 from payments_app.database import read_transaction, write_transaction
 from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
-from payments_app.gateways.base import CheckoutSession, SessionStatus
+from payments_app.gateways.base import CheckoutSession, GatewayName, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.payments.arrival import follow_session
 from payments_app.payments.cancel import Abandoned
@@ -40,6 +41,12 @@ class Deadlines:
 
     of: Mapping[str, datetime]
 
+    @classmethod
+    def at(cls, now: datetime, settings: Settings) -> "Deadlines":
+        with_sessions = now - timedelta(seconds=settings.payment_pending_ttl_seconds)
+        by_hand = now - timedelta(seconds=settings.payment_manual_ttl_seconds)
+        return cls({name: by_hand if name is GatewayName.MANUAL else with_sessions for name in GatewayName})
+
     def have_passed(self, payment: Payment) -> bool:
         return payment.created_at < self.of[payment.gateway]
 
@@ -48,6 +55,13 @@ class Deadlines:
 def count_overdue(session: Session, deadlines: Deadlines) -> int:
     """How many pending payments are overdue."""
     return session.scalars(select(func.count()).select_from(Payment).where(_overdue(deadlines))).one()
+
+
+@read_transaction
+def count_processing(session: Session) -> int:
+    """How many payments there are whose money is said to be on its way."""
+    processing = Payment.status == PaymentStatus.PROCESSING.value
+    return session.scalars(select(func.count()).select_from(Payment).where(processing)).one()
 
 
 def find_overdue(deadlines: Deadlines) -> Iterator[int]:
@@ -124,7 +138,10 @@ def _next_overdue(
     wanted = select(Payment.created_at, Payment.id).where(_overdue(deadlines))
     if position is not None:
         wanted = wanted.where(age > keyset(position))
-    return [(row.created_at, row.id) for row in session.execute(wanted.order_by(age).limit(BATCH_SIZE))]
+    return [
+        (row.created_at, row.id)
+        for row in session.execute(wanted.order_by(Payment.created_at, Payment.id).limit(BATCH_SIZE))
+    ]
 
 
 @read_transaction

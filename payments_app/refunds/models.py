@@ -71,7 +71,7 @@ class Refund(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    payment: Mapped[Payment] = relationship(back_populates="refunds", lazy="raise")
+    payment: Mapped[Payment] = relationship(back_populates="refunds", lazy="raise_on_sql")
 
     __mapper_args__ = {  # SQLAlchemy reads it once, as a plain dict
         "version_id_col": version,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app import clock, money
@@ -140,6 +140,28 @@ def find_open(session: Session, *, after_id: int, now: datetime, size: int) -> S
     """The ids of open refunds that nobody is at work on, in their order."""
     wanted = select(Refund.id).where(Refund.status.in_(OPEN), Refund.leased_until <= now, Refund.id > after_id)
     return session.scalars(wanted.order_by(Refund.id).limit(size)).all()
+
+
+@read_transaction
+def count_open(session: Session, *, now: datetime) -> int:
+    """How many refunds are open that nobody is at work on."""
+    wanted = select(func.count()).select_from(Refund).where(Refund.status.in_(OPEN), Refund.leased_until <= now)
+    return session.scalars(wanted).one()
+
+
+@read_transaction
+def list_newest(
+    session: Session, *, status: str | None, payment_id: int | None, before_id: int | None, size: int
+) -> Sequence[Refund]:
+    """Refunds, newest first, from before an id on."""
+    wanted = select(Refund)
+    if status is not None:
+        wanted = wanted.where(Refund.status == status)
+    if payment_id is not None:
+        wanted = wanted.where(Refund.payment_id == payment_id)
+    if before_id is not None:
+        wanted = wanted.where(Refund.id < before_id)
+    return session.scalars(wanted.order_by(Refund.id.desc()).limit(size)).all()
 
 
 @read_transaction

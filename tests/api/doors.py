@@ -7,7 +7,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from tests.api.refusals import House
-from tests.support.people import PASSWORD
+from tests.support.people import PASSWORD, Person
 
 Body = dict[str, Any]
 
@@ -16,20 +16,26 @@ DOORS: dict[str, tuple[str, str, Body]] = {
     "create": ("POST", "/api/v1/payments", {"consultation_id": 6, "amount": 5000, "payment_method": "stripe"}),
     "confirm": ("POST", "/api/v1/payments/{pending_id}/confirm", {"transaction_id": "TXN-1"}),
     "cancel": ("POST", "/api/v1/payments/{pending_id}/cancel", {"expected_version": 0}),
+    "checkout": ("POST", "/api/v1/payments/{pending_id}/checkout", {"idempotency_key": "the-door"}),
+    "refund": ("POST", "/api/v1/payments/{pending_id}/refund", {"amount": 1000, "reason": "asked for"}),
     "consultation": ("PUT", "/api/v1/consultations/500", {"patient_email": "patient@example.com"}),
 }
 
 
+def who_may(house: House, door: str) -> Person:
+    """The patient creates and checks out, an admin does the rest."""
+    return house.people.patient if door in ("create", "checkout") else house.people.admin
+
+
 def knock(house: House, door: str, body: bytes | None, content_type: str | None = "application/json") -> TestResponse:
-    """Send raw bytes as one who may pass: the patient creates, an admin does the rest."""
+    """Send raw bytes as one who may pass."""
     method, path, _ = DOORS[door]
-    person = house.people.patient if door == "create" else house.people.admin
     return house.people.anonymous().open(
         path.format(pending_id=house.pending_id),
         method=method,
         data=body,
         content_type=content_type,
-        headers=person.authorization,
+        headers=who_may(house, door).authorization,
     )
 
 

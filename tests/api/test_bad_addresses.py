@@ -19,6 +19,7 @@ ADDRESSES = {
     "events": ("GET", "/payments/{id}/events", None),
     "confirmation": ("POST", "/payments/{id}/confirm", CONFIRMATION),
     "cancellation": ("POST", "/payments/{id}/cancel", {}),
+    "refund": ("POST", "/payments/{id}/refund", {}),
 }
 every_address = pytest.mark.parametrize(("method", "path", "body"), ADDRESSES.values(), ids=ADDRESSES)
 
@@ -63,10 +64,12 @@ def test_a_payment_has_one_spelling_of_its_id(house: House, spelling: str) -> No
     with house.nothing_written():
         shown = house.people.patient.get(f"/payments/{spelt}")
         cancelled = house.people.patient.post(f"/payments/{spelt}/cancel")
+        opened = house.people.patient.post(f"/payments/{spelt}/checkout")
 
     # Not "payment-not-found": such an address is none, whichever payments there are.
     assert_problem(shown, 404, code="not-found")
     assert_problem(cancelled, 404, code="not-found")
+    assert_problem(opened, 404, code="not-found")
 
 
 @pytest.mark.parametrize("address", [name for name in ADDRESSES if name != "registration"])
@@ -102,6 +105,9 @@ def test_an_unknown_route_is_a_problem_document(house: House, path: str) -> None
         ("POST", "/api/v1/payments/{id}/events", {"GET", "HEAD", "OPTIONS"}),
         ("GET", "/api/v1/payments/{id}/confirm", {"POST", "OPTIONS"}),
         ("PUT", "/api/v1/payments/{id}/cancel", {"POST", "OPTIONS"}),
+        ("GET", "/api/v1/payments/{id}/checkout", {"POST", "OPTIONS"}),
+        ("DELETE", "/api/v1/payments/{id}/refund", {"POST", "OPTIONS"}),
+        ("GET", "/api/v1/webhooks/stripe", {"POST", "OPTIONS"}),
         ("BREW", "/api/v1/payments/{id}/cancel", {"POST", "OPTIONS"}),
     ],
 )

@@ -90,6 +90,21 @@ def test_what_is_no_amount_is_no_fee(house: House, value: str) -> None:
     assert_problem(answer, 422, "fee")
 
 
+# Null is all that is left, and a refund has no least amount; more than is left is refused for another reason.
+@cases(
+    {
+        name: value
+        for name, value in BAD_AMOUNTS.items()
+        if name not in ("null", "a hundredth below the least", "a hundredth above the most")
+    }
+)
+def test_what_is_no_amount_is_not_returned(house: House, value: str) -> None:
+    with house.nothing_written():
+        answer = knock_with_text(house, "refund", "amount", value)
+
+    assert_problem(answer, 422, "amount")
+
+
 @pytest.mark.parametrize(
     ("written", "minor"),
     [

@@ -158,6 +158,24 @@ def test_a_chunked_login_form_is_limited_as_any_other(service: Service) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+def test_a_webhook_is_limited_as_any_other_body_and_judged_by_its_signature_alone(house: House) -> None:
+    """Its media type and JSON come after, and without a secret (as here) nobody's signature is good."""
+    client, path = house.people.anonymous(), "/api/v1/webhooks/stripe"
+    signature = {"Stripe-Signature": "t=1,v1=00"}
+    with house.nothing_written():
+        too_large = client.post(path, data=b" " * (LIMIT_BYTES + 1), content_type="application/json")
+        unsigned = [
+            client.post(path, data=body, content_type=content_type, headers=headers)
+            for body in (b"", b"{", b"{}", b"\xff", GOOD, b"[" * (MAX_DEPTH + 1))
+            for content_type in ("application/json", "text/plain", None)
+            for headers in ({}, signature, {"Stripe-Signature": ""}, {"Stripe-Signature": "t=x,v1="})
+        ]
+
+    assert_problem(too_large, 413)
+    for answer in unsigned:
+        assert_problem(answer, 400, code="webhook-not-genuine")
+
+
 @every_door
 def test_a_good_body_under_another_media_type_is_refused(house: House, door: str) -> None:
     with house.nothing_written():
@@ -226,7 +244,11 @@ def test_no_body_is_an_empty_object(house: House, door: str, missing: list[str])
     assert_problem(empty, 422, *missing)
 
 
-def test_cancelling_needs_no_body(people: People) -> None:
-    payment_id = people.patient.pay().json["data"]["payment_id"]
+def test_neither_checkout_nor_cancel_nor_refund_needs_a_body(people: People, rows: Rows) -> None:
+    cancelled, paid = (people.patient.pay(number).json["data"]["payment_id"] for number in (5, 6))
+    assert people.patient.post(f"/payments/{cancelled}/checkout", data=b"").status_code == 200
+    assert people.patient.post(f"/payments/{cancelled}/cancel", data=b"").status_code == 200
+    assert people.patient.confirm(paid).status_code == 200
 
-    assert people.patient.post(f"/payments/{payment_id}/cancel", data=b"").status_code == 200
+    assert people.admin.post(f"/payments/{paid}/refund", data=b"").status_code == 200
+    assert rows.one("SELECT refunded_minor FROM payments WHERE id = :id", id=paid) == {"refunded_minor": 500_000}

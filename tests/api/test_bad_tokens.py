@@ -161,6 +161,8 @@ EVERYTHING_BUT_LOGIN = [
     ("GET", "/payments/{id}/events"),
     ("POST", "/payments/{id}/confirm"),
     ("POST", "/payments/{id}/cancel"),
+    ("POST", "/payments/{id}/checkout"),
+    ("POST", "/payments/{id}/refund"),
 ]
 
 
@@ -187,9 +189,14 @@ def test_a_token_of_nobody_changes_nothing(house: House) -> None:
                 nobody.confirm(house.pending_id),
                 nobody.post(f"/payments/{house.pending_id}/cancel"),
                 nobody.put("/consultations/500", {"patient_email": "other@example.com"}),
+                nobody.post(f"/payments/{house.pending_id}/checkout"),
+                nobody.post(f"/payments/{house.pending_id}/refund"),
             ]
 
         assert_problem(answers[0], 401, code="not-authenticated")
         assert_problem(answers[1], 401, code="not-authenticated")
         if model is house.people.admin:  # a patient may not register anything, whoever they are
             assert_problem(answers[2], 401, code="not-authenticated")
+            assert_problem(answers[4], 401, code="not-authenticated")
+        else:  # and only patients check out
+            assert_problem(answers[3], 401, code="not-authenticated")

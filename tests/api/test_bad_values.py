@@ -168,10 +168,19 @@ def test_a_web_address_of_2048_characters_is_a_receipt(people: People, rows: Row
     assert rows.one("SELECT receipt_url FROM payments") == {"receipt_url": address}
 
 
+@cases({name: value for name, value in BAD_TEXTS.items() if name not in ("null", "no characters", "a line feed")})
+def test_what_is_no_text_is_no_reason(house: House, value: Any) -> None:
+    with house.nothing_written():
+        answers = [knock_with(house, "refund", reason=reason) for reason in (value, "a" * 501)]
+
+    for answer in answers:
+        assert_problem(answer, 422, "reason")
+
+
 @cases(BAD_VERSIONS)
 def test_what_is_no_version_changes_nothing(house: House, value: str) -> None:
     with house.nothing_written():
-        answers = [knock_with_text(house, door, "expected_version", value) for door in ("confirm", "cancel")]
+        answers = [knock_with_text(house, door, "expected_version", value) for door in ("confirm", "cancel", "refund")]
 
     for answer in answers:
         assert_problem(answer, 422, "expected_version")

@@ -31,6 +31,18 @@ def cancel(person: Person, payment_id: int) -> TestResponse:
     return person.post(f"/payments/{payment_id}/cancel")
 
 
+def checkout(person: Person, payment_id: int) -> TestResponse:
+    return person.post(f"/payments/{payment_id}/checkout")
+
+
+def replay_checkout(person: Person, payment_id: int) -> TestResponse:
+    return person.post(f"/payments/{payment_id}/checkout", headers={"Idempotency-Key": "the-first-checkout"})
+
+
+def refund(person: Person, payment_id: int) -> TestResponse:
+    return person.post(f"/payments/{payment_id}/refund")
+
+
 def register(person: Person, _payment_id: int) -> TestResponse:
     return person.put("/consultations/500", {"patient_email": "other@example.com"})
 
@@ -49,8 +61,11 @@ WRITERS = [
     Writer("patient", replay, 201),
     Writer("patient", confirm, 200),
     Writer("patient", cancel, 200),
+    Writer("patient", checkout, 200),
+    Writer("patient", replay_checkout, 200),
     Writer("admin", confirm, 200),
     Writer("admin", cancel, 200),
+    Writer("admin", refund, 409),
     Writer("admin", register, 201),
     Writer("booking", register, 201),
 ]

@@ -7,7 +7,7 @@ Token, size, media type, JSON, schema, existence and ownership, key, same-transa
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.api.doors import DOORS, good_body
+from tests.api.doors import DOORS, good_body, who_may
 from tests.api.refusals import House, assert_problem, nothing_written
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -28,7 +28,7 @@ def knock(house: House, door: str, body: bytes, content_type: str, authorization
 
 
 def authorization_for(house: House, door: str) -> dict[str, str]:
-    return (house.people.patient if door == "create" else house.people.admin).authorization
+    return who_may(house, door).authorization
 
 
 @every_write
@@ -94,9 +94,14 @@ def test_the_schema_is_judged_before_the_consultation(house: House, consultation
         assert_problem(patient.pay(consultation_id, x=1), 422, "x")
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
+@pytest.mark.parametrize("door", ["confirm", "cancel", "checkout", "refund"])
 def test_the_schema_is_judged_before_the_payment(house: House, door: str) -> None:
-    strangers_cases = [(house.people.patient, NO_PAYMENT), (house.people.other, house.pending_id)]
+    # An admin, who alone may refund, is a stranger to no payment.
+    strangers_cases = (
+        [(house.people.admin, NO_PAYMENT)]
+        if door == "refund"
+        else [(house.people.patient, NO_PAYMENT), (house.people.other, house.pending_id)]
+    )
     with house.nothing_written():
         for person, payment_id in strangers_cases:
             unknown = change(person, payment_id, door, headers={"If-Match": "banana"}, x=1)
@@ -118,16 +123,17 @@ def test_the_consultation_is_judged_before_the_key(people: People, rows: Rows) -
     assert_problem(mine, 422, "consultation_id", code="idempotency-key-reused")
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
+@pytest.mark.parametrize("door", ["confirm", "cancel", "checkout"])
 def test_the_payment_is_judged_before_the_key_and_if_match(people: People, rows: Rows, door: str) -> None:
     mine = people.patient.pay(5, key="used").json["data"]["payment_id"]
     anothers = people.other.pay(21).json["data"]["payment_id"]
     wrong = {"Idempotency-Key": "used", "If-Match": "banana"}
 
     with nothing_written(rows):
-        missing = change(people.patient, NO_PAYMENT, door, headers=wrong, expected_version=7)
-        forbidden = change(people.patient, anothers, door, headers=wrong, expected_version=7)
-        reused = change(people.patient, mine, door, headers=wrong, expected_version=7)
+        expected = {} if door == "checkout" else {"expected_version": 7}
+        missing = change(people.patient, NO_PAYMENT, door, headers=wrong, **expected)
+        forbidden = change(people.patient, anothers, door, headers=wrong, **expected)
+        reused = change(people.patient, mine, door, headers=wrong, **expected)
 
     assert_problem(missing, 404, code="payment-not-found")
     assert_problem(forbidden, 403, code="forbidden")
@@ -198,6 +204,30 @@ def test_if_match_then_expected_version_then_the_transition(people: People, rows
     assert_problem(if_match, 412, code="precondition-failed")
     assert_problem(expected, 409, code="version-conflict")
     assert_problem(transition, 409, code="invalid-transition")
+
+
+def test_a_refund_is_judged_in_the_same_order(people: People, rows: Rows) -> None:
+    """Payment, key, If-Match, ``expected_version``, transition, balance: each wrong together with all that follow."""
+    admin, headers = people.admin, {"Idempotency-Key": "used", "If-Match": "banana"}
+    assert admin.put("/consultations/500", {"patient_email": "patient@example.com"}).status_code == 201
+    paid, pending = (people.patient.pay(number).json["data"]["payment_id"] for number in (5, 6))
+    assert admin.confirm(paid, key="used").status_code == 200
+    too_much = {"expected_version": 7, "amount": 5000.01}
+
+    with nothing_written(rows):
+        missing = change(admin, NO_PAYMENT, "refund", headers=headers, **too_much)
+        reused = change(admin, paid, "refund", headers=headers, **too_much)
+        if_match = change(admin, pending, "refund", headers={"If-Match": '"1"'}, **too_much)
+        expected = change(admin, pending, "refund", headers={"If-Match": '"0"'}, **too_much)
+        transition = change(admin, pending, "refund", headers={}, amount=5000.01, expected_version=0)
+        balance = change(admin, paid, "refund", headers={"If-Match": '"1"'}, amount=5000.01, expected_version=1)
+
+    assert_problem(missing, 404, code="payment-not-found")
+    assert_problem(reused, 422, "operation", code="idempotency-key-reused")
+    assert_problem(if_match, 412, code="precondition-failed")
+    assert_problem(expected, 409, code="version-conflict")
+    assert_problem(transition, 409, code="invalid-transition")
+    assert_problem(balance, 422, "amount", code="refund-exceeds-balance")
 
 
 def test_the_transition_is_judged_before_a_used_transaction(people: People, rows: Rows) -> None:

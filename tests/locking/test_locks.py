@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from payments_app.errors import LockTimeout
+from payments_app.gateways.base import Approved, RefundOrder
+from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.locking import locks
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, flask
@@ -44,16 +46,38 @@ def test_each_strategy_takes_the_leases_it_should(
 ) -> None:
     people = locking(strategy)
     with caplog.at_level(logging.DEBUG, "payments_app.locking"):
-        payment_id = people.patient.pay(5).json["data"]["payment_id"]
-        people.patient.confirm(payment_id)
-        people.patient.post(f"/payments/{payment_id}/cancel")
+        payment_id, cancelled_id = (people.patient.pay(number).json["data"]["payment_id"] for number in (5, 6))
+        assert people.patient.confirm(payment_id).status_code == 200
+        assert people.patient.post(f"/payments/{cancelled_id}/cancel").status_code == 200
+        assert people.admin.post(f"/payments/{payment_id}/refund", {"amount": 1000}).status_code == 200
 
     def said(what: str, name: str) -> int:
         return sum(record.getMessage().startswith(f"Lock {what}: {name}") for record in caplog.records)
 
     create, change = f"payment:lock:5:{people.patient.id}", f"payment:confirm:{payment_id}"
     assert said("acquired", create) == said("released", create) == leases
-    assert said("acquired", change) == said("released", change) == 2 * leases
+    assert said("acquired", change) == said("released", change) == 2 * leases  # confirm and refund
+    cancelled = f"payment:confirm:{cancelled_id}"
+    assert said("acquired", cancelled) == said("released", cancelled) == leases
+
+
+def test_a_refund_holds_no_lease_while_its_gateway_is_asked(
+    locking: Callable[..., People], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = locking("hybrid")
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    assert people.patient.confirm(payment_id).status_code == 200
+    held: list[list[str]] = []
+    refund = SandboxGateway.refund
+
+    def watched(gateway: SandboxGateway, order: RefundOrder) -> Approved:
+        held.append(redis_server.client.keys("payment:confirm:*"))
+        return refund(gateway, order)
+
+    monkeypatch.setattr(SandboxGateway, "refund", watched)
+
+    assert people.admin.post(f"/payments/{payment_id}/refund").status_code == 200
+    assert held == [[]]
 
 
 @pytest.mark.parametrize(
@@ -67,15 +91,20 @@ def test_rows_are_locked_where_the_strategy_says(
     with statements_sent(engine) as sent:
         payment_id = people.patient.pay(5).json["data"]["payment_id"]
         people.patient.confirm(payment_id)
+    with statements_sent(engine) as sent_to_refund:
+        assert people.admin.post(f"/payments/{payment_id}/refund").status_code == 200
 
     selects = [statement for statement, _ in sent if statement.startswith("SELECT")]
     if engine.dialect.name == "postgresql":
         assert [s.split("FROM ")[1].split()[0] for s in selects if s.endswith("FOR UPDATE")] == (
             ["consultations", "payments"] if locks_rows else []
         )
+        # Placing a refund waits for whoever has the row where the strategy says so; settling it always does.
+        locked = [statement for statement, _ in sent_to_refund if statement.endswith("FOR UPDATE")]
+        assert [statement.split("FROM ")[1].split()[0] for statement in locked] == ["payments"] * (1 + locks_rows)
     else:
         # SQLite has one lock, which every writer takes.
-        assert not any("FOR UPDATE" in statement for statement in selects)
+        assert not any("FOR UPDATE" in statement for statement, _ in (*sent, *sent_to_refund))
 
 
 @pytest.mark.parametrize("strategy", ["redis", "hybrid"])
@@ -94,6 +123,23 @@ def test_a_lock_not_had_in_time_is_a_retryable_409_and_changes_nothing(
     assert answer.headers["Retry-After"] == "1"
     assert rows.count("payments") == 0
     assert redis_server.client.get(name) == "another"
+
+
+@pytest.mark.parametrize("strategy", ["redis", "hybrid"])
+def test_a_refund_whose_lease_is_not_had_in_time_returns_nothing(
+    locking: Callable[..., People], redis_server: RedisServer, rows: Rows, strategy: str
+) -> None:
+    people = locking(strategy, PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="3")
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    assert people.patient.confirm(payment_id).status_code == 200
+    redis_server.client.set(f"payment:confirm:{payment_id}", "another", ex=60)
+
+    answer = people.admin.post(f"/payments/{payment_id}/refund", headers={"Idempotency-Key": "r"})
+
+    assert (answer.status_code, answer.json["retryable"]) == (409, True)
+    assert answer.json["type"].endswith("/lock-timeout")
+    assert rows.count("refunds") == rows.count("idempotency_keys", "key = 'r'") == 0
+    assert rows.one("SELECT refund_reserved_minor + refunded_minor AS gone FROM payments") == {"gone": 0}
 
 
 def test_no_one_tries_more_often_than_configured(locking: Callable[..., People], redis_server: RedisServer) -> None:

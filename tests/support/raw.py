@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from payments_app.database import Base
 from payments_app.payments.models import PAID
+from payments_app.refunds.models import OPEN
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
@@ -143,6 +144,42 @@ class Raw:
         }
         self.insert("gateway_sessions", **{**sound, **otherwise})
         return session_id
+
+    def refund(self, payment_id: int, **otherwise: Any) -> int:
+        """One that succeeded; the payment's own amounts are left to the test."""
+        refund_id = self.new_id()
+        is_open = otherwise.get("status") in OPEN
+        sound = {
+            "id": refund_id,
+            "payment_id": payment_id,
+            "amount_minor": AMOUNT_MINOR,
+            "excess_minor": 0,
+            "currency": "PHP",
+            "status": "succeeded",
+            "reason": None,
+            "decline_reason": None,
+            "gateway": "sandbox",
+            "reference": f"refund-{refund_id}",
+            "made_elsewhere": False,
+            "leased_until": MOMENT,
+            "version": 0,
+            "created_at": MOMENT,
+            "settled_at": None if is_open else MOMENT,
+        }
+        self.insert("refunds", **{**sound, **otherwise})
+        return refund_id
+
+    def webhook_event(self, payment_id: int | None = None, **otherwise: Any) -> None:
+        sound = {
+            "gateway": "stripe",
+            "event_id": f"evt_{self.new_id()}",
+            "type": "payment_intent.succeeded",
+            "reference": "pi_1",
+            "payment_id": payment_id,
+            "created_at": MOMENT,
+            "received_at": MOMENT,
+        }
+        self.insert("webhook_events", **{**sound, **otherwise})
 
     def user(self, **otherwise: Any) -> int:
         user_id = self.new_id()

@@ -1,0 +1,75 @@
+"""People who may log in, from the command line."""
+
+import sys
+
+import click
+from flask import current_app
+
+from payments_app.accounts import passwords, repository, tokens
+from payments_app.accounts.models import Role
+from payments_app.accounts.repository import NewUser
+from payments_app.accounts.staff import SYSTEM_EMAIL
+from payments_app.commands import CommandFailed, Commands, json_option, show_facts
+
+users = Commands("users", help="People and programs that may use the service.")
+
+MIN_PASSWORD_LENGTH = 12  # characters; for people of the clinic, who type them (NIST SP 800-63B asks for 8 and more)
+
+
+@users.command("create")
+@click.argument("email")
+@click.option("--name", required=True, help="How they are called.")
+@click.option(
+    "--role",
+    type=click.Choice([str(role) for role in Role]),
+    default=str(Role.PATIENT),
+    show_default=True,
+    help="patient: pays. admin: staff, sees and refunds everything. booking: registers consultations, and no more.",
+)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking for it.")
+@json_option
+def create_user(email: str, name: str, role: str, password_stdin: bool, as_json: bool) -> None:
+    """Add somebody who may log in; asks for their password twice."""
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    if len(password) < MIN_PASSWORD_LENGTH:
+        raise CommandFailed(f"The password must have at least {MIN_PASSWORD_LENGTH} characters.")
+    if not _looks_like_an_address(email):
+        raise CommandFailed(f"{email!r} is no e-mail address.")
+    new = NewUser(email=email, name=name, role=Role(role), password_hash=passwords.hash_password(password))
+    user = repository.add_user(new)
+    show_facts({"id": user.id, "email": user.email, "name": user.name, "role": user.role}, as_json=as_json)
+
+
+@users.command("disable")
+@click.argument("email")
+def disable_user(email: str) -> None:
+    """Let somebody no longer log in, and end every token they have.
+
+    What they paid stays. Doing it again changes nothing.
+    """
+    if email.lower() == SYSTEM_EMAIL:
+        raise CommandFailed("That is the user that these commands act as.")
+    user = repository.disable_user(email)
+    click.echo(f"{user.email} is disabled; none of their tokens is valid any more")
+
+
+@users.command("token")
+@click.argument("email")
+def show_token(email: str) -> None:
+    """Print a bearer token for somebody, such as the booking system; valid for ACCESS_TOKEN_TTL."""
+    credentials = repository.find_credentials(email)
+    if credentials is None or email.lower() == SYSTEM_EMAIL:
+        raise CommandFailed(f"Nobody has the e-mail address {email}.")
+    if credentials.disabled:
+        raise CommandFailed(f"{email} is disabled.")
+    click.echo(tokens.issue(credentials))
+    click.echo(f"valid for {current_app.config['SETTINGS'].access_token_ttl_seconds} seconds", err=True)
+
+
+def _looks_like_an_address(email: str) -> bool:
+    name, at, host = email.partition("@")
+    longest = 254  # what SMTP can carry
+    return bool(name and at and host) and email.isprintable() and " " not in email and len(email) <= longest

@@ -1,0 +1,234 @@
+"""Refunds from the command line: how a clinic's front desk returns money, and how open ones are finished."""
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import click
+from flask import current_app
+
+from payments_app import clock, money
+from payments_app.accounts.repository import get_user
+from payments_app.accounts.staff import system_caller
+from payments_app.commands import (
+    AmountType,
+    CommandFailed,
+    Commands,
+    json_option,
+    operator,
+    show_facts,
+    show_rows,
+    with_progress,
+)
+from payments_app.errors import AppError
+from payments_app.idempotency.keyed import Answer, KeyedRequest
+from payments_app.idempotency.keys import require_well_formed
+from payments_app.payments import expire
+from payments_app.payments import repository as payments_repository
+from payments_app.payments.events import Deed
+from payments_app.payments.expire import Deadlines, Fate
+from payments_app.payments.models import Payment
+from payments_app.payments.repository import Change, Conditions
+from payments_app.refunds import process, repository
+from payments_app.refunds.answers import render_existing_refund, render_refund
+from payments_app.refunds.models import MAX_REASON_LENGTH, Refund, RefundStatus
+from payments_app.refunds.repository import Wish
+
+refunds = Commands("refunds", help="Return money, and see what became of it.")
+
+COLUMNS = ("id", "payment", "amount", "currency", "status", "reason", "created", "settled")
+
+WHAT_NOW = {
+    RefundStatus.PENDING: "It is on its way. Nothing to do: the gateway's own message finishes it, or this does:\n"
+    "flask --app wsgi refunds resume",
+    RefundStatus.UNKNOWN: "The gateway did not answer: the money may be back, or not. Do not refund it again.\n"
+    "This finds out: flask --app wsgi refunds resume",
+    RefundStatus.SUCCEEDED: None,
+    RefundStatus.FAILED: "Nothing was returned. It may be tried again.",
+}
+
+
+@refunds.command("create")
+@click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
+@click.option("--amount", type=AmountType(), help="How much, such as 1500 or 1500.50. Without: all that is left.")
+@click.option("--reason", help="Why, for the records.")
+@click.option("--idempotency-key", "key", help="The same key again never refunds twice. Without: a new one.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def create_refund(
+    *, payment_id: int, amount: int | None, reason: str | None, key: str | None, yes: bool, as_json: bool
+) -> None:
+    """Return the money of a payment, or a part of it.
+
+    Shows whose payment it is and how much is left, and asks before anything happens. If the answer is lost on the way,
+    give the same --idempotency-key again: it tells what became of the refund, and nothing is returned twice.
+    """
+    caller, key = system_caller(), require_well_formed(key or str(uuid.uuid4()))
+    if reason is not None and (len(reason) > MAX_REASON_LENGTH or not reason.isprintable()):
+        raise CommandFailed(f"The reason must be one line of at most {MAX_REASON_LENGTH} characters.")
+    payment = payments_repository.get(payment_id, caller=caller)
+    if not yes:
+        _ask(payment, amount)
+    asked = {"payment_id": payment_id, "amount": None if amount is None else money.to_text(amount), "reason": reason}
+    wanted = Change(
+        payment_id=payment_id,
+        caller=caller,
+        keyed=KeyedRequest(caller.user_id, key, "refund", asked, render_existing_refund, follows=True),
+        deed=Deed(operator(), None, clock.now()),
+        # What was shown is what was agreed to.
+        conditions=Conditions() if yes else Conditions(expected_version=payment.version),
+    )
+    lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
+    answer = process.refund(wanted, Wish(amount, reason), lease_seconds=lease_seconds, render=render_refund)
+    _show_outcome(answer, key, as_json=as_json)
+
+
+@refunds.command("list")
+@click.option("--status", type=click.Choice([str(status) for status in RefundStatus]), help="Only those.")
+@click.option("--payment", "payment_id", type=click.IntRange(1, 2**63 - 1), help="Only refunds of this payment.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
+@json_option
+def list_refunds(status: str | None, payment_id: int | None, limit: int, as_json: bool) -> None:
+    """Show refunds, newest first."""
+    found = _newest(status, payment_id, limit)
+    show_rows(COLUMNS, map(_row, found), as_json=as_json, nothing="no refunds")
+
+
+@refunds.command("show")
+@click.argument("refund_id", type=click.IntRange(1, 2**63 - 1))
+@json_option
+def show_refund(refund_id: int, as_json: bool) -> None:
+    """Show one refund, and what to do about it."""
+    refund = repository.get(refund_id)
+    facts = {
+        **_row(refund),
+        "gateway": refund.gateway,
+        "gateways_name": refund.reference,
+        "declined_because": refund.decline_reason,
+        "made_elsewhere": refund.made_elsewhere,
+    }
+    show_facts(facts, as_json=as_json)
+    if not as_json:
+        _say_what_now(refund)
+
+
+@refunds.command("resume")
+@json_option
+def resume_refunds(as_json: bool) -> None:
+    """Find out what became of refunds, and of payments on their way, that were cut off.
+
+    Asks nothing, and never returns money twice: it looks up at the gateway first. May run at any time, also twice at
+    once; what stays open is looked at again the next time.
+    """
+    settings = current_app.config["SETTINGS"]
+    deed = Deed(operator(), None, clock.now())
+    outcomes: Counter[str] = Counter()
+
+    def resume_one(refund_id: int) -> None:
+        try:
+            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=deed)
+        except AppError as error:
+            click.echo(f"refund {refund_id} stays open: {error.message}", err=True)
+            outcomes["open"] += 1
+        else:
+            outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
+
+    with_progress(process.find_open(deed.at), resume_one, label="Refunds", length=process.count_open(deed.at))
+    fates: Counter[Fate] = Counter()
+    deadlines = Deadlines.at(deed.at, settings)
+    with_progress(
+        expire.find_processing(),
+        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, deed)]),
+        label="Payments on their way",
+        length=expire.count_processing(),
+    )
+    _show_resumed(outcomes, fates, as_json=as_json)
+
+
+def _ask(payment: Payment, amount_minor: int | None) -> None:
+    """Say what is about to happen, on standard error, and stop where that is not wanted."""
+    patient = get_user(payment.user_id)
+    wanted_minor = payment.refundable_minor if amount_minor is None else amount_minor
+    facts = {
+        "payment": payment.id,
+        "patient": f"{patient.name} ({patient.email})",
+        "consultation": payment.consultation_id,
+        "status": payment.status,
+        "received": _money(payment.received_minor, payment),
+        "refunded": _money(payment.refunded_minor, payment),
+        "on_its_way_back": _money(payment.refund_reserved_minor, payment),
+        "left": _money(payment.refundable_minor, payment),
+    }
+    show_facts(facts, err=True)
+    if not click.confirm(f"\nReturn {_money(wanted_minor, payment)} now?", err=True):
+        click.echo("nothing was returned", err=True)
+        raise SystemExit(0)
+
+
+def _show_outcome(answer: Answer, key: str, *, as_json: bool) -> None:
+    told = json.loads(answer.body)["data"]
+    if answer.status == HTTPStatus.PAYMENT_REQUIRED:
+        raise CommandFailed(f"The gateway declined it; nothing was returned. It said: {told['reason']}")
+    if as_json:
+        click.echo(json.dumps({**told, "idempotency_key": key, "replayed": answer.replayed}))
+        return
+    refund = repository.get(told["refund"]["id"])
+    before = " (done before, under the same key)" if answer.replayed else ""
+    payment = refund.payment
+    click.echo(
+        f"refund {refund.id} of payment {payment.id}: {_money(refund.amount_minor, payment)} {refund.status}{before}"
+    )
+    click.echo(f"payment {payment.id} is {payment.status.replace('_', ' ')}; idempotency key {key}")
+    _say_what_now(refund)
+
+
+def _say_what_now(refund: Refund) -> None:
+    hint = WHAT_NOW[RefundStatus(refund.status)]
+    if hint is not None:
+        click.echo(f"\n{hint}")
+
+
+def _show_resumed(outcomes: Counter[str], fates: Counter[Fate], *, as_json: bool) -> None:
+    if as_json:
+        payments = {"followed": fates[Fate.FOLLOWED], "failed": fates[Fate.FAILED], "left": fates[Fate.LEFT]}
+        click.echo(json.dumps({"refunds": dict(outcomes), "payments": payments}))
+        return
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "none to look at"
+    click.echo(f"refunds: {told}")
+    moved = fates[Fate.FOLLOWED] + fates[Fate.FAILED]
+    click.echo(f"payments on their way: {moved} finished, {fates[Fate.LEFT]} still on their way")
+    if outcomes["open"]:
+        click.echo("What stays open: flask --app wsgi refunds list --status unknown (and --status pending)")
+
+
+def _newest(status: str | None, payment_id: int | None, limit: int) -> Iterator[Refund]:
+    before_id: int | None = None
+    while limit > 0:
+        batch = repository.list_newest(
+            status=status, payment_id=payment_id, before_id=before_id, size=min(limit, process.BATCH_SIZE)
+        )
+        if not batch:
+            return
+        yield from batch
+        limit -= len(batch)
+        before_id = batch[-1].id
+
+
+def _row(refund: Refund) -> dict[str, Any]:
+    return {
+        "id": refund.id,
+        "payment": refund.payment_id,
+        "amount": money.to_text(refund.amount_minor),
+        "currency": refund.currency,
+        "status": refund.status,
+        "reason": refund.reason,
+        "created": refund.created_at,
+        "settled": refund.settled_at,
+    }
+
+
+def _money(amount_minor: int, payment: Payment) -> str:
+    return f"{money.to_text(amount_minor)} {payment.currency}"

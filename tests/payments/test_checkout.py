@@ -1,0 +1,317 @@
+"""Opening a checkout: one session at the gateway and one row, however often it is asked for, and no secret kept."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from payments_app.database import Base
+from tests.support.apps import app_with
+from tests.support.databases import Database
+from tests.support.fake_stripe import FakeStripe
+from tests.support.people import People, Person
+from tests.support.rows import Rows
+from tests.support.service import at_once, statuses
+from tests.support.stripe_apps import CardShop, card_shop, fake_stripe, open_by_card, pay_by_card, stripe_settings
+from tests.webhooks import offenders, state_of, tell
+
+INSTRUCTIONS = "Transfer the amount to account 0042 and name your consultation."
+INTENTS = "/v1/payment_intents"
+
+# For tests in which somebody hangs until the test has done something else: nobody may give up meanwhile.
+PATIENT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "120"}
+
+
+@pytest.fixture(scope="module")
+def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
+    with fake_stripe() as fake:
+        settings = stripe_settings(fake, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS, LOG_LEVEL="DEBUG")
+        with app_with(database.url, **settings) as app:
+            yield fake, app
+
+
+@pytest.fixture
+def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
+    fake, app = carrier
+    fake.reset()
+    return CardShop(fake, app, people.seen_by(app))
+
+
+@pytest.fixture
+def patient_shop(database: Database, people: People) -> Iterator[CardShop]:
+    with card_shop(database.url, people, **PATIENT) as shop:
+        yield shop
+
+
+@pytest.fixture(autouse=True)
+def audited(app: Flask) -> Iterator[None]:
+    """After every test the audit must be clean."""
+    yield
+    assert offenders(app) == []
+
+
+def create(people: People, consultation_id: int = 5, **members: object) -> int:
+    payment_id: int = people.patient.pay(consultation_id, **members).json["data"]["payment_id"]
+    return payment_id
+
+
+def checkout(person: Person, payment_id: int, key: str | None = None) -> TestResponse:
+    headers = {"Idempotency-Key": key} if key else {}
+    return person.post(f"/payments/{payment_id}/checkout", headers=headers)
+
+
+def problem(answer: TestResponse) -> tuple[int, str]:
+    return answer.status_code, answer.json["type"].rpartition("/")[2]
+
+
+def assert_nothing_kept(rows: Rows) -> None:
+    assert rows.count("gateway_sessions") == 0
+    assert rows.count("idempotency_keys", "operation <> 'create'") == 0
+
+
+def test_a_checkout_opens_one_intent_that_says_what_it_is_for(shop: CardShop, rows: Rows) -> None:
+    payment_id = create(shop.people)
+
+    answer = checkout(shop.people.patient, payment_id)
+
+    assert answer.status_code == 200
+    ((reference, intent),) = shop.fake.intents.items()
+    assert (intent["amount"], intent["currency"]) == (500_000, "php")
+    assert intent["metadata"] == {"payment_id": str(payment_id), "consultation_id": "5"}
+    data = answer.json["data"]
+    assert (data["gateway"], data["reference"]) == ("stripe", reference)
+    assert data["client_secret"] == intent["client_secret"]
+    assert "instructions" not in data
+    assert data["payment"]["id"] == payment_id
+    kept = rows.one("SELECT payment_id, gateway, reference, status FROM gateway_sessions")
+    assert kept == {"payment_id": payment_id, "gateway": "stripe", "reference": reference, "status": "open"}
+
+
+def test_opening_a_checkout_changes_neither_status_nor_version(shop: CardShop, rows: Rows) -> None:
+    payment_id = create(shop.people)
+    before = rows.one("SELECT * FROM payments")
+
+    answer = checkout(shop.people.patient, payment_id)
+
+    assert answer.headers["ETag"] == '"0"'
+    assert (answer.json["data"]["payment"]["status"], answer.json["data"]["payment"]["version"]) == ("pending", 0)
+    assert rows.one("SELECT * FROM payments") == before
+    assert rows.count("payment_events") == 1
+
+
+@pytest.mark.parametrize("again", ["the same key", "another key"])
+def test_a_checkout_again_comes_back_to_the_same_session(shop: CardShop, rows: Rows, again: str) -> None:
+    payment_id = create(shop.people)
+    first = checkout(shop.people.patient, payment_id, "the same key".replace(" ", "-"))
+
+    second = checkout(shop.people.patient, payment_id, again.replace(" ", "-"))
+
+    assert second.status_code == 200
+    assert second.json["data"] == first.json["data"]
+    assert second.headers.get("Idempotent-Replayed") == ("true" if again == "the same key" else None)
+    assert len(shop.fake.intents) == rows.count("gateway_sessions") == 1
+    assert rows.count("idempotency_keys", "operation = 'checkout'") == (1 if again == "the same key" else 2)
+
+
+@pytest.mark.parametrize("keys", [("same",) * 6, tuple("abcdef")], ids=["one key", "a key each"])
+def test_checkouts_at_once_share_one_session(shop: CardShop, rows: Rows, keys: tuple[str, ...]) -> None:
+    payment_id = create(shop.people)
+    # A client for each thread: they keep state.
+    patients = [shop.people.seen_by(shop.app).patient for _ in keys]
+
+    answers = at_once(
+        [lambda p=p, key=key: checkout(p, payment_id, key) for p, key in zip(patients, keys, strict=True)]  # type: ignore[misc]
+    )
+
+    assert statuses(answers) == {200: len(keys)}
+    assert len({answer.json["data"]["client_secret"] for answer in answers}) == 1  # type: ignore[index]  # Werkzeug's
+    assert len(shop.fake.intents) == rows.count("gateway_sessions") == 1
+    assert rows.count("idempotency_keys", "operation = 'checkout'") == len(set(keys))
+    assert state_of(rows, payment_id)["version"] == 0
+
+
+def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_shop: CardShop, rows: Rows) -> None:
+    """Both are past the look at their key before either is written down."""
+    shop = patient_shop
+    payment_id, _ = open_by_card(shop.people, 5)
+    shop.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
+    with ThreadPoolExecutor(2) as pool:
+        patients = [shop.people.seen_by(shop.app).patient for _ in range(2)]
+        asked = [pool.submit(checkout, patient, payment_id, "twins") for patient in patients]
+        shop.fake.wait_until_hanging(2)
+        shop.fake.release()
+        answers = [each.result() for each in asked]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].data == answers[1].data
+    assert rows.count("idempotency_keys", "key = 'twins'") == 1
+    assert sum("Idempotent-Replayed" in answer.headers for answer in answers) == 1
+
+
+def test_the_key_of_another_checkout_is_refused(shop: CardShop) -> None:
+    first, second = create(shop.people, 5), create(shop.people, 6)
+    checkout(shop.people.patient, first, "k")
+
+    answer = checkout(shop.people.patient, second, "k")
+
+    assert problem(answer) == (422, "idempotency-key-reused")
+    assert len(shop.fake.intents) == 1
+
+
+def test_the_secret_is_in_no_table_and_in_no_log(
+    shop: CardShop, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    payment_id = create(shop.people)
+    secret = checkout(shop.people.patient, payment_id, "k").json["data"]["client_secret"]
+    assert checkout(shop.people.patient, payment_id, "k").json["data"]["client_secret"] == secret
+
+    kept = rows.one("SELECT * FROM idempotency_keys WHERE operation = 'checkout'")
+    assert (kept["key"], kept["response_status"], kept["response_body"]) == ("k", 200, None)
+    for table in Base.metadata.tables:
+        assert secret not in repr(rows.all(f"SELECT * FROM {table}"))
+    assert logging.getLogger("payments_app").isEnabledFor(logging.DEBUG)
+    assert secret not in caplog.text
+    # What became of the key can be asked, and does not tell it either.
+    asked = shop.people.patient.get("/idempotency-keys/k")
+    assert (asked.json["data"]["payment_id"], asked.json["data"]["first_response"]) == (payment_id, None)
+    assert secret not in asked.text
+
+
+def test_a_manual_method_gives_instructions_and_asks_nobody(shop: CardShop, rows: Rows) -> None:
+    payment_id = create(shop.people, payment_method="bank_transfer")
+
+    answer = checkout(shop.people.patient, payment_id)
+
+    data = answer.json["data"]
+    assert (data["gateway"], data["instructions"]) == ("manual", INSTRUCTIONS)
+    assert "client_secret" not in data
+    assert checkout(shop.people.patient, payment_id).json["data"] == data
+    assert rows.count("gateway_sessions") == 1
+    assert shop.fake.received == []
+
+
+def test_without_stripe_the_sandbox_opens_a_checkout(people: People, rows: Rows) -> None:
+    payment_id = create(people)
+
+    first, again = (checkout(people.patient, payment_id) for _ in range(2))
+
+    assert (first.status_code, first.json["data"]["gateway"]) == (200, "sandbox")
+    assert first.json["data"]["client_secret"]
+    assert again.json["data"] == first.json["data"]
+    assert rows.one("SELECT payment_id, gateway FROM gateway_sessions") == {
+        "payment_id": payment_id,
+        "gateway": "sandbox",
+    }
+
+
+@pytest.mark.parametrize("who", ["other", "admin", "booking"])
+def test_only_the_patient_opens_a_checkout(shop: CardShop, rows: Rows, who: str) -> None:
+    payment_id = create(shop.people)
+
+    answer = checkout(getattr(shop.people, who), payment_id)
+
+    assert problem(answer) == (403, "forbidden")
+    assert shop.fake.received == []
+    assert_nothing_kept(rows)
+
+
+def test_a_checkout_of_no_payment_is_404(shop: CardShop) -> None:
+    assert problem(checkout(shop.people.patient, 999_999_999)) == (404, "payment-not-found")
+    assert shop.fake.received == []
+
+
+def test_a_paid_payment_opens_no_checkout(shop: CardShop) -> None:
+    payment_id = pay_by_card(shop.people, shop.fake, 5)
+    asked_before = len(shop.fake.received)
+
+    answer = checkout(shop.people.patient, payment_id)
+
+    assert problem(answer) == (409, "invalid-transition")
+    assert answer.json["data"] == {"status": "completed"}
+    assert len(shop.fake.received) == asked_before
+
+
+def test_a_cancelled_payment_opens_no_checkout(shop: CardShop, rows: Rows) -> None:
+    payment_id = create(shop.people)
+    assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+
+    answer = checkout(shop.people.patient, payment_id, "k")
+
+    assert problem(answer) == (409, "invalid-transition")
+    assert answer.json["data"] == {"status": "cancelled"}
+    assert shop.fake.received == []
+    assert rows.count("idempotency_keys", "key = 'k'") == rows.count("gateway_sessions") == 0
+
+
+def test_a_gateway_that_refuses_is_502_and_nothing_is_kept(shop: CardShop, rows: Rows) -> None:
+    payment_id = create(shop.people)
+    shop.fake.misbehave("refuse", path=INTENTS)
+
+    answer = checkout(shop.people.patient, payment_id, "k")
+
+    assert problem(answer) == (502, "gateway-refused")
+    assert answer.json["retryable"] is False
+    assert_nothing_kept(rows)
+    assert state_of(rows, payment_id)["version"] == 0
+
+
+def test_a_gateway_that_does_not_answer_is_503_and_the_same_key_works_later(shop: CardShop, rows: Rows) -> None:
+    payment_id = create(shop.people)
+    shop.fake.misbehave("drop", path=INTENTS)
+
+    lost = checkout(shop.people.patient, payment_id, "k")
+
+    assert problem(lost) == (503, "gateway-unavailable")
+    assert lost.json["retryable"] is True
+    assert int(lost.headers["Retry-After"]) > 0
+    assert_nothing_kept(rows)
+
+    # What was opened meanwhile is the one that it comes back to.
+    again = checkout(shop.people.patient, payment_id, "k")
+    assert again.status_code == 200
+    assert "Idempotent-Replayed" not in again.headers
+    assert list(shop.fake.intents) == [again.json["data"]["reference"]]
+    assert rows.count("gateway_sessions") == 1
+
+
+def test_a_payment_cancelled_while_the_gateway_answers_leaves_no_session_to_pay_by(
+    patient_shop: CardShop, rows: Rows
+) -> None:
+    shop = patient_shop
+    payment_id = create(shop.people)
+    shop.fake.misbehave("hang", path=INTENTS)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(checkout, shop.people.seen_by(shop.app).patient, payment_id, "k")
+        shop.fake.wait_until_hanging()
+        assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+        shop.fake.release()
+        answer = asked.result()
+
+    assert problem(answer) == (409, "invalid-transition")
+    assert answer.json["data"] == {"status": "cancelled"}
+    assert [intent["status"] for intent in shop.fake.intents.values()] == ["canceled"]
+    assert rows.count("gateway_sessions", "status = 'open'") == 0
+    assert rows.count("idempotency_keys", "key = 'k'") == 0
+    assert state_of(rows, payment_id)["status"] == "cancelled"
+
+
+def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_shop: CardShop, rows: Rows) -> None:
+    shop = patient_shop
+    payment_id, reference = open_by_card(shop.people, 5)
+    shop.fake.misbehave("hang", method="GET", path=INTENTS)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(checkout, shop.people.seen_by(shop.app).patient, payment_id, "k")
+        shop.fake.wait_until_hanging()
+        shop.fake.pay(reference)
+        tell(shop, shop.fake.intent_event("succeeded", reference))
+        shop.fake.release()
+        answer = asked.result()
+
+    assert problem(answer) == (409, "invalid-transition")
+    assert answer.json["data"] == {"status": "completed"}
+    assert shop.fake.intents[reference]["status"] == "succeeded"
+    assert state_of(rows, payment_id)["received_minor"] == 500_000
+    assert rows.one("SELECT status FROM gateway_sessions") == {"status": "succeeded"}

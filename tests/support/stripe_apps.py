@@ -1,0 +1,112 @@
+"""An app whose cards are carried by a fake Stripe over real HTTP, and a payment that is paid by card in it.
+
+Fixtures cannot be imported without ado, so these are plain functions: a test file makes thin fixtures of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from payments_app import clock
+from payments_app.payments import audit
+from payments_app.payments.events import Deed
+from payments_app.refunds import process
+from payments_app.refunds.models import Refund
+from tests.support.apps import app_with
+from tests.support.fake_stripe import FakeStripe
+from tests.support.people import People, Person
+from tests.support.rows import Rows
+
+# Seconds. One attempt of a call is given up after half a second, and none is repeated within so short a lease, so that
+# an answer that is lost costs a test no more than that. ``GATEWAY_TIMEOUT="1", REFUND_LEASE="5"`` allows repetitions.
+QUICK = {"GATEWAY_TIMEOUT": "1", "REFUND_LEASE": "2"}
+
+
+class CardShop(NamedTuple):
+    """Stripe, as far as the app can tell; the app; and its people, who come in by its door."""
+
+    fake: FakeStripe
+    app: Flask
+    people: People
+
+
+@contextmanager
+def fake_stripe() -> Iterator[FakeStripe]:
+    fake = FakeStripe()
+    try:
+        yield fake
+    finally:
+        fake.close()
+
+
+def stripe_settings(fake: FakeStripe, **settings: str) -> dict[str, str]:
+    """The environment by which an app, or a gunicorn, takes the fake for Stripe; others may be given, or replaced."""
+    return {
+        "STRIPE_API_KEY": fake.api_key,
+        "STRIPE_API_BASE": fake.url,
+        "STRIPE_WEBHOOK_SECRET": fake.webhook_secret,
+        **QUICK,
+        **settings,
+    }
+
+
+@contextmanager
+def card_shop(database_url: str, people: People, **settings: str) -> Iterator[CardShop]:
+    """An app of its own, on the database of the people, with a Stripe of its own."""
+    with fake_stripe() as fake, app_with(database_url, **stripe_settings(fake, **settings)) as app:
+        yield CardShop(fake, app, people.seen_by(app))
+
+
+def open_by_card(people: People, consultation_id: int, amount: int = 5000) -> tuple[int, str]:
+    """A payment with an open session at Stripe: its id, and the PaymentIntent's."""
+    created = people.patient.pay(consultation_id, amount=amount)
+    assert created.status_code == 201, created.json
+    payment_id: int = created.json["data"]["payment_id"]
+    opened = people.patient.post(f"/payments/{payment_id}/checkout")
+    assert opened.status_code == 200, opened.json
+    reference: str = opened.json["data"]["reference"]
+    return payment_id, reference
+
+
+def pay_by_card(people: People, fake: FakeStripe, consultation_id: int, amount: int = 5000) -> int:
+    """A payment that the patient has paid at Stripe, and confirmed."""
+    payment_id, reference = open_by_card(people, consultation_id, amount)
+    fake.pay(reference)
+    confirmed = people.patient.confirm(payment_id, reference)
+    assert confirmed.status_code == 200, confirmed.json
+    return payment_id
+
+
+def refund(person: Person, payment_id: int, key: str | None = None, **members: Any) -> TestResponse:
+    """POST the refund, of all that is left where no ``amount`` is said."""
+    headers = {"Idempotency-Key": key} if key else {}
+    return person.post(f"/payments/{payment_id}/refund", members, headers=headers)
+
+
+def resume_refunds(app: Flask, *, lease_seconds: int = 60) -> list[Refund | None]:
+    """What the command does: every open refund that nobody is at work on, one after the other."""
+    with app.app_context():
+        deed = Deed("system:test", None, clock.now())
+        return [
+            process.resume(refund_id, lease_seconds=lease_seconds, deed=deed)
+            for refund_id in process.find_open(deed.at)
+        ]
+
+
+def assert_books_balance(app: Flask, rows: Rows) -> None:
+    """The audit finds nothing, and each payment counts what its refunds add up to."""
+    with app.app_context():
+        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
+    counted = """
+        SELECT p.id, p.refund_reserved_minor AS reserved, p.refunded_minor AS refunded,
+            coalesce(sum(CASE WHEN r.status IN ('pending', 'unknown') THEN r.amount_minor - r.excess_minor END), 0)
+                AS on_their_way,
+            coalesce(sum(CASE WHEN r.status = 'succeeded' THEN r.amount_minor - r.excess_minor END), 0) AS back
+        FROM payments p LEFT JOIN refunds r ON r.payment_id = p.id
+        GROUP BY p.id, p.refund_reserved_minor, p.refunded_minor"""
+    assert [
+        row for row in rows.all(counted) if (row["reserved"], row["refunded"]) != (row["on_their_way"], row["back"])
+    ] == []

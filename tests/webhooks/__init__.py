@@ -1,0 +1,50 @@
+"""What Stripe tells us: events of the fake, carried to the door of an app in this process."""
+
+import json
+from typing import Any
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from payments_app.payments import audit
+from tests.support.fake_stripe_state import Wire
+from tests.support.rows import Rows
+from tests.support.stripe_apps import CardShop
+
+URL = "/api/v1/webhooks/stripe"
+
+
+def send(app: Flask, body: bytes, signature: str | None) -> TestResponse:
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    if signature is not None:
+        headers["Stripe-Signature"] = signature
+    # A client of its own for each: tests send from several threads.
+    return app.test_client().post(URL, data=body, headers=headers)
+
+
+def tell(shop: CardShop, event: Wire) -> None:
+    """Deliver an event, which has to be taken in."""
+    body = json.dumps(event, indent=2).encode()
+    answer = send(shop.app, body, shop.fake.sign(body))
+    assert answer.status_code == 200, answer.json
+
+
+def offenders(app: Flask) -> list[audit.Offender]:
+    """What ``payments audit`` finds."""
+    with app.app_context():
+        return [offender for check in audit.CHECKS for offender in audit.find_offenders(check)]
+
+
+def state_of(rows: Rows, payment_id: int) -> dict[str, Any]:
+    """Status, version and money of a payment, as they are kept."""
+    return rows.one(
+        "SELECT status, version, transaction_id, received_minor, refund_reserved_minor, refunded_minor, needs_review"
+        " FROM payments WHERE id = :id",
+        id=payment_id,
+    )
+
+
+def trail_of(rows: Rows, payment_id: int) -> list[str]:
+    """The names of a payment's events, oldest first."""
+    events = rows.all("SELECT event FROM payment_events WHERE payment_id = :id ORDER BY id", id=payment_id)
+    return [event["event"] for event in events]
