@@ -6,24 +6,24 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from config import Settings
 from payments_app import cache, engines, ids, logs, metrics, problems, redis_client
 from payments_app.accounts import tokens
-from payments_app.accounts.cli import users
+from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import openapi, rate_limits
-from payments_app.consultations.cli import consultations
+from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
-from payments_app.demo.cli import demo
+from payments_app.demo.cli import demo as demo_commands
 from payments_app.extensions import db, migrate
 from payments_app.gateways import registry
 from payments_app.health.cli import check
 from payments_app.idempotency import keys
-from payments_app.idempotency.cli import idempotency
+from payments_app.idempotency.cli import idempotency as idempotency_commands
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
-from payments_app.locking.cli import locks
-from payments_app.payments.cli import payments
+from payments_app.locking.cli import locks as locks_commands
+from payments_app.payments.cli import payments as payments_commands
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
-from payments_app.refunds.cli import refunds
+from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.routes import blueprint as refunds_blueprint
 from payments_app.webhooks.routes import blueprint as webhooks_blueprint
 
@@ -70,6 +70,15 @@ def create_app(settings: Settings | None = None) -> Flask:
         webhooks_blueprint,
     ):
         api.register_blueprint(blueprint)
-    for commands in (payments, refunds, users, consultations, idempotency, locks, check, demo):
+    for commands in (
+        payments_commands,
+        refunds_commands,
+        users_commands,
+        consultations_commands,
+        idempotency_commands,
+        locks_commands,
+        demo_commands,
+        check,
+    ):
         app.cli.add_command(commands)
     return app

@@ -51,6 +51,6 @@ def missing_checks(session: Session) -> Sequence[str]:
     found = {
         check["name"]: "".join(character for character in check["sqltext"] if character not in " ()")
         for check in inspector.get_check_constraints(Payment.__tablename__)
-        if not check.get("dialect_options", {}).get("postgresql_not_valid")
+        if not check.get("dialect_options", {}).get("not_valid")
     }
     return [name for name, promise in CHECKS.items() if found.get(name) != promise]

@@ -148,6 +148,27 @@ def resume_refunds(as_json: bool) -> None:
     _show_resumed(outcomes, fates, as_json=as_json)
 
 
+@refunds.command("give-up")
+@click.argument("refund_id", type=click.IntRange(1, 2**63 - 1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def give_up_refund(refund_id: int, yes: bool) -> None:
+    """Close an unknown refund that is more than 23 hours old and not in the gateway's dashboard.
+
+    Looks it up once more: if the gateway has it after all, that is written down instead. What was set aside for it is
+    free again.
+    """
+    if not yes and not click.confirm("Have you looked, and it is not in the gateway's dashboard?", err=True):
+        click.echo("nothing was changed", err=True)
+        return
+    lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
+    deed = Deed(operator(), None, clock.now())
+    if process.give_up(refund_id, lease_seconds=lease_seconds, deed=deed) is None:
+        raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
+    refund = repository.get(refund_id)
+    click.echo(f"refund {refund.id} is {refund.status}")
+    _say_what_now(refund)
+
+
 def _ask(payment: Payment, amount_minor: int | None) -> None:
     """Say what is about to happen, on standard error, and stop where that is not wanted."""
     patient = get_user(payment.user_id)

@@ -1,0 +1,85 @@
+"""Setting people and consultations up from the command line."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.commands import Commands, commands_on
+from tests.support.databases import Database
+from tests.support.people import People
+from tests.support.rows import Rows
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def commands(database: Database, people: People) -> Iterator[Commands]:  # noqa: ARG001  # on an empty database
+    with commands_on(database.url) as commands:
+        yield commands
+
+
+def create(commands: Commands, email: str, *more: str, password: str = PASSWORD) -> str:
+    return commands.ok("users", "create", email, "--name", "Joy", "--password-stdin", *more, answer=f"{password}\n")
+
+
+def test_who_was_created_may_log_in(commands: Commands, people: People) -> None:
+    told = create(commands, "Nurse@Clinic.example", "--role", "admin")
+
+    assert "nurse@clinic.example" in told
+    answer = people.anonymous().post("/api/login", json={"email": "nurse@clinic.example", "password": PASSWORD})
+    assert answer.status_code == 200
+    me = people.anonymous().get("/api/v1/me", headers={"Authorization": f"Bearer {answer.json['token']}"})
+    assert me.json["data"]["role"] == "admin"
+
+
+def test_the_password_is_asked_for_twice_and_never_shown(commands: Commands, rows: Rows) -> None:
+    result = commands.run("users", "create", "a@b.example", "--name", "A", answer=f"{PASSWORD}\n{PASSWORD}\n")
+
+    assert result.exit_code == 0
+    assert PASSWORD not in result.output
+    assert PASSWORD not in str(rows.one("SELECT * FROM users WHERE email = 'a@b.example'"))
+
+
+def test_what_is_wrong_is_one_line(commands: Commands, rows: Rows) -> None:
+    before = rows.count("users")
+    create_user = ("users", "create")
+    options = ("--name", "A", "--password-stdin")
+
+    refused = commands.refused(*create_user, "patient@example.com", *options, answer=f"{PASSWORD}\n")
+    assert refused == "Error: Somebody has that e-mail address already."
+    assert "at least 12" in commands.refused(*create_user, "a@b.example", *options, answer="short\n")
+    for email in ("nobody", "@b.example", "a b@c.example", f"{'a' * 250}@b.example"):
+        assert "no e-mail address" in commands.refused(*create_user, email, *options, answer=f"{PASSWORD}\n")
+    assert "Nobody" in commands.refused("users", "disable", "nobody@example.com")
+    assert "Nobody" in commands.refused("users", "token", "nobody@example.com")
+    assert "commands act as" in commands.refused("users", "disable", "commands@system.invalid")
+    assert rows.count("users") == before
+
+
+def test_who_is_disabled_has_no_way_in_any_more(commands: Commands, people: People) -> None:
+    create(commands, "gone@clinic.example", "--role", "admin")
+    token = commands.ok("users", "token", "gone@clinic.example").strip()
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert people.anonymous().get("/api/v1/payments", headers=bearer).status_code == 200
+
+    for _ in range(2):
+        assert "is disabled" in commands.ok("users", "disable", "Gone@clinic.example")
+
+    assert people.anonymous().get("/api/v1/payments", headers=bearer).status_code == 401
+    login = {"email": "gone@clinic.example", "password": PASSWORD}
+    assert people.anonymous().post("/api/login", json=login).status_code == 401
+    assert "is disabled" in commands.refused("users", "token", "gone@clinic.example")
+
+
+def test_a_consultation_is_put_by_its_patients_address(commands: Commands, people: People) -> None:
+    put = ("consultations", "put", 77, "--patient", "patient@example.com")
+    (new,) = commands.json(*put, "--fee", "5000.50")
+    (again,) = commands.json(*put, "--fee", "5000.50")
+
+    assert (new["is_new"], again["is_new"]) == (True, False)
+    assert people.patient.get("/consultations/77").json["data"]["fee"] == 5000.5
+    assert people.patient.pay(77, amount=5000.5).status_code == 201
+    assert "has payments" in commands.refused(*put, "--fee", "6000")
+    assert "No such patient" in commands.refused("consultations", "put", 78, "--patient", "nobody@example.com")
+    for fee in ("1", "1e4", "-5", "5000.505"):
+        assert "fee" in commands.refused("consultations", "put", 78, "--patient", "patient@example.com", "--fee", fee)
