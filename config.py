@@ -162,6 +162,8 @@ class Settings:
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
+        if settings.is_production and "STRIPE_LOG" in (os.environ if environment is None else environment):
+            raise ConfigError("STRIPE_LOG makes Stripe's library print secrets: unset it in production")
         if settings.refund_lease_seconds <= settings.gateway_timeout_seconds:
             raise ConfigError("REFUND_LEASE must be longer than GATEWAY_TIMEOUT: resume would overtake a live worker")
         return settings

@@ -131,14 +131,14 @@ class ActivePaymentExists(Conflict):
         *,
         payment_id: int | None = None,
         payment_status: str | None = None,
+        consequence: str = "nothing more was charged.",
         headers: dict[str, str] | None = None,
     ) -> None:
         if payment_id is None or payment_status is None:  # the index said so, and did not say which
             super().__init__(headers=headers)
             return
         super().__init__(
-            f"A payment for this consultation already exists and is {payment_status.replace('_', ' ')}; "
-            "nothing more was charged.",
+            f"A payment for this consultation already exists and is {payment_status.replace('_', ' ')}; {consequence}",
             data={
                 "type": "existing",
                 "payment_id": payment_id,
@@ -147,6 +147,12 @@ class ActivePaymentExists(Conflict):
             },
             headers=headers,
         )
+
+    @classmethod
+    def instead_of_late_money(cls, *, payment_id: int, payment_status: str) -> "ActivePaymentExists":
+        """For money of another payment, which had ended before it came."""
+        consequence = "the money that came too late is kept on record, and staff return it."
+        return cls(payment_id=payment_id, payment_status=payment_status, consequence=consequence)
 
 
 class VersionConflict(Conflict):

@@ -1,9 +1,12 @@
 """No call leaves this process while a database transaction is open, reads included."""
 
+import http.client
+import json
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,12 +14,21 @@ from flask import Flask
 from redis.connection import AbstractConnection
 from sqlalchemy import Engine, event
 
+from payments_app import clock
 from payments_app.database import read_transaction, write_transaction
+from payments_app.gateways.base import GatewayName
+from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
-from tests.support.apps import app_with
+from payments_app.payments import expire as expiry
+from payments_app.payments.events import Deed
+from payments_app.payments.models import Payment
+from payments_app.refunds import process
+from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
+from tests.support.rows import Rows
+from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
 
 _watched: dict[str, Any] = {"open": 0, "calls": []}
 
@@ -69,6 +81,29 @@ def redis_calls_in_transactions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(AbstractConnection, "send_packed_command", watched)
     return calls
+
+
+@pytest.fixture
+def gateway_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """All that was sent over HTTP, each with the number of connections to the database that were checked out.
+
+    The SDK keeps its connection to Stripe for the next call, so new sockets alone would show the first call only.
+    """
+    calls: list[tuple[str, int]] = []
+    send = http.client.HTTPConnection.putrequest
+
+    def watched(connection: Any, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        calls.append((f"{method} {url.partition('?')[0]}", _watched["open"]))
+        send(connection, method, url, *args, **kwargs)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", watched)
+    return calls
+
+
+@pytest.fixture
+def shop(database: Database, people: People) -> Iterator[CardShop]:
+    with card_shop(database.url, people) as shop, watching(engine_of(shop.app)):
+        yield shop
 
 
 def _call_out(*_: Any) -> None:
@@ -155,6 +190,111 @@ def test_the_watch_sees_redis_inside_a_transaction(
         write_transaction(careless)()
 
     assert len(redis_calls_in_transactions) == 1
+
+
+def tell(shop: CardShop, event: dict[str, Any]) -> None:
+    """By webhook, through the app's own door."""
+    body = json.dumps(event).encode()
+    signed = {"Stripe-Signature": shop.fake.sign(body)}
+    assert shop.people.anonymous().post("/api/v1/webhooks/stripe", data=body, headers=signed).status_code == 200
+
+
+def assert_asked_outside_transactions(calls: list[tuple[str, int]], *, at_least: int, shop: CardShop) -> None:
+    assert {call.split("/")[2] for call, _ in calls} <= {"payment_intents", "refunds"}
+    assert len(calls) >= at_least
+    assert [call for call, open_connections in calls if open_connections] == []
+    assert engine_of(shop.app).pool.checkedout() == 0  # type: ignore[attr-defined]  # both databases have a QueuePool
+
+
+def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
+    shop: CardShop, rows: Rows, gateway_calls: list[tuple[str, int]]
+) -> None:
+    """Checkout, confirm, cancel, webhooks and expire, by the real SDK."""
+    fake, people, deed = shop.fake, shop.people, Deed("test", None, clock.now())
+
+    paid_id, intent = open_by_card(people, 1)
+    assert people.patient.post(f"/payments/{paid_id}/checkout").status_code == 200
+    assert people.patient.confirm(paid_id, intent).status_code == 402
+    fake.pay(intent)
+    assert people.patient.confirm(paid_id, intent).status_code == 200
+
+    open_id, _ = open_by_card(people, 2)
+    assert people.patient.post(f"/payments/{open_id}/cancel").status_code == 200
+    too_late_id, too_late = open_by_card(people, 3)
+    fake.pay(too_late)
+    assert people.patient.post(f"/payments/{too_late_id}/cancel").status_code == 409
+
+    told_id, told = open_by_card(people, 4)
+    fake.pay(told)
+    tell(shop, fake.intent_event("succeeded", told))
+    tell(shop, fake.refund_event("created", fake.refund_in_dashboard(told, 500)["id"]))
+    tell(shop, fake.charge_refunded(told))
+
+    late_id, _ = open_by_card(people, 5)
+    slow_id, slow = open_by_card(people, 6)
+    fake.start_processing(slow)
+    tell(shop, fake.intent_event("processing", slow))
+    fake.pay(slow)
+    deadlines = expiry.Deadlines(dict.fromkeys(GatewayName, clock.now() + timedelta(hours=1)))
+    with shop.app.app_context():
+        assert expiry.expire(late_id, deed) == expiry.Fate.EXPIRED
+        assert expiry.resume(slow_id, deadlines, deed) == expiry.Fate.FOLLOWED
+
+    kept = {row["id"]: row["status"] for row in rows.all("SELECT id, status FROM payments")}
+    assert [kept[i] for i in (paid_id, open_id, too_late_id)] == ["completed", "cancelled", "completed"]
+    assert [kept[i] for i in (told_id, late_id, slow_id)] == ["partially_refunded", "expired", "completed"]
+    assert_asked_outside_transactions(gateway_calls, at_least=13, shop=shop)
+
+
+def test_no_gateway_is_asked_inside_a_transaction_by_what_goes_back(
+    shop: CardShop, rows: Rows, gateway_calls: list[tuple[str, int]]
+) -> None:
+    """Refunds that are approved, declined, lost on the way back and lost on the way there; and resume."""
+    fake, people = shop.fake, shop.people
+    payment_id = pay_by_card(people, fake, 1)
+
+    def refund(key: str) -> int:
+        path, named = f"/payments/{payment_id}/refund", {"Idempotency-Key": key}
+        status: int = people.admin.post(path, {"amount": 1000}, headers=named).status_code
+        return status
+
+    assert refund("approved") == 200
+    fake.misbehave("refuse")
+    assert refund("declined") == 402
+    fake.misbehave("drop")
+    assert [refund("lost"), refund("lost")] == [202, 202]
+    fake.misbehave("late")
+    assert refund("never-arrived") == 202
+    assert rows.count("refunds", "status = 'unknown'") == 2
+    with shop.app.app_context():
+        for refund_id in list(process.find_open(clock.now())):
+            deed = Deed("test", None, clock.now())
+            assert process.resume(refund_id, lease_seconds=2, deed=deed) is not None
+
+    assert [refund(key) for key in ("approved", "declined", "lost", "never-arrived")] == [200, 402, 200, 200]
+    assert rows.count("refunds", "status = 'succeeded'") == 3
+    assert fake.count("POST", "/v1/refunds") == 5  # one was looked up and found, one was sent again
+    assert_asked_outside_transactions(gateway_calls, at_least=2 + 4 + 3, shop=shop)
+
+
+@pytest.mark.parametrize("transaction", [read_transaction, write_transaction])
+def test_the_watch_sees_a_gateway_asked_inside_a_transaction(
+    shop: CardShop, gateway_calls: list[tuple[str, int]], transaction: Any
+) -> None:
+    payment_id = pay_by_card(shop.people, shop.fake, 1)
+    del gateway_calls[:]
+
+    def careless(session: Any) -> None:
+        payment = session.get_one(Payment, payment_id)
+        # Over the connection that the calls before have left open.
+        find_gateway(payment.gateway).look_up(payment.bill, payment.transaction_id)
+
+    with shop.app.app_context():
+        transaction(careless)()
+
+    ((call, open_connections),) = gateway_calls
+    assert call.startswith("GET /v1/payment_intents/pi_")
+    assert open_connections == 1
 
 
 def test_no_connection_is_open_while_a_password_is_checked(

@@ -18,6 +18,7 @@ OPEN = "status IN ('pending', 'unknown')"
 
 
 def upgrade() -> None:
+    op.add_column("payments", sa.Column("review_held", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.create_table(
         "refunds",
         sa.Column("id", BIG, nullable=False),
@@ -69,3 +70,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("webhook_events")
     op.drop_table("refunds")
+    op.drop_column("payments", "review_held")

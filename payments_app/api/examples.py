@@ -147,7 +147,7 @@ CONFIRM = _refusals(
         "transaction-already-used": TransactionAlreadyUsed(),
         # Late money for a payment that failed or expired, whose consultation has another one by now: it is kept, and
         # ``needs_review`` is set for staff to return it.
-        "active-payment-exists": ActivePaymentExists(payment_id=42, payment_status="pending"),
+        "active-payment-exists": ActivePaymentExists.instead_of_late_money(payment_id=42, payment_status="pending"),
         "lock-timeout": LockTimeout(),
         "precondition-failed": PreconditionFailed(current_version=1),
         "idempotency-key-reused": IdempotencyKeyReused(["transaction_id"]),

@@ -117,7 +117,8 @@ class GatewayRefund:
     """A refund as the gateway knows it. ``refund_id`` and ``payment_id`` are None where it was not made by us."""
 
     reference: str
-    transaction_id: str
+    # None: of money that was never one of ours.
+    transaction_id: str | None
     amount_minor: int
     currency: str
     refund_id: int | None
@@ -132,8 +133,12 @@ class Gateway(Protocol):
         """Open a checkout for the bill, or find the one that an earlier call opened."""
         ...
 
-    def look_up(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
-        """The session, or transaction, of that reference as it is now; Declined: there is none."""
+    def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        """What became of a transaction that somebody says has paid; Declined: there is none."""
+        ...
+
+    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        """A session as it is now; Declined: there is none."""
         ...
 
     def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:

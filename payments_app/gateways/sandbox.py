@@ -9,8 +9,11 @@ class SandboxGateway:
     def open_session(self, bill: Bill) -> CheckoutSession:
         return self._session(bill, f"sandbox-{bill.payment_id}", SessionStatus.OPEN)
 
-    def look_up(self, bill: Bill, reference: str) -> CheckoutSession:
-        return self._session(bill, reference, SessionStatus.SUCCEEDED)
+    def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession:
+        return self._session(bill, transaction_id, SessionStatus.SUCCEEDED)
+
+    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession:
+        return self._session(bill, reference, SessionStatus.OPEN)
 
     def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession:
         return self._session(bill, reference, SessionStatus.CANCELLED)

@@ -21,19 +21,27 @@ _SESSION_STATUSES = {
 }
 _REFUND_IS_OVER = ("failed", "canceled")
 
-_OUR_ID = re.compile(r"[1-9][0-9]{0,17}")
+_OUR_ID = re.compile(r"[1-9][0-9]{0,18}")
+# What a signed 64-bit column holds.
+_MOST = 2**63 - 1
+# What the columns of references hold; Stripe's ids are far shorter.
+_LONGEST_ID = 255
+
+
+class Unreadable(ValueError):
+    """Not an object of Stripe's as its documentation describes them."""
 
 
 def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
     """A PaymentIntent: https://docs.stripe.com/api/payment_intents/object."""
     return CheckoutSession(
-        reference=intent["id"],
+        reference=text_of(intent["id"]),
         status=_SESSION_STATUSES.get(intent["status"], SessionStatus.OPEN),
         client_secret=intent.get("client_secret"),
         money=Money(
-            transaction_id=intent["id"],
-            amount_minor=intent.get("amount_received", intent["amount"]),
-            currency=intent["currency"].upper(),
+            transaction_id=text_of(intent["id"]),
+            amount_minor=amount_of(intent.get("amount_received", intent["amount"]), least=0),
+            currency=text_of(intent["currency"]).upper(),
             payment_id=_our_id(intent, "payment_id"),
             consultation_id=_our_id(intent, "consultation_id"),
         ),
@@ -46,29 +54,53 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
     if status in _REFUND_IS_OVER:
         outcome: Approved | Declined = Declined(_why_it_failed(refund))
     else:
-        outcome = Approved(refund["id"], settled=status == "succeeded")
+        outcome = Approved(text_of(refund["id"]), settled=status == "succeeded")
     return GatewayRefund(
-        reference=refund["id"],
+        reference=text_of(refund["id"]),
         transaction_id=reference_of(refund["payment_intent"]),
-        amount_minor=refund["amount"],
-        currency=refund["currency"].upper(),
+        amount_minor=amount_of(refund["amount"], least=1),
+        currency=text_of(refund["currency"]).upper(),
         refund_id=_our_id(refund, "refund_id"),
         payment_id=_our_id(refund, "payment_id"),
         outcome=outcome,
     )
 
 
-def reference_of(named: Any) -> str:
-    """The id of something that Stripe gives as its id or, where asked to expand it, as itself."""
+def reference_of(named: Any) -> str | None:
+    """The id of something that Stripe gives as its id or, where asked to expand it, as itself; None for none."""
     reference = named["id"] if isinstance(named, Mapping) else named
-    return reference if isinstance(reference, str) else ""
+    return None if reference is None else text_of(reference)
+
+
+def text_of(value: Any) -> str:
+    """An id or another word.
+
+    Raises:
+        Unreadable: no text, or none that both databases can keep.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or not (value.isascii() and value.isprintable()):
+        raise Unreadable
+    return value
+
+
+def amount_of(value: Any, *, least: int) -> int:
+    """An amount in minor units.
+
+    Raises:
+        Unreadable: no whole number, or none of that size.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+        raise Unreadable
+    return value
 
 
 def _why_it_failed(refund: Mapping[str, Any]) -> str:
-    reason = refund.get("failure_reason") or refund["status"]
-    return f"The gateway says: {str(reason).replace('_', ' ')}."
+    reason = text_of(refund.get("failure_reason") or refund["status"])
+    return f"The gateway says: {reason.replace('_', ' ')}."
 
 
 def _our_id(thing: Mapping[str, Any], name: str) -> int | None:
     value = (thing.get("metadata") or {}).get(name)
-    return int(value) if isinstance(value, str) and _OUR_ID.fullmatch(value) else None
+    if not isinstance(value, str) or not _OUR_ID.fullmatch(value) or int(value) > _MOST:
+        return None
+    return int(value)

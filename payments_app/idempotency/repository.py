@@ -18,7 +18,11 @@ def find_answer(session: Session, keyed: KeyedRequest) -> Answer | None:
         IdempotencyKeyReused: the key was used for another request (422).
     """
     row = session.get(IdempotencyKey, (keyed.user_id, keyed.key))
-    return None if row is None else replay(row, keyed)
+    if row is None:
+        return None
+    if keyed.follows:
+        session.expire_all()  # the payment may have been read before the twin committed whose key this is
+    return replay(row, keyed)
 
 
 def was_used(session: Session, keyed: KeyedRequest) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from payments_app import money
 from payments_app.database import one_of, read_transaction
 from payments_app.payments.models import ACTIVE_PREDICATE, Payment
-from payments_app.payments.statuses import ENDED_UNPAID, PaymentStatus
+from payments_app.payments.statuses import ENDED_UNPAID, REFUNDABLE, PaymentStatus
 
 # Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
 BATCH_SIZE = 1_000
@@ -140,10 +140,11 @@ CHECKS = (
         "the events of a payment follow from one another",
         """
         SELECT payment_id AS id, 'event ' || event_id || ' comes from ' || coalesce(from_status, 'nothing')
-            || ' after ' || coalesce(before, 'nothing') AS detail
-        FROM (SELECT payment_id, id AS event_id, from_status,
-                lag(to_status) OVER (PARTITION BY payment_id ORDER BY id) AS before FROM payment_events) AS trail
-        WHERE coalesce(from_status, '') <> coalesce(before, '')""",
+            || ' after ' || coalesce(before, 'nothing') || ', at version ' || version AS detail
+        FROM (SELECT payment_id, id AS event_id, from_status, version,
+                lag(to_status) OVER (PARTITION BY payment_id ORDER BY id) AS before,
+                lag(version) OVER (PARTITION BY payment_id ORDER BY id) AS version_before FROM payment_events) AS trail
+        WHERE coalesce(from_status, '') <> coalesce(before, '') OR version < coalesce(version_before, 0)""",
     ),
 )
 
@@ -172,10 +173,16 @@ def _next_reviews(session: Session, last_id: int) -> list[Offender]:
             "review",
             payment.id,
             f"is {payment.status}, received {money.to_text(payment.received_minor)} {payment.currency};"
-            f" refund to make: {money.to_text(payment.refundable_minor)}",
+            f" refund to make: {_refund_to_make(payment)}",
         )
         for payment in session.scalars(marked)
     ]
+
+
+def _refund_to_make(payment: Payment) -> str:
+    """All of it where none may stay; else its trail says how much, for instance of a refund that came back."""
+    left = money.to_text(payment.refundable_minor)
+    return f"up to {left}, see its events" if payment.status in REFUNDABLE else left
 
 
 @read_transaction

@@ -1,9 +1,10 @@
 """Giving a payment up, by whoever made it or because nobody paid in time: its session ends at the gateway first."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from payments_app.database import read_transaction, write_transaction
@@ -15,10 +16,13 @@ from payments_app.idempotency.keyed import Answer
 from payments_app.idempotency.once import once
 from payments_app.locking import locks
 from payments_app.payments.arrival import follow_session, open_references
-from payments_app.payments.events import Deed
+from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Change, Render, flush_and_keep, lock_payment, owned
 from payments_app.payments.sessions import GatewaySession
+from payments_app.payments.statuses import PaymentStatus
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,11 @@ class Abandoned:
             match ended:
                 case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.PROCESSING):
                     raise InvalidTransition(payment_status=follow_session(self.bill.payment_id, ended, deed))
-                case CheckoutSession(status=SessionStatus.CANCELLED) | Declined():
+                case CheckoutSession(status=SessionStatus.CANCELLED):
                     continue
+                case Declined(reason=reason):
+                    # No proof that nobody can pay by it: it may be in the account whose key was configured before.
+                    log.error("payment %d: the gateway does not know its session: %s", self.bill.payment_id, reason)
             raise GatewayUnavailable
 
     def close_sessions(self, session: Session, deed: Deed) -> None:
@@ -100,6 +107,9 @@ def _write(session: Session, wanted: Change, abandoned: Abandoned, render: Rende
     # Locked whatever the strategy: a checkout that is storing its session holds the same lock.
     lock_payment(session, wanted.payment_id)
     payment = owned(session, wanted.payment_id, wanted.caller)
+    if abandoned.references and _was_cancelled_by_gateway(session, payment):
+        # It has told us of the session that we have just ended, before we came to it: the effect is ours all the same.
+        return idempotency.find_answer(session, wanted.keyed) or flush_and_keep(session, payment, wanted, render)
     answered = _judge(session, payment, wanted)
     if answered is not None:
         return answered
@@ -115,3 +125,10 @@ def _judge(session: Session, payment: Payment, wanted: Change) -> Answer | None:
         wanted.conditions.require(payment)
         payment.require_pending()
     return answered
+
+
+def _was_cancelled_by_gateway(session: Session, payment: Payment) -> bool:
+    if payment.status != PaymentStatus.CANCELLED:
+        return False
+    trail = select(PaymentEvent.actor).where(PaymentEvent.payment_id == payment.id)
+    return session.scalars(trail.order_by(PaymentEvent.id.desc()).limit(1)).one().startswith("gateway:")

@@ -13,6 +13,7 @@ from payments_app.gateways.base import CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer
+from payments_app.payments.arrival import follow_session
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Change, lock_payment, owned
 from payments_app.payments.sessions import GatewaySession
@@ -46,11 +47,14 @@ def checkout(wanted: Change, render: Render) -> Answer:
     seen = _see(wanted)
     gateway = find_gateway(seen.payment.gateway)
     bill = seen.payment.bill
-    found = gateway.open_session(bill) if seen.reference is None else gateway.look_up(bill, seen.reference)
+    found = gateway.open_session(bill) if seen.reference is None else gateway.look_up_session(bill, seen.reference)
     if isinstance(found, Declined):
         raise GatewayRefused
     if not isinstance(found, CheckoutSession):
         raise GatewayUnavailable
+    if seen.payment.status in UNPAID and found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
+        # Nobody can pay by it any more, which the gateway's own message is still to tell us.
+        raise InvalidTransition(payment_status=follow_session(bill.payment_id, found, wanted.deed))
     if seen.replayed:
         return render(seen.payment, found).as_replay()
     stored = _store(wanted, found)
@@ -58,7 +62,8 @@ def checkout(wanted: Change, render: Render) -> Answer:
         # It ended while we were away: nobody may pay by what we have just opened.
         gateway.cancel_session(bill, found.reference)
         raise stored
-    return render(stored, found)
+    answer = render(stored.payment, found)
+    return answer.as_replay() if stored.replayed else answer
 
 
 @read_transaction
@@ -73,12 +78,12 @@ def _see(session: Session, wanted: Change) -> Seen:
 
 
 @write_transaction
-def _store(session: Session, wanted: Change, found: CheckoutSession) -> Payment | InvalidTransition:
+def _store(session: Session, wanted: Change, found: CheckoutSession) -> Seen | InvalidTransition:
     # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
     lock_payment(session, wanted.payment_id)
     payment = owned(session, wanted.payment_id, wanted.caller)
     if idempotency.was_used(session, wanted.keyed):
-        return payment
+        return Seen(payment, found.reference, replayed=True)
     try:
         _require_unpaid(payment)
     except InvalidTransition as ended:
@@ -95,7 +100,7 @@ def _store(session: Session, wanted: Change, found: CheckoutSession) -> Payment 
     nothing_kept = Answer(HTTPStatus.OK, "", kept=False)
     idempotency.keep(session, wanted.keyed, nothing_kept, payment_id=payment.id, at=wanted.deed.at)
     session.flush()
-    return payment
+    return Seen(payment, found.reference, replayed=False)
 
 
 def _require_unpaid(payment: Payment) -> None:

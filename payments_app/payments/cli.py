@@ -12,7 +12,7 @@ from flask import current_app
 from payments_app import clock, money
 from payments_app.accounts.staff import system_caller
 from payments_app.commands import Commands, json_option, operator, show_facts, show_rows, with_progress
-from payments_app.payments import audit, expire, repository
+from payments_app.payments import audit, expire, repository, review
 from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines, Fate
 from payments_app.payments.models import Payment
@@ -78,12 +78,11 @@ def expire_payments(as_json: bool) -> None:
     In time is within PAYMENT_PENDING_TTL, or PAYMENT_MANUAL_TTL for methods that people carry out by hand. The gateway
     is told first. May run at any time, also twice at once; what the gateway does not answer for is left for next time.
     """
-    deed = Deed(operator(), None, clock.now())
-    deadlines = Deadlines.at(deed.at, current_app.config["SETTINGS"])
+    deadlines = Deadlines.at(clock.now(), current_app.config["SETTINGS"])
     fates: Counter[Fate] = Counter()
     with_progress(
         expire.find_overdue(deadlines),
-        lambda payment_id: fates.update([expire.expire(payment_id, deed)]),
+        lambda payment_id: fates.update([expire.expire(payment_id, _deed())]),
         label="Expiring",
         length=expire.count_overdue(deadlines),
     )
@@ -95,6 +94,23 @@ def expire_payments(as_json: bool) -> None:
         click.echo(f"{fates[Fate.FOLLOWED]} were paid or cancelled in this moment")
     if fates[Fate.LEFT]:
         click.echo(f"{fates[Fate.LEFT]} are left for the next time: their gateway did not answer")
+
+
+@payments.command("reviewed")
+@click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def end_review(payment_id: int, yes: bool) -> None:
+    """End the review of a payment, once what was to be put right is put right.
+
+    Money that may not stay has to be refunded first.
+    """
+    payment = repository.get(payment_id, caller=system_caller())
+    if not payment.needs_review:
+        click.echo(f"payment {payment_id} needs no review")
+        return
+    if yes or click.confirm(f"Is there nothing left to put right about payment {payment_id}?", err=True):
+        review.end_review(payment_id, _deed())
+        click.echo(f"the review of payment {payment_id} is over")
 
 
 @payments.command("audit")
@@ -123,6 +139,10 @@ def audit_payments(as_json: bool) -> None:
     verdict = f"{broken} offenders" if broken else "all promises hold"
     click.echo(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
     raise SystemExit(1 if broken else 0)
+
+
+def _deed() -> Deed:
+    return Deed(operator(), None, clock.now())
 
 
 def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iterator[Payment]:

@@ -6,7 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from payments_app.database import read_transaction, write_transaction
-from payments_app.errors import ActivePaymentExists, Forbidden, GatewayUnavailable, PaymentNotVerified
+from payments_app.errors import (
+    ActivePaymentExists,
+    Forbidden,
+    GatewayUnavailable,
+    InvalidTransition,
+    PaymentNotVerified,
+)
 from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, Money, verify
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
@@ -52,7 +58,7 @@ def confirm(wanted: Change, claim: Claim, render: Render) -> Answer:
 
     def work(money: Money) -> Answer:
         written = _write(wanted, claim, money, render)
-        if isinstance(written, ActivePaymentExists):
+        if not isinstance(written, Answer):
             raise written  # after the commit: that the money came is true, whatever the request is answered
         return written
 
@@ -68,13 +74,13 @@ def _see(session: Session, wanted: Change, claim: Claim, render: Render) -> Answ
 @write_transaction
 def _write(
     session: Session, wanted: Change, claim: Claim, money: Money, render: Render
-) -> Answer | ActivePaymentExists:
+) -> Answer | ActivePaymentExists | InvalidTransition:
     payment = owned_for_change(session, wanted.payment_id, wanted.caller)
     answered = _judge(session, payment, wanted, claim, render)
     if answered is not None:
         return answered
     receive(session, payment, money, deed=wanted.deed, receipt_url=claim.receipt_url)
-    if payment.status == PaymentStatus.COMPLETED:
+    if payment.was_completed_by(claim.transaction_id):
         return flush_and_keep(session, payment, wanted, render)
     session.flush()
     return _taken(session, payment)
@@ -91,6 +97,8 @@ def _judge(session: Session, payment: Payment, wanted: Change, claim: Claim, ren
         return render(payment).as_replay()
     wanted.conditions.require(payment)
     payment.require_move(PaymentStatus.COMPLETED)
+    if payment.received_minor:  # money was kept for review: told again, it changes nothing
+        raise _taken(session, payment)
     return None
 
 
@@ -104,9 +112,10 @@ def _verify(payment: Payment, claim: Claim) -> Money:
     return found.money
 
 
-def _taken(session: Session, payment: Payment) -> ActivePaymentExists:
-    """What the consultation has instead, for the answer; None of it if that has ended in the same moment."""
-    other = session.scalar(select(Payment).where(Payment.consultation_id == payment.consultation_id, Payment.is_active))
+def _taken(session: Session, payment: Payment) -> ActivePaymentExists | InvalidTransition:
+    """What the consultation has instead; where it has nothing any more, what the payment itself is."""
+    of_consultation = Payment.consultation_id == payment.consultation_id
+    other = session.scalar(select(Payment).where(of_consultation, Payment.is_active, Payment.id != payment.id))
     if other is None:
-        return ActivePaymentExists()
-    return ActivePaymentExists(payment_id=other.id, payment_status=other.status)
+        return InvalidTransition(payment_status=payment.status)
+    return ActivePaymentExists.instead_of_late_money(payment_id=other.id, payment_status=other.status)

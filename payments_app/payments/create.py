@@ -103,6 +103,7 @@ def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime
         "refund_reserved_minor": 0,
         "refunded_minor": 0,
         "needs_review": False,
+        "review_held": False,
         "version": 0,
         "created_at": at,
         "updated_at": at,

@@ -1,5 +1,6 @@
 """Payments that nobody finished: pendings whose time is up, and money that is said to be on its way."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from config import Settings
 from payments_app.database import read_transaction, write_transaction
-from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
+from payments_app.errors import AppError, InvalidTransition, VersionConflict
 from payments_app.gateways.base import CheckoutSession, GatewayName, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.payments.arrival import follow_session
@@ -19,6 +20,8 @@ from payments_app.payments.events import Deed
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import keyset, locked
 from payments_app.payments.statuses import PaymentStatus
+
+log = logging.getLogger(__name__)
 
 # Payments read at a time: a million of them must not sit in memory.
 BATCH_SIZE = 500
@@ -91,37 +94,54 @@ def resume(payment_id: int, deadlines: Deadlines, deed: Deed) -> Fate:
     payment, abandoned = _see(payment_id)
     if payment.status != PaymentStatus.PROCESSING:
         return Fate.FOLLOWED
-    gateway = find_gateway(payment.gateway)
+    try:
+        found = _look_up(abandoned)
+        if found is None:
+            return Fate.LEFT
+        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
+            follow_session(payment_id, found, deed)
+            return Fate.FOLLOWED
+    except AppError as error:
+        return _left(payment_id, error)
+    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment)
+    return _end(payment, abandoned, deed) if is_over else Fate.LEFT
+
+
+def _look_up(abandoned: Abandoned) -> CheckoutSession | None:
+    """The session by which the payment may still be paid; None where there is none, or no answer."""
+    gateway = find_gateway(abandoned.gateway)
     for reference in abandoned.references:
-        found = gateway.look_up(payment.bill, reference)
-        match found:
-            case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.CANCELLED):
-                follow_session(payment_id, found, deed)
-                return Fate.FOLLOWED
-            case CheckoutSession(status=SessionStatus.OPEN) if deadlines.have_passed(payment):
-                return _end(payment, abandoned, deed)
-    return Fate.LEFT
+        found = gateway.look_up_session(abandoned.bill, reference)
+        if isinstance(found, CheckoutSession):
+            return found
+    return None
 
 
 def _end(payment: Payment, abandoned: Abandoned, deed: Deed) -> Fate:
     try:
         abandoned.end_sessions(deed)
-        _write_end(payment.id, abandoned, deed)
-    except GatewayUnavailable:
-        return Fate.LEFT
+        return _write_end(payment.id, abandoned, deed)
     except (InvalidTransition, VersionConflict):  # paid, cancelled, or taken up again in this moment
         return Fate.FOLLOWED
-    return Fate.EXPIRED if payment.status == PaymentStatus.PENDING else Fate.FAILED
+    except AppError as error:
+        return _left(payment.id, error)
+
+
+def _left(payment_id: int, error: AppError) -> Fate:
+    """One that cannot be finished now is no reason to leave the others."""
+    log.warning("payment %d is left for the next time: %s", payment_id, error.message)
+    return Fate.LEFT
 
 
 @write_transaction
-def _write_end(session: Session, payment_id: int, abandoned: Abandoned, deed: Deed) -> None:
+def _write_end(session: Session, payment_id: int, abandoned: Abandoned, deed: Deed) -> Fate:
     payment = locked(session, payment_id)
     abandoned.close_sessions(session, deed)
     if payment.status == PaymentStatus.PROCESSING:
         payment.fail(deed)
-    else:
-        payment.expire(deed)
+        return Fate.FAILED
+    payment.expire(deed)
+    return Fate.EXPIRED
 
 
 @read_transaction

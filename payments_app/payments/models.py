@@ -14,6 +14,8 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     bindparam,
+    false,
+    inspect,
     text,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
@@ -93,6 +95,8 @@ class Payment(Base):
     refund_reserved_minor: Mapped[int] = mapped_column(BigId)
     refunded_minor: Mapped[int] = mapped_column(BigId)
     needs_review: Mapped[bool]
+    # The review is one that only staff can end. With a default, so that releases that do not know it can still insert.
+    review_held: Mapped[bool] = mapped_column(server_default=false())
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -159,7 +163,9 @@ class Payment(Base):
 
     def note(self, event: str, deed: Deed) -> None:
         """Remember what changes neither status nor version. The row has to be locked, or the trail may cross itself."""
-        self._append(event, self.status, self.version, deed)
+        # After a change in the same effect, which raises it, the trail goes on from there.
+        is_changed = inspect(self).attrs.updated_at.history.has_changes()
+        self._append(event, self.status, self.version + 1 if is_changed else self.version, deed)
 
     def cancel(self, deed: Deed) -> None:
         """Give the payment up before any money moved.
@@ -215,6 +221,7 @@ class Payment(Base):
         self.receipt_url = receipt_url
         self.received_minor = self.amount_minor
         self.completed_at = deed.at
+        self.deleted_at = None  # what has money is not deleted
         for invoice in self.invoices:
             invoice.pay(deed.at)
         self._count_excess(deed)
@@ -225,12 +232,25 @@ class Payment(Base):
         self.transaction_id = transaction_id
         self.received_minor = amount_minor
         self.needs_review = True
+        self.deleted_at = None
         self._count_excess(deed)
 
-    def ask_for_review(self, event: str, deed: Deed) -> None:
-        """Something happened that no rule of ours covers: staff have to look."""
+    def ask_for_review(self, event: str, deed: Deed, *, until_staff_end_it: bool = True) -> None:
+        """Something happened that staff have to look at; what no refund of ours puts right, only they can end."""
         self._change(event, deed)
         self.needs_review = True
+        self.review_held = self.review_held or until_staff_end_it
+
+    def end_review(self, deed: Deed) -> None:
+        """Staff have looked, and put right what was to be.
+
+        Raises:
+            InvalidTransition: money that may not stay is still here (409).
+        """
+        if self.status not in PAID and self.refundable_minor:
+            raise InvalidTransition(payment_status=self.status)
+        self._change("payment.reviewed", deed)
+        self.needs_review = self.review_held = False
 
     # Money that goes back
 
@@ -264,7 +284,7 @@ class Payment(Base):
 
     def reverse_refund(self, amount_minor: int, deed: Deed) -> None:
         """A refund that had succeeded came back. No status moves back for it: staff have to look."""
-        self.ask_for_review("refund.reversed", deed)
+        self.ask_for_review("refund.reversed", deed, until_staff_end_it=False)
         self.refunded_minor -= amount_minor
         self._count_excess(deed)
 
@@ -280,7 +300,10 @@ class Payment(Base):
         else:
             self._move(PaymentStatus.PARTIALLY_REFUNDED, event, deed)
         if all_is_back and not self._has_excess:
-            self.needs_review = False
+            self._settle_review()
+
+    def _settle_review(self) -> None:
+        self.needs_review = self.review_held
 
     @property
     def _has_excess(self) -> bool:
@@ -297,7 +320,7 @@ class Payment(Base):
             elif counted_minor:
                 self.record_refund(counted_minor, deed)
         if not self._has_excess and self.status in PAID and not any(refund.has_failed for refund in self.refunds):
-            self.needs_review = False  # that was all there was to look at
+            self._settle_review()  # that was all there was to look at
 
     # How a change is written down
 

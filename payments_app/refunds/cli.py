@@ -77,7 +77,7 @@ def create_refund(
         payment_id=payment_id,
         caller=caller,
         keyed=KeyedRequest(caller.user_id, key, "refund", asked, render_existing_refund, follows=True),
-        deed=Deed(operator(), None, clock.now()),
+        deed=_deed(),
         # What was shown is what was agreed to.
         conditions=Conditions() if yes else Conditions(expected_version=payment.version),
     )
@@ -124,24 +124,24 @@ def resume_refunds(as_json: bool) -> None:
     once; what stays open is looked at again the next time.
     """
     settings = current_app.config["SETTINGS"]
-    deed = Deed(operator(), None, clock.now())
+    now = clock.now()
     outcomes: Counter[str] = Counter()
 
     def resume_one(refund_id: int) -> None:
         try:
-            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=deed)
+            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=_deed())
         except AppError as error:
             click.echo(f"refund {refund_id} stays open: {error.message}", err=True)
             outcomes["open"] += 1
         else:
             outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
 
-    with_progress(process.find_open(deed.at), resume_one, label="Refunds", length=process.count_open(deed.at))
+    with_progress(process.find_open(now), resume_one, label="Refunds", length=process.count_open(now))
     fates: Counter[Fate] = Counter()
-    deadlines = Deadlines.at(deed.at, settings)
+    deadlines = Deadlines.at(now, settings)
     with_progress(
         expire.find_processing(),
-        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, deed)]),
+        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, _deed())]),
         label="Payments on their way",
         length=expire.count_processing(),
     )
@@ -161,12 +161,15 @@ def give_up_refund(refund_id: int, yes: bool) -> None:
         click.echo("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
-    deed = Deed(operator(), None, clock.now())
-    if process.give_up(refund_id, lease_seconds=lease_seconds, deed=deed) is None:
+    if process.give_up(refund_id, lease_seconds=lease_seconds, deed=_deed()) is None:
         raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
     refund = repository.get(refund_id)
     click.echo(f"refund {refund.id} is {refund.status}")
     _say_what_now(refund)
+
+
+def _deed() -> Deed:
+    return Deed(operator(), None, clock.now())
 
 
 def _ask(payment: Payment, amount_minor: int | None) -> None:

@@ -92,7 +92,7 @@ class Refund(Base):
         cls, payment: Payment, *, amount_minor: int, reference: str | None, outcome: Approved, deed: Deed
     ) -> "Refund":
         """A refund that was made elsewhere; what there is no room for is excess, and a matter for staff."""
-        excess_minor = amount_minor - min(amount_minor, max(payment.refundable_minor, 0))
+        excess_minor = _excess(payment, amount_minor)
         refund = cls._of(
             payment, amount_minor, deed, excess_minor=excess_minor, reference=reference, made_elsewhere=True
         )
@@ -102,8 +102,25 @@ class Refund(Base):
         else:
             payment.reserve_refund(amount_minor - excess_minor, "refund.recorded", deed)
         if excess_minor:
-            payment.ask_for_review("refund.exceeds_money", deed)
+            payment.ask_for_review("refund.exceeds_money", deed, until_staff_end_it=False)
         return refund
+
+    @classmethod
+    def remember_failed(
+        cls, payment: Payment, *, amount_minor: int, reference: str, outcome: Declined, deed: Deed
+    ) -> "Refund":
+        """A refund that was made elsewhere and had failed when we first heard of it: no money moves."""
+        payment.note("refund.failed", deed)
+        return cls._of(
+            payment,
+            amount_minor,
+            deed,
+            status=RefundStatus.FAILED,
+            settled_at=deed.at,
+            reference=reference,
+            decline_reason=outcome.reason[:MAX_REASON_LENGTH],
+            made_elsewhere=True,
+        )
 
     @classmethod
     def _of(cls, payment: Payment, amount_minor: int, deed: Deed, **more: object) -> "Refund":
@@ -133,6 +150,11 @@ class Refund(Base):
         return self.status == RefundStatus.FAILED
 
     @property
+    def was_accepted(self) -> bool:
+        """Whether the gateway has, or may have, counted it among what it returned, even if it failed later."""
+        return not self.has_failed or self.reference is not None
+
+    @property
     def is_nameless(self) -> bool:
         """Whether it is what remains of a total that a gateway told of, without saying by which refunds."""
         return self.made_elsewhere and self.reference is None and not self.has_failed
@@ -159,6 +181,15 @@ class Refund(Base):
         self.excess_minor -= part.excess_minor
         self.payment.refunds.append(part)
         return part
+
+    def grow(self, by_minor: int, deed: Deed) -> None:
+        """It turns out to be larger than the part of a total that it was known by."""
+        excess_minor = _excess(self.payment, by_minor)
+        self.amount_minor += by_minor
+        self.excess_minor += excess_minor
+        self.payment.record_refund(by_minor - excess_minor, deed)
+        if excess_minor:
+            self.payment.ask_for_review("refund.exceeds_money", deed, until_staff_end_it=False)
 
     @property
     def _counted_minor(self) -> int:
@@ -222,3 +253,8 @@ class Refund(Base):
         counted_minor = min(self.excess_minor, room_minor)
         self.excess_minor -= counted_minor
         return counted_minor
+
+
+def _excess(payment: Payment, amount_minor: int) -> int:
+    """How much of a refund made elsewhere is more than what is left of the money."""
+    return amount_minor - min(amount_minor, payment.refundable_minor)

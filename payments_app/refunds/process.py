@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from payments_app import clock
 from payments_app.errors import Unavailable, VersionConflict
-from payments_app.gateways.base import Declined, Gateway, OutcomeUnknown
+from payments_app.gateways.base import Gateway, OutcomeUnknown
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency.keyed import Answer
 from payments_app.idempotency.once import under_lock
@@ -74,7 +74,12 @@ def resume(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
     Raises:
         GatewayUnavailable: its gateway is not configured any more (503).
     """
-    return _finish(refund_id, lease_seconds, deed, if_lost=_LEFT_TO_STAFF)
+    placed = _take_in_hand(refund_id, lease_seconds)
+    if placed is None:
+        return None
+    outcome = _find_out(find_gateway(placed.gateway), placed)
+    _log_unknown(placed, outcome)
+    return repository.settle_resumed(refund_id, outcome, deed=deed)
 
 
 def give_up(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
@@ -85,30 +90,30 @@ def give_up(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
         GatewayUnavailable: its gateway is not configured any more (503).
     """
     repository.get(refund_id)
-    return _finish(refund_id, lease_seconds, deed, if_lost=_GIVEN_UP)
-
-
-_LEFT_TO_STAFF = OutcomeUnknown("not there, and too old to be sent again: the gateway may have forgotten its key")
-_GIVEN_UP = Declined("It never reached the gateway, and was given up by staff.")
-
-
-def _finish(refund_id: int, lease_seconds: int, deed: Deed, *, if_lost: Outcome) -> Refund | None:
-    until = deed.at + timedelta(seconds=lease_seconds)
-    placed = repository.take_in_hand(refund_id, now=deed.at, until=until)
+    placed = _take_in_hand(refund_id, lease_seconds)
     if placed is None:
         return None
-    outcome = _find_out(find_gateway(placed.gateway), placed, if_lost=if_lost)
-    _log_unknown(placed, outcome)
+    outcome = _find_out(find_gateway(placed.gateway), placed)
+    if outcome is _LEFT_TO_STAFF:
+        return repository.give_up(refund_id, deed=deed)
     return repository.settle_resumed(refund_id, outcome, deed=deed)
 
 
-def _find_out(gateway: Gateway, placed: Placed, *, if_lost: Outcome) -> Outcome:
+_LEFT_TO_STAFF = OutcomeUnknown("not there, and too old to be sent again: the gateway may have forgotten its key")
+
+
+def _take_in_hand(refund_id: int, lease_seconds: int) -> Placed | None:
+    now = clock.now()
+    return repository.take_in_hand(refund_id, now=now, until=now + timedelta(seconds=lease_seconds))
+
+
+def _find_out(gateway: Gateway, placed: Placed) -> Outcome:
     known = gateway.look_up_refund(placed.order)
     if known is not None:
         return known
     if clock.now() - placed.created_at < SEND_AGAIN_WITHIN:
         return gateway.refund(placed.order)
-    return if_lost
+    return _LEFT_TO_STAFF
 
 
 def _log_unknown(placed: Placed, outcome: Outcome) -> None:

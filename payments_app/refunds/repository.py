@@ -88,7 +88,8 @@ def place(
         payment,
         amount_minor=amount_minor,
         reason=wish.reason,
-        leased_until=wanted.deed.at + timedelta(seconds=lease_seconds),
+        # From now on: we may have waited for a lock since the request came.
+        leased_until=clock.now() + timedelta(seconds=lease_seconds),
         deed=wanted.deed,
     )
     session.flush()  # the one flush of this effect, which also gives the refund its id
@@ -100,8 +101,8 @@ def place(
 @write_transaction
 def settle(session: Session, refund_id: int, outcome: Outcome, *, wanted: Change, render: Render) -> Answer:
     """Write down what the gateway says, and under the key what is answered."""
-    refund = _settled(session, refund_id, outcome, replace(wanted.deed, at=clock.now()))
-    answer = render(refund.payment, refund)
+    payment, refund = _settled(session, refund_id, outcome, wanted.deed)
+    answer = render(payment, refund)
     idempotency.keep_final(session, wanted.keyed, answer)
     return answer
 
@@ -109,16 +110,31 @@ def settle(session: Session, refund_id: int, outcome: Outcome, *, wanted: Change
 @write_transaction
 def settle_resumed(session: Session, refund_id: int, outcome: Outcome, *, deed: Deed) -> Refund:
     """Write down what the gateway says; whoever comes back with the key is told then."""
-    return _settled(session, refund_id, outcome, replace(deed, at=clock.now()))
+    _, refund = _settled(session, refund_id, outcome, deed)
+    return refund
 
 
-def _settled(session: Session, refund_id: int, outcome: Outcome, deed: Deed) -> Refund:
+@write_transaction
+def give_up(session: Session, refund_id: int, *, deed: Deed) -> Refund:
+    """Set a refund failed that never reached its gateway; what a webhook has settled meanwhile stays as it is."""
+    _, refund = _settled(session, refund_id, _GIVEN_UP, deed, only_if_open=True)
+    return refund
+
+
+_GIVEN_UP = Declined("It never reached the gateway, and was given up by staff.")
+
+
+def _settled(
+    session: Session, refund_id: int, outcome: Outcome, deed: Deed, *, only_if_open: bool = False
+) -> tuple[Payment, Refund]:
+    """Both, because a refund finds its payment only as long as somebody holds it."""
     payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
     payment = locked(session, payment_id)  # of all that change a refund, one at a time
     refund = next(refund for refund in payment.refunds if refund.id == refund_id)
-    refund.settle(outcome, deed)
+    if refund.is_open or not only_if_open:
+        refund.settle(outcome, replace(deed, at=clock.now()))
     session.flush()  # the one flush of this effect
-    return refund
+    return payment, refund
 
 
 @write_transaction

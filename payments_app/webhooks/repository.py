@@ -25,6 +25,8 @@ def take_in(session: Session, event: GatewayEvent, deed: Deed) -> None:
     Events come late, twice and in any order: what each says is compared with what is known, and nothing moves back.
     """
     payment_id = None if event.news is None else _find_payment(session, event.news)
+    # Locked before the event's row refers to it: two that refer first and lock then would wait for one another.
+    payment = None if payment_id is None else locked(session, payment_id)
     new = insert_or_nothing(session, WebhookEvent).values(
         gateway=GATEWAY,
         event_id=event.event_id,
@@ -35,8 +37,8 @@ def take_in(session: Session, event: GatewayEvent, deed: Deed) -> None:
         received_at=deed.at,
     )
     is_new = session.execute(new.on_conflict_do_nothing().returning(WebhookEvent.event_id)).first() is not None
-    if is_new and payment_id is not None and event.news is not None:
-        _apply(session, locked(session, payment_id), event.news, deed)
+    if is_new and payment is not None and event.news is not None:
+        _apply(session, payment, event.news, deed)
 
 
 def _apply(session: Session, payment: Payment, news: News, deed: Deed) -> None:
@@ -48,9 +50,7 @@ def _apply(session: Session, payment: Payment, news: News, deed: Deed) -> None:
         case GatewayRefund():
             follow_refund(payment, news, deed)
         case ChargeRefunded():
-            for refund in news.refunds:
-                follow_refund(payment, refund, deed)
-            follow_total(payment, news.returned_minor, deed)
+            follow_total(payment, news, deed)
 
 
 def _find_payment(session: Session, news: News) -> int | None:
@@ -62,12 +62,12 @@ def _find_payment(session: Session, news: News) -> int | None:
             return _by_reference(session, news.transaction_id)
 
 
-def _by_reference(session: Session, reference: str) -> int | None:
+def _by_reference(session: Session, reference: str | None) -> int | None:
     of_session = select(GatewaySession.payment_id).where(
         GatewaySession.gateway == GATEWAY, GatewaySession.reference == reference
     )
     paid_by = select(Payment.id).where(Payment.gateway == GATEWAY, Payment.transaction_id == reference)
-    return session.scalars(of_session.union(paid_by)).first()
+    return session.scalars(of_session).first() or session.scalars(paid_by).first()
 
 
 def _by_our_account(session: Session, told: CheckoutSession) -> int | None:

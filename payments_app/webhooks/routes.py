@@ -1,16 +1,20 @@
 """Where gateways tell us what happened."""
 
+import logging
+
 from flask import Response, current_app, request
 
 from payments_app import clock
 from payments_app.api.blueprint import Blueprint, success
 from payments_app.api.json_body import read_all
-from payments_app.errors import DatabaseBusy, VersionConflict, WebhookNotGenuine
+from payments_app.errors import Conflict, DatabaseBusy, WebhookNotGenuine
 from payments_app.gateways.base import GatewayName
 from payments_app.gateways.stripe_webhooks import NotGenuine, read_event
 from payments_app.logs import current_request_id
 from payments_app.payments.events import Deed
 from payments_app.webhooks import repository, schemas
+
+log = logging.getLogger(__name__)
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="What gateways tell us")
 
@@ -31,6 +35,8 @@ def receive_stripe_event() -> Response:
         raise WebhookNotGenuine from None
     try:
         repository.take_in(event, Deed(f"gateway:{GatewayName.STRIPE}", current_request_id(), clock.now()))
-    except VersionConflict:
-        raise DatabaseBusy from None  # 503: nothing was taken in, and Stripe sends it again
+    except Conflict as error:
+        # Nothing was taken in, and Stripe sends it again: what a 4xx is to us, is nothing to Stripe.
+        log.warning("event %s (%s) could not be taken in: %s", event.event_id, event.type, error.message)
+        raise DatabaseBusy from None
     return success({"received": True}, message="OK")

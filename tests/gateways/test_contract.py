@@ -1,0 +1,254 @@
+"""What every gateway promises, asked of each of them: two that nobody else is behind, and Stripe's over real HTTP.
+
+Stripe is answered for by our own fake, and by localstripe, which somebody else wrote; its gaps are named where it is
+left out.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+
+import pytest
+
+from payments_app.gateways.base import (
+    Approved,
+    Bill,
+    CheckoutSession,
+    Declined,
+    Gateway,
+    RefundOrder,
+    SessionStatus,
+    verify,
+)
+from payments_app.gateways.manual import ManualGateway
+from payments_app.gateways.sandbox import SandboxGateway
+from payments_app.gateways.stripe import StripeGateway
+from tests.support.fake_stripe import FakeStripe
+from tests.support.localstripe import LocalStripe, local_stripe
+from tests.support.stripe_apps import fake_stripe
+
+_ids = count(1)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A gateway, and how its customers pay."""
+
+    name: str
+    gateway: Gateway
+    pay: Callable[[str], None]
+
+    @property
+    def judges(self) -> bool:
+        """Whether it knows of money by itself; the others take staff's word, or anybody's."""
+        return self.name in ("stripe", "localstripe")
+
+
+def stripe_at(server: FakeStripe | LocalStripe) -> StripeGateway:
+    return StripeGateway(server.api_key, api_base=server.url, timeout_seconds=30, lease_seconds=60)
+
+
+@contextmanager
+def adapter_called(name: str) -> Iterator[Adapter]:
+    def nobody_pays(_reference: str) -> None:
+        """Staff see it arrive, or nothing has to."""
+
+    match name:
+        case "sandbox":
+            yield Adapter(name, SandboxGateway(), nobody_pays)
+        case "manual":
+            yield Adapter(name, ManualGateway({"gcash": "Send it to 0917."}), nobody_pays)
+        case "stripe":
+            with fake_stripe() as fake:
+                yield Adapter(name, stripe_at(fake), fake.pay)
+        case "localstripe":
+            with local_stripe() as server:
+                yield Adapter(name, stripe_at(server), server.pay)
+
+
+@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "localstripe"])
+def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    with adapter_called(request.param) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+def bill() -> Bill:
+    """Another one for each test: what a gateway was asked once, it remembers."""
+    number = next(_ids)
+    return Bill(
+        payment_id=number, consultation_id=number + 1000, amount_minor=500_050, currency="PHP", payment_method="gcash"
+    )
+
+
+def opened(adapter: Adapter, bill: Bill) -> CheckoutSession:
+    session = adapter.gateway.open_session(bill)
+    assert isinstance(session, CheckoutSession)
+    return session
+
+
+def paid(adapter: Adapter, bill: Bill) -> str:
+    """A session that the customer has paid: the transaction's id."""
+    session = opened(adapter, bill)
+    adapter.pay(session.reference)
+    found = adapter.gateway.look_up(bill, session.reference)
+    assert isinstance(found, CheckoutSession)
+    verdict = verify(bill, found)
+    assert isinstance(verdict, Approved)
+    return verdict.reference
+
+
+def order_of(bill: Bill, transaction_id: str, amount_minor: int = 200_025) -> RefundOrder:
+    return RefundOrder(
+        refund_id=next(_ids),
+        payment_id=bill.payment_id,
+        transaction_id=transaction_id,
+        amount_minor=amount_minor,
+        currency=bill.currency,
+    )
+
+
+def test_an_opened_session_says_how_to_pay_and_what_for(adapter: Adapter, bill: Bill) -> None:
+    session = opened(adapter, bill)
+
+    assert session.status == SessionStatus.OPEN
+    assert 0 < len(session.reference) <= 255
+    # Either the patient's device pays, or the patient reads what to do.
+    assert (session.client_secret is None) != (session.instructions is None)
+    assert session.money.why_not(bill) is None or adapter.judges  # nothing has come to Stripe yet
+    assert (session.money.payment_id, session.money.consultation_id) == (bill.payment_id, bill.consultation_id)
+
+
+def test_the_secret_does_not_show_where_a_session_is_printed(adapter: Adapter, bill: Bill) -> None:
+    session = opened(adapter, bill)
+
+    assert "secret" not in repr(session)
+    assert session.client_secret is None or session.client_secret not in str(session)
+
+
+def test_what_is_not_paid_is_not_verified(adapter: Adapter, bill: Bill) -> None:
+    found = adapter.gateway.open_session(bill)
+
+    assert isinstance(found, CheckoutSession)
+    assert isinstance(verify(bill, found), Declined)
+
+
+def test_what_is_paid_is_verified_and_names_its_transaction(adapter: Adapter, bill: Bill) -> None:
+    session = opened(adapter, bill)
+    adapter.pay(session.reference)
+
+    found = adapter.gateway.look_up(bill, session.reference)
+
+    assert isinstance(found, CheckoutSession)
+    assert found.status == SessionStatus.SUCCEEDED
+    assert found.money.amount_minor == bill.amount_minor
+    assert verify(bill, found) == Approved(session.reference)
+
+
+@pytest.mark.parametrize(
+    "other", [{"payment_id": 9_999}, {"consultation_id": 9_999}, {"amount_minor": 500_049}, {"currency": "USD"}]
+)
+def test_what_is_paid_pays_no_other_bill(adapter: Adapter, bill: Bill, other: dict[str, int]) -> None:
+    found = adapter.gateway.look_up(bill, paid(adapter, bill))
+
+    assert isinstance(found, CheckoutSession)
+    verdict = verify(replace(bill, **other), found)  # type: ignore[arg-type]  # one field of its own type
+    assert isinstance(verdict, Declined)
+    assert verdict.reason
+
+
+def test_a_transaction_that_nobody_made_pays_nothing_where_somebody_knows(adapter: Adapter, bill: Bill) -> None:
+    found = adapter.gateway.look_up(bill, "pi_nobody_made_this")
+
+    if adapter.judges:
+        assert isinstance(found, Declined)
+    else:
+        assert isinstance(found, CheckoutSession)
+        assert verify(bill, found) == Approved("pi_nobody_made_this")
+
+
+def test_a_cancelled_session_stays_so_however_often_it_is_cancelled(adapter: Adapter, bill: Bill) -> None:
+    session = opened(adapter, bill)
+
+    for _ in range(2):
+        cancelled = adapter.gateway.cancel_session(bill, session.reference)
+        assert isinstance(cancelled, CheckoutSession)
+        assert (cancelled.reference, cancelled.status) == (session.reference, SessionStatus.CANCELLED)
+        assert isinstance(verify(bill, cancelled), Declined)
+
+
+def test_a_paid_session_cannot_be_cancelled_where_somebody_knows(adapter: Adapter, bill: Bill) -> None:
+    reference = paid(adapter, bill)
+
+    found = adapter.gateway.cancel_session(bill, reference)
+
+    assert isinstance(found, CheckoutSession)
+    if adapter.judges:
+        assert verify(bill, found) == Approved(reference)
+
+
+def test_a_session_that_nobody_opened_is_not_there_to_be_cancelled(adapter: Adapter, bill: Bill) -> None:
+    found = adapter.gateway.cancel_session(bill, "pi_nobody_opened_this")
+
+    assert isinstance(found, Declined if adapter.judges else CheckoutSession)
+
+
+def test_a_refund_is_found_under_the_name_it_was_made_by(adapter: Adapter, bill: Bill) -> None:
+    order = order_of(bill, paid(adapter, bill))
+
+    made = adapter.gateway.refund(order)
+
+    assert isinstance(made, Approved)
+    assert made.settled
+    assert 0 < len(made.reference) <= 255
+    assert adapter.gateway.look_up_refund(order) == made
+    assert adapter.gateway.look_up_refund(replace(order, reference=made.reference)) == made
+
+
+def test_a_refund_that_was_not_made_is_not_found_where_somebody_knows(adapter: Adapter, bill: Bill) -> None:
+    transaction_id = paid(adapter, bill)
+    # Another one of the same payment, of the same amount, is not this one.
+    assert isinstance(adapter.gateway.refund(order_of(bill, transaction_id)), Approved)
+
+    found = adapter.gateway.look_up_refund(order_of(bill, transaction_id))
+
+    if adapter.judges:
+        assert found is None
+    else:
+        assert isinstance(found, Approved)
+
+
+def test_parts_of_a_payment_are_refunds_of_their_own(adapter: Adapter, bill: Bill) -> None:
+    transaction_id = paid(adapter, bill)
+    orders = [order_of(bill, transaction_id, amount) for amount in (200_000, 200_000, 100_050)]
+
+    made = [adapter.gateway.refund(order) for order in orders]
+
+    assert len({outcome.reference for outcome in made if isinstance(outcome, Approved)}) == 3
+    assert [adapter.gateway.look_up_refund(order) for order in orders] == made
+
+
+def test_a_refund_of_a_transaction_that_nobody_made_is_declined_where_somebody_knows(
+    adapter: Adapter, bill: Bill
+) -> None:
+    outcome = adapter.gateway.refund(order_of(bill, "pi_nobody_made_this"))
+
+    assert isinstance(outcome, Declined if adapter.judges else Approved)
+
+
+@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe"])
+def remembering(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    """All but localstripe, which ignores gateway keys."""
+    with adapter_called(request.param) as adapter:
+        yield adapter
+
+
+def test_a_session_is_opened_once_however_often_it_is_asked_for(remembering: Adapter, bill: Bill) -> None:
+    assert opened(remembering, bill) == opened(remembering, bill)
+
+
+def test_a_refund_is_made_once_however_often_it_is_asked_for(remembering: Adapter, bill: Bill) -> None:
+    order = order_of(bill, paid(remembering, bill))
+
+    assert remembering.gateway.refund(order) == remembering.gateway.refund(order)

@@ -1,0 +1,403 @@
+"""What ``flask refunds resume`` does: it looks up first, sends again only under the same key, and never twice."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from payments_app import clock
+from payments_app.errors import GatewayUnavailable
+from payments_app.payments.events import Deed
+from payments_app.refunds import process
+from payments_app.refunds.models import Refund
+from tests.support.databases import Database
+from tests.support.fake_stripe import FakeStripe, Mode
+from tests.support.people import People
+from tests.support.rows import Rows
+from tests.support.service import PATIENCE_SECONDS
+from tests.support.stripe_apps import (
+    CardShop,
+    assert_books_balance,
+    card_shop,
+    pay_by_card,
+    refund,
+    resume_refunds,
+)
+
+RACERS = 8
+
+
+@pytest.fixture(autouse=True)
+def audited(app: Flask, rows: Rows) -> Iterator[None]:
+    yield
+    assert_books_balance(app, rows)
+
+
+@pytest.fixture
+def shop(database: Database, people: People) -> Iterator[CardShop]:
+    with card_shop(database.url, people) as shop:
+        yield shop
+
+
+@pytest.fixture
+def payment_id(shop: CardShop) -> int:
+    """A payment of 5000 by card, completed: version 1."""
+    return pay_by_card(shop.people, shop.fake, 5)
+
+
+def lose(shop: CardShop, payment_id: int, mode: Mode, amount: int = 2000, key: str = "k") -> int:
+    """A refund whose answer is lost; its id."""
+    shop.fake.misbehave(mode)
+    answer = refund(shop.people.admin, payment_id, key=key, amount=amount)
+    assert (answer.status_code, answer.json["data"]["refund"]["status"]) == (202, "unknown")
+    refund_id: int = answer.json["data"]["refund"]["id"]
+    return refund_id
+
+
+def resume_one(app: Flask, refund_id: int) -> Refund | None:
+    with app.app_context():
+        return process.resume(refund_id, lease_seconds=60, deed=Deed("system:test", None, clock.now()))
+
+
+def grow_old(rows: Rows, hours: float) -> None:
+    """As if all refunds had been asked for so long ago."""
+    moment = datetime.now(UTC) - timedelta(hours=hours)
+    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
+    rows.execute("UPDATE refunds SET created_at = :at, leased_until = :at", at=stored)
+
+
+def state(rows: Rows) -> list[list[dict[str, Any]]]:
+    """All that may be said of payments and refunds, but for who had them in hand last."""
+    return [
+        rows.all("SELECT * FROM payments ORDER BY id"),
+        rows.all("SELECT id, status, reference, settled_at, decline_reason, excess_minor FROM refunds ORDER BY id"),
+        rows.all("SELECT * FROM payment_events ORDER BY id"),
+        rows.all("SELECT * FROM invoices ORDER BY id"),
+    ]
+
+
+def sent_keys(fake: FakeStripe) -> list[str | None]:
+    """The gateway keys under which refunds were sent, in order."""
+    return [seen.idempotency_key for seen in fake.received if (seen.method, seen.path) == ("POST", "/v1/refunds")]
+
+
+def returned(fake: FakeStripe) -> list[int]:
+    """Each refund of the one customer, by Stripe's account."""
+    (intent_id,) = fake.intents
+    return [made["amount"] for made in fake.refunds_of(intent_id)]
+
+
+@pytest.mark.parametrize("mode", ["drop", "error"])
+def test_what_was_made_is_found_by_its_metadata(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
+    refund_id = lose(shop, payment_id, mode)
+
+    (resumed,) = resume_refunds(shop.app)
+
+    assert resumed is not None
+    assert (resumed.id, resumed.status) == (refund_id, "succeeded")
+    assert rows.one("SELECT status, reference FROM refunds") == {
+        "status": "succeeded",
+        "reference": next(iter(shop.fake.refunds)),
+    }
+    assert rows.one("SELECT status, version, refunded_minor FROM payments") == {
+        "status": "partially_refunded",
+        "version": 3,
+        "refunded_minor": 200_000,
+    }
+    trail = shop.people.patient.get(f"/payments/{payment_id}/events").json["data"]
+    assert [(e["event"], e["version"]) for e in trail[2:]] == [
+        ("refund.requested", 2),
+        ("refund.unknown", 2),
+        ("refund.succeeded", 3),
+    ]
+    assert trail[-1]["actor"] == "system:test"
+    assert (sent_keys(shop.fake), returned(shop.fake)) == ([f"refund-{refund_id}"], [200_000])
+
+
+@pytest.mark.parametrize("mode", ["error_before", "late"])
+def test_what_was_not_made_is_sent_again_under_the_same_key(
+    shop: CardShop, payment_id: int, rows: Rows, mode: Mode
+) -> None:
+    refund_id = lose(shop, payment_id, mode)
+
+    resume_refunds(shop.app)
+
+    assert sent_keys(shop.fake) == [f"refund-{refund_id}"] * 2
+    # What was lost on its way may arrive even now: its key has been used.
+    shop.fake.apply_late()
+    resume_refunds(shop.app)
+    assert returned(shop.fake) == [200_000]
+    assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+    assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
+
+
+def test_the_last_of_the_money_that_resume_finds_closes_the_books(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    lose(shop, payment_id, "drop", amount=5000)
+
+    resume_refunds(shop.app)
+
+    assert rows.one("SELECT status, refunded_minor FROM payments") == {"status": "refunded", "refunded_minor": 500_000}
+    assert rows.one("SELECT status FROM invoices") == {"status": "refunded"}
+    assert shop.people.patient.pay(5).status_code == 201
+
+
+def test_what_is_too_old_is_looked_up_and_never_sent_again(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    lose(shop, payment_id, "late")
+    grow_old(rows, 23.1)
+    shop.fake.forget_keys()
+
+    for _ in range(2):
+        (resumed,) = resume_refunds(shop.app)
+        assert resumed is not None
+        assert resumed.status == "unknown"
+    assert (len(sent_keys(shop.fake)), shop.fake.count("GET", "/v1/refunds")) == (1, 2)
+    assert rows.one("SELECT status, version, refund_reserved_minor, refunded_minor FROM payments") == {
+        "status": "completed",
+        "version": 2,
+        "refund_reserved_minor": 200_000,
+        "refunded_minor": 0,
+    }
+    assert rows.count("payment_events") == 4  # that it is still unknown is no news
+
+    # Should it turn up after all, it is found, however old it is.
+    shop.fake.apply_late()
+    resume_refunds(shop.app)
+    assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+    assert returned(shop.fake) == [200_000]
+
+
+def test_what_is_nearly_too_old_is_still_sent_again(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    refund_id = lose(shop, payment_id, "error_before")
+    grow_old(rows, 22.9)
+
+    resume_refunds(shop.app)
+
+    assert sent_keys(shop.fake) == [f"refund-{refund_id}"] * 2
+    assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+
+
+def test_a_key_that_stripe_forgot_makes_no_second_refund(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    lose(shop, payment_id, "drop")
+    shop.fake.forget_keys()
+
+    resume_refunds(shop.app)
+
+    assert (len(sent_keys(shop.fake)), returned(shop.fake)) == (1, [200_000])
+    assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+
+
+@pytest.mark.parametrize("mode", ["drop", "error"])
+def test_a_look_up_without_an_answer_sends_nothing(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
+    lose(shop, payment_id, "drop")
+    shop.fake.forget_keys()  # so that sending it again would be a second refund
+    before = state(rows)
+    shop.fake.misbehave(mode, method="GET")
+
+    (resumed,) = resume_refunds(shop.app)
+
+    assert resumed is not None
+    assert resumed.status == "unknown"
+    assert state(rows) == before
+    assert (len(sent_keys(shop.fake)), returned(shop.fake)) == (1, [200_000])
+    resume_refunds(shop.app)
+    assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+
+
+def test_an_account_that_does_not_know_the_payment_is_no_proof_and_gets_no_refund(
+    shop: CardShop, payment_id: int, rows: Rows
+) -> None:
+    """As after a change of STRIPE_API_KEY to another account's: the refund may have been made in the first one."""
+    lose(shop, payment_id, "drop")
+    shop.fake.reset()
+
+    resume_refunds(shop.app)
+
+    assert sent_keys(shop.fake) == []
+    assert rows.one("SELECT status FROM refunds") == {"status": "unknown"}
+    assert rows.one("SELECT refund_reserved_minor FROM payments") == {"refund_reserved_minor": 200_000}
+
+
+def test_a_gateway_that_is_not_configured_leaves_the_refund_open(
+    shop: CardShop, payment_id: int, app: Flask, rows: Rows
+) -> None:
+    refund_id = lose(shop, payment_id, "drop")
+
+    with pytest.raises(GatewayUnavailable):
+        resume_one(app, refund_id)  # of the app without Stripe's key
+
+    assert rows.one("SELECT status FROM refunds") == {"status": "unknown"}
+    assert rows.one("SELECT refund_reserved_minor FROM payments") == {"refund_reserved_minor": 200_000}
+
+
+def test_a_refund_made_elsewhere_is_not_taken_for_ours(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    refund_id = lose(shop, payment_id, "error_before")
+    (intent_id,) = shop.fake.intents
+    elsewhere = shop.fake.refund_in_dashboard(intent_id, 200_000)
+
+    resume_refunds(shop.app)
+
+    assert returned(shop.fake) == [200_000, 200_000]
+    kept = rows.one("SELECT id, status, reference FROM refunds")
+    assert (kept["id"], kept["status"]) == (refund_id, "succeeded")
+    assert kept["reference"] != elsewhere["id"]
+
+
+# Declined in the end
+
+
+def test_what_is_declined_on_resume_is_failed_and_released(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    lose(shop, payment_id, "error_before")
+    shop.fake.misbehave("refuse")
+
+    (resumed,) = resume_refunds(shop.app)
+
+    assert resumed is not None
+    assert resumed.status == "failed"
+    assert rows.one("SELECT status, version, refund_reserved_minor, refunded_minor FROM payments") == {
+        "status": "completed",
+        "version": 3,
+        "refund_reserved_minor": 0,
+        "refunded_minor": 0,
+    }
+    told = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    assert (told.status_code, told.headers["Idempotent-Replayed"]) == (402, "true")
+    assert refund(shop.people.admin, payment_id, key="anew").json["data"]["refund_amount"] == 5000
+    assert returned(shop.fake) == [500_000]
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled"])
+def test_what_was_made_and_came_back_is_failed_and_released(
+    shop: CardShop, payment_id: int, rows: Rows, status: str
+) -> None:
+    shop.fake.refunds_start_as = "pending"
+    lose(shop, payment_id, "drop")
+    (made,) = shop.fake.refunds
+    shop.fake.settle_refund(made, status)
+
+    resume_refunds(shop.app)
+
+    assert rows.one("SELECT status FROM refunds") == {"status": "failed"}
+    assert rows.one("SELECT status, refund_reserved_minor FROM payments") == {
+        "status": "completed",
+        "refund_reserved_minor": 0,
+    }
+    assert len(sent_keys(shop.fake)) == 1
+
+
+def test_what_was_lost_and_is_on_its_way_is_pending_until_it_arrives(
+    shop: CardShop, payment_id: int, rows: Rows
+) -> None:
+    shop.fake.refunds_start_as = "pending"
+    lose(shop, payment_id, "drop")
+
+    resume_refunds(shop.app)
+    assert rows.one("SELECT status FROM refunds") == {"status": "pending"}
+
+    (made,) = shop.fake.refunds
+    shop.fake.settle_refund(made, "succeeded")
+    resume_refunds(shop.app)
+    assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+    assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
+    assert len(sent_keys(shop.fake)) == 1
+
+
+# Twice, and at once
+
+
+@pytest.mark.parametrize("mode", ["drop", "error_before"])
+def test_twice_in_a_row_ends_in_the_same_state(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
+    refund_id = lose(shop, payment_id, mode)
+    resume_refunds(shop.app)
+    after_the_first, asked = state(rows), len(shop.fake.received)
+
+    assert resume_refunds(shop.app) == []
+    assert resume_one(shop.app, refund_id) is None
+
+    assert state(rows) == after_the_first
+    assert len(shop.fake.received) == asked
+
+
+@pytest.mark.parametrize("mode", ["drop", "error_before"])
+def test_many_at_once_have_one_effect(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
+    refund_id = lose(shop, payment_id, mode)
+    gate = threading.Barrier(RACERS)
+
+    def race(_: int) -> Refund | None:
+        gate.wait(PATIENCE_SECONDS)
+        return resume_one(shop.app, refund_id)
+
+    with ThreadPoolExecutor(RACERS) as pool:
+        resumed = [done for done in pool.map(race, range(RACERS)) if done is not None]
+
+    assert [done.status for done in resumed] == ["succeeded"]
+    assert returned(shop.fake) == [200_000]
+    assert len(sent_keys(shop.fake)) == (1 if mode == "drop" else 2)
+    assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
+    assert rows.count("payment_events", "event = 'refund.succeeded'") == 1
+
+
+def test_a_refund_in_somebodys_hands_is_left_to_them(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    refund_id = lose(shop, payment_id, "drop")
+    rows.execute("UPDATE refunds SET leased_until = :at", at=a_minute_from_now(rows))
+    before, asked = state(rows), len(shop.fake.received)
+
+    assert resume_refunds(shop.app) == []
+    assert resume_one(shop.app, refund_id) is None
+
+    assert state(rows) == before
+    assert len(shop.fake.received) == asked
+
+
+def a_minute_from_now(rows: Rows) -> Any:
+    moment = datetime.now(UTC) + timedelta(minutes=1)
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_worker_that_was_given_up_and_comes_back_changes_nothing(
+    database: Database, people: People, rows: Rows, applied: bool
+) -> None:
+    """Its lease ran out while it waited for an answer, so somebody else has finished, or tried to."""
+    with (
+        card_shop(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, workers),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        payment_id = pay_by_card(workers, fake, 5)
+        fake.misbehave("hang" if applied else "hang_before")
+        waiting = pool.submit(refund, workers.admin, payment_id, "k", amount=2000)
+        fake.wait_until_hanging()
+        grow_old(rows, 0.1)
+
+        (resumed,) = resume_refunds(app)
+        fake.release()
+        answer = waiting.result(PATIENCE_SECONDS)
+
+        assert resumed is not None
+        # What hangs before it is done cannot be done by another under the same key either: 409 of Stripe's.
+        assert resumed.status == ("succeeded" if applied else "unknown")
+        assert answer.status_code in (200, 202)
+        resume_refunds(app)
+        assert returned(fake) == [200_000]
+        assert set(sent_keys(fake)) == {f"refund-{resumed.id}"}
+        assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
+        assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
+
+
+def test_all_that_are_open_are_found_by_pages_each_once(
+    shop: CardShop, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that stay open, and without those that are over."""
+    assert refund(shop.people.admin, payment_id, amount=1).status_code == 200
+    lost = [lose(shop, payment_id, "late", amount=100, key=f"k{n}") for n in range(5)]
+    grow_old(rows, 24)
+    monkeypatch.setattr(process, "BATCH_SIZE", 2)
+
+    resumed = resume_refunds(shop.app)
+
+    assert [found.id for found in resumed if found is not None] == lost
+    assert {found.status for found in resumed if found is not None} == {"unknown"}
+    assert rows.count("refunds", "status = 'unknown'") == 5

@@ -1,0 +1,251 @@
+"""Who may tell us anything: whoever signed this very body with our secret, just now. Nobody else leaves a trace."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from tests.support.apps import app_with
+from tests.support.databases import Database
+from tests.support.fake_stripe import FakeStripe
+from tests.support.fake_stripe_state import Wire
+from tests.support.people import People
+from tests.support.rows import Rows
+from tests.support.stripe_apps import CardShop, fake_stripe, open_by_card, stripe_settings
+from tests.webhooks import offenders, send, state_of
+
+TOLERANCE_SECONDS = 300
+LIMIT_BYTES = 64 * 1024
+
+
+@pytest.fixture(scope="module")
+def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
+    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
+        yield fake, app
+
+
+@pytest.fixture
+def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
+    fake, app = carrier
+    fake.reset()
+    return CardShop(fake, app, people.seen_by(app))
+
+
+@pytest.fixture(autouse=True)
+def audited(app: Flask) -> Iterator[None]:
+    """After every test the audit must be clean."""
+    yield
+    assert offenders(app) == []
+
+
+@pytest.fixture
+def payment_id(shop: CardShop) -> int:
+    """A payment that was paid at Stripe, of which nobody has told us."""
+    payment_id, reference = open_by_card(shop.people, 5)
+    shop.fake.pay(reference)
+    return payment_id
+
+
+@pytest.fixture
+def event(shop: CardShop, payment_id: int) -> Wire:  # noqa: ARG001  # it is what the event is about
+    (reference,) = shop.fake.intents
+    return shop.fake.intent_event("succeeded", reference)
+
+
+@pytest.fixture
+def body(event: Wire) -> bytes:
+    return json.dumps(event, indent=2).encode()
+
+
+def assert_not_genuine(answer: TestResponse, rows: Rows) -> None:
+    assert answer.status_code == 400
+    assert answer.json["type"].endswith("/webhook-not-genuine")
+    assert_nothing_written(rows)
+
+
+def assert_nothing_written(rows: Rows) -> None:
+    assert rows.count("webhook_events") == 0
+    assert rows.one("SELECT status, version, received_minor FROM payments") == {
+        "status": "pending",
+        "version": 0,
+        "received_minor": 0,
+    }
+    assert rows.count("payment_events") == 1
+
+
+def assert_taken_in(answer: TestResponse, rows: Rows, payment_id: int) -> None:
+    assert answer.status_code == 200
+    assert rows.count("webhook_events", "payment_id = :id", id=payment_id) == 1
+    assert state_of(rows, payment_id)["status"] == "completed"
+
+
+def test_a_signed_event_is_taken_in(shop: CardShop, body: bytes, payment_id: int, rows: Rows) -> None:
+    assert_taken_in(send(shop.app, body, shop.fake.sign(body)), rows, payment_id)
+
+
+def test_of_an_event_only_what_names_it_is_kept(shop: CardShop, event: Wire, body: bytes, rows: Rows) -> None:
+    intent = event["data"]["object"]
+
+    send(shop.app, body, shop.fake.sign(body))
+
+    kept = rows.one("SELECT * FROM webhook_events")
+    assert (kept["gateway"], kept["event_id"]) == ("stripe", event["id"])
+    assert (kept["type"], kept["reference"]) == ("payment_intent.succeeded", intent["id"])
+    assert intent["client_secret"] not in repr(kept)
+
+
+def test_a_signature_made_with_another_secret_is_400(shop: CardShop, body: bytes, rows: Rows) -> None:
+    assert_not_genuine(send(shop.app, body, shop.fake.sign(body, secret="whsec_of_somebody_else")), rows)
+
+
+def test_no_signature_at_all_is_400(shop: CardShop, body: bytes, rows: Rows) -> None:
+    assert_not_genuine(send(shop.app, body, None), rows)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _good: "",
+        lambda _good: "junk",
+        lambda good: good.replace("v1=", "v0="),
+        lambda good: good.split(",")[0],
+        lambda good: good.split(",")[1],
+        lambda good: good[:-1],
+        lambda good: good.replace("t=", "t=x"),
+        lambda good: good.replace("t=", "t=1"),
+        lambda good: f"{good.split(',')[0]},v1=",
+        lambda good: f"{good.split(',')[0]},v1=\u00e9",
+        lambda _good: "t=,v1=",
+        lambda _good: ",,,===",
+    ],
+)
+def test_a_malformed_signature_is_400(shop: CardShop, body: bytes, rows: Rows, spoil: Callable[[str], str]) -> None:
+    assert_not_genuine(send(shop.app, body, spoil(shop.fake.sign(body))), rows)
+
+
+def test_a_signature_older_than_its_tolerance_is_400(shop: CardShop, body: bytes, rows: Rows) -> None:
+    old = shop.fake.sign(body, at=time.time() - TOLERANCE_SECONDS - 1)
+
+    assert_not_genuine(send(shop.app, body, old), rows)
+
+
+def test_a_signature_within_its_tolerance_is_good(shop: CardShop, body: bytes, payment_id: int, rows: Rows) -> None:
+    # Far enough from the limit for a slow machine.
+    young = shop.fake.sign(body, at=time.time() - TOLERANCE_SECONDS + 60)
+
+    assert_taken_in(send(shop.app, body, young), rows, payment_id)
+
+
+def test_an_old_event_that_is_delivered_now_is_good(shop: CardShop, payment_id: int, rows: Rows) -> None:
+    """Each delivery is signed anew: it is the signature whose age counts."""
+    (reference,) = shop.fake.intents
+    old = shop.fake.intent_event("succeeded", reference, created=int(time.time()) - 3 * 86_400)
+    body = json.dumps(old).encode()
+
+    assert_taken_in(send(shop.app, body, shop.fake.sign(body)), rows, payment_id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.replace(b"succeeded", b"canceled"),
+        lambda body: body + b" ",
+        lambda body: json.dumps(json.loads(body), separators=(",", ":")).encode(),
+        lambda _body: b"",
+        lambda _body: b"\xff\xfe",
+    ],
+)
+def test_a_signature_of_another_body_is_400(
+    shop: CardShop, body: bytes, rows: Rows, change: Callable[[bytes], bytes]
+) -> None:
+    """It is the bytes that are signed: the same event written otherwise is another body."""
+    assert_not_genuine(send(shop.app, change(body), shop.fake.sign(body)), rows)
+
+
+@pytest.mark.parametrize("signed_with", ["whsec_new", "whsec_old", ["whsec_other", "whsec_old"]], ids=str)
+def test_while_a_secret_is_replaced_both_are_good(
+    shop: CardShop, database: Database, body: bytes, rows: Rows, signed_with: str | list[str]
+) -> None:
+    payment_id = rows.one("SELECT id FROM payments")["id"]
+    settings = stripe_settings(shop.fake, STRIPE_WEBHOOK_SECRET="whsec_new,whsec_old")
+    with app_with(database.url, **settings) as app:
+        answer = send(app, body, shop.fake.sign(body, secret=signed_with))
+
+    assert_taken_in(answer, rows, payment_id)
+
+
+def test_while_a_secret_is_replaced_a_third_one_is_400(
+    shop: CardShop, database: Database, body: bytes, rows: Rows
+) -> None:
+    settings = stripe_settings(shop.fake, STRIPE_WEBHOOK_SECRET="whsec_new,whsec_old")
+    with app_with(database.url, **settings) as app:
+        for secret in (shop.fake.webhook_secret, "whsec_new,whsec_old", ""):
+            assert_not_genuine(send(app, body, shop.fake.sign(body, secret=secret)), rows)
+
+
+def test_without_a_secret_every_webhook_is_400(shop: CardShop, database: Database, body: bytes, rows: Rows) -> None:
+    with app_with(database.url, **stripe_settings(shop.fake, STRIPE_WEBHOOK_SECRET="")) as app:
+        # One who guesses that an empty secret is what is configured gets no further.
+        for signature in (shop.fake.sign(body), shop.fake.sign(body, secret=""), None):
+            assert_not_genuine(send(app, body, signature), rows)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not JSON",
+        "null",
+        "[]",
+        '"evt_1"',
+        "{}",
+        '{"id": "evt_1", "type": "x", "created": 1}',
+        '{"id": "evt_1", "type": "x", "created": 1, "data": null}',
+        '{"id": "evt_1", "type": "x", "created": 1, "data": {"object": []}}',
+        '{"id": "evt_1", "type": "x", "created": 1, "data": {"object": null}}',
+        '{"id": null, "type": "x", "created": 1, "data": {"object": {}}}',
+        '{"id": "", "type": "x", "created": 1, "data": {"object": {}}}',
+        '{"id": 7, "type": "x", "created": 1, "data": {"object": {}}}',
+        '{"id": "evt_1", "type": ["x"], "created": 1, "data": {"object": {}}}',
+        '{"id": "evt_1", "type": "x", "created": "now", "data": {"object": {}}}',
+        '{"id": "evt_1", "type": "x", "created": 1e300, "data": {"object": {}}}',
+        '{"id": "evt_1", "type": "x", "created": NaN, "data": {"object": {}}}',
+        '{"id": "evt\\u0000", "type": "x", "created": 1, "data": {"object": {}}}',
+        '{"id": "evt_\\ud800", "type": "x", "created": 1, "data": {"object": {}}}',
+        '{"id": "evt_1", "type": "x", "created": 1, "data": {"object": {"id": "\\u0000"}}}',
+        '{"id": "' + 256 * "e" + '", "type": "x", "created": 1, "data": {"object": {}}}',
+        '{"id": "evt_1", "type": "payment_intent.succeeded", "created": 1, "data": {"object": {}}}',
+        '{"id": "evt_1", "type": "refund.created", "created": 1, "data": {"object": {"id": "re_1"}}}',
+        '{"id": "evt_1", "type": "charge.refunded", "created": 1, "data": {"object": {"id": "ch_1"}}}',
+        "[" * 30_000,
+    ],
+    ids=lambda text: text[:90],
+)
+def test_what_is_signed_and_no_event_is_400(shop: CardShop, payment_id: int, rows: Rows, text: str) -> None:  # noqa: ARG001  # one that nothing may happen to
+    body = text.encode()
+
+    assert_not_genuine(send(shop.app, body, shop.fake.sign(body)), rows)
+
+
+def test_a_body_of_64_kib_is_read_and_a_larger_one_is_413(
+    shop: CardShop, event: Wire, payment_id: int, rows: Rows
+) -> None:
+    def padded(length: int) -> bytes:
+        bare = json.dumps({**event, "padding": ""})
+        return json.dumps({**event, "padding": (length - len(bare)) * "p"}).encode()
+
+    largest, too_large = padded(LIMIT_BYTES), padded(LIMIT_BYTES + 1)
+    assert (len(largest), len(too_large)) == (LIMIT_BYTES, LIMIT_BYTES + 1)
+
+    assert send(shop.app, too_large, shop.fake.sign(too_large)).status_code == 413
+    assert_nothing_written(rows)
+    assert_taken_in(send(shop.app, largest, shop.fake.sign(largest)), rows, payment_id)
+
+
+def test_a_bearer_token_is_no_signature(shop: CardShop, body: bytes, rows: Rows) -> None:
+    answer = shop.people.admin.post("/webhooks/stripe", data=body, headers={"Content-Type": "application/json"})
+
+    assert_not_genuine(answer, rows)
