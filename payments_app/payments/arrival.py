@@ -15,7 +15,6 @@ from payments_app.payments.repository import locked
 from payments_app.payments.sessions import GatewaySession
 from payments_app.payments.statuses import MOVES, UNPAID, PaymentStatus
 
-
 log = logging.getLogger(__name__)
 
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.databases import Database, flask
+from tests.support.commands import commands_on
+from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 
@@ -16,8 +17,14 @@ def pruned_payment(people: People, rows: Rows, database: Database) -> int:
     payment_id: int = people.patient.pay(5, key="k").json["data"]["payment_id"]
     people.patient.pay(6, key="young")
     make_old(rows, "k")
-    flask(database.url, "idempotency", "prune")
+    run(database, "idempotency", "prune")
     return payment_id
+
+
+def run(database: Database, *command: str) -> str:
+    """What the command prints; it succeeds."""
+    with commands_on(database.url) as commands:
+        return commands.ok(*command)
 
 
 def make_old(rows: Rows, key: str) -> None:
@@ -66,7 +73,7 @@ def test_a_pruned_confirm_answers_likewise(people: People, rows: Rows, database:
     payment_id = people.patient.pay(5).json["data"]["payment_id"]
     people.patient.confirm(payment_id, "TXN-1", key="c")
     make_old(rows, "c")
-    flask(database.url, "idempotency", "prune")
+    run(database, "idempotency", "prune")
 
     answer = people.patient.confirm(payment_id, "TXN-1", key="c")
 
@@ -89,8 +96,8 @@ def test_pruning_goes_by_batches_until_nothing_is_left(
     assert result.exit_code == 0
     assert result.stdout == "7 keys pruned\n"
     assert rows.count("idempotency_keys", "response_body IS NULL") == 7
-    assert flask(database.url, "idempotency", "prune").stdout == "0 keys pruned\n"
-    flask(database.url, "payments", "audit")
+    assert run(database, "idempotency", "prune") == "0 keys pruned\n"
+    run(database, "payments", "audit")
 
 
 def test_a_key_can_be_asked_what_it_made(people: People) -> None:
