@@ -13,8 +13,8 @@ worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
 
-# Loaded once, before the workers are forked, which then start at once and share its memory. Nothing is connected by then:
-# connections to database, Redis and gateways are made when first used, each worker's own.
+# Loaded once, before the workers are forked, which then start at once and share its memory. Nothing is connected by
+# then: connections to database, Redis and gateways are made when first used, each worker's own.
 preload_app = True
 
 # Seconds. Longer than any honest request (a gateway call may take 10), shorter than nginx's patience.

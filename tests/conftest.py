@@ -8,13 +8,17 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from payments_app.accounts.models import Role
+from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
+from payments_app.payments import audit
 from tests.support.apps import app_with
 from tests.support.databases import Database, empty, make_postgresql, make_sqlite
+from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.service import Service
+from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
 
@@ -111,3 +115,26 @@ def service(session_service: Service, redis_server: RedisServer, people: People)
     # The database was emptied and SQLite gives the same ids again: no real database forgets what Redis remembers.
     redis_server.client.flushall()
     return session_service
+
+
+@pytest.fixture(scope="session")
+def session_shop(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
+    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
+        yield fake, app
+
+
+@pytest.fixture
+def shop(session_shop: tuple[FakeStripe, Flask], people: People) -> CardShop:
+    """A Stripe that knows nothing yet, an app whose cards it carries, and the people at that app's door."""
+    fake, app = session_shop
+    fake.reset()
+    registry.init_app(app)  # the last test may have cut its connections to Stripe
+    return CardShop(fake, app, people.seen_by(app))
+
+
+@pytest.fixture
+def audited(app: Flask) -> Iterator[None]:
+    """After the test, whatever it did, every promise that rows can prove is kept."""
+    yield
+    with app.app_context():
+        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []

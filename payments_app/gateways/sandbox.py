@@ -1,32 +1,13 @@
 """Accepts anything and moves nothing: for development, tests and the demo."""
 
-from payments_app.gateways.base import Approved, Bill, CheckoutSession, Money, RefundOrder, SessionStatus
+from payments_app.gateways.base import Bill, GatewayName
+from payments_app.gateways.on_word import OnWordGateway
 
 
-class SandboxGateway:
+class SandboxGateway(OnWordGateway):
     """Every transaction exists and pays the bill, without a checkout first."""
 
-    def open_session(self, bill: Bill) -> CheckoutSession:
-        return self._session(bill, f"sandbox-{bill.payment_id}", SessionStatus.OPEN)
+    name = GatewayName.SANDBOX
 
-    def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession:
-        return self._session(bill, transaction_id, SessionStatus.SUCCEEDED)
-
-    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession:
-        return self._session(bill, reference, SessionStatus.OPEN)
-
-    def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession:
-        return self._session(bill, reference, SessionStatus.CANCELLED)
-
-    def refund(self, order: RefundOrder) -> Approved:
-        return Approved(f"sandbox-refund-{order.refund_id}")
-
-    look_up_refund = refund
-
-    def _session(self, bill: Bill, reference: str, status: SessionStatus) -> CheckoutSession:
-        return CheckoutSession(
-            reference=reference,
-            status=status,
-            client_secret=f"{reference}_secret_sandbox",
-            money=Money.for_all_of(bill, reference),
-        )
+    def _told(self, bill: Bill, reference: str) -> dict[str, str]:
+        return {"client_secret": f"{reference}_secret_sandbox"}

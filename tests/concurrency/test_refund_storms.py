@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from flask import Flask
 
-from payments_app.payments import audit
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
@@ -20,12 +18,7 @@ PAID_MINOR = 500_000
 PART, PART_MINOR, THAT_FIT = 1500, 150_000, 3
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every storm the audit must be clean: among other things, the refunds add up to what the payment says."""
-    yield
-    with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def paid(people: People, consultation: int = 5) -> int:

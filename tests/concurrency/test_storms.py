@@ -1,11 +1,7 @@
 """Many real requests at the same moment against two worker processes. What counts is the money: the rows."""
 
-from collections.abc import Iterator
-
 import pytest
-from flask import Flask
 
-from payments_app.payments import audit
 from tests.support.people import People
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service, at_once, statuses
@@ -14,12 +10,7 @@ CLICKS = 50
 RACERS = 20
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every storm the audit must be clean."""
-    yield
-    with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def test_fifty_clicks_with_a_key_each_make_one_payment(service: Service, people: People, rows: Rows) -> None:

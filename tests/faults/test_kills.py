@@ -9,10 +9,8 @@ from functools import partial
 
 import pytest
 import requests
-from flask import Flask
 
 from payments_app import clock
-from payments_app.payments import audit
 from payments_app.payments.events import Deed
 from payments_app.refunds import process
 from tests.support.databases import Database
@@ -36,11 +34,7 @@ def shop(database: Database, people: People) -> Iterator[CardShop]:
         yield shop
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    yield
-    with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def request_of(person: Person, path: str, body: dict[str, object]) -> Request:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask
 
 from tests.support.apps import app_with
 from tests.support.databases import Database
@@ -20,7 +19,7 @@ from tests.support.localstripe import LocalStripe, local_stripe
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import PATIENCE_SECONDS
-from tests.support.stripe_apps import assert_books_balance, open_by_card, refund, resume_refunds
+from tests.support.stripe_apps import open_by_card, refund, resume_refunds
 
 
 class Line:
@@ -78,10 +77,7 @@ def shop(database: Database, line: Line, stripe: LocalStripe, people: People) ->
         yield people.seen_by(app)
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask, rows: Rows) -> Iterator[None]:
-    yield
-    assert_books_balance(app, rows)
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def paid(shop: People, stripe: LocalStripe) -> tuple[int, str]:

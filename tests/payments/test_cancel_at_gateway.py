@@ -1,42 +1,21 @@
 """A payment is given up only once nobody can pay it any more: its session ends at the gateway first."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
-from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, card_shop, fake_stripe, open_by_card, stripe_settings
-from tests.webhooks import offenders, state_of, tell, trail_of
+from tests.support.stripe_apps import CardShop, card_shop, open_by_card
+from tests.webhooks import state_of, tell, trail_of
 
 INTENTS = "/v1/payment_intents"
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def cancel(person: Person, payment_id: int, key: str | None = None, **body: object) -> TestResponse:

@@ -5,18 +5,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from payments_app.database import Base
-from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
-from tests.support.stripe_apps import CardShop, card_shop, fake_stripe, open_by_card, pay_by_card, stripe_settings
-from tests.webhooks import offenders, state_of, tell
+from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
+from tests.webhooks import state_of, tell
 
 INSTRUCTIONS = "Transfer the amount to account 0042 and name your consultation."
 INTENTS = "/v1/payment_intents"
@@ -25,32 +22,13 @@ INTENTS = "/v1/payment_intents"
 PATIENT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "120"}
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake:
-        settings = stripe_settings(fake, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS)
-        with app_with(database.url, **settings) as app:
-            yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
 @pytest.fixture
 def patient_shop(database: Database, people: People) -> Iterator[CardShop]:
     with card_shop(database.url, people, **PATIENT) as shop:
         yield shop
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def create(people: People, consultation_id: int = 5, **members: object) -> int:
@@ -178,15 +156,17 @@ def test_the_secret_is_in_no_table_and_in_no_log(shop: CardShop, rows: Rows, cap
     assert secret not in asked.text
 
 
-def test_a_manual_method_gives_instructions_and_asks_nobody(shop: CardShop, rows: Rows) -> None:
+def test_a_manual_method_gives_instructions_and_asks_nobody(
+    database: Database, people: People, shop: CardShop, rows: Rows
+) -> None:
     payment_id = create(shop.people, payment_method="bank_transfer")
 
-    answer = checkout(shop.people.patient, payment_id)
+    with card_shop(database.url, people, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS) as clinic:
+        data = checkout(clinic.people.patient, payment_id).json["data"]
+        assert checkout(clinic.people.patient, payment_id).json["data"] == data
 
-    data = answer.json["data"]
     assert (data["gateway"], data["instructions"]) == ("manual", INSTRUCTIONS)
     assert "client_secret" not in data
-    assert checkout(shop.people.patient, payment_id).json["data"] == data
     assert rows.count("gateway_sessions") == 1
     assert shop.fake.received == []
 

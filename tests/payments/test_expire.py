@@ -1,6 +1,6 @@
 """Payments that nobody finished: they end with their sessions, free their consultation, and late money is not lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,14 +14,12 @@ from payments_app.gateways.base import GatewayName
 from payments_app.payments import expire as expiry
 from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines, Fate
-from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
 from tests.support.raw import Raw
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, card_shop, fake_stripe, open_by_card, pay_by_card, stripe_settings
-from tests.webhooks import offenders, state_of, tell, trail_of
+from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
+from tests.webhooks import state_of, tell, trail_of
 
 INTENTS = "/v1/payment_intents"
 PENDING_TTL = timedelta(minutes=30)
@@ -31,24 +29,7 @@ MOMENT = timedelta(seconds=10)
 Age = Callable[[int, timedelta], None]
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture

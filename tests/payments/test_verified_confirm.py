@@ -1,20 +1,17 @@
 """A card payment is paid when Stripe says so, and by nobody's word: judged first, looked up next, then written."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, card_shop, fake_stripe, open_by_card, pay_by_card, stripe_settings
-from tests.webhooks import offenders, state_of
+from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card, stripe_settings
+from tests.webhooks import state_of
 
 INTENTS = "/v1/payment_intents"
 UNPAID = {
@@ -28,19 +25,6 @@ UNPAID = {
 }
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
 @pytest.fixture(params=["patient", "admin"])
 def confirming(request: pytest.FixtureRequest, shop: CardShop) -> Person:
     """Whoever confirms: staff are verified as patients are."""
@@ -48,11 +32,7 @@ def confirming(request: pytest.FixtureRequest, shop: CardShop) -> Person:
     return person
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def problem(answer: TestResponse) -> tuple[int, str]:
@@ -213,11 +193,11 @@ def test_a_gateway_that_is_down_is_503_and_changes_nothing(shop: CardShop, rows:
 
 
 def test_a_key_that_stripe_does_not_know_is_our_fault_and_not_the_patients(
-    carrier: tuple[FakeStripe, Flask], shop: CardShop, database: Database, rows: Rows
+    shop: CardShop, database: Database, rows: Rows
 ) -> None:
     payment_id, reference = open_by_card(shop.people, 5)
     shop.fake.pay(reference)
-    with app_with(database.url, **stripe_settings(carrier[0], STRIPE_API_KEY="sk_test_revoked")) as app:
+    with app_with(database.url, **stripe_settings(shop.fake, STRIPE_API_KEY="sk_test_revoked")) as app:
         answer = shop.people.seen_by(app).patient.confirm(payment_id, reference)
 
     assert problem(answer) == (503, "gateway-unavailable")

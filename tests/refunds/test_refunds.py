@@ -3,24 +3,19 @@
 The sandbox and people's own hands carry these refunds; what a gateway may do to them is the next files' matter.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.stripe_apps import assert_books_balance, refund
+from tests.support.stripe_apps import refund
 
 REFUND_TABLES = ("refunds", "payment_events", "idempotency_keys")
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask, rows: Rows) -> Iterator[None]:
-    yield
-    assert_books_balance(app, rows)
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What ``flask refunds resume`` does: it looks up first, sends again only under the same key, and never twice."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +20,6 @@ from tests.support.rows import Rows
 from tests.support.service import PATIENCE_SECONDS
 from tests.support.stripe_apps import (
     CardShop,
-    assert_books_balance,
     card_shop,
     pay_by_card,
     refund,
@@ -31,16 +29,7 @@ from tests.support.stripe_apps import (
 RACERS = 8
 
 
-@pytest.fixture(autouse=True)
-def audited(app: Flask, rows: Rows) -> Iterator[None]:
-    yield
-    assert_books_balance(app, rows)
-
-
-@pytest.fixture
-def shop(database: Database, people: People) -> Iterator[CardShop]:
-    with card_shop(database.url, people) as shop:
-        yield shop
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Unknown is not failed: refunds whose outcome nobody has told us keep their money aside, and nothing is sent twice."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from tests.support.apps import app_with
 from tests.support.databases import Database
@@ -15,7 +13,6 @@ from tests.support.rows import Rows
 from tests.support.service import PATIENCE_SECONDS
 from tests.support.stripe_apps import (
     CardShop,
-    assert_books_balance,
     card_shop,
     pay_by_card,
     refund,
@@ -23,17 +20,7 @@ from tests.support.stripe_apps import (
     stripe_settings,
 )
 
-
-@pytest.fixture(autouse=True)
-def audited(app: Flask, rows: Rows) -> Iterator[None]:
-    yield
-    assert_books_balance(app, rows)
-
-
-@pytest.fixture
-def shop(database: Database, people: People) -> Iterator[CardShop]:
-    with card_shop(database.url, people) as shop:
-        yield shop
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
@@ -140,10 +127,12 @@ def test_a_key_tells_the_present_outcome_once_it_is_known(shop: CardShop, paymen
     assert (sent(shop.fake), rows.count("refunds"), returned(shop.fake)) == (1, 1, 200_000)
 
 
-def test_nobody_listens_at_the_gateway(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.close()
+def test_nobody_listens_at_the_gateway(database: Database, people: People, rows: Rows) -> None:
+    with card_shop(database.url, people) as shop:
+        payment_id = pay_by_card(shop.people, shop.fake, 5)
+        shop.fake.close()
 
-    answer = refund(shop.people.admin, payment_id, amount=2000)
+        answer = refund(shop.people.admin, payment_id, amount=2000)
 
     assert (answer.status_code, answer.json["data"]["refund"]["status"]) == (202, "unknown")
     assert money_of(rows, payment_id)["reserved"] == 200_000

@@ -11,14 +11,12 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from payments_app import clock
-from payments_app.payments import audit
 from payments_app.payments.events import Deed
 from payments_app.refunds import process
 from payments_app.refunds.models import Refund
 from tests.support.apps import app_with
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People, Person
-from tests.support.rows import Rows
 
 # Seconds. No attempt is repeated within so short a lease, so that a broken connection or a 500 is told at once.
 # One that hangs costs the timeout, which is long enough for a machine that is busy with everybody else's tests.
@@ -95,19 +93,3 @@ def resume_refunds(app: Flask, *, lease_seconds: int = 60) -> list[Refund | None
             process.resume(refund_id, lease_seconds=lease_seconds, deed=deed)
             for refund_id in process.find_open(deed.at)
         ]
-
-
-def assert_books_balance(app: Flask, rows: Rows) -> None:
-    """The audit finds nothing, and each payment counts what its refunds add up to."""
-    with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
-    counted = """
-        SELECT p.id, p.refund_reserved_minor AS reserved, p.refunded_minor AS refunded,
-            coalesce(sum(CASE WHEN r.status IN ('pending', 'unknown') THEN r.amount_minor - r.excess_minor END), 0)
-                AS on_their_way,
-            coalesce(sum(CASE WHEN r.status = 'succeeded' THEN r.amount_minor - r.excess_minor END), 0) AS back
-        FROM payments p LEFT JOIN refunds r ON r.payment_id = p.id
-        GROUP BY p.id, p.refund_reserved_minor, p.refunded_minor"""
-    assert [
-        row for row in rows.all(counted) if (row["reserved"], row["refunded"]) != (row["on_their_way"], row["back"])
-    ] == []

@@ -6,7 +6,6 @@ from typing import Any
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from payments_app.payments import audit
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop
@@ -27,12 +26,6 @@ def tell(shop: CardShop, event: Wire) -> None:
     body = json.dumps(event, indent=2).encode()
     answer = send(shop.app, body, shop.fake.sign(body))
     assert answer.status_code == 200, answer.json
-
-
-def offenders(app: Flask) -> list[audit.Offender]:
-    """What ``payments audit`` finds."""
-    with app.app_context():
-        return [offender for check in audit.CHECKS for offender in audit.find_offenders(check)]
 
 
 def state_of(rows: Rows, payment_id: int) -> dict[str, Any]:

@@ -2,45 +2,23 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from tests.support.apps import app_with
-from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
-from tests.support.stripe_apps import CardShop, fake_stripe, open_by_card, pay_by_card, stripe_settings
-from tests.webhooks import offenders, send, state_of, tell, trail_of
+from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card
+from tests.webhooks import send, state_of, tell, trail_of
 
 STORM = 20
 # Not more than the app has connections for.
 FEW = 6
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 def invoice_status(rows: Rows, payment_id: int) -> str:

@@ -1,45 +1,23 @@
 """What Stripe says of refunds, ours and those made in its dashboard: each counts once, whatever tells of it when."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from payments_app import clock
 from payments_app.payments.events import Deed
 from payments_app.refunds import process
-from tests.support.apps import app_with
-from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
-from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, fake_stripe, open_by_card, pay_by_card, stripe_settings
-from tests.webhooks import offenders, state_of, tell, trail_of
+from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card
+from tests.webhooks import state_of, tell, trail_of
 
 ALL_MINOR = 500_000
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture

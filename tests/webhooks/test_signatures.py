@@ -2,43 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
-from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, fake_stripe, open_by_card, stripe_settings
-from tests.webhooks import offenders, send, state_of
+from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
+from tests.webhooks import send, state_of
 
 TOLERANCE_SECONDS = 300
 LIMIT_BYTES = 64 * 1024
 
 
-@pytest.fixture(scope="module")
-def carrier(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def shop(carrier: tuple[FakeStripe, Flask], people: People) -> CardShop:
-    fake, app = carrier
-    fake.reset()
-    return CardShop(fake, app, people.seen_by(app))
-
-
-@pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
-    """After every test the audit must be clean."""
-    yield
-    assert offenders(app) == []
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
