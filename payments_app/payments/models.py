@@ -319,7 +319,8 @@ class Payment(Base):
                 self.reserve_refund(counted_minor, "refund.recorded", deed)
             elif counted_minor:
                 self.record_refund(counted_minor, deed)
-        if not self._has_excess and self.status in PAID and not any(refund.has_failed for refund in self.refunds):
+        came_back = any(refund.has_failed and refund.was_accepted for refund in self.refunds)
+        if not self._has_excess and self.status in PAID and not came_back:
             self._settle_review()  # that was all there was to look at
 
     # How a change is written down
