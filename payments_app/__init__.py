@@ -4,7 +4,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import cache, engines, ids, logs, metrics, problems, redis_client
+from payments_app import cache, engines, ids, languages, logs, metrics, problems, redis_client
 from payments_app.accounts import tokens
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     logs.init_app(app)
+    languages.init_app(app)
     problems.init_app(app)
     db.init_app(app)
     migrate.init_app(app, db)

@@ -6,6 +6,8 @@ same idempotency key, succeed later? How they are shown is ``problems.py``'s bus
 
 from typing import Any, ClassVar
 
+from payments_app.texts import N_, Message
+
 # How long a client is asked to wait after a 503: long enough for a failover to begin, short enough for a person.
 RETRY_AFTER_SECONDS = 2
 
@@ -37,21 +39,21 @@ class AppError(Exception):
 
 class MalformedRequest(AppError):
     code, status = "malformed-request", 400
-    text = "The request body could not be read."
+    text = N_("The request body could not be read.")
 
 
 class WebhookNotGenuine(MalformedRequest):
     """Not signed with a secret that we know within the last five minutes, or no event."""
 
     code = "webhook-not-genuine"
-    text = "This is no event that the gateway has signed."
+    text = N_("This is no event that the gateway has signed.")
 
 
 class NotAuthenticated(AppError):
     """No token, or one that is expired, forged, revoked or its user's who was disabled."""
 
     code, status = "not-authenticated", 401
-    text = "A valid bearer token is required."
+    text = N_("A valid bearer token is required.")
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
@@ -61,84 +63,88 @@ class InvalidCredentials(NotAuthenticated):
     """One answer for a wrong password, an unknown e-mail and a disabled user, so that none can be told apart."""
 
     code = "invalid-credentials"
-    text = "The e-mail or the password is wrong."
+    text = N_("The e-mail or the password is wrong.")
 
 
 class PaymentNotVerified(AppError):
     """The gateway does not say that this transaction pays this payment."""
 
     code, status = "payment-not-verified", 402
-    text = "The gateway does not confirm this payment."
+    text = N_("The gateway does not confirm this payment.")
 
 
 class RefundDeclined(AppError):
     """The gateway refused it for good: nothing was returned. The one refusal that its key goes on answering with."""
 
     code, status = "refund-declined", 402
-    text = "The gateway declined the refund; nothing was returned."
+    text = N_("The gateway declined the refund; nothing was returned.")
 
 
 class Forbidden(AppError):
     code, status = "forbidden", 403
-    text = "This is not yours to see or to change."
+    text = N_("This is not yours to see or to change.")
 
 
 class NotFound(AppError):
     code, status = "not-found", 404
-    text = "There is nothing here."
+    text = N_("There is nothing here.")
 
 
 class ConsultationNotFound(NotFound):
     code = "consultation-not-found"
-    text = "Consultation not found"
+    text = N_("Consultation not found")
 
 
 class PaymentNotFound(NotFound):
     code = "payment-not-found"
-    text = "Payment not found"
+    text = N_("Payment not found")
 
 
 class UserNotFound(NotFound):
     code = "user-not-found"
-    text = "Nobody has that e-mail address"
+    text = N_("Nobody has that e-mail address")
 
 
 class RefundNotFound(NotFound):
     code = "refund-not-found"
-    text = "Refund not found"
+    text = N_("Refund not found")
 
 
 class IdempotencyKeyNotFound(NotFound):
     """Nothing *so far*: the request may still be on its way. Send it again with the same key, never with a new one."""
 
     code = "idempotency-key-not-found"
-    text = "Nothing is known under this key so far: send the same request again with the same key."
+    text = N_("Nothing is known under this key so far: send the same request again with the same key.")
 
 
 class Conflict(AppError):
     code, status = "conflict", 409
-    text = "The request conflicts with what is there."
+    text = N_("The request conflicts with what is there.")
 
 
 class ActivePaymentExists(Conflict):
     """The consultation already has a payment that is pending, processing, completed or partly refunded."""
 
     code = "active-payment-exists"
-    text = "A payment for this consultation already exists; nothing more was charged."
+    text = N_("A payment for this consultation already exists; nothing more was charged.")
 
     def __init__(
         self,
         *,
         payment_id: int | None = None,
         payment_status: str | None = None,
-        consequence: str = "nothing more was charged.",
+        consequence: str = N_("nothing more was charged."),
         headers: dict[str, str] | None = None,
     ) -> None:
         if payment_id is None or payment_status is None:  # the index said so, and did not say which
             super().__init__(headers=headers)
             return
         super().__init__(
-            f"A payment for this consultation already exists and is {payment_status.replace('_', ' ')}; {consequence}",
+            Message(
+                "A payment for this consultation already exists and is %(status)s; %(consequence)s",
+                status=payment_status.replace("_", " "),
+                consequence=consequence,
+            ),
             data={
                 "type": "existing",
                 "payment_id": payment_id,
@@ -151,7 +157,7 @@ class ActivePaymentExists(Conflict):
     @classmethod
     def instead_of_late_money(cls, *, payment_id: int, payment_status: str) -> "ActivePaymentExists":
         """For money of another payment, which had ended before it came."""
-        consequence = "the money that came too late is kept on record, and staff return it."
+        consequence = N_("the money that came too late is kept on record, and staff return it.")
         return cls(payment_id=payment_id, payment_status=payment_status, consequence=consequence)
 
 
@@ -159,12 +165,16 @@ class VersionConflict(Conflict):
     """``expected_version`` is not the payment's (read again first), or every attempt lost its race (try again)."""
 
     code = "version-conflict"
-    text = "The payment was changed by somebody else at the same moment; please try again."
+    text = N_("The payment was changed by somebody else at the same moment; please try again.")
 
     @classmethod
     def stale_expectation(cls, *, expected_version: int, current_version: int) -> "VersionConflict":
         return cls(
-            f"The payment is at version {current_version}, not {expected_version}: read it again first.",
+            Message(
+                "The payment is at version %(current)s, not %(expected)s: read it again first.",
+                current=current_version,
+                expected=expected_version,
+            ),
             data={"current_version": current_version},
         )
 
@@ -175,28 +185,28 @@ class VersionConflict(Conflict):
 
 class InvalidTransition(Conflict):
     code = "invalid-transition"
-    text = "The payment's status does not allow this."
+    text = N_("The payment's status does not allow this.")
 
     def __init__(self, *, payment_status: str) -> None:
         super().__init__(
-            f"The payment is {payment_status.replace('_', ' ')}, which does not allow this.",
+            Message("The payment is %(status)s, which does not allow this.", status=payment_status.replace("_", " ")),
             data={"status": payment_status},
         )
 
 
 class TransactionAlreadyUsed(Conflict):
     code = "transaction-already-used"
-    text = "This transaction_id already paid for another payment."
+    text = N_("This transaction_id already paid for another payment.")
 
 
 class UserExists(Conflict):
     code = "user-exists"
-    text = "Somebody has that e-mail address already."
+    text = N_("Somebody has that e-mail address already.")
 
 
 class ConsultationHasPayments(Conflict):
     code = "consultation-has-payments"
-    text = "The consultation has payments: its patient stays, and its fee stays while one is active."
+    text = N_("The consultation has payments: its patient stays, and its fee stays while one is active.")
 
 
 class LockTimeout(Conflict):
@@ -204,7 +214,7 @@ class LockTimeout(Conflict):
 
     code = "lock-timeout"
     retryable = True
-    text = "Another request for the same payment is still being worked on; please send the same request again."
+    text = N_("Another request for the same payment is still being worked on; please send the same request again.")
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "1"})
@@ -212,7 +222,7 @@ class LockTimeout(Conflict):
 
 class PreconditionFailed(AppError):
     code, status = "precondition-failed", 412
-    text = "If-Match does not name the payment's present version."
+    text = N_("If-Match does not name the payment's present version.")
 
     def __init__(self, *, current_version: int) -> None:
         super().__init__(data={"current_version": current_version})
@@ -220,14 +230,14 @@ class PreconditionFailed(AppError):
 
 class UnsupportedMediaType(AppError):
     code, status = "unsupported-media-type", 415
-    text = "Send the body as application/json."
+    text = N_("Send the body as application/json.")
 
 
 class ValidationFailed(AppError):
     """The body, the query or a header has a value that cannot be meant; ``errors`` names each field."""
 
     code, status = "validation-failed", 422
-    text = "The request has invalid values."
+    text = N_("The request has invalid values.")
 
     def __init__(self, errors: dict[str, list[str]], message: str | None = None) -> None:
         super().__init__(message, errors=errors)
@@ -235,18 +245,18 @@ class ValidationFailed(AppError):
 
 class RefundExceedsBalance(ValidationFailed):
     code = "refund-exceeds-balance"
-    text = "That is more than is left to refund."
+    text = N_("That is more than is left to refund.")
 
     def __init__(self, *, left: str) -> None:
-        super().__init__({"amount": [f"No more than {left} is left to refund."]})
+        super().__init__({"amount": [Message("No more than %(left)s is left to refund.", left=left)]})
 
 
 class IdempotencyKeyReused(ValidationFailed):
     code = "idempotency-key-reused"
-    text = "This idempotency key was used for a different request; a new request needs a new key."
+    text = N_("This idempotency key was used for a different request; a new request needs a new key.")
 
     def __init__(self, fields: list[str]) -> None:
-        differs = "Differs from the request that this idempotency key was first used for."
+        differs = N_("Differs from the request that this idempotency key was first used for.")
         super().__init__({field: [differs] for field in fields})
 
 
@@ -254,7 +264,7 @@ class GatewayRefused(AppError):
     """The gateway understood us and would not open a session: its settings, or ours, need a look."""
 
     code, status = "gateway-refused", 502
-    text = "The payment gateway refused to open a session; nothing was charged."
+    text = N_("The payment gateway refused to open a session; nothing was charged.")
 
 
 class Unavailable(AppError):
@@ -262,7 +272,7 @@ class Unavailable(AppError):
 
     code, status = "unavailable", 503
     retryable = True
-    text = "The service cannot answer at the moment; please send the same request again."
+    text = N_("The service cannot answer at the moment; please send the same request again.")
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
@@ -270,23 +280,23 @@ class Unavailable(AppError):
 
 class DatabaseUnavailable(Unavailable):
     code = "database-unavailable"
-    text = "The database cannot be reached at the moment; please send the same request again."
+    text = N_("The database cannot be reached at the moment; please send the same request again.")
 
 
 class DatabaseBusy(Unavailable):
     code = "database-busy"
-    text = "The database is busy at the moment; please send the same request again."
+    text = N_("The database is busy at the moment; please send the same request again.")
 
 
 class NotReady(Unavailable):
     """The migrations have not run, or the index that allows one active payment per consultation is gone."""
 
     code = "not-ready"
-    text = "The service is not ready to take payments; please send the same request again later."
+    text = N_("The service is not ready to take payments; please send the same request again later.")
 
 
 class GatewayUnavailable(Unavailable):
     """No answer from the gateway, and nothing changed on our side."""
 
     code = "gateway-unavailable"
-    text = "The payment gateway does not answer at the moment; please send the same request again."
+    text = N_("The payment gateway does not answer at the moment; please send the same request again.")

@@ -8,9 +8,19 @@ from flask import Flask, Response, has_request_context, json, request
 from werkzeug.exceptions import HTTPException
 
 from payments_app.errors import RETRY_AFTER_SECONDS, AppError
+from payments_app.languages import told
 from payments_app.logs import current_request_id
+from payments_app.texts import N_
 
 log = logging.getLogger(__name__)
+
+# What Flask, Werkzeug and Flask-Limiter would say in English alone.
+_TEXTS: dict[int, str] = {
+    HTTPStatus.NOT_FOUND: N_("There is nothing here."),
+    HTTPStatus.METHOD_NOT_ALLOWED: N_("This cannot be done here."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: N_("The request is too large."),
+    HTTPStatus.TOO_MANY_REQUESTS: N_("Too many requests; please wait a moment before you send this again."),
+}
 
 
 def problem_response(error: AppError) -> Response:
@@ -47,7 +57,7 @@ def _http_exception_response(error: HTTPException) -> Response:
     body = _body(
         code=error.name.lower().replace(" ", "-"),
         status=error.code,
-        detail=error.description or status.description,
+        detail=_TEXTS.get(status) or error.description or status.description,
         retryable=error.code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     return _respond(body, headers)
@@ -59,7 +69,7 @@ def _unexpected(error: Exception) -> Response:
     body = _body(
         code="internal-error",
         status=500,
-        detail="Something went wrong on our side; the same request with the same key is safe to send again.",
+        detail=N_("Something went wrong on our side; the same request with the same key is safe to send again."),
         retryable=True,
     )
     return _respond(body, {"Retry-After": str(RETRY_AFTER_SECONDS)})
@@ -78,16 +88,17 @@ def _body(
     errors: dict[str, list[str]] | None = None,
     data: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    text = told(detail)
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": text,
         "instance": request.path if has_request_context() else None,
-        "message": detail,
+        "message": text,
         "retryable": retryable,
         "request_id": current_request_id(),
-        "errors": errors,
+        "errors": errors and {field: [told(reason) for reason in reasons] for field, reasons in errors.items()},
         "data": data,
     }
     return {name: value for name, value in body.items() if value is not None}

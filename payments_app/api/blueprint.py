@@ -14,6 +14,7 @@ from webargs.flaskparser import FlaskParser
 from payments_app.api.examples import Examples
 from payments_app.api.json_body import read_all, read_json
 from payments_app.errors import ValidationFailed
+from payments_app.languages import told
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -41,7 +42,7 @@ class StrictParser(FlaskParser):
     def handle_error(self, error: MarshmallowError, *_args: Any, **_kwargs: Any) -> NoReturn:
         located = error.messages
         raise ValidationFailed(
-            {str(name): [str(text) for text in texts] for part in located.values() for name, texts in part.items()}  # type: ignore[union-attr]  # webargs nests by location
+            {str(name): list(texts) for part in located.values() for name, texts in part.items()}  # type: ignore[union-attr]  # webargs nests by location
         )
 
 
@@ -180,7 +181,7 @@ class Meta(Schema):
 
 def success(data: Any, *, message: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer in the envelope of a single thing."""
-    return json_answer({"data": data, "message": message}, status=status, headers=headers)
+    return json_answer({"data": data, "message": told(message)}, status=status, headers=headers)
 
 
 def json_answer(body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -11,6 +11,7 @@ from marshmallow import ValidationError, fields, validate
 
 from config import BASIS_POINTS_PER_ONE
 from payments_app import clock, money
+from payments_app.texts import N_, Message
 
 # What a signed 64-bit column holds.
 MAX_ID = 2**63 - 1
@@ -31,18 +32,53 @@ _TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x
 _WEB_ADDRESS_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
 
 
+# What marshmallow says by itself, named here for the catalogue.
+MARSHMALLOWS_TEXTS = (
+    N_("Missing data for required field."),
+    N_("Field may not be null."),
+    N_("Invalid value."),
+    N_("Unknown field."),
+    N_("Invalid input type."),
+    N_("Not a valid string."),
+    N_("Not a valid integer."),
+    N_("Not a valid boolean."),
+    N_("Not a valid URL."),
+)
+
+
+class Range(validate.Range):
+    """marshmallow's, whose text can be told in other languages."""
+
+    def _format_error(self, value: Any, message: str) -> str:
+        return Message("Must be from %(least)s to %(most)s.", least=self.min, most=self.max)
+
+
+class Length(validate.Length):
+    """marshmallow's, whose text can be told in other languages."""
+
+    def _format_error(self, value: Any, message: str) -> str:
+        return Message("Must have %(least)s to %(most)s characters.", least=self.min, most=self.max)
+
+
+class OneOf(validate.OneOf):
+    """marshmallow's, whose text can be told in other languages."""
+
+    def _format_error(self, value: Any) -> str:
+        return Message("Must be one of: %(choices)s.", choices=self.choices_text)
+
+
 class WholeNumber(fields.Integer):
     """A whole JSON number that a 64-bit column holds; no strings, no fractions, no booleans."""
 
     def __init__(self, *, least: int, **kwargs: Any) -> None:
-        super().__init__(strict=True, validate=validate.Range(least, MAX_ID), **kwargs)
+        super().__init__(strict=True, validate=Range(least, MAX_ID), **kwargs)
 
 
 class QueryInteger(fields.Integer):
     """A whole number in a query: ASCII digits alone, where ``int()`` would take blanks, ``_`` and other scripts."""
 
     def __init__(self, *, largest: int = MAX_ID, **kwargs: Any) -> None:
-        super().__init__(validate=validate.Range(1, largest), **kwargs)
+        super().__init__(validate=Range(1, largest), **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         if not isinstance(value, str) or not _PLAIN_INTEGER.fullmatch(value):
@@ -54,8 +90,8 @@ class Text(fields.String):
     """A string that both databases can keep: no NUL, no lone surrogate, no other control character."""
 
     default_error_messages: dict[str, Any] = {
-        "unstorable": "Contains characters that cannot be stored.",
-        "outer_space": "Must not begin or end with a space.",
+        "unstorable": N_("Contains characters that cannot be stored."),
+        "outer_space": N_("Must not begin or end with a space."),
     }
 
     def __init__(
@@ -71,7 +107,7 @@ class Text(fields.String):
         self._outer_space = outer_space
         pattern = _TEXT_PATTERN if outer_space else _TRIMMED_TEXT_PATTERN
         super().__init__(
-            validate=[validate.Length(min_length, max_length), *validators],
+            validate=[Length(min_length, max_length), *validators],
             metadata={"pattern": pattern, **(metadata or {})},
             **kwargs,
         )
@@ -108,8 +144,8 @@ class Amount(fields.Field[Any]):
     """
 
     default_error_messages: dict[str, Any] = {
-        "invalid": "Not a valid amount.",
-        "decimals": "Must have at most 2 decimals.",
+        "invalid": N_("Not a valid amount."),
+        "decimals": N_("Must have at most 2 decimals."),
     }
 
     def _serialize(self, value: int | None, attr: str | None, obj: Any, **kwargs: Any) -> int | float | None:
@@ -146,7 +182,9 @@ class PayableAmount(Amount):
         settings = current_app.config["SETTINGS"]
         least, most = settings.payment_min_amount_minor, settings.payment_max_amount_minor
         if not least <= minor <= most:
-            raise ValidationError(f"Must be from {money.to_text(least)} to {money.to_text(most)}.")
+            raise ValidationError(
+                Message("Must be from %(least)s to %(most)s.", least=money.to_text(least), most=money.to_text(most))
+            )
         return minor
 
 

@@ -11,6 +11,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from payments_app.errors import MalformedRequest, UnsupportedMediaType
+from payments_app.texts import N_, Message
 
 # No honest body nests deeper than 2; Python's parser would give up near 1,000 with a RecursionError.
 MAX_DEPTH = 32
@@ -39,7 +40,7 @@ def read_json(request: Request) -> Any:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise MalformedRequest("The body is not UTF-8.") from None
+        raise MalformedRequest(N_("The body is not UTF-8.")) from None
     _refuse_deep(text)
     try:
         return json.loads(
@@ -50,7 +51,9 @@ def read_json(request: Request) -> Any:
             parse_constant=_refuse_constant,
         )
     except json.JSONDecodeError as error:
-        raise MalformedRequest(f"The body is not JSON: {error.msg}, at character {error.pos}.") from None
+        raise MalformedRequest(
+            Message("The body is not JSON, at character %(position)s.", position=error.pos)
+        ) from None
 
 
 def read_all(request: Request) -> bytes:
@@ -66,7 +69,7 @@ def read_all(request: Request) -> bytes:
     try:
         raw = request.get_data(cache=True)
     except ParseException:
-        raise MalformedRequest("The body's chunks are malformed.") from None
+        raise MalformedRequest(N_("The body's chunks are malformed.")) from None
     if len(raw) > limit:
         raise RequestEntityTooLarge
     return raw
@@ -77,13 +80,13 @@ def _refuse_deep(text: str) -> None:
         return
     steps = (1 if bracket in "{[" else -1 for bracket in _BRACKET.findall(_STRING.sub("", text)))
     if max(accumulate(steps), default=0) > MAX_DEPTH:
-        raise MalformedRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
+        raise MalformedRequest(Message("The body nests deeper than %(levels)s levels.", levels=MAX_DEPTH))
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise MalformedRequest("A member of an object is named twice.")
+        raise MalformedRequest(N_("A member of an object is named twice."))
     return members
 
 
@@ -100,4 +103,4 @@ def _fraction(text: str) -> Decimal:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedRequest(f"{name} is not JSON.")
+    raise MalformedRequest(Message("%(name)s is not JSON.", name=name))

@@ -9,6 +9,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from payments_app.errors import ValidationFailed
 from payments_app.paging import Page
+from payments_app.texts import N_
 
 Row = TypeVar("Row")
 
@@ -24,7 +25,7 @@ def read_cursor(kind: str, cursor: str | None) -> list[Any] | None:
     try:
         position: list[Any] = _serializer(kind).loads(cursor)
     except BadData:
-        raise ValidationFailed({"cursor": ["Not a cursor of this list."]}) from None
+        raise ValidationFailed({"cursor": [N_("Not a cursor of this list.")]}) from None
     return position
 
 

@@ -13,6 +13,7 @@ from payments_app.consultations.models import Consultation
 from payments_app.database import insert_or_nothing, read_transaction, write_transaction
 from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, Forbidden, ValidationFailed
 from payments_app.paging import Page
+from payments_app.texts import N_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,5 +104,5 @@ def _find_patient(session: Session, registration: Registration) -> int:
         field, wanted = "patient_id", of_patient.where(User.id == registration.patient_id)
     patient_id = session.scalar(wanted)
     if patient_id is None:
-        raise ValidationFailed({field: ["No such patient."]})
+        raise ValidationFailed({field: [N_("No such patient.")]})
     return patient_id

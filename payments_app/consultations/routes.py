@@ -12,6 +12,7 @@ from payments_app.api.blueprint import Blueprint, success
 from payments_app.api.pages import page_answer, read_cursor
 from payments_app.consultations import repository, schemas
 from payments_app.consultations.repository import Registration
+from payments_app.texts import N_
 
 blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="What is paid for")
 
@@ -62,7 +63,7 @@ def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller)
     location = url_for("consultations.show_consultation", consultation_id=consultation_id)
     return success(
         schemas.Consultation().dump(consultation),
-        message="Consultation registered" if is_new else "Consultation up to date",
+        message=N_("Consultation registered") if is_new else N_("Consultation up to date"),
         status=201 if is_new else 200,
         headers={"Location": location} if is_new else None,
     )

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from payments_app.api.fields import Amount, Cursor, PayableAmount, QueryInteger, Text, WholeNumber
+from payments_app.texts import N_
 
 
 class ActivePayment(Schema):
@@ -37,7 +38,7 @@ class ConsultationPut(Schema):
     @validates_schema
     def _name_one_patient(self, data: dict[str, Any], **_kwargs: Any) -> None:
         if ("patient_id" in data) == ("patient_email" in data):
-            raise ValidationError("Give either patient_id or patient_email.", "patient_id")
+            raise ValidationError(N_("Give either patient_id or patient_email."), "patient_id")
 
 
 class ConsultationListQuery(Schema):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from payments_app.texts import N_, Message
+
 
 class GatewayName(StrEnum):
     """Who moves the money. ``manual``: people, and staff see it arrive. ``sandbox``: nobody, it accepts anything."""
@@ -73,11 +75,11 @@ class Money:
     def why_not(self, bill: Bill) -> str | None:
         """Why this does not pay the bill; None where it does."""
         if (self.payment_id, self.consultation_id) != (bill.payment_id, bill.consultation_id):
-            return "It was made for another payment."
+            return N_("It was made for another payment.")
         if self.currency != bill.currency:
-            return f"It is in {self.currency}, not in {bill.currency}."
+            return Message("It is in %(found)s, not in %(wanted)s.", found=self.currency, wanted=bill.currency)
         if self.amount_minor != bill.amount_minor:
-            return "Its amount is not the payment's."
+            return N_("Its amount is not the payment's.")
         return None
 
 
@@ -160,6 +162,6 @@ class Gateway(Protocol):
 def verify(bill: Bill, session: CheckoutSession) -> Approved | Declined:
     """Whether the bill is paid by what the gateway says of a session."""
     if session.status != SessionStatus.SUCCEEDED:
-        return Declined(f"The gateway says that it is {session.status.value}, not paid.")
+        return Declined(Message("The gateway says that it is %(status)s, not paid.", status=session.status.value))
     reason = session.money.why_not(bill)
     return Approved(session.money.transaction_id) if reason is None else Declined(reason)

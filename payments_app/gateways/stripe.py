@@ -21,6 +21,7 @@ from payments_app.gateways.base import (
     RefundOrder,
 )
 from payments_app.gateways.stripe_objects import refund_of, session_of
+from payments_app.texts import N_
 
 Answer = TypeVar("Answer")
 
@@ -69,7 +70,7 @@ class StripeGateway:
 
     def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
         if not _PAYMENT_INTENT.fullmatch(transaction_id):
-            return Declined("It is no payment of Stripe's: the ids of those begin with pi_.")
+            return Declined(N_("It is no payment of Stripe's: the ids of those begin with pi_."))
         return _ask(lambda: session_of(self._intents.retrieve(transaction_id).to_dict()))
 
     # A PaymentIntent is both, a session and a transaction.

@@ -12,6 +12,7 @@ from flask import Flask, Response, g, request
 
 from payments_app.api.fields import KEY_PATTERN
 from payments_app.errors import ValidationFailed
+from payments_app.texts import N_
 
 HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
 
@@ -36,7 +37,7 @@ def take_key(body: dict[str, Any]) -> str:
     for key in given:
         require_well_formed(key)
     if len(set(given)) > 1:
-        raise ValidationFailed({"idempotency_key": ["Was given more than once, with different values."]})
+        raise ValidationFailed({"idempotency_key": [N_("Was given more than once, with different values.")]})
     g.idempotency_key = given[0]
     return given[0]
 
@@ -49,7 +50,7 @@ def require_well_formed(key: str) -> str:
     """
     if not _WELL_FORMED.fullmatch(key):
         raise ValidationFailed(
-            {"idempotency_key": ['Must be 1 to 255 visible ASCII characters without space, " and \\.']}
+            {"idempotency_key": [N_('Must be 1 to 255 visible ASCII characters without space, " and \\.')]}
         )
     return key
 

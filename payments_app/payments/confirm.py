@@ -23,6 +23,7 @@ from payments_app.payments.arrival import receive
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Change, Render, flush_and_keep, owned, owned_for_change
 from payments_app.payments.statuses import PaymentStatus
+from payments_app.texts import N_
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def _write(
 def _judge(session: Session, payment: Payment, wanted: Change, claim: Claim, render: Render) -> Answer | None:
     """In the contract's order; an answer where there is nothing left to do."""
     if payment.gateway == GatewayName.MANUAL and not wanted.caller.is_admin:
-        raise Forbidden("Staff confirm this payment once the money has arrived.")
+        raise Forbidden(N_("Staff confirm this payment once the money has arrived."))
     answered = idempotency.find_answer(session, wanted.keyed)
     if answered is not None:
         return answered

@@ -36,6 +36,7 @@ from payments_app.locking import locks
 from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.models import ACTIVE_PREDICATE, Payment
 from payments_app.payments.statuses import PaymentStatus
+from payments_app.texts import Message
 
 PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS = map(
     table_of, (Payment, TaxRecord, Invoice, PaymentEvent, IdempotencyKey)
@@ -256,7 +257,7 @@ def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest
     if active is not None:
         raise ActivePaymentExists(payment_id=active.id, payment_status=active.status)
     if consultation.fee_minor not in (None, payment["amount_minor"]):
-        raise ValidationFailed({"amount": [f"The fee is {money.to_text(consultation.fee_minor)}."]})
+        raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_text(consultation.fee_minor))]})
     return None
 
 

@@ -12,11 +12,13 @@ from payments_app.errors import RETRY_AFTER_SECONDS
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import take_key
 from payments_app.idempotency.models import IdempotencyKey
+from payments_app.languages import told
 from payments_app.logs import current_request_id
 from payments_app.payments import schemas
 from payments_app.payments.events import Deed
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Change, Conditions
+from payments_app.texts import N_
 
 # Made once: marshmallow copies every field whenever a schema is made.
 _CHANGED = schemas.Changed()
@@ -64,10 +66,10 @@ def existing_data(payment: Payment) -> dict[str, Any]:
 def render_existing(key: IdempotencyKey) -> Answer:
     """For a key whose first answer was dropped for its age: that it was used, and what has become of it."""
     data = {**existing_data(key.payment), **changed_data(key.payment)}
-    return Answer(HTTPStatus.OK, json.dumps({"data": data, "message": EXISTING_MESSAGE}))
+    return Answer(HTTPStatus.OK, json.dumps({"data": data, "message": told(EXISTING_MESSAGE)}))
 
 
-EXISTING_MESSAGE = "This request was done before; this is what it has become"
+EXISTING_MESSAGE = N_("This request was done before; this is what it has become")
 
 
 def respond(answer: Answer) -> Response:

@@ -19,6 +19,7 @@ from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import take_key
+from payments_app.languages import told
 from payments_app.payments import create as creation
 from payments_app.payments import repository, schemas
 from payments_app.payments.cancel import cancel
@@ -35,6 +36,7 @@ from payments_app.payments.exchange import (
 )
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Filter
+from payments_app.texts import N_
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
 methods_blueprint = Blueprint(
@@ -181,7 +183,9 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
     """
     wanted = change_of("confirm", payment_id, body, caller, revive=render_existing)
     claim = Claim(body["transaction_id"], body["receipt_url"])
-    return respond(confirm(wanted, claim, lambda payment: _render_changed(payment, "Payment confirmed successfully")))
+    return respond(
+        confirm(wanted, claim, lambda payment: _render_changed(payment, N_("Payment confirmed successfully")))
+    )
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
@@ -194,23 +198,23 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Give up a pending payment, which frees its consultation; its session at the gateway ends first."""
     wanted = change_of("cancel", payment_id, body, caller, revive=render_existing)
-    return respond(cancel(wanted, lambda payment: _render_changed(payment, "Payment cancelled")))
+    return respond(cancel(wanted, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
 
 
 def _method_on_offer(code: str) -> PaymentMethod:
     method = find_method(code)
     if method is None:
-        raise ValidationFailed({"payment_method": ["Not on offer; GET /api/v1/payment-methods lists what is."]})
+        raise ValidationFailed({"payment_method": [N_("Not on offer; GET /api/v1/payment-methods lists what is.")]})
     return method
 
 
 def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
-    body = {"data": schemas.created_data(payment, invoice), "message": "Payment created successfully"}
+    body = {"data": schemas.created_data(payment, invoice), "message": told(N_("Payment created successfully"))}
     return Answer(201, json.dumps(body))
 
 
 def _render_changed(payment: Payment, message: str) -> Answer:
-    return Answer(200, json.dumps({"data": changed_data(payment), "message": message}))
+    return Answer(200, json.dumps({"data": changed_data(payment), "message": told(message)}))
 
 
 def _render_checkout(payment: Payment, session: CheckoutSession) -> Answer:

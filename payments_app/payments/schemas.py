@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, fields
 
 from payments_app.api.fields import (
     KEY_PATTERN,
     Amount,
     Cursor,
+    Length,
     Moment,
+    OneOf,
     PayableAmount,
     QueryInteger,
     Text,
@@ -97,7 +99,7 @@ class IdempotentRequest(Schema):
     """What every request with an effect may carry in its body, where a client cannot set headers."""
 
     idempotency_key = fields.String(
-        validate=validate.Length(1, 255),
+        validate=Length(1, 255),
         metadata={"pattern": KEY_PATTERN, "description": "In place of the header of that name."},
     )
 
@@ -134,7 +136,7 @@ class PaymentCheckout(IdempotentRequest):
 
 class PaymentListQuery(Schema):
     per_page = QueryInteger(load_default=15, largest=100)
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    status = fields.String(validate=OneOf(STATUSES))
     consultation_id = QueryInteger()
     cursor = Cursor()
 

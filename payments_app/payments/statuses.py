@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Final
 
+from payments_app.texts import N_
+
 
 class PaymentStatus(StrEnum):
     PENDING = "pending"
@@ -14,6 +16,20 @@ class PaymentStatus(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+
+# As they stand in sentences, for the catalogue; ``open`` and ``succeeded`` are a session's.
+IN_WORDS: Final = (
+    N_("pending"),
+    N_("processing"),
+    N_("completed"),
+    N_("partially refunded"),
+    N_("refunded"),
+    N_("failed"),
+    N_("cancelled"),
+    N_("expired"),
+    N_("open"),
+    N_("succeeded"),
+)
 
 # A payment in one of these occupies its consultation; one that is soft-deleted does not.
 ACTIVE: Final = (

@@ -9,18 +9,22 @@ from payments_app import money
 from payments_app.errors import RefundDeclined
 from payments_app.idempotency.keyed import Answer
 from payments_app.idempotency.models import IdempotencyKey
+from payments_app.languages import told
 from payments_app.payments.exchange import EXISTING_MESSAGE, existing_data
 from payments_app.payments.models import Payment
 from payments_app.problems import problem_body
 from payments_app.refunds import schemas
 from payments_app.refunds.models import Refund, RefundStatus
+from payments_app.texts import N_, Message
 
 _REFUNDED = schemas.Refunded()
 
 _MESSAGES = {
-    RefundStatus.PENDING: "The refund is on its way",
-    RefundStatus.UNKNOWN: "Whether the refund was made is not known yet; it will be found out, and nothing sent twice",
-    RefundStatus.SUCCEEDED: "Refund made",
+    RefundStatus.PENDING: N_("The refund is on its way"),
+    RefundStatus.UNKNOWN: N_(
+        "Whether the refund was made is not known yet; it will be found out, and nothing sent twice"
+    ),
+    RefundStatus.SUCCEEDED: N_("Refund made"),
 }
 
 
@@ -28,7 +32,7 @@ def render_refund(payment: Payment, refund: Refund) -> Answer:
     """200 once it succeeded, 402 once it failed, 202 until then."""
     if refund.has_failed:
         return Answer(HTTPStatus.PAYMENT_REQUIRED, json.dumps(problem_body(declined(refund))))
-    body = {"data": refunded_data(payment, refund), "message": _MESSAGES[RefundStatus(refund.status)]}
+    body = {"data": refunded_data(payment, refund), "message": told(_MESSAGES[RefundStatus(refund.status)])}
     return Answer(HTTPStatus.ACCEPTED if refund.is_open else HTTPStatus.OK, json.dumps(body))
 
 
@@ -39,12 +43,15 @@ def render_existing_refund(key: IdempotencyKey) -> Answer:
     if not key.was_pruned:
         return render_refund(payment, refund)
     data = {**existing_data(payment), **refunded_data(payment, refund)}
-    return Answer(HTTPStatus.OK, json.dumps({"data": data, "message": EXISTING_MESSAGE}))
+    return Answer(HTTPStatus.OK, json.dumps({"data": data, "message": told(EXISTING_MESSAGE)}))
 
 
 def declined(refund: Refund) -> RefundDeclined:
     return RefundDeclined(
-        f"The gateway declined to return {money.to_text(refund.amount_minor)} {refund.currency}; nothing was returned.",
+        Message(
+            "The gateway declined to return %(amount)s; nothing was returned.",
+            amount=f"{money.to_text(refund.amount_minor)} {refund.currency}",
+        ),
         data={"refund_id": refund.id, "reason": refund.decline_reason},
     )
 

@@ -5,6 +5,7 @@ from marshmallow import Schema, ValidationError, fields
 from payments_app.api.fields import DECIMAL_PATTERN, Amount, Moment, Text
 from payments_app.payments.schemas import Payment, PaymentChange
 from payments_app.refunds.models import MAX_REASON_LENGTH, RefundStatus
+from payments_app.texts import N_
 
 
 class Refund(Schema):
@@ -34,7 +35,7 @@ class ExistingRefund(Refunded):
 
 def _is_positive(amount_minor: int) -> None:
     if amount_minor <= 0:
-        raise ValidationError("Must be above 0.")
+        raise ValidationError(N_("Must be above 0."))
 
 
 class RefundCreate(PaymentChange):

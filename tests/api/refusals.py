@@ -8,6 +8,7 @@ from typing import Any, Self
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+from tests.support.catalogue import is_in_catalogue
 from tests.support.people import People
 from tests.support.rows import EVERYTHING, Rows
 
@@ -88,7 +89,7 @@ def assert_problem(answer: TestResponse, status: int, *fields: str, code: str | 
     assert set(problem) - {"errors", "data"} == MEMBERS, answer.text
     assert code is None or problem["type"].endswith(f"/{code}"), problem["type"]
     assert (problem["title"], problem["status"]) == (HTTPStatus(status).phrase, status)
-    assert problem["detail"]
+    assert is_in_catalogue(problem["detail"]), problem["detail"]
     assert problem["message"] == problem["detail"]
     assert problem["instance"] == answer.request.path
     assert problem["retryable"] is False
@@ -104,4 +105,4 @@ def _assert_errors(errors: dict[str, list[str]], fields: tuple[str, ...]) -> Non
     for texts in errors.values():
         assert isinstance(texts, list), errors
         assert texts, errors
-        assert all(isinstance(text, str) and text for text in texts), errors
+        assert all(isinstance(text, str) and is_in_catalogue(text) for text in texts), errors

@@ -1,0 +1,31 @@
+"""In whose language: English, or Indonesian where the reader prefers it (``Accept-Language``, RFC 9110, 12.5.4)."""
+
+from babel import negotiate_locale
+from flask import Flask, current_app, has_request_context, request
+from flask_babel import Babel, get_translations
+
+from payments_app.texts import Message
+
+LANGUAGES = ("en", "id")
+
+
+def init_app(app: Flask) -> None:
+    Babel(app, default_locale="en", locale_selector=reader_language)
+
+
+def reader_language() -> str:
+    """The language of whoever is to read the answer, as far as we speak it; else ``DEFAULT_LOCALE``."""
+    default: str = current_app.config["SETTINGS"].default_locale
+    if not has_request_context():
+        return "en"  # operators read commands and logs; both are English
+    wanted = [language for language, quality in request.accept_languages if quality > 0]  # the most wanted first
+    return negotiate_locale(wanted, LANGUAGES, sep="-") or default
+
+
+def told(text: str) -> str:
+    """A text of ours in the reader's language, with the values that it was made with."""
+    catalogue = get_translations()
+    if not isinstance(text, Message):
+        return str(catalogue.ugettext(text))
+    values = {name: told(value) if isinstance(value, str) else value for name, value in text.values.items()}
+    return str(catalogue.ugettext(text.template)) % values

@@ -1,0 +1,111 @@
+"""Everything that a caller reads is told in their language, as far as we speak it."""
+
+from gettext import GNUTranslations
+
+import pytest
+from flask import Flask
+
+from tests.support.apps import app_with
+from tests.support.catalogue import INDONESIAN, indonesian, placeholders, texts_in_code
+from tests.support.databases import Database
+from tests.support.people import People, Person
+
+INDONESIAN_READER = {"Accept-Language": "id-ID,id;q=0.9,en;q=0.5"}
+
+
+def test_every_text_is_translated_and_none_is_left_over() -> None:
+    translated = {str(message.id): str(message.string) for message in indonesian() if message.id}
+
+    assert set(translated) == texts_in_code()
+    for text, translation in translated.items():
+        assert translation, text
+        assert placeholders(translation) == placeholders(text), text
+    assert not [message.id for message in indonesian() if message.fuzzy]
+
+
+def test_the_compiled_catalogue_is_the_written_one() -> None:
+    # Compiled by: pybabel compile -d payments_app/translations
+    with (INDONESIAN / "messages.mo").open("rb") as file:
+        compiled = GNUTranslations(file)
+
+    for message in indonesian():
+        assert compiled.gettext(str(message.id)) == message.string or not message.id
+
+
+def pay(person: Person, consultation_id: int, **members: object) -> dict[str, object]:
+    body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe", **members}
+    answer: dict[str, object] = person.post("/payments", body, headers=INDONESIAN_READER).json
+    return answer
+
+
+def test_an_indonesian_pays_in_indonesian(people: People) -> None:
+    made = pay(people.patient, 5)
+    duplicate = pay(people.patient, 5)
+    payment_id = made["data"]["payment_id"]  # type: ignore[index]
+    confirmed = people.patient.post(
+        f"/payments/{payment_id}/confirm", {"transaction_id": "TXN-1"}, headers=INDONESIAN_READER
+    ).json
+
+    assert made["message"] == "Pembayaran berhasil dibuat"
+    assert duplicate["message"] == (
+        "Pembayaran untuk konsultasi ini sudah ada dan berstatus menunggu; Anda tidak ditagih lagi."
+    )
+    assert duplicate["detail"] == duplicate["message"]
+    assert confirmed["message"] == "Pembayaran berhasil dikonfirmasi"
+    assert pay(people.patient, 999)["message"] == "Konsultasi tidak ditemukan"
+
+
+def test_what_is_wrong_with_a_field_is_told_too(people: People) -> None:
+    errors = pay(people.patient, 5, amount=1, unknown=1, idempotency_key="")["errors"]
+
+    assert errors == {
+        "amount": ["Harus dari 1000.00 sampai 10000000.00."],
+        "unknown": ["Tidak dikenal."],
+        "idempotency_key": ["Harus terdiri dari 1 sampai 255 karakter."],
+    }
+
+
+@pytest.mark.parametrize(
+    ("accepted", "text"),
+    [
+        ("id", "Pembayaran tidak ditemukan"),
+        ("in, id;q=0.1", "Pembayaran tidak ditemukan"),
+        ("en", "Payment not found"),
+        ("en-GB, id;q=0.5", "Payment not found"),
+        ("fr", "Payment not found"),
+        ("", "Payment not found"),
+        ("*;q=x;;,,", "Payment not found"),
+        ("x" * 4000, "Payment not found"),
+    ],
+)
+def test_the_reader_says_which_language(people: People, accepted: str, text: str) -> None:
+    answer = people.patient.get("/payments/999", headers={"Accept-Language": accepted})
+
+    assert (answer.status_code, answer.json["message"]) == (404, text)
+
+
+def test_a_clinic_may_prefer_indonesian(database: Database, people: People) -> None:
+    with app_with(database.url, DEFAULT_LOCALE="id") as app:
+        patient = people.seen_by(app).patient
+
+        assert patient.get("/payments/999").json["message"] == "Pembayaran tidak ditemukan"
+        assert patient.get("/payments/999", headers={"Accept-Language": "en"}).json["message"] == "Payment not found"
+
+
+def test_a_replay_is_the_first_answer_in_the_language_of_the_first(people: People) -> None:
+    first = people.patient.post(
+        "/payments",
+        {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"},
+        headers={**INDONESIAN_READER, "Idempotency-Key": "k"},
+    )
+
+    again = people.patient.pay(5, key="k")
+
+    assert again.data == first.data
+
+
+def test_what_no_page_of_ours_says_is_told_too(app: Flask) -> None:
+    client = app.test_client()
+
+    assert client.get("/nothing", headers=INDONESIAN_READER).json["message"] == "Tidak ada apa-apa di sini."
+    assert client.delete("/api/login", headers=INDONESIAN_READER).json["message"].startswith("Hal ini")
