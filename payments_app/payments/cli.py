@@ -99,18 +99,19 @@ def expire_payments(as_json: bool) -> None:
 @payments.command("reviewed")
 @click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def end_review(payment_id: int, yes: bool) -> None:
+@json_option
+def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
     """End the review of a payment, once what was to be put right is put right.
 
     Money that may not stay has to be refunded first.
     """
-    payment = repository.get(payment_id, caller=system_caller())
-    if not payment.needs_review:
-        click.echo(f"payment {payment_id} needs no review")
-        return
-    if yes or click.confirm(f"Is there nothing left to put right about payment {payment_id}?", err=True):
+    caller = system_caller()
+    payment = repository.get(payment_id, caller=caller)
+    question = f"Is there nothing left to put right about payment {payment_id}?"
+    if payment.needs_review and (yes or click.confirm(question, err=True)):
         review.end_review(payment_id, _deed())
-        click.echo(f"the review of payment {payment_id} is over")
+        payment = repository.get(payment_id, caller=caller)
+    show_facts(_row(payment), as_json=as_json)
 
 
 @payments.command("audit")

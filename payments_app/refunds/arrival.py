@@ -14,6 +14,9 @@ def follow_refund(payment: Payment, told: GatewayRefund, deed: Deed) -> None:
         return
     refund = _find(payment, told)
     if refund is not None:
+        if refund.has_failed and not refund.was_accepted and isinstance(told.outcome, Approved):
+            # Staff gave it up, or the gateway had declined it; and now it is there.
+            payment.ask_for_review("refund.made_after_all", deed)
         refund.reference = refund.reference or told.reference
         refund.settle(told.outcome, deed)
     elif isinstance(told.outcome, Approved):
@@ -45,7 +48,9 @@ def follow_total(payment: Payment, told: ChargeRefunded, deed: Deed) -> None:
 
 def _is_of(payment: Payment, transaction_id: str | None, currency: str) -> bool:
     """Whether it is about the money that this payment received, or will, and not about other money sent for it."""
-    return currency == payment.currency and payment.transaction_id in (None, transaction_id)
+    return (
+        transaction_id is not None and currency == payment.currency and payment.transaction_id in (None, transaction_id)
+    )
 
 
 def _find(payment: Payment, told: GatewayRefund) -> Refund | None:

@@ -66,7 +66,7 @@ def create_refund(
     Shows whose payment it is and how much is left, and asks before anything happens. If the answer is lost on the way,
     give the same --idempotency-key again: it tells what became of the refund, and nothing is returned twice.
     """
-    caller, key = system_caller(), require_well_formed(key or str(uuid.uuid4()))
+    caller, key = system_caller(), require_well_formed(str(uuid.uuid4()) if key is None else key)
     if reason is not None and (len(reason) > MAX_REASON_LENGTH or not reason.isprintable()):
         raise CommandFailed(f"The reason must be one line of at most {MAX_REASON_LENGTH} characters.")
     payment = payments_repository.get(payment_id, caller=caller)
@@ -151,7 +151,8 @@ def resume_refunds(as_json: bool) -> None:
 @refunds.command("give-up")
 @click.argument("refund_id", type=click.IntRange(1, 2**63 - 1))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def give_up_refund(refund_id: int, yes: bool) -> None:
+@json_option
+def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     """Close an unknown refund that is more than 23 hours old and not in the gateway's dashboard.
 
     Looks it up once more: if the gateway has it after all, that is written down instead. What was set aside for it is
@@ -164,6 +165,9 @@ def give_up_refund(refund_id: int, yes: bool) -> None:
     if process.give_up(refund_id, lease_seconds=lease_seconds, deed=_deed()) is None:
         raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
     refund = repository.get(refund_id)
+    if as_json:
+        show_facts(_row(refund), as_json=True)
+        return
     click.echo(f"refund {refund.id} is {refund.status}")
     _say_what_now(refund)
 

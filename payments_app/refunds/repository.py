@@ -117,7 +117,7 @@ def settle_resumed(session: Session, refund_id: int, outcome: Outcome, *, deed: 
 @write_transaction
 def give_up(session: Session, refund_id: int, *, deed: Deed) -> Refund:
     """Set a refund failed that never reached its gateway; what a webhook has settled meanwhile stays as it is."""
-    _, refund = _settled(session, refund_id, _GIVEN_UP, deed, only_if_open=True)
+    _, refund = _settled(session, refund_id, _GIVEN_UP, deed, only_if_lost=True)
     return refund
 
 
@@ -125,13 +125,13 @@ _GIVEN_UP = Declined("It never reached the gateway, and was given up by staff.")
 
 
 def _settled(
-    session: Session, refund_id: int, outcome: Outcome, deed: Deed, *, only_if_open: bool = False
+    session: Session, refund_id: int, outcome: Outcome, deed: Deed, *, only_if_lost: bool = False
 ) -> tuple[Payment, Refund]:
     """Both, because a refund finds its payment only as long as somebody holds it."""
     payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
     payment = locked(session, payment_id)  # of all that change a refund, one at a time
     refund = next(refund for refund in payment.refunds if refund.id == refund_id)
-    if refund.is_open or not only_if_open:
+    if not only_if_lost or (refund.is_open and refund.reference is None):
         refund.settle(outcome, replace(deed, at=clock.now()))
     session.flush()  # the one flush of this effect
     return payment, refund
@@ -139,12 +139,13 @@ def _settled(
 
 @write_transaction
 def take_in_hand(session: Session, refund_id: int, *, now: datetime, until: datetime) -> Placed | None:
-    """Lease an open refund whose lease has run out; None where somebody else is at work on it, or was.
+    """Lease an open refund whose lease has run out; None where somebody else is at work on it, or was, or where its
+    money is still to be heard of: a refund made elsewhere may be told of before the money that it returned.
 
     The refund's version decides: of two that read the same one, the second reads again, and finds the lease.
     """
     refund = session.get_one(Refund, refund_id, options=[joinedload(Refund.payment)])
-    if not refund.is_open or refund.leased_until > now:
+    if not refund.is_open or refund.leased_until > now or refund.payment.transaction_id is None:
         return None
     refund.lease(until)
     session.flush()

@@ -63,6 +63,8 @@ def _find_payment(session: Session, news: News) -> int | None:
 
 
 def _by_reference(session: Session, reference: str | None) -> int | None:
+    if reference is None:  # money that was never one of our sessions'
+        return None
     of_session = select(GatewaySession.payment_id).where(
         GatewaySession.gateway == GATEWAY, GatewaySession.reference == reference
     )

@@ -29,8 +29,7 @@ def run(database: Database, *command: str) -> str:
 
 def make_old(rows: Rows, key: str) -> None:
     moment = datetime.now(UTC) - timedelta(hours=25)
-    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
-    rows.execute("UPDATE idempotency_keys SET created_at = :at WHERE key = :key", at=stored, key=key)
+    rows.execute("UPDATE idempotency_keys SET created_at = :at WHERE key = :key", at=rows.moment(moment), key=key)
 
 
 def test_prune_drops_request_and_answer_of_old_keys_only(pruned_payment: int, rows: Rows) -> None:

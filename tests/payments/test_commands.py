@@ -56,9 +56,8 @@ def test_one_payment_is_shown_with_all_that_happened_to_it(commands: Commands, p
 
 def test_expire_ends_what_nobody_paid_in_time(commands: Commands, people: People, rows: Rows) -> None:
     overdue, young = (people.patient.pay(number).json["data"]["payment_id"] for number in (1, 2))
-    moment = datetime.now(UTC) - timedelta(minutes=31)
-    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
-    rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=stored, id=overdue)
+    long_ago = rows.moment(datetime.now(UTC) - timedelta(minutes=31))
+    rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=long_ago, id=overdue)
 
     assert commands.json("payments", "expire") == [{"expired": 1, "paid": 0, "left": 0}]
     assert commands.ok("payments", "expire") == "0 payments expired\n"

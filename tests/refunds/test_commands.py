@@ -1,5 +1,6 @@
 """Refunds from the command line: what the front desk sees, and what happens to the money."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
 from tests.support.rows import Rows
+from tests.support.stripe_apps import stripe_settings
 
 
 @pytest.fixture
@@ -145,8 +147,7 @@ def fake() -> Iterator[FakeStripe]:
 
 @pytest.fixture
 def with_stripe(database: Database, people: People, fake: FakeStripe) -> Iterator[Commands]:  # noqa: ARG001
-    settings = {"STRIPE_API_KEY": fake.api_key, "STRIPE_API_BASE": fake.url}
-    with commands_on(database.url, GATEWAY_TIMEOUT="1", REFUND_LEASE="2", **settings) as commands:
+    with commands_on(database.url, **stripe_settings(fake)) as commands:
         yield commands
 
 
@@ -200,9 +201,7 @@ def test_what_resume_may_not_send_again_staff_give_up(
     with_stripe.ok("refunds", "create", paid_by_card, "--yes")
     (refund,) = with_stripe.json("refunds", "list")
     fake.behave()
-    moment = datetime.now(UTC) - timedelta(hours=24)
-    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
-    rows.execute("UPDATE refunds SET created_at = :at", at=stored)
+    rows.execute("UPDATE refunds SET created_at = :at", at=rows.moment(datetime.now(UTC) - timedelta(hours=24)))
 
     assert with_stripe.json("refunds", "resume")[0]["refunds"] == {"open": 1}
     assert fake.refunds == {}
@@ -212,3 +211,34 @@ def test_what_resume_may_not_send_again_staff_give_up(
     with_stripe.ok("refunds", "create", paid_by_card, "--yes")
     assert refunded(rows) == 500_000
     assert len(fake.refunds) == 1
+
+
+def test_what_was_given_up_and_is_there_after_all_is_looked_at(
+    with_stripe: Commands, paid_by_card: int, fake: FakeStripe, rows: Rows
+) -> None:
+    fake.misbehave("late", times=None)
+    with_stripe.ok("refunds", "create", paid_by_card, "--yes")
+    fake.behave()
+    rows.execute("UPDATE refunds SET created_at = :at", at=rows.moment(datetime.now(UTC) - timedelta(hours=24)))
+    with_stripe.ok("refunds", "give-up", rows.one("SELECT id FROM refunds")["id"], "--yes")
+
+    fake.apply_late()
+    (made,) = fake.refunds.values()
+    event = fake.refund_event("created", made["id"])
+    body = json.dumps(event).encode()
+    headers = {"Stripe-Signature": fake.sign(body)}
+    answer = with_stripe.app.test_client().post("/api/v1/webhooks/stripe", data=body, headers=headers)
+
+    assert answer.status_code == 200
+    kept = rows.one("SELECT status, needs_review FROM payments")
+    assert (kept["status"], bool(kept["needs_review"])) == ("completed", True)
+    (shown,) = with_stripe.json("payments", "reviewed", paid_by_card, "--yes")
+    assert shown["review"] is False
+    assert with_stripe.json("payments", "reviewed", paid_by_card)[0]["review"] is False
+
+
+def test_an_empty_key_is_no_key_forgotten(commands: Commands, payment_id: int, rows: Rows) -> None:
+    refused = commands.refused("refunds", "create", payment_id, "--yes", "--idempotency-key", "")
+
+    assert "idempotency_key" in refused
+    assert rows.count("refunds") == 0

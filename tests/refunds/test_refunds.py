@@ -452,7 +452,7 @@ def test_a_pruned_refund_key_is_still_not_for_another_refund(people: People, pay
 def prune(people: People, rows: Rows, key: str) -> None:
     """Let a day go by for this key, and prune as the timer does."""
     moment = datetime.now(UTC) - timedelta(hours=25)
-    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
+    stored = rows.moment(moment)
     rows.execute("UPDATE idempotency_keys SET created_at = :at WHERE key = :key", at=stored, key=key)
     pruned = people.app.test_cli_runner().invoke(args=["idempotency", "prune"])
     assert pruned.exit_code == 0

@@ -55,7 +55,7 @@ def resume_one(app: Flask, refund_id: int) -> Refund | None:
 def grow_old(rows: Rows, hours: float) -> None:
     """As if all refunds had been asked for so long ago."""
     moment = datetime.now(UTC) - timedelta(hours=hours)
-    stored = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
+    stored = rows.moment(moment)
     rows.execute("UPDATE refunds SET created_at = :at, leased_until = :at", at=stored)
 
 
@@ -343,7 +343,7 @@ def test_a_refund_in_somebodys_hands_is_left_to_them(shop: CardShop, payment_id:
 
 def a_minute_from_now(rows: Rows) -> Any:
     moment = datetime.now(UTC) + timedelta(minutes=1)
-    return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if rows.is_sqlite else moment
+    return rows.moment(moment)
 
 
 @pytest.mark.parametrize("applied", [True, False])

@@ -1,5 +1,6 @@
 """Looking at the database directly: what the API says is one thing, what was kept is another."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -14,6 +15,10 @@ class Rows:
     @property
     def is_sqlite(self) -> bool:
         return self._engine.dialect.name == "sqlite"
+
+    def moment(self, at: datetime) -> datetime | str:
+        """A moment as the database keeps it, to be written behind the app's back."""
+        return f"{at:%Y-%m-%d %H:%M:%S.%f}" if self.is_sqlite else at
 
     def count(self, table: str, where: str = "1 = 1", **values: Any) -> int:
         return self.all(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)[0]["n"]
