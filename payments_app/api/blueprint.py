@@ -157,6 +157,8 @@ def _headers_of_the_key(status: int) -> list[str]:
         return []
     if status < HTTPStatus.BAD_REQUEST:
         return ["Idempotency-Key", "Idempotent-Replayed"]
+    if status == HTTPStatus.PAYMENT_REQUIRED:  # a declined refund is kept, and replayed
+        return ["Idempotency-Key", "Idempotent-Replayed"]
     if status == HTTPStatus.CONFLICT:  # some conflicts may be tried again, and IDEMPOTENCY_REPLAY=conflict replays one
         return ["Idempotency-Key", "Idempotent-Replayed", "Retry-After"]
     return ["Idempotency-Key"]

@@ -70,8 +70,8 @@ def checkout(wanted: Change, render: Render) -> Answer:
 def _see(session: Session, wanted: Change) -> Seen:
     payment = owned(session, wanted.payment_id, wanted.caller)
     replayed = idempotency.was_used(session, wanted.keyed)
-    if not replayed:
-        _require_unpaid(payment)
+    if not replayed and payment.status not in UNPAID:
+        raise InvalidTransition(payment_status=payment.status)
     references = select(GatewaySession.reference).where(GatewaySession.payment_id == wanted.payment_id)
     newest = session.scalars(references.order_by(GatewaySession.id.desc()).limit(1)).first()
     return Seen(payment, newest, replayed)
@@ -84,10 +84,8 @@ def _store(session: Session, wanted: Change, found: CheckoutSession) -> Seen | I
     payment = owned(session, wanted.payment_id, wanted.caller)
     if idempotency.was_used(session, wanted.keyed):
         return Seen(payment, found.reference, replayed=True)
-    try:
-        _require_unpaid(payment)
-    except InvalidTransition as ended:
-        return ended
+    if payment.status not in UNPAID:
+        return InvalidTransition(payment_status=payment.status)
     new = insert_or_nothing(session, GatewaySession).values(
         payment_id=payment.id,
         gateway=payment.gateway,
@@ -101,8 +99,3 @@ def _store(session: Session, wanted: Change, found: CheckoutSession) -> Seen | I
     idempotency.keep(session, wanted.keyed, nothing_kept, payment_id=payment.id, at=wanted.deed.at)
     session.flush()
     return Seen(payment, found.reference, replayed=False)
-
-
-def _require_unpaid(payment: Payment) -> None:
-    if payment.status not in UNPAID:
-        raise InvalidTransition(payment_status=payment.status)
