@@ -14,7 +14,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean bench-locking
+.PHONY: run test check format clean bench-locking translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -34,6 +34,12 @@ check: $(VENV)/.installed-dev
 # The tables of docs/locking.md, in about four minutes.
 bench-locking: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.locking
+
+# After a text was added or changed. What is new stands empty in the catalogue until it is translated, and a test says so.
+translations: $(VENV)/.installed
+	$(BIN)/pybabel -q extract -F babel.cfg -k N_ -k Message --no-location --sort-output --omit-header -o $(VENV)/messages.pot .
+	$(BIN)/pybabel -q update -N --ignore-obsolete -w 120 -i $(VENV)/messages.pot -d payments_app/translations
+	$(BIN)/pybabel -q compile -d payments_app/translations
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
