@@ -34,6 +34,10 @@ class AmountType(click.ParamType[int]):
         return amount_minor
 
 
+# What a 64-bit column of ids holds.
+ID = click.IntRange(1, 2**63 - 1)
+
+
 class CommandFailed(click.ClickException):
     """Shown as one line. Exit 2, because 1 is a verdict: ``payments audit`` found something."""
 

@@ -5,7 +5,7 @@ from flask import current_app
 
 from payments_app import money
 from payments_app.accounts.staff import system_caller
-from payments_app.commands import AmountType, CommandFailed, Commands, json_option, show_facts
+from payments_app.commands import ID, AmountType, CommandFailed, Commands, json_option, show_facts
 from payments_app.consultations import repository
 from payments_app.consultations.repository import Registration
 
@@ -13,7 +13,7 @@ consultations = Commands("consultations", help="What is paid for.")
 
 
 @consultations.command("put")
-@click.argument("consultation_id", type=click.IntRange(1, 2**63 - 1))
+@click.argument("consultation_id", type=ID)
 @click.option("--patient", required=True, help="The patient's e-mail address.")
 @click.option("--fee", type=AmountType(), help="What it costs, such as 5000 or 5000.50; without, any amount.")
 @json_option

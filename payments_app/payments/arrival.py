@@ -1,6 +1,7 @@
 """What a gateway says of a payment, and what that makes of it: the one place where late money is judged."""
 
 import logging
+from datetime import datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -74,15 +75,7 @@ def _note_session(session: Session, payment: Payment, found: CheckoutSession, de
     Before the payment is touched: a statement of ours would flush half of its change.
     """
     status = found.status if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED) else SessionStatus.OPEN
-    new = insert_or_nothing(session, GatewaySession).values(
-        payment_id=payment.id,
-        gateway=payment.gateway,
-        reference=found.reference,
-        status=status.value,
-        created_at=deed.at,
-        updated_at=deed.at,
-    )
-    session.execute(new.on_conflict_do_nothing())
+    keep_session(session, payment, found.reference, status, at=deed.at)
     known = (GatewaySession.gateway == payment.gateway, GatewaySession.reference == found.reference)
     # Core: a session has no version to guard, and what has ended stays so.
     session.execute(
@@ -90,6 +83,19 @@ def _note_session(session: Session, payment: Payment, found: CheckoutSession, de
         .where(*known, GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == payment.id)
         .values(status=status.value, updated_at=deed.at)
     )
+
+
+def keep_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
+    """Keep a session of the payment, unless it is known already."""
+    new = insert_or_nothing(session, GatewaySession).values(
+        payment_id=payment.id,
+        gateway=payment.gateway,
+        reference=reference,
+        status=status.value,
+        created_at=at,
+        updated_at=at,
+    )
+    session.execute(new.on_conflict_do_nothing())
 
 
 def open_references(session: Session, payment_id: int) -> list[str]:

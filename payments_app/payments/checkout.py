@@ -7,13 +7,13 @@ from http import HTTPStatus
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from payments_app.database import insert_or_nothing, read_transaction, write_transaction
+from payments_app.database import read_transaction, write_transaction
 from payments_app.errors import GatewayRefused, GatewayUnavailable, InvalidTransition
 from payments_app.gateways.base import CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer
-from payments_app.payments.arrival import follow_session
+from payments_app.payments.arrival import follow_session, keep_session
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Change, lock_payment, owned
 from payments_app.payments.sessions import GatewaySession
@@ -86,15 +86,7 @@ def _store(session: Session, wanted: Change, found: CheckoutSession) -> Seen | I
         return Seen(payment, found.reference, replayed=True)
     if payment.status not in UNPAID:
         return InvalidTransition(payment_status=payment.status)
-    new = insert_or_nothing(session, GatewaySession).values(
-        payment_id=payment.id,
-        gateway=payment.gateway,
-        reference=found.reference,
-        status=SessionStatus.OPEN.value,
-        created_at=wanted.deed.at,
-        updated_at=wanted.deed.at,
-    )
-    session.execute(new.on_conflict_do_nothing())
+    keep_session(session, payment, found.reference, SessionStatus.OPEN, at=wanted.deed.at)
     nothing_kept = Answer(HTTPStatus.OK, "", kept=False)
     idempotency.keep(session, wanted.keyed, nothing_kept, payment_id=payment.id, at=wanted.deed.at)
     session.flush()

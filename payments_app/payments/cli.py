@@ -11,7 +11,7 @@ from flask import current_app
 
 from payments_app import clock, money
 from payments_app.accounts.staff import system_caller
-from payments_app.commands import Commands, json_option, operator, show_facts, show_rows, with_progress
+from payments_app.commands import ID, Commands, json_option, operator, show_facts, show_rows, with_progress
 from payments_app.payments import audit, expire, repository, review
 from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines, Fate
@@ -29,7 +29,7 @@ COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient"
 
 @payments.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in PaymentStatus]), help="Only those.")
-@click.option("--consultation", type=click.IntRange(1, 2**63 - 1), help="Only payments of this consultation.")
+@click.option("--consultation", type=ID, help="Only payments of this consultation.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
 @json_option
 def list_payments(status: str | None, consultation: int | None, limit: int, as_json: bool) -> None:
@@ -39,7 +39,7 @@ def list_payments(status: str | None, consultation: int | None, limit: int, as_j
 
 
 @payments.command("show")
-@click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
+@click.argument("payment_id", type=ID)
 @json_option
 def show_payment(payment_id: int, as_json: bool) -> None:
     """Show one payment with its refunds and all that happened to it."""
@@ -82,7 +82,7 @@ def expire_payments(as_json: bool) -> None:
     fates: Counter[Fate] = Counter()
     with_progress(
         expire.find_overdue(deadlines),
-        lambda payment_id: fates.update([expire.expire(payment_id, _deed())]),
+        lambda payment_id: fates.update([expire.expire(payment_id, operators_deed())]),
         label="Expiring",
         length=expire.count_overdue(deadlines),
     )
@@ -97,7 +97,7 @@ def expire_payments(as_json: bool) -> None:
 
 
 @payments.command("reviewed")
-@click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
+@click.argument("payment_id", type=ID)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
@@ -109,7 +109,7 @@ def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
     payment = repository.get(payment_id, caller=caller)
     question = f"Is there nothing left to put right about payment {payment_id}?"
     if payment.needs_review and (yes or click.confirm(question, err=True)):
-        review.end_review(payment_id, _deed())
+        review.end_review(payment_id, operators_deed())
         payment = repository.get(payment_id, caller=caller)
     show_facts(_row(payment), as_json=as_json)
 
@@ -142,7 +142,8 @@ def audit_payments(as_json: bool) -> None:
     raise SystemExit(1 if broken else 0)
 
 
-def _deed() -> Deed:
+def operators_deed() -> Deed:
+    """What whoever runs the command does now."""
     return Deed(operator(), None, clock.now())
 
 

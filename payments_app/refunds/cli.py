@@ -14,11 +14,11 @@ from payments_app import clock, money
 from payments_app.accounts.repository import get_user
 from payments_app.accounts.staff import system_caller
 from payments_app.commands import (
+    ID,
     AmountType,
     CommandFailed,
     Commands,
     json_option,
-    operator,
     show_facts,
     show_rows,
     with_progress,
@@ -28,7 +28,7 @@ from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import require_well_formed
 from payments_app.payments import expire
 from payments_app.payments import repository as payments_repository
-from payments_app.payments.events import Deed
+from payments_app.payments.cli import operators_deed
 from payments_app.payments.expire import Deadlines, Fate
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Change, Conditions
@@ -52,7 +52,7 @@ WHAT_NOW = {
 
 
 @refunds.command("create")
-@click.argument("payment_id", type=click.IntRange(1, 2**63 - 1))
+@click.argument("payment_id", type=ID)
 @click.option("--amount", type=AmountType(), help="How much, such as 1500 or 1500.50. Without: all that is left.")
 @click.option("--reason", help="Why, for the records.")
 @click.option("--idempotency-key", "key", help="The same key again never refunds twice. Without: a new one.")
@@ -77,7 +77,7 @@ def create_refund(
         payment_id=payment_id,
         caller=caller,
         keyed=KeyedRequest(caller.user_id, key, "refund", asked, render_existing_refund, follows=True),
-        deed=_deed(),
+        deed=operators_deed(),
         # What was shown is what was agreed to.
         conditions=Conditions() if yes else Conditions(expected_version=payment.version),
     )
@@ -88,7 +88,7 @@ def create_refund(
 
 @refunds.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in RefundStatus]), help="Only those.")
-@click.option("--payment", "payment_id", type=click.IntRange(1, 2**63 - 1), help="Only refunds of this payment.")
+@click.option("--payment", "payment_id", type=ID, help="Only refunds of this payment.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
 @json_option
 def list_refunds(status: str | None, payment_id: int | None, limit: int, as_json: bool) -> None:
@@ -98,7 +98,7 @@ def list_refunds(status: str | None, payment_id: int | None, limit: int, as_json
 
 
 @refunds.command("show")
-@click.argument("refund_id", type=click.IntRange(1, 2**63 - 1))
+@click.argument("refund_id", type=ID)
 @json_option
 def show_refund(refund_id: int, as_json: bool) -> None:
     """Show one refund, and what to do about it."""
@@ -129,19 +129,19 @@ def resume_refunds(as_json: bool) -> None:
 
     def resume_one(refund_id: int) -> None:
         try:
-            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=_deed())
+            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=operators_deed())
         except AppError as error:
             click.echo(f"refund {refund_id} stays open: {error.message}", err=True)
             outcomes["open"] += 1
         else:
             outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
 
-    with_progress(process.find_open(now), resume_one, label="Refunds", length=process.count_open(now))
+    with_progress(process.find_open(now), resume_one, label="Refunds", length=repository.count_open(now=now))
     fates: Counter[Fate] = Counter()
     deadlines = Deadlines.at(now, settings)
     with_progress(
         expire.find_processing(),
-        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, _deed())]),
+        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, operators_deed())]),
         label="Payments on their way",
         length=expire.count_processing(),
     )
@@ -149,7 +149,7 @@ def resume_refunds(as_json: bool) -> None:
 
 
 @refunds.command("give-up")
-@click.argument("refund_id", type=click.IntRange(1, 2**63 - 1))
+@click.argument("refund_id", type=ID)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
@@ -162,7 +162,7 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
         click.echo("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
-    if process.give_up(refund_id, lease_seconds=lease_seconds, deed=_deed()) is None:
+    if process.give_up(refund_id, lease_seconds=lease_seconds, deed=operators_deed()) is None:
         raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
     refund = repository.get(refund_id)
     if as_json:
@@ -170,10 +170,6 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
         return
     click.echo(f"refund {refund.id} is {refund.status}")
     _say_what_now(refund)
-
-
-def _deed() -> Deed:
-    return Deed(operator(), None, clock.now())
 
 
 def _ask(payment: Payment, amount_minor: int | None) -> None:

@@ -199,25 +199,18 @@ class Refund(Base):
         """Write down what the gateway says of a refund, however often and in whatever order it says it."""
         match outcome:
             case Approved(reference=reference):
-                self._note_reference(reference)
+                self.reference = self.reference or reference
                 if outcome.settled and self.is_open:
                     self._settle(RefundStatus.SUCCEEDED, deed)
                     self.payment.settle_refund(self._counted_minor, deed)
                 elif self.is_open:
                     self._wait(RefundStatus.PENDING, deed)
-            case Declined(reason=reason):
-                if self.is_open:
-                    self._fail(reason, deed)
-                elif not self.has_failed:
-                    self._reverse(reason, deed)
+            case Declined(reason=reason) if not self.has_failed:
+                self._fail(reason, deed)
             case OutcomeUnknown():
                 if self.is_open:
                     # What the gateway has accepted, silence does not make unknown.
                     self._wait(RefundStatus.PENDING if self.reference else RefundStatus.UNKNOWN, deed)
-
-    def _note_reference(self, reference: str) -> None:
-        if self.reference is None:
-            self.reference = reference
 
     def _wait(self, status: RefundStatus, deed: Deed) -> None:
         """Nobody is at work on it any more: it is resume's, or a webhook's."""
@@ -231,18 +224,13 @@ class Refund(Base):
         self.settled_at = deed.at
 
     def _fail(self, reason: str, deed: Deed) -> None:
+        """It came to nothing, or, where it had succeeded, it came back."""
+        take_back = self.payment.release_refund if self.is_open else self.payment.reverse_refund
         counted_minor = self._counted_minor
         self._settle(RefundStatus.FAILED, deed)
         self.excess_minor = 0
         self.decline_reason = reason[:MAX_REASON_LENGTH]
-        self.payment.release_refund(counted_minor, deed)
-
-    def _reverse(self, reason: str, deed: Deed) -> None:
-        counted_minor = self._counted_minor
-        self._settle(RefundStatus.FAILED, deed)
-        self.excess_minor = 0
-        self.decline_reason = reason[:MAX_REASON_LENGTH]
-        self.payment.reverse_refund(counted_minor, deed)
+        take_back(counted_minor, deed)
 
     def lease(self, until: datetime) -> None:
         """Take it in hand until then; of two that do so from the same version, one finds itself too late."""

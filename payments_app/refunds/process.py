@@ -63,11 +63,6 @@ def find_open(now: datetime) -> Iterator[int]:
         last_id = batch[-1]
 
 
-def count_open(now: datetime) -> int:
-    """How many there are of them."""
-    return repository.count_open(now=now)
-
-
 def resume(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
     """Find out what became of an open refund, and finish it; None where somebody else is at work on it.
 
