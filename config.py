@@ -109,6 +109,7 @@ class Settings:
     payment_manual_ttl_seconds: int
     payment_instructions: Mapping[str, str]
     default_locale: str
+    checkout_page: bool
 
     @property
     def is_production(self) -> bool:
@@ -161,6 +162,7 @@ class Settings:
             payment_manual_ttl_seconds=read.whole("PAYMENT_MANUAL_TTL", 604_800, at_least=1),
             payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),
             default_locale=read.choice("DEFAULT_LOCALE", "en", "id"),
+            checkout_page=read.flag("CHECKOUT_PAGE", default=app_env != "production"),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")

@@ -10,6 +10,7 @@ from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import openapi, rate_limits
+from payments_app.checkout import routes as checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.demo.cli import demo as demo_commands
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         webhooks_blueprint,
     ):
         api.register_blueprint(blueprint)
+    checkout_page.init_app(app)
     for commands in (
         payments_commands,
         refunds_commands,

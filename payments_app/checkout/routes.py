@@ -1,0 +1,52 @@
+"""The page at ``/``: a template in the reader's language, and modules that ask the API for everything else."""
+
+from flask import Blueprint, Flask, Response, current_app, make_response, render_template, request
+from flask_babel import force_locale
+
+from config import Settings
+from payments_app import money
+from payments_app.checkout.texts import TEXTS
+from payments_app.languages import LANGUAGES, reader_language, told
+
+blueprint = Blueprint(
+    "checkout", __name__, static_folder="static", static_url_path="/checkout/static", template_folder="templates"
+)
+
+# Nothing but what this service sends itself, no script in the page, and no form that a browser would send by itself:
+# where the script does not run, no password ends up in an address.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def init_app(app: Flask) -> None:
+    """Put the page up, where the settings want it."""
+    settings: Settings = app.config["SETTINGS"]
+    if settings.checkout_page:
+        app.register_blueprint(blueprint)
+
+
+@blueprint.get("/")
+def show_page() -> Response:
+    """The page, in the language of ``?language=`` where one was chosen, or else in the browser's."""
+    chosen = request.args.get("language")
+    language = chosen if chosen in LANGUAGES else reader_language()
+    settings: Settings = current_app.config["SETTINGS"]
+    with force_locale(language):
+        page = render_template(
+            "checkout.html",
+            language=language,
+            texts={name: told(text) for name, text in TEXTS.items()},
+            currency=settings.payment_currency,
+            least_amount=money.to_text(settings.payment_min_amount_minor),
+            greatest_amount=money.to_text(settings.payment_max_amount_minor),
+            is_demo=not settings.is_production,
+        )
+    response = make_response(page)
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Vary"] = "Accept-Language"
+    return response
