@@ -58,12 +58,8 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
 # 10^12 major units. Up to here a JSON number with two decimals survives a trip through any IEEE double, exactly.
 AMOUNT_CEILING = Decimal(10**12)
 
-# Methods that people carry out by hand, and what a patient is told where the clinic says nothing else.
-MANUAL_METHODS = {
-    "gcash": "Pay by GCash to the number that the clinic gives you.",
-    "bank_transfer": "Transfer the amount to the clinic's bank account.",
-    "e_wallet": "Pay by e-wallet to the account that the clinic gives you.",
-}
+# Methods that people carry out by hand.
+MANUAL_METHODS = ("gcash", "bank_transfer", "e_wallet")
 
 DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # refused in production
 
@@ -285,11 +281,9 @@ class _Reader:
         return value
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
-        """What patients are told to do, by the code of each method that people carry out by hand."""
-        return {
-            code: self._text(f"{prefix}_{code.upper()}", f"{default} Quote the number of your payment.")
-            for code, default in MANUAL_METHODS.items()
-        }
+        """What the clinic tells patients to do, by the code of each method that people carry out by hand."""
+        told = {code: self._text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
+        return {code: instructions for code, instructions in told.items() if instructions}
 
     def rate(self, name: str, default: str) -> str:
         value = self._text(name, default)

@@ -55,6 +55,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     },
     "Cache-Control": {"required": True, "schema": _TEXT},
     "ETag": {"description": "The version of what is shown, in quotes.", "required": True, "schema": _TEXT},
+    "Vary": {"description": "What else the answer depends on.", "required": True, "schema": _TEXT},
     "Location": {
         "description": "The path of what was made.",
         "required": True,

@@ -7,15 +7,23 @@ from collections.abc import Mapping
 
 from payments_app.gateways.base import Bill, GatewayName
 from payments_app.gateways.on_word import OnWordGateway
+from payments_app.texts import N_
+
+# What patients are told to do where the clinic says nothing else.
+_INSTRUCTIONS = {
+    "gcash": N_("Pay by GCash to the number that the clinic gives you. Quote the number of your payment."),
+    "bank_transfer": N_("Transfer the amount to the clinic's bank account. Quote the number of your payment."),
+    "e_wallet": N_("Pay by e-wallet to the account that the clinic gives you. Quote the number of your payment."),
+}
 
 
 class ManualGateway(OnWordGateway):
-    """``instructions``: what patients are told to do, by the code of the method."""
+    """``instructions``: what the clinic tells patients to do, by the code of the method."""
 
     name = GatewayName.MANUAL
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
-        self._instructions = instructions
+        self._instructions = {**_INSTRUCTIONS, **instructions}
 
     def _told(self, bill: Bill, reference: str) -> dict[str, str]:
         return {"instructions": self._instructions[bill.payment_method]}

@@ -11,6 +11,7 @@ from payments_app.gateways.base import Gateway, GatewayName
 from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe import StripeGateway
+from payments_app.texts import N_
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class PaymentMethod:
 
 
 _MANUAL_METHODS = (
-    PaymentMethod("gcash", "GCash", GatewayName.MANUAL),
-    PaymentMethod("bank_transfer", "Bank transfer", GatewayName.MANUAL),
-    PaymentMethod("e_wallet", "E-wallet", GatewayName.MANUAL),
+    PaymentMethod("gcash", N_("GCash"), GatewayName.MANUAL),
+    PaymentMethod("bank_transfer", N_("Bank transfer"), GatewayName.MANUAL),
+    PaymentMethod("e_wallet", N_("E-wallet"), GatewayName.MANUAL),
 )
 
 
@@ -62,7 +63,7 @@ def payment_methods() -> Sequence[PaymentMethod]:
     """The methods on offer: cards by Stripe where its key is set, else by the sandbox where that is allowed."""
     for carrier in (GatewayName.STRIPE, GatewayName.SANDBOX):
         if carrier in current_app.extensions["gateways"]:
-            return PaymentMethod("stripe", "Card", carrier), *_MANUAL_METHODS
+            return PaymentMethod("stripe", N_("Card"), carrier), *_MANUAL_METHODS
     return _MANUAL_METHODS
 
 

@@ -1,5 +1,6 @@
 """Payments over HTTP. Each view reads as its contract; the deciding is done by the repository and the database."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import take_key
-from payments_app.languages import told
+from payments_app.languages import reader_language, told
 from payments_app.payments import create as creation
 from payments_app.payments import repository, schemas
 from payments_app.payments.cancel import cancel
@@ -54,23 +55,19 @@ METHODS_TTL_SECONDS = 3600
 @methods_blueprint.route("")
 @authenticated()
 @methods_blueprint.cacheable
-@methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag",))
+@methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
 @methods_blueprint.problems(401, 403, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
     """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
     offered = payment_methods()
     body = cached_json(
         # What decides about the offer is in the name, so that other settings find no old text.
-        "payment:methods:" + ",".join(f"{method.code}-{method.gateway}" for method in offered),
+        f"payment:methods:{reader_language()}:" + ",".join(f"{method.code}-{method.gateway}" for method in offered),
         ttl_seconds=METHODS_TTL_SECONDS,
-        make=lambda: json.dumps(
-            {
-                "data": _METHODS.dump(offered),
-                "meta": {"next_cursor": None},
-            }
-        ),
+        make=lambda: json.dumps({"data": _render_methods(offered), "meta": {"next_cursor": None}}),
     )
     response = Response(body, mimetype="application/json")
+    response.vary.add("Accept-Language")
     response.cache_control.private = True
     response.cache_control.max_age = METHODS_TTL_SECONDS
     response.add_etag()
@@ -208,6 +205,10 @@ def _method_on_offer(code: str) -> PaymentMethod:
     return method
 
 
+def _render_methods(offered: Sequence[PaymentMethod]) -> list[dict[str, str]]:
+    return [{**method, "name": told(method["name"])} for method in _METHODS.dump(offered)]
+
+
 def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
     body = {"data": schemas.created_data(payment, invoice), "message": told(N_("Payment created successfully"))}
     return Answer(201, json.dumps(body))
@@ -222,5 +223,5 @@ def _render_checkout(payment: Payment, session: CheckoutSession) -> Answer:
     if session.client_secret is not None:
         shown["client_secret"] = session.client_secret
     if session.instructions is not None:
-        shown["instructions"] = session.instructions
+        shown["instructions"] = told(session.instructions)  # the clinic's own are told as they are
     return Answer(200, json.dumps({"data": _CHECKOUT.dump(shown), "message": "OK"}), kept=False)
