@@ -109,3 +109,15 @@ def test_what_no_page_of_ours_says_is_told_too(app: Flask) -> None:
 
     assert client.get("/nothing", headers=INDONESIAN_READER).json["message"] == "Tidak ada apa-apa di sini."
     assert client.delete("/api/login", headers=INDONESIAN_READER).json["message"].startswith("Hal ini")
+
+
+def test_methods_and_instructions_are_told_in_the_readers_language(people: People) -> None:
+    methods = people.patient.get("/payment-methods", headers=INDONESIAN_READER)
+    made = pay(people.patient, 5, payment_method="bank_transfer")
+    payment_id = made["data"]["payment_id"]  # type: ignore[index]
+    told = people.patient.post(f"/payments/{payment_id}/checkout", {}, headers=INDONESIAN_READER).json["data"]
+
+    assert {method["code"]: method["name"] for method in methods.json["data"]}["bank_transfer"] == "Transfer bank"
+    assert people.patient.get("/payment-methods").json["data"][0]["name"] == "Card"
+    assert "Accept-Language" in methods.headers["Vary"]
+    assert told["instructions"].startswith("Transfer jumlahnya ke rekening bank klinik.")

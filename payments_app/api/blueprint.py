@@ -106,7 +106,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     def cacheable(self, view: View) -> View:
         """Document If-None-Match."""
-        unchanged = self.alt_response(304, headers={"ETag": "ETag"})
+        unchanged = self.alt_response(304, headers={"ETag": "ETag", "Vary": "Vary"})
         documented: View = unchanged(view)
         return self._takes(documented, "If-None-Match")
 
