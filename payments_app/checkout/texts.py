@@ -9,11 +9,12 @@ TEXTS = {
     "signing_in": N_("Signing in ..."),
     "signed_in_as": N_("Signed in as %(name)s"),
     "session_over": N_("You have been signed out. Sign in again to go on; nothing is lost."),
+    "not_for_you": N_("This page is for patients and staff."),
     "no_answer": N_("The service does not answer. Please try again in a moment."),
     "consultation": N_("Consultation %(id)s"),
     "any_amount": N_("no fixed fee"),
     "amount_range": N_("From %(least)s to %(greatest)s"),
-    "tax": N_("of which VAT %(rate)s"),
+    "tax": N_("VAT %(rate)s"),
     "version": N_("version %(version)s"),
     # While a payment is under way.
     "sending": N_("Sending your payment ..."),

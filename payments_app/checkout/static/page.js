@@ -49,11 +49,11 @@ class Session {
 /** What went wrong, for the person in front of it; a bug of the page's is the console's, too. */
 function inWords(error) {
   if (error instanceof PaymentUnknown) return say('unknown');
-  if (error instanceof PaymentError) {
+  if (error instanceof PaymentError && error.status > 0) {
     const reasons = Object.values(error.problem.errors ?? {}).flat();
     return reasons.length ? reasons.join(' ') : error.message;
   }
-  console.error(error);
+  if (!(error instanceof PaymentError)) console.error(error);
   return say('no_answer');
 }
 
@@ -68,6 +68,10 @@ async function refresh() {
 
 async function enter() {
   const [me, methods] = await Promise.all([session.client.read('/me'), session.client.read('/payment-methods')]);
+  if (!['patient', 'admin'].includes(me.data.role)) {
+    leave(say('not_for_you'));
+    return;
+  }
   session.me = me.data;
   session.methods = Object.fromEntries(methods.data.map((method) => [method.code, method.name]));
   payForm.offer(methods.data);

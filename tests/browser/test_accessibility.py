@@ -1,0 +1,77 @@
+"""Everybody can use the page: by keyboard, with a screen reader, on a small phone, in the light and in the dark."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.people import PATIENT, STAFF, choose, pay, sign_in
+from tests.support.browser import save_screenshot, visitor
+from tests.support.rows import Rows
+from tests.support.service import Service
+
+SMALL_PHONE = {"width": 360, "height": 640}
+
+
+def assert_accessible(page: Page, state: str) -> None:
+    """axe-core finds nothing, and nothing sticks out to the side."""
+    save_screenshot(page, state)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert widths[0] <= widths[1], f"{state} is {widths[0]} px wide"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_state_is_accessible_on_a_small_phone(chromium: Browser, service: Service, scheme: str) -> None:
+    with visitor(chromium, service.url, viewport=SMALL_PHONE, color_scheme=scheme) as page:
+        page.goto("/?language=id")  # its words are the longer ones
+        assert_accessible(page, f"{scheme}-sign-in")
+        sign_in(page, PATIENT, path="/?language=id")
+        assert_accessible(page, f"{scheme}-consultations")
+        pay(page, 5)
+        assert_accessible(page, f"{scheme}-paid")
+        page.get_by_test_id("pay").click()
+        expect(page.get_by_test_id("notice")).to_be_visible()
+        assert_accessible(page, f"{scheme}-already-paid")
+        page.get_by_test_id("logout").click()
+        sign_in(page, STAFF, path="/?language=id")
+        page.get_by_test_id("details").click()
+        expect(page.get_by_test_id("events")).to_be_visible()
+        assert_accessible(page, f"{scheme}-staff")
+        page.get_by_test_id("refund").click()
+        assert_accessible(page, f"{scheme}-refund-question")
+
+
+def test_one_can_pay_without_a_mouse(page: Page, rows: Rows) -> None:
+    page.goto("/")
+    page.get_by_test_id("email").focus()
+    page.keyboard.type(PATIENT)
+    page.keyboard.press("Tab")
+    page.keyboard.type("password")
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("consultation-1")).to_be_visible()
+    page.get_by_test_id("logout").focus()
+
+    page.keyboard.press("Tab")  # to the consultations
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_test_id("consultation-2").get_by_role("radio")).to_be_checked()
+    page.keyboard.press("Tab")
+    expect(page.get_by_test_id("amount")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_test_id("method")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_test_id("pay")).to_be_focused()
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_test_id("result")).to_be_focused()
+    assert rows.all("SELECT consultation_id, status FROM payments") == [{"consultation_id": 2, "status": "completed"}]
+
+
+def test_progress_and_trouble_are_read_out(page: Page) -> None:
+    sign_in(page)
+    choose(page, 5)
+
+    assert page.get_by_test_id("progress").get_attribute("role") == "status"
+    for trouble in ("pay-problem", "login-problem", "result-problem"):
+        assert page.get_by_test_id(trouble).get_attribute("role") == "alert"

@@ -1,0 +1,89 @@
+"""What the page's door sends; what a person makes of it is tested in a browser."""
+
+import html
+import json
+import re
+
+import pytest
+from flask import Flask
+
+from payments_app.checkout.texts import TEXTS
+from tests.support.apps import app_with
+from tests.support.databases import ROOT, Database
+
+CHECKOUT = ROOT / "payments_app" / "checkout"
+SECRET = "s" * 32
+PRODUCTION = {
+    "APP_ENV": "production",
+    "SECRET_KEY": SECRET,
+    "JWT_SECRET_KEY": "for-development-only-never-for-real-money-2",
+}
+
+
+def read_page(app: Flask, path: str = "/", **headers: str) -> str:
+    answer = app.test_client().get(path, headers=headers)
+    assert answer.status_code == 200
+    return answer.get_data(as_text=True)
+
+
+def texts_of(page: str) -> dict[str, str]:
+    (texts,) = re.findall('data-texts="([^"]*)"', page)
+    found: dict[str, str] = json.loads(html.unescape(texts))
+    return found
+
+
+def test_nothing_runs_but_modules_of_our_own(app: Flask) -> None:
+    answer = app.test_client().get("/")
+    page = answer.get_data(as_text=True)
+
+    policy = answer.headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert re.findall("<script[^>]*>([^<]*)</script>", page) == [""]
+    assert not re.search(r"<[^>]* (on\w+|style)=", page)
+    assert not re.search(r'(src|href)="(?!/checkout/static/)', page)
+
+
+@pytest.mark.parametrize(
+    ("path", "accepted", "language"),
+    [
+        ("/", "en", "en"),
+        ("/", "id-ID,id;q=0.9", "id"),
+        ("/?language=id", "en", "id"),
+        ("/?language=en", "id", "en"),
+        ("/?language=fr", "id", "id"),
+        ("/?language=%22%3E%3Cscript%3E", "", "en"),
+    ],
+)
+def test_the_page_is_in_the_language_that_was_chosen(app: Flask, path: str, accepted: str, language: str) -> None:
+    page = read_page(app, path, **{"Accept-Language": accepted})
+
+    assert f'<html lang="{language}">' in page
+    assert ("Kata sandi" in page) == (language == "id")
+    assert texts_of(page)["paid"] == {"en": "Paid. Thank you.", "id": "Lunas. Terima kasih."}[language]
+
+
+def test_the_modules_say_the_texts_that_there_are() -> None:
+    code = "".join(module.read_text() for module in (CHECKOUT / "static").glob("*.js"))
+    said = set(re.findall(r"say\('(\w+)'", code)) | set(re.findall(r"say\([^()']*\? '(\w+)' : '(?:\w+)'\)", code))
+    said |= set(re.findall(r"say\([^()']*\? '(?:\w+)' : '(\w+)'\)", code))
+    of_statuses = {name for name in TEXTS if name.startswith(("status_", "invoice_"))}
+
+    assert said == TEXTS.keys() - of_statuses
+
+
+def test_the_page_can_be_taken_down(database: Database) -> None:
+    with app_with(database.url, CHECKOUT_PAGE="0") as app:
+        client = app.test_client()
+
+        assert client.get("/").status_code == 404
+        assert client.get("/checkout/static/page.js").status_code == 404
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 404), ({"CHECKOUT_PAGE": "1"}, 200)])
+def test_production_shows_it_only_where_it_is_wanted(database: Database, settings: dict[str, str], status: int) -> None:
+    with app_with(database.url, **PRODUCTION, **settings) as app:
+        answer = app.test_client().get("/", base_url="https://localhost")
+
+        assert answer.status_code == status
+        assert b"Demo:" not in answer.data
