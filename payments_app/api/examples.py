@@ -24,6 +24,14 @@ from payments_app.errors import (
 # Examples of a media type by their names, as OpenAPI's Example Objects.
 Examples = dict[str, dict[str, Any]]
 
+# Bodies to send as they are: what a page would make up from the schemas, random keys and versions that are not the
+# payment's, is refused. The key goes into the header.
+CREATE_BODY = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
+CONFIRM_BODY = {"transaction_id": "TXN-123456789"}
+REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
+PUT_CONSULTATION_BODY = {"patient_email": "patient@test.com", "fee": 5000}
+NO_WISHES: dict[str, Any] = {}
+
 _MOMENT = "2026-03-14T09:26:53.589793Z"
 
 _PAYMENT = {

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the schemas that validate, and the page that shows it without the internet."""
+"""The OpenAPI 3.1 document, made from the schemas that validate."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,6 @@ import flask_smorest
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import Flask, Response, request
-from flask_swagger_ui import get_swaggerui_blueprint
 from marshmallow import Schema
 from marshmallow.fields import Field
 from werkzeug.exceptions import NotFound
@@ -15,7 +14,7 @@ from werkzeug.routing import BaseConverter
 
 from config import Settings
 from payments_app import money
-from payments_app.api import fields
+from payments_app.api import docs_page, fields
 
 DESCRIPTION = """One payment for one medical consultation, once, whatever happens.
 
@@ -151,7 +150,7 @@ def init_app(app: Flask) -> Api:
         api.spec.components.header(name, header, lazy=True)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     app.after_request(_forbid_keeping)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "Consultation payments"}))
+    app.register_blueprint(docs_page.blueprint)
     return api
 
 

@@ -47,7 +47,7 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 
 @blueprint.route("/<id:consultation_id>", methods=["PUT"])
 @authenticated(Role.ADMIN, Role.BOOKING)
-@blueprint.arguments(schemas.ConsultationPut)
+@blueprint.arguments(schemas.ConsultationPut, example=examples.PUT_CONSULTATION_BODY)
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, such_as=examples.PUT_CONSULTATION)

@@ -78,7 +78,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any cal
 @blueprint.route("", methods=["POST"])
 @authenticated()
 @payments_per_user
-@blueprint.arguments(schemas.PaymentCreate)
+@blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
 @blueprint.idempotent
 @blueprint.success_response(201, schemas.Created, headers=("ETag", "Location"), examples=examples.CREATED)
 @blueprint.success_response(200, schemas.Existing, headers=("ETag",))
@@ -153,7 +153,7 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
 @authenticated(Role.PATIENT)
-@blueprint.arguments(schemas.PaymentCheckout, required=False)
+@blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.NO_WISHES)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, such_as=examples.REFUSED_CHECKOUT)
@@ -168,7 +168,7 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
 @authenticated(Role.PATIENT, Role.ADMIN)
-@blueprint.arguments(schemas.PaymentConfirm)
+@blueprint.arguments(schemas.PaymentConfirm, example=examples.CONFIRM_BODY)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
@@ -187,7 +187,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
 @authenticated(Role.PATIENT, Role.ADMIN)
-@blueprint.arguments(schemas.PaymentCancel, required=False)
+@blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.NO_WISHES)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))

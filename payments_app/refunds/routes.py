@@ -20,7 +20,7 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 
 @blueprint.route("/<id:payment_id>/refund", methods=["POST"])
 @authenticated(Role.ADMIN)
-@blueprint.arguments(schemas.RefundCreate, required=False)
+@blueprint.arguments(schemas.RefundCreate, required=False, example=examples.REFUND_BODY)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Refunded, schemas.ExistingRefund, headers=("ETag",))

@@ -1,9 +1,123 @@
-"""The API's own page in a real browser."""
+"""The API's own page in a real browser: it explains, and it really pays."""
 
-from playwright.sync_api import Page, expect
+import json
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.support.browser import save_screenshot, visitor
+from tests.support.rows import MADE_TOGETHER, Rows
+from tests.support.service import Service
 
 
-def test_the_page_shows_the_document(page: Page) -> None:
+def open_operation(page: Page, name: str) -> Locator:
+    """Unfold an operation, such as ``payments-create_payment``."""
+    operation = page.locator(f"#operations-{name}")
+    operation.locator(".opblock-summary-control").click()
+    return operation
+
+
+def fold(operation: Locator) -> None:
+    """Open, each costs Chromium as much as the whole page."""
+    operation.locator(".opblock-summary-control").click()
+
+
+def log_in(page: Page) -> None:
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("status")).to_contain_text("Logged in as")
+
+
+def execute(operation: Locator) -> Locator:
+    """Send the request as the page suggests it; where the answer's status is shown."""
+    operation.get_by_role("button", name="Execute").click()
+    return operation.locator(".live-responses-table .response .response-col_status")
+
+
+def test_the_demo_patient_pays_once_however_often_execute_is_pressed(page: Page, rows: Rows) -> None:
     page.goto("/docs")
+    log_in(page)
+    creation = open_operation(page, "payments-create_payment")
+    key = creation.get_by_placeholder("Idempotency-Key", exact=True)
+    answer = creation.locator(".live-responses-table")
 
-    expect(page.get_by_text("/api/v1/payments", exact=True).first).to_be_visible()
+    key.fill("morning-visit")
+    expect(execute(creation)).to_have_text("201")
+    expect(answer).to_contain_text("idempotency-key: morning-visit")
+    execute(creation)
+    expect(answer).to_contain_text("idempotent-replayed: true")
+    key.fill("another-key")
+    expect(execute(creation)).to_have_text("409")
+    expect(answer).to_contain_text("nothing more was charged")
+
+    assert rows.counts(*MADE_TOGETHER) == dict.fromkeys(MADE_TOGETHER, 1)
+    save_screenshot(page, "docs-light-1280")
+
+
+def test_staff_put_a_consultation_confirm_and_refund(page: Page, rows: Rows) -> None:
+    """Whatever the page suggests to send is sent as it stands, and taken."""
+    page.goto("/docs")
+    log_in(page)
+    creation = open_operation(page, "payments-create_payment")
+    expect(execute(creation)).to_have_text("201")
+    fold(creation)
+    payment_id = rows.one("SELECT id FROM payments")["id"]
+    page.get_by_label("Demo user").select_option("admin")
+    log_in(page)
+    expect(page.get_by_role("status")).to_contain_text("admin@test.com")
+
+    for name, id_wanted, status in (
+        ("payments-confirm_payment", payment_id, "200"),
+        ("refunds-refund_payment", payment_id, "200"),
+        ("consultations-put_consultation", 99, "201"),
+    ):
+        operation = open_operation(page, name)
+        operation.get_by_placeholder("_id").fill(str(id_wanted))
+        expect(execute(operation)).to_have_text(status)
+        fold(operation)
+    paid = rows.one("SELECT status, received_minor, refunded_minor FROM payments")
+    assert paid == {"status": "partially_refunded", "received_minor": 500_000, "refunded_minor": 150_000}
+    assert rows.count("consultations", "id = 99 AND fee_minor = 500000") == 1
+
+
+def test_a_wrong_password_is_told_in_words(page: Page, rows: Rows) -> None:
+    page.goto("/docs")
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+
+    said = "Not logged in: The e-mail or the password is wrong."
+    expect(page.get_by_role("status")).to_have_text(said)
+    expect(execute(open_operation(page, "payments-create_payment"))).to_have_text("401")
+    assert rows.count("payments") == 0
+
+
+def test_every_conflict_can_be_read_on_a_telephone_in_the_dark(chromium: Browser, service: Service) -> None:
+    narrow = {"width": 360, "height": 740}  # pixels
+    with visitor(chromium, service.url, color_scheme="dark", viewport=narrow) as page:
+        document = page.request.get("/openapi.json").json()
+        page.goto("/docs")
+        save_screenshot(page, "docs-dark-360")
+        read = sum(
+            read_examples(page, operation)
+            for path in document["paths"].values()
+            for method, operation in path.items()
+            if method != "parameters" and "409" in operation["responses"]
+        )
+        assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(28, 32, 34)"
+
+    assert read == 18
+
+
+def read_examples(page: Page, operation: dict[str, Any]) -> int:
+    """Look at each example of one operation's 409; how many there were."""
+    examples = operation["responses"]["409"]["content"]["application/problem+json"]["examples"]
+    unfolded = open_operation(page, f"{operation['tags'][0]}-{operation['operationId']}")
+    conflict = unfolded.locator("tr.response[data-code='409']")
+    for name, example in examples.items():
+        if len(examples) > 1:
+            conflict.locator(".examples-select-element").select_option(name)
+        shown = conflict.locator("pre.example")
+        expect(shown).to_contain_text(example["value"]["detail"])
+        assert json.loads(shown.inner_text()) == example["value"]
+    fold(unfolded)
+    return len(examples)

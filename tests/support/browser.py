@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.support.databases import ROOT
 
@@ -16,6 +16,7 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / "instance" / "screens
 
 # Milliseconds that anything may take to appear: far more than it takes, so that only something broken runs into it.
 PATIENCE_MS = 15_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @contextmanager
