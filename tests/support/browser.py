@@ -15,7 +15,7 @@ from tests.support.databases import ROOT
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / "instance" / "screenshots")
 
 # Milliseconds that anything may take to appear: far more than it takes, so that only something broken runs into it.
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
