@@ -1,0 +1,50 @@
+"""A real Chromium at the door of a real service, whose database holds the demo's data and nothing else."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from playwright.sync_api import Browser, Page
+
+from tests.support.browser import chromium_started, visitor
+from tests.support.commands import Commands, commands_on
+from tests.support.databases import Database
+from tests.support.service import Service
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with chromium_started() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def database(databases: Callable[[str], Database]) -> Database:
+    """What `make run` runs on: what differs between databases is tested without a browser."""
+    return databases("sqlite")
+
+
+@pytest.fixture(scope="session")
+def session_service(database: Database) -> Iterator[Service]:
+    with Service.started(database.url) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def session_commands(database: Database) -> Iterator[Commands]:
+    with commands_on(database.url) as commands:
+        yield commands
+
+
+@pytest.fixture
+def service(session_service: Service, session_commands: Commands, app: Flask) -> Service:  # noqa: ARG001  # it empties the database
+    """Two gunicorn worker processes, and the demo as it is on the first day."""
+    session_commands.ok("demo", "seed")
+    return session_service
+
+
+@pytest.fixture
+def page(chromium: Browser, service: Service) -> Iterator[Page]:
+    """Somebody's first tab; in the end no tab of theirs may have complained."""
+    with visitor(chromium, service.url) as page:
+        yield page
