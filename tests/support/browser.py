@@ -46,7 +46,7 @@ def visitor(chromium: Browser, url: str, **more: Any) -> Iterator[Page]:
     faults = _watched(context, url)
     yield context.new_page()
     context.close()
-    assert faults == []
+    assert not faults, "\n".join(faults)
 
 
 def _watched(context: BrowserContext, url: str) -> list[str]:
