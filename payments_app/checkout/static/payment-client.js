@@ -5,7 +5,16 @@
  * again after a timeout still means one payment: so the key is made when the intention is, kept in localStorage under
  * the user and the consultation, and sent with every attempt. The server answers the same key with the same answer.
  *
- * No dependencies, no build step. Types: payment-client.d.ts.
+ * No dependencies, no build step. Types: payment-client.d.ts. What it does when: docs/javascript-client.md.
+ *
+ * @typedef {import('./payment-client.js').Outcome} Outcome
+ * @typedef {import('./payment-client.js').Options} Options
+ * @typedef {import('./payment-client.js').Progress} Progress
+ * @typedef {{signal?: AbortSignal}} Call
+ * @typedef {{key: string, request: object, isKept: boolean}} Intention
+ * @typedef {{status: number, body: any, replayed: boolean}} Answer
+ * @typedef {{method: string, path: string, body?: object, key?: string, unsure?: boolean, signal?: AbortSignal}} Request
+ * @typedef {{answer: Promise<Outcome>, stop: AbortController, callers: number}} Job
  */
 
 /** Milliseconds after which an attempt is given up; longer than the server's own patience with its gateway (30 s). */
@@ -15,23 +24,31 @@ const MAX_ATTEMPTS = 6;
 /** Milliseconds before the second attempt; doubled for each one after it, up to the greatest. */
 const FIRST_PAUSE_MS = 500;
 const GREATEST_PAUSE_MS = 8_000;
+/** Milliseconds. Nobody watches a spinner for longer: where the server asks for more, the caller is told instead. */
+const LONGEST_WAIT_MS = 15_000;
 
-const STORAGE_PREFIX = 'payment-intention';
+/** A payment that has ended: its consultation may be paid anew. */
+const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
+/** A refund whose outcome is still to come. */
+const OPEN = ['pending', 'unknown'];
 
-/** A definite refusal: the server understood, and said no. */
+/** A refusal, or no answer at all (status 0). With `retryable` the same call may succeed later; else it is definite. */
 export class PaymentError extends Error {
   /**
    * @param {number} status
-   * @param {object} problem problem details (RFC 9457)
+   * @param {Record<string, any>} problem problem details (RFC 9457)
+   * @param {{cause?: unknown, retryAfterMs?: number}} [more]
    */
-  constructor(status, problem) {
-    super(problem.message ?? problem.detail ?? `The server answered ${status}.`);
+  constructor(status, problem, { cause, retryAfterMs } = {}) {
+    super(problem.message ?? `The server answered ${status}.`, { cause });
     this.name = 'PaymentError';
     this.status = status;
     this.problem = problem;
     /** The last part of the problem's type, such as `validation-failed`. */
-    this.code = String(problem.type ?? '').split('/').pop();
+    this.code = String(problem.type).replace(/.*\//, '');
     this.retryable = problem.retryable === true;
+    /** Milliseconds after which the server wants to be asked again, where it said so. */
+    this.retryAfterMs = retryAfterMs;
   }
 }
 
@@ -50,332 +67,449 @@ export class PaymentUnknown extends Error {
 
 export class PaymentClient {
   #baseUrl;
-  #token;
   #language;
-  #storage;
-  #fetch;
+  #token;
   #onProgress;
   #timeoutMs;
   #maxAttempts;
   #firstPauseMs;
+  #fetch;
+  #keys;
+  #session = new Drawer(() => globalThis.sessionStorage);
+  /** @type {Map<string, Job>} */
   #inFlight = new Map();
 
-  /** @param {import('./payment-client').PaymentClientOptions} options */
+  /** @param {Options} [options] */
   constructor({
-    token,
     baseUrl = '',
-    language = undefined,
-    storage = globalThis.localStorage,
-    fetch = globalThis.fetch.bind(globalThis),
+    language,
+    token,
+    storage,
     onProgress = () => {},
     timeoutMs = ATTEMPT_TIMEOUT_MS,
     maxAttempts = MAX_ATTEMPTS,
     firstPauseMs = FIRST_PAUSE_MS,
-  }) {
-    this.#token = token;
+    fetch = globalThis.fetch.bind(globalThis),
+  } = {}) {
     this.#baseUrl = baseUrl;
     this.#language = language;
-    this.#storage = storage;
-    this.#fetch = fetch;
+    this.#token = token;
+    this.#keys = new Drawer(() => storage ?? globalThis.localStorage);
     this.#onProgress = onProgress;
     this.#timeoutMs = timeoutMs;
     this.#maxAttempts = maxAttempts;
     this.#firstPauseMs = firstPauseMs;
+    this.#fetch = fetch;
   }
 
-  /**
-   * Make the payment of a consultation, once.
-   * @param {import('./payment-client').NewPayment} wanted
-   * @param {{signal?: AbortSignal}} [options]
-   * @returns {Promise<import('./payment-client').Outcome>}
-   */
-  createPayment({ consultationId, amount, paymentMethod }, { signal } = {}) {
+  /** @param {string} email @param {string} password @param {Call} [call] */
+  async signIn(email, password, { signal } = {}) {
+    const { body } = await this.#persist({ method: 'POST', path: '/api/login', body: { email, password }, signal });
+    // By this clock, which need not agree with the server's.
+    const until = Date.now() + body.expires_in * 1000;
+    this.#session.set(this.#tokenName, JSON.stringify({ token: body.token, until }));
+  }
+
+  signOut() {
+    this.#session.remove(this.#tokenName);
+  }
+
+  get signedIn() {
+    return this.#token == null ? Date.now() < (this.#signedIn?.until ?? 0) : Boolean(this.#bearer);
+  }
+
+  /** @param {{consultationId: number, amount: number|string, paymentMethod: string}} wanted @param {Call} [call] */
+  createPayment({ consultationId, amount, paymentMethod }, call) {
     const body = { consultation_id: consultationId, amount, payment_method: paymentMethod };
-    return this.#once(`create:${consultationId}`, '/payments', body, signal);
+    return this.#once(`create:${consultationId}:${plain(amount)}:${paymentMethod}`, '/payments', body, call);
+  }
+
+  /** @param {number} paymentId @param {{transactionId: string, receiptUrl?: string}} proof @param {Call} [call] */
+  confirmPayment(paymentId, { transactionId, receiptUrl }, call) {
+    const body = { transaction_id: transactionId, receipt_url: receiptUrl || undefined };
+    return this.#once(`confirm:${paymentId}:${transactionId}`, `/payments/${paymentId}/confirm`, body, call);
+  }
+
+  /** @param {number} paymentId @param {Call} [call] */
+  cancelPayment(paymentId, call) {
+    return this.#once(`cancel:${paymentId}`, `/payments/${paymentId}/cancel`, {}, call);
+  }
+
+  /** @param {number} paymentId @param {{amount?: number|string, reason?: string}} [wanted] @param {Call} [call] */
+  refundPayment(paymentId, { amount, reason } = {}, call) {
+    const body = { amount, reason: reason || undefined };
+    return this.#once(`refund:${paymentId}:${plain(amount)}`, `/payments/${paymentId}/refund`, body, call);
   }
 
   /**
-   * Report that a payment was paid.
-   * @param {number} paymentId
-   * @param {{transactionId: string, receiptUrl?: string}} proof
-   * @param {{signal?: AbortSignal}} [options]
-   * @returns {Promise<import('./payment-client').Outcome>}
-   */
-  confirmPayment(paymentId, { transactionId, receiptUrl }, { signal } = {}) {
-    const body = { transaction_id: transactionId, ...(receiptUrl ? { receipt_url: receiptUrl } : {}) };
-    return this.#once(`confirm:${paymentId}`, `/payments/${paymentId}/confirm`, body, signal);
-  }
-
-  /**
-   * Give a pending payment up.
-   * @param {number} paymentId
-   * @param {{signal?: AbortSignal}} [options]
-   * @returns {Promise<import('./payment-client').Outcome>}
-   */
-  cancelPayment(paymentId, { signal } = {}) {
-    return this.#once(`cancel:${paymentId}`, `/payments/${paymentId}/cancel`, {}, signal);
-  }
-
-  /**
-   * Return money; for staff. Without an amount: all that is left.
-   * @param {number} paymentId
-   * @param {{amount?: number|string, reason?: string}} [wanted]
-   * @param {{signal?: AbortSignal}} [options]
-   * @returns {Promise<import('./payment-client').Outcome>}
-   */
-  refundPayment(paymentId, { amount, reason } = {}, { signal } = {}) {
-    const body = { ...(amount === undefined ? {} : { amount }), ...(reason ? { reason } : {}) };
-    return this.#once(`refund:${paymentId}`, `/payments/${paymentId}/refund`, body, signal);
-  }
-
-  /**
-   * Open the gateway's session by which the payment is paid, or come back to it.
-   * @param {number} paymentId
-   * @param {{signal?: AbortSignal}} [options]
+   * The gateway's session, opened now or before. Its key is kept for no longer than the call: an old key would bring
+   * back the session of a payment that has ended meanwhile.
+   * @param {number} paymentId @param {Call} [call]
    */
   async openCheckout(paymentId, { signal } = {}) {
-    return (await this.#once(`checkout:${paymentId}`, `/payments/${paymentId}/checkout`, {}, signal)).data;
+    const path = `/api/v1/payments/${paymentId}/checkout`;
+    return (await this.#persist({ method: 'POST', path, body: {}, key: newKey(), signal })).body.data;
   }
 
-  /** @param {number} paymentId @param {{signal?: AbortSignal}} [options] */
-  async getPayment(paymentId, { signal } = {}) {
-    return (await this.read(`/payments/${paymentId}`, { signal })).data;
+  /** @param {number} paymentId @param {Call} [call] */
+  async getPayment(paymentId, call) {
+    return (await this.read(`/payments/${paymentId}`, call)).data;
   }
 
   /**
-   * A page of payments, newest first; `meta.next_cursor` is null at the end.
-   * @param {{status?: string, consultationId?: number, perPage?: number, cursor?: string}} [filter]
-   * @param {{signal?: AbortSignal}} [options]
+   * @param {{status?: string, consultationId?: number, perPage?: number, cursor?: string|null}} [filter]
+   * @param {Call} [call]
    */
-  listPayments({ status, consultationId, perPage, cursor } = {}, { signal } = {}) {
+  listPayments({ status, consultationId, perPage, cursor } = {}, call) {
+    const asked = { status, consultation_id: consultationId, per_page: perPage, cursor };
     const query = new URLSearchParams();
-    for (const [name, value] of Object.entries({ status, consultation_id: consultationId, per_page: perPage, cursor })) {
-      if (value !== undefined && value !== null) query.set(name, String(value));
-    }
-    return this.read(`/payments${query.size ? `?${query}` : ''}`, { signal });
+    for (const [name, value] of Object.entries(asked)) if (value != null) query.set(name, String(value));
+    return this.read(`/payments?${query}`, call);
   }
 
-  /**
-   * What is committed under a key, or null: nothing so far, so send the same request again with the same key.
-   * @param {string} key
-   * @param {{signal?: AbortSignal}} [options]
-   */
-  async keyStatus(key, { signal } = {}) {
+  /** @param {string} key @param {Call} [call] */
+  async keyStatus(key, call) {
     try {
-      return (await this.read(`/idempotency-keys/${encodeURIComponent(key)}`, { signal })).data;
+      return (await this.read(keyPath(key), call)).data;
     } catch (error) {
-      if (error instanceof PaymentError && error.status === 404) return null;
+      if (error instanceof PaymentError && error.code === 'idempotency-key-not-found') return null;
       throw error;
     }
   }
 
-  /**
-   * Any GET below /api/v1, with the same patience.
-   * @param {string} path
-   * @param {{signal?: AbortSignal}} [options]
-   */
+  /** @param {string} path below /api/v1 @param {Call} [call] @returns {Promise<any>} */
   async read(path, { signal } = {}) {
-    return (await this.#persist({ method: 'GET', path, signal })).body;
-  }
-
-  /** One request in flight for one intention: whoever asks meanwhile is given the same promise. */
-  #once(intention, path, body, signal) {
-    const name = `${STORAGE_PREFIX}:${this.#userId()}:${intention}`;
-    const running = this.#inFlight.get(name);
-    if (running) return running;
-    const started = this.#intend(name, path, body, signal).finally(() => this.#inFlight.delete(name));
-    this.#inFlight.set(name, started);
-    return started;
-  }
-
-  async #intend(name, path, body, signal) {
-    const key = await this.#keyFor(name, body);
-    let answer;
-    try {
-      answer = await this.#persist({ method: 'POST', path, body, key, signal });
-    } catch (error) {
-      if (isDefinite(error)) this.#forget(name, key);
-      return this.#judgeRefusal(error);
-    }
-    // 202: on its way. Its key is the way to ask again, so it stays.
-    if (answer.status !== 202) this.#forget(name, key);
-    return { success: true, type: answer.body.data.type ?? 'new', status: answer.status, data: answer.body.data };
-  }
-
-  /** A consultation that has a payment already is an answer, and no error: nothing more was charged. */
-  #judgeRefusal(error) {
-    if (error instanceof PaymentError && error.problem.data?.type === 'existing') {
-      return { success: false, type: 'existing', status: error.status, data: error.problem.data, message: error.message };
-    }
-    throw error;
+    return (await this.#persist({ method: 'GET', path: `/api/v1${path}`, signal })).body;
   }
 
   /**
-   * The key of an intention: the one that is kept, or a new one. Under a lock that all tabs share, where the browser has
-   * such locks, so that two tabs do not make two. Another amount or method is another intention.
+   * One request in flight for one intention, however many callers wait for it. Each may leave by their own signal; the
+   * request is given up when the last one has left.
+   * @param {string} intention what tells it from others, for its user
+   * @param {string} path @param {object} body @param {Call} [call]
+   * @returns {Promise<Outcome>}
    */
-  #keyFor(name, body) {
-    const request = JSON.stringify(body);
-    const find = () => {
-      const kept = this.#kept(name);
-      if (kept?.request === request) return kept.key;
-      const key = newKey();
-      this.#storage.setItem(name, JSON.stringify({ key, request }));
-      return key;
-    };
-    const locks = globalThis.navigator?.locks;
-    return locks ? locks.request(name, find) : find();
+  async #once(intention, path, body, { signal } = {}) {
+    const name = `payment-intention:${this.#baseUrl}:${await this.#userId(signal)}:${intention}`;
+    signal?.throwIfAborted();
+    let job = this.#inFlight.get(name);
+    if (!job) {
+      const stop = new AbortController();
+      job = { answer: this.#settle(name, `/api/v1${path}`, body, stop.signal), stop, callers: 0 };
+      this.#inFlight.set(name, job);
+    }
+    return this.#wait(name, job, signal);
   }
 
-  #kept(name) {
+  /** @param {string} name @param {Job} job @param {AbortSignal} [signal] @returns {Promise<Outcome>} */
+  #wait(name, job, signal) {
+    const end = () => this.#inFlight.get(name) === job && this.#inFlight.delete(name);
+    job.callers += 1;
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        job.callers -= 1;
+        if (job.callers === 0 && end()) job.stop.abort(signal?.reason);
+        reject(signal?.reason);
+      };
+      signal?.addEventListener('abort', leave, { once: true });
+      const stay = () => signal?.removeEventListener('abort', leave);
+      job.answer.finally(() => [end(), stay()]).then(resolve, reject);
+    });
+  }
+
+  /**
+   * Bring an intention to its end. Its key is forgotten once the answer is definite, and not before.
+   * @param {string} name @param {string} path @param {object} body @param {AbortSignal} signal
+   * @param {boolean} [mayBeginAnew]
+   * @returns {Promise<Outcome>}
+   */
+  async #settle(name, path, body, signal, mayBeginAnew = path === '/api/v1/payments') {
+    const { key, request, isKept } = await this.#intend(name, body);
+    const attempts = this.#persist({ method: 'POST', path, body: request, key, unsure: isKept, signal });
+    const answer = await attempts.catch((error) => {
+      // Whoever is logged out may log in and go on.
+      if (error instanceof PaymentError && !error.retryable && error.status !== 401) this.#forget(name, key);
+      throw error;
+    });
+    const data = answer.replayed ? await this.#afresh(answer.body.data, key, signal) : answer.body.data;
+    const isOpen = OPEN.includes(data.refund?.status);
+    if (!isOpen) this.#forget(name, key);
+    // What was kept from an earlier time made a payment that has ended since: to pay now is another intention.
+    if (isKept && mayBeginAnew && ENDED.includes(data.status)) return this.#settle(name, path, body, signal, false);
+    return {
+      success: answer.status < 300 && data.refund?.status !== 'failed',
+      type: data.type ?? 'new',
+      status: isOpen ? 202 : answer.status,
+      data,
+      message: answer.body.message ?? '',
+      replayed: answer.replayed,
+    };
+  }
+
+  /**
+   * A replay is the first answer, and may be old: what it tells of, as it is now.
+   * @param {any} data @param {string} key @param {AbortSignal} signal
+   */
+  async #afresh(data, key, signal) {
+    const { invoices, tax_records, refunds, ...payment } = await this.getPayment(data.payment_id ?? data.payment.id, {
+      signal,
+    }).catch((error) => {
+      throw error?.retryable ? new PaymentUnknown(key, error) : error;
+    });
+    const refund = refunds.find((/** @type {any} */ { id }) => id === data.refund?.id);
+    const about = refund ? { refund, refund_amount: refund.amount } : { invoice: invoices[0], status: payment.status };
+    return { ...data, payment, ...about };
+  }
+
+  /**
+   * The intention that is kept under this name, or a new one. Under a lock that all tabs share, where the browser has
+   * such locks, so that two tabs do not make two. The request is kept too: a key goes with its first request alone.
+   * @param {string} name @param {object} request
+   * @returns {Promise<Intention>}
+   */
+  async #intend(name, request) {
+    const find = () => {
+      const kept = parsed(this.#keys.get(name));
+      if (kept) return { ...kept, isKept: true };
+      const made = { key: newKey(), request };
+      this.#keys.set(name, JSON.stringify(made));
+      return { ...made, isKept: false };
+    };
     try {
-      return JSON.parse(this.#storage.getItem(name) ?? 'null');
+      return await globalThis.navigator.locks.request(name, find);
     } catch {
-      return null; // not written by us
+      return find(); // no such locks, as on plain http: then the server decides between two tabs
     }
   }
 
+  /** Not what another tab has begun meanwhile. @param {string} name @param {string} key */
   #forget(name, key) {
-    if (this.#kept(name)?.key === key) this.#storage.removeItem(name);
+    if (parsed(this.#keys.get(name))?.key === key) this.#keys.remove(name);
   }
 
-  /** Attempts, with pauses that grow, until there is a definite answer. */
-  async #persist(request) {
-    let last;
-    for (let attempt = 1; attempt <= this.#maxAttempts; attempt += 1) {
-      if (attempt > 1) {
-        this.#onProgress({ attempt, of: this.#maxAttempts });
-        await pause(this.#pauseMs(attempt, last), request.signal);
-      }
+  /**
+   * Attempts, with pauses that grow, until there is a definite answer.
+   * @param {Request} request @returns {Promise<Answer>}
+   */
+  async #persist({ unsure = false, ...request }) {
+    for (let attempt = 1; ; attempt += 1) {
+      this.#tell(request, { phase: attempt === 1 ? 'sending' : 'again', attempt });
       try {
         return await this.#attempt(request);
       } catch (error) {
-        if (request.signal?.aborted || !mayTryAgain(error)) throw error;
-        last = error;
-        if (request.key && error instanceof TimedOut) {
-          const made = await this.#madeUnder(request);
+        if (!(error instanceof PaymentError && mayTryAgain(error, request.path))) throw error;
+        const waitMs = this.#waitMs(attempt, error);
+        const isLast = attempt >= this.#maxAttempts || waitMs > LONGEST_WAIT_MS;
+        // The service did nothing where it says 409 or 429; otherwise it may have, before the answer was lost.
+        unsure ||= error.status === 0 || error.status >= 500;
+        if (request.key && (error.code === 'timeout' || (isLast && unsure))) {
+          this.#tell(request, { phase: 'asking', attempt });
+          const made = await this.#madeUnder(request.key, request.signal);
           if (made) return made;
         }
+        if (isLast) throw request.key && unsure ? new PaymentUnknown(request.key, error) : error;
+        this.#tell(request, { phase: 'waiting', attempt: attempt + 1, waitMs: Math.round(waitMs) });
+        await pause(waitMs, request.signal);
       }
     }
-    if (last instanceof PaymentError) throw last;
-    throw request.key ? new PaymentUnknown(request.key, last) : last;
   }
 
   /**
-   * After a timeout we don't know yet, so we ask. What was answered is the answer; a 404 says that nothing happened so
-   * far, and the request is sent again with the same key.
+   * What is committed under a key. Null: nothing so far, or nobody to tell, or more to it than we can tell; then the same
+   * request is sent again with the same key.
+   * @param {string} key @param {AbortSignal} [signal]
+   * @returns {Promise<Answer | null>}
    */
-  async #madeUnder({ key, signal }) {
+  async #madeUnder(key, signal) {
     let found;
     try {
-      found = (await this.#attempt({ method: 'GET', path: `/idempotency-keys/${encodeURIComponent(key)}`, signal })).body;
+      found = (await this.#attempt({ method: 'GET', path: `/api/v1${keyPath(key)}`, signal })).body.data;
     } catch {
-      return null; // not that either: the next attempt asks by sending the same key again
+      signal?.throwIfAborted();
+      return null;
     }
-    const first = found.data.first_response;
-    return first && first.status < 300 && first.status !== 202 ? first : null;
+    const { operation, status, payment_id, refund_id, first_response: first } = found;
+    if (first?.status < 300) return { ...first, replayed: true };
+    if (operation === 'checkout' || status === 'failed') return null;
+    const data = { type: 'existing', payment_id, ...(refund_id ? { refund: { id: refund_id } } : {}) };
+    return { status: 200, body: { data }, replayed: true };
   }
 
+  /** @param {Request} request @returns {Promise<Answer>} */
   async #attempt({ method, path, body, key, signal }) {
-    const timeout = new AbortController();
-    const timer = setTimeout(() => timeout.abort(), this.#timeoutMs);
-    const abort = () => timeout.abort();
-    signal?.addEventListener('abort', abort);
+    const timeout = AbortSignal.timeout(this.#timeoutMs);
     try {
       signal?.throwIfAborted();
-      const response = await this.#fetch(`${this.#baseUrl}/api/v1${path}`, {
+      const response = await this.#fetch(this.#baseUrl + path, {
         method,
         headers: this.#headers(body, key),
-        body: body === undefined ? undefined : JSON.stringify(body),
-        signal: timeout.signal,
+        body: body && JSON.stringify(body),
+        signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
         cache: 'no-store',
         credentials: 'omit',
+        redirect: 'error', // a redirected POST becomes a GET, and the token is for nobody else
       });
-      return await read(response);
+      return judge(response, await response.json().catch(() => null));
     } catch (error) {
       signal?.throwIfAborted();
-      if (timeout.signal.aborted) throw new TimedOut(error);
-      throw error;
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', abort);
+      if (timeout.aborted) throw noAnswer('timeout', { cause: error });
+      throw error instanceof PaymentError ? error : noAnswer('no-answer', { cause: error });
     }
   }
 
+  /** @param {object} [body] @param {string} [key] @returns {Record<string, string>} */
   #headers(body, key) {
     return {
       Accept: 'application/json, application/problem+json',
-      Authorization: `Bearer ${this.#bearer()}`,
+      ...(this.#bearer ? { Authorization: `Bearer ${this.#bearer}` } : {}),
       ...(this.#language ? { 'Accept-Language': this.#language } : {}),
-      ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+      ...(body ? { 'Content-Type': 'application/json' } : {}),
       ...(key ? { 'Idempotency-Key': key } : {}),
     };
   }
 
-  #bearer() {
+  get #tokenName() {
+    return `payment-token:${this.#baseUrl}`;
+  }
+
+  /** @returns {{token: string, until: number} | null} */
+  get #signedIn() {
+    return parsed(this.#session.get(this.#tokenName));
+  }
+
+  get #bearer() {
+    if (this.#token == null) return this.#signedIn?.token;
     return typeof this.#token === 'function' ? this.#token() : this.#token;
   }
 
-  /** Who pays, by the token's own account: keys belong to users. */
-  #userId() {
-    const claims = this.#bearer().split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
-    return JSON.parse(atob(claims)).sub;
+  /** Whose keys these are, by the token; where that tells nothing, by the service. @param {AbortSignal} [signal] */
+  async #userId(signal) {
+    try {
+      const claims = (this.#bearer ?? '').split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
+      return JSON.parse(atob(claims)).sub;
+    } catch {
+      return (await this.read('/me', { signal })).data.id;
+    }
   }
 
-  /** Milliseconds: what the server asks for, or else a random part of a time that doubles, so that nobody marches in step. */
-  #pauseMs(attempt, error) {
-    if (error?.retryAfterMs) return error.retryAfterMs + Math.random() * this.#firstPauseMs;
-    const most = Math.min(this.#firstPauseMs * 2 ** (attempt - 2), GREATEST_PAUSE_MS);
-    return most / 2 + (Math.random() * most) / 2;
+  /**
+   * Milliseconds: what the server asks for, or else a time that doubles. Partly random, so that nobody marches in step.
+   * @param {number} attempt @param {PaymentError} error
+   */
+  #waitMs(attempt, error) {
+    if (error.retryAfterMs !== undefined) return error.retryAfterMs + Math.random() * this.#firstPauseMs;
+    const most = Math.min(this.#firstPauseMs * 2 ** (attempt - 1), GREATEST_PAUSE_MS);
+    return most * (0.5 + Math.random() / 2);
+  }
+
+  /** Progress is told of what has an effect. @param {Request} request @param {Omit<Progress, 'of'>} step */
+  #tell(request, step) {
+    try {
+      if (request.key) this.#onProgress({ ...step, of: this.#maxAttempts });
+    } catch (error) {
+      globalThis.reportError?.(error); // whoever shows the progress must not stop the payment
+    }
   }
 }
 
-class TimedOut extends Error {
-  constructor(cause) {
-    super('no answer in time', { cause });
-    this.name = 'TimedOut';
+/** Storage that refuses (switched off, full) must not stop a payment: this page then remembers by itself. */
+class Drawer {
+  static #inMemory = new Map();
+  #storage;
+
+  /** @param {() => Storage} storage looked for when it is needed: where it is switched off, to look is an error */
+  constructor(storage) {
+    this.#storage = storage;
+  }
+
+  /** @param {string} name @returns {string | null} */
+  get(name) {
+    try {
+      return Drawer.#inMemory.get(name) ?? this.#storage().getItem(name);
+    } catch {
+      return null;
+    }
+  }
+
+  /** @param {string} name @param {string} value */
+  set(name, value) {
+    try {
+      this.#storage().setItem(name, value);
+    } catch {
+      Drawer.#inMemory.set(name, value);
+    }
+  }
+
+  /** @param {string} name */
+  remove(name) {
+    Drawer.#inMemory.delete(name);
+    try {
+      this.#storage().removeItem(name);
+    } catch {
+      // then it is not there either
+    }
   }
 }
 
-/** The body of an answer; a refusal as an error. An answer that is cut off, or not ours, is no answer. */
-async function read(response) {
-  const body = await response.json();
-  if (response.ok) return { status: response.status, body };
-  const error = new PaymentError(response.status, body);
-  error.retryAfterMs = Number(response.headers.get('Retry-After') ?? 0) * 1000;
-  throw error;
+/**
+ * An answer, or its refusal as an error. That a consultation has a payment already is an answer: nothing went wrong.
+ * @param {Response} response @param {any} body @returns {Answer}
+ */
+function judge(response, body) {
+  const { ok, status, headers } = response;
+  const isExisting = status === 409 && body?.data?.type === 'existing';
+  if (isExisting || (ok && (body?.data || body?.token))) {
+    return { status, body, replayed: headers.get('Idempotent-Replayed') === 'true' };
+  }
+  const retryAfterMs = Number(headers.get('Retry-After') ?? NaN) * 1000;
+  const more = Number.isNaN(retryAfterMs) ? {} : { retryAfterMs };
+  if (typeof body?.retryable === 'boolean') throw new PaymentError(status, body, more);
+  throw noAnswer('no-answer', more); // cut off, or a proxy's: not the service's word
 }
 
-/** A refusal that is no 401 will not change: the intention is over. Whoever is logged out may log in and go on. */
-function isDefinite(error) {
-  return error instanceof PaymentError && !error.retryable && error.status < 500 && error.status !== 401;
+/** @param {'timeout' | 'no-answer'} code @param {{cause?: unknown, retryAfterMs?: number}} more */
+function noAnswer(code, more) {
+  return new PaymentError(0, { type: code, message: 'The service did not answer.', retryable: true }, more);
 }
 
-function mayTryAgain(error) {
-  if (!(error instanceof PaymentError)) return true; // the network's, a timeout, or half an answer
-  return error.status === 503 || ((error.status === 409 || error.status === 429) && error.retryable);
+/** A login is tried again only where it was not answered: each refusal counts. @param {PaymentError} error @param {string} path */
+function mayTryAgain(error, path) {
+  return error.retryable && (error.status === 0 || path !== '/api/login');
 }
 
+/** The same amount by the same name, whether 5000, "5000" or "5000.00". @param {number | string | undefined} amount */
+function plain(amount) {
+  if (amount === undefined) return 'all';
+  return Number.isNaN(Number(amount)) ? amount : Number(amount);
+}
+
+/** @param {string} key */
+function keyPath(key) {
+  return `/idempotency-keys/${encodeURIComponent(key)}`;
+}
+
+/** What we wrote; null for what somebody else did. @param {string | null} text @returns {any} */
+function parsed(text) {
+  try {
+    return JSON.parse(text ?? 'null');
+  } catch {
+    return null;
+  }
+}
+
+/** @param {number} ms @param {AbortSignal} [signal] @returns {Promise<void>} */
 function pause(ms, signal) {
   return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', stop);
-      resolve();
-    }, ms);
+    const stop = () => [clearTimeout(timer), reject(signal?.reason)];
+    const timer = setTimeout(() => [signal?.removeEventListener('abort', stop), resolve()], ms);
     if (signal?.aborted) stop();
     else signal?.addEventListener('abort', stop, { once: true });
   });
 }
 
-/** A new key: random, so that it says nothing, and long enough never to meet another. */
+/** Random, so that it says nothing, and long enough never to meet another. */
 function newKey() {
   if (globalThis.crypto.randomUUID) return globalThis.crypto.randomUUID(); // only on https and localhost
-  return Array.from(globalThis.crypto.getRandomValues(new Uint8Array(16)), (byte) =>
-    byte.toString(16).padStart(2, '0'),
-  ).join('');
+  const bytes = globalThis.crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
