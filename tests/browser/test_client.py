@@ -102,6 +102,7 @@ def card_proxy(database: Database, session_shop: tuple[FakeStripe, Flask]) -> It
 def card_tab(chromium: Browser, card_proxy: CuttingProxy, shop: CardShop) -> Iterator[Tab]:
     with visitor(chromium, card_proxy.url) as page:
         yield Tab(page, card_proxy.url, shop.people.patient.token)
+        card_proxy.behave()
 
 
 def keys(proxy: CuttingProxy, path: str = "/api/v1/payments") -> list[str | None]:
@@ -138,7 +139,7 @@ def test_a_cut_connection_makes_one_payment(mode: Mode, tab: Tab, proxy: Cutting
 def test_after_a_timeout_the_key_tells_what_it_made(tab: Tab, proxy: CuttingProxy, rows: Rows) -> None:
     proxy.misbehave("silent_after")
 
-    outcome, phases = tab.run("return [await pay(), steps.map(({ phase }) => phase)];", timeoutMs=1000)
+    outcome, phases = tab.run("return [await pay(), steps.map(({ phase }) => phase)];", timeoutMs=2000)
 
     assert (outcome["success"], outcome["type"], outcome["status"]) == (True, "new", 201)
     assert phases == ["sending", "asking"]
@@ -150,7 +151,7 @@ def test_after_a_timeout_the_key_tells_what_it_made(tab: Tab, proxy: CuttingProx
 def test_a_key_that_made_nothing_so_far_is_sent_again(tab: Tab, proxy: CuttingProxy, rows: Rows) -> None:
     proxy.misbehave("silent_before")
 
-    outcome, steps = tab.run("return [await pay(), steps];", timeoutMs=1000)
+    outcome, steps = tab.run("return [await pay(), steps];", timeoutMs=2000)
 
     assert (outcome["type"], outcome["replayed"]) == ("new", False)
     assert [step["phase"] for step in steps] == ["sending", "asking", "waiting", "again"]
@@ -421,6 +422,23 @@ def test_keys_belong_to_users(tab: Tab, proxy: CuttingProxy, people: People, row
     assert rows.counts(*MADE_TOGETHER) == NOTHING
 
 
+def test_attempts_belong_to_whoever_made_the_first(tab: Tab, proxy: CuttingProxy, people: People, rows: Rows) -> None:
+    proxy.misbehave("silent_before")
+    tab.page.evaluate("(token) => { window.token = token; }", people.patient.token)
+    tab.begin("""
+        const mine = new PaymentClient({ token: () => window.token, firstPauseMs: 10 });
+        return told(mine.createPayment({ consultationId: 5, amount: 5000, paymentMethod: 'stripe' }));
+    """)
+    proxy.wait_until_silent()
+
+    tab.page.evaluate("(token) => { window.token = token; }", people.other.token)
+    proxy.behave()
+
+    assert tab.awaited()["type"] == "new"
+    assert rows.one("SELECT user_id FROM payments")["user_id"] == people.patient.id
+    assert tab.kept_keys() == []
+
+
 @pytest.mark.parametrize(
     "refusing",
     [
@@ -600,6 +618,27 @@ def test_a_refund_on_its_way_keeps_its_key_until_its_outcome_is_known(
     assert card_tab.kept_keys() == []
     assert (shop.fake.count("POST", "/v1/refunds"), rows.count("refunds")) == (1, 1)
     assert rows.one("SELECT refunded_minor FROM payments")["refunded_minor"] == 150_000
+
+
+def test_after_a_timeout_a_refund_is_found_by_its_key(
+    card_tab: Tab, card_proxy: CuttingProxy, shop: CardShop, rows: Rows
+) -> None:
+    payment_id = pay_by_card(shop.people, shop.fake, 5)
+    shop.fake.misbehave("drop")
+    card_tab.token = shop.people.admin.token
+    refund_path = f"/api/v1/payments/{payment_id}/refund"
+    card_proxy.misbehave("silent_after", path=refund_path, times=None)
+    refund = f"return client.refundPayment({payment_id}, {{ amount: 1500 }});"
+
+    outcomes = [card_tab.run(refund, timeoutMs=2000)]
+    resume_refunds(shop.app)
+    outcomes.append(card_tab.run(refund, timeoutMs=2000))
+
+    told = [(outcome["status"], outcome["type"], outcome["data"]["refund"]["status"]) for outcome in outcomes]
+    assert told == [(202, "new", "unknown"), (200, "new", "succeeded")]
+    assert same(keys(card_proxy, refund_path), 2)
+    assert card_tab.kept_keys() == []
+    assert (shop.fake.count("POST", "/v1/refunds"), rows.count("refunds")) == (1, 1)
 
 
 def test_where_a_replay_is_a_conflict_the_payment_is_known(card_tab: Tab, card_proxy: CuttingProxy, rows: Rows) -> None:

@@ -117,7 +117,7 @@ export interface Options {
   /** Sent as Accept-Language; default: the browser's own. */
   language?: string;
   /** A bearer token; default: what `signIn` was given, kept in sessionStorage. */
-  token?: string | (() => string | null | undefined);
+  token?: string | (() => string | null | undefined) | null;
   /** Where keys are kept; default: localStorage. */
   storage?: Storage;
   /** Told of every step of a request that has an effect. */
