@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import visitor
 from tests.support.cutting_proxy import EMPTY_PAGE, Canned, CuttingProxy, Mode, proxy_to
-from tests.support.databases import Database
+from tests.support.databases import ROOT, Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import PASSWORD, People
 from tests.support.rows import MADE_TOGETHER, Rows
@@ -469,6 +469,23 @@ def test_storage_that_refuses_stops_no_payment(refusing: str, tab: Tab, proxy: C
     assert rows.counts(*MADE_TOGETHER) == ONE_PAYMENT
 
 
+def test_where_the_browser_has_no_locks_and_no_uuids_there_is_one_payment(
+    tab: Tab, proxy: CuttingProxy, rows: Rows
+) -> None:
+    proxy.misbehave("lose_answer")
+
+    outcome = tab.run("""
+        for (const [owner, name] of [[navigator, 'locks'], [crypto, 'randomUUID']]) {
+          Object.defineProperty(owner, name, { value: undefined });  // as on plain http
+        }
+        return pay();
+    """)
+
+    assert (outcome["type"], outcome["replayed"]) == ("new", True)
+    assert same(keys(proxy), 2)
+    assert rows.counts(*MADE_TOGETHER) == ONE_PAYMENT
+
+
 # Old keys.
 
 
@@ -594,6 +611,20 @@ def test_a_lost_refund_is_sent_again_with_its_first_request(
     assert refunded["data"]["refund"]["reason"] == "asked for"
     assert rows.all("SELECT amount_minor FROM refunds") == [{"amount_minor": 150_000}]
     assert tab.kept_keys() == []
+
+
+def test_the_example_in_the_documentation_pays(tab: Tab, people: People, rows: Rows) -> None:
+    document = (ROOT / "docs" / "javascript-client.md").read_text()
+    tab.page.set_content(document.split("```html\n")[1].split("```")[0])
+
+    tab.page.get_by_label("E-mail").fill(people.patient.email)
+    tab.page.get_by_label("Password").fill(PASSWORD)
+    tab.page.get_by_role("button", name="Sign in").click()
+    expect(tab.page.get_by_role("status")).to_have_text("Signed in.")
+    tab.page.get_by_role("button", name="Pay").click()
+    expect(tab.page.get_by_role("status")).to_have_text("Payment created successfully")
+
+    assert rows.counts(*MADE_TOGETHER) == ONE_PAYMENT
 
 
 def test_a_refund_on_its_way_keeps_its_key_until_its_outcome_is_known(
