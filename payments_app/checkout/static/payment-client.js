@@ -13,7 +13,7 @@
  * @typedef {{signal?: AbortSignal}} Call
  * @typedef {{key: string, request: object, isKept: boolean}} Intention
  * @typedef {{status: number, body: any, replayed: boolean}} Answer
- * @typedef {{method: string, path: string, body?: object, key?: string, unsure?: boolean, signal?: AbortSignal}} Request
+ * @typedef {{method: string, path: string, body?: object, key?: string, bearer?: string|null, unsure?: boolean, signal?: AbortSignal}} Request
  * @typedef {{answer: Promise<Outcome>, stop: AbortController, callers: number}} Job
  */
 
@@ -66,14 +66,7 @@ export class PaymentUnknown extends Error {
 }
 
 export class PaymentClient {
-  #baseUrl;
-  #language;
-  #token;
-  #onProgress;
-  #timeoutMs;
-  #maxAttempts;
-  #firstPauseMs;
-  #fetch;
+  #settings;
   #keys;
   #session = new Drawer(() => globalThis.sessionStorage);
   /** @type {Map<string, Job>} */
@@ -91,15 +84,8 @@ export class PaymentClient {
     firstPauseMs = FIRST_PAUSE_MS,
     fetch = globalThis.fetch.bind(globalThis),
   } = {}) {
-    this.#baseUrl = baseUrl;
-    this.#language = language;
-    this.#token = token;
+    this.#settings = { baseUrl, language, token, onProgress, timeoutMs, maxAttempts, firstPauseMs, fetch };
     this.#keys = new Drawer(() => storage ?? globalThis.localStorage);
-    this.#onProgress = onProgress;
-    this.#timeoutMs = timeoutMs;
-    this.#maxAttempts = maxAttempts;
-    this.#firstPauseMs = firstPauseMs;
-    this.#fetch = fetch;
   }
 
   /** @param {string} email @param {string} password @param {Call} [call] */
@@ -115,7 +101,7 @@ export class PaymentClient {
   }
 
   get signedIn() {
-    return this.#token === undefined ? Date.now() < (this.#signedIn?.until ?? 0) : Boolean(this.#bearer);
+    return this.#settings.token == null ? Date.now() < (this.#signedIn?.until ?? 0) : Boolean(this.#bearer);
   }
 
   /** @param {{consultationId: number, amount: number|string, paymentMethod: string}} wanted @param {Call} [call] */
@@ -190,12 +176,15 @@ export class PaymentClient {
    * @returns {Promise<Outcome>}
    */
   async #once(intention, path, body, { signal } = {}) {
-    const name = `payment-intention:${this.#baseUrl}:${await this.#userId(signal)}:${intention}`;
+    const bearer = this.#bearer;
+    const name = `payment-intention:${this.#settings.baseUrl}:${await this.#userId(bearer, signal)}:${intention}`;
     signal?.throwIfAborted();
     let job = this.#inFlight.get(name);
     if (!job) {
       const stop = new AbortController();
-      job = { answer: this.#settle(name, `/api/v1${path}`, body, stop.signal), stop, callers: 0 };
+      // All attempts are this user's, whoever signs in meanwhile: another's key of the same name is another key.
+      const post = { method: 'POST', path: `/api/v1${path}`, body, bearer, signal: stop.signal };
+      job = { answer: this.#settle(name, post, path === '/payments'), stop, callers: 0 };
       this.#inFlight.set(name, job);
     }
     return this.#wait(name, job, signal);
@@ -219,23 +208,22 @@ export class PaymentClient {
 
   /**
    * Bring an intention to its end. Its key is forgotten once the answer is definite, and not before.
-   * @param {string} name @param {string} path @param {object} body @param {AbortSignal} signal
-   * @param {boolean} [mayBeginAnew]
+   * @param {string} name @param {Request & {body: object}} post @param {boolean} mayBeginAnew
    * @returns {Promise<Outcome>}
    */
-  async #settle(name, path, body, signal, mayBeginAnew = path === '/api/v1/payments') {
-    const { key, request, isKept } = await this.#intend(name, body);
-    const attempts = this.#persist({ method: 'POST', path, body: request, key, unsure: isKept, signal });
+  async #settle(name, post, mayBeginAnew) {
+    const { key, request, isKept } = await this.#intend(name, post.body);
+    const attempts = this.#persist({ ...post, body: request, key, unsure: isKept });
     const answer = await attempts.catch((error) => {
       // Whoever is logged out may log in and go on.
       if (error instanceof PaymentError && !error.retryable && error.status !== 401) this.#forget(name, key);
       throw error;
     });
-    const data = answer.replayed ? await this.#afresh(answer.body.data, key, signal) : answer.body.data;
+    const data = answer.replayed ? await this.#afresh(answer.body.data, key, post) : answer.body.data;
     const isOpen = OPEN.includes(data.refund?.status);
     if (!isOpen) this.#forget(name, key);
     // What was kept from an earlier time made a payment that has ended since: to pay now is another intention.
-    if (isKept && mayBeginAnew && ENDED.includes(data.status)) return this.#settle(name, path, body, signal, false);
+    if (isKept && mayBeginAnew && ENDED.includes(data.status)) return this.#settle(name, post, false);
     return {
       success: answer.status < 300 && data.refund?.status !== 'failed',
       type: data.type ?? 'new',
@@ -248,14 +236,15 @@ export class PaymentClient {
 
   /**
    * A replay is the first answer, and may be old: what it tells of, as it is now.
-   * @param {any} data @param {string} key @param {AbortSignal} signal
+   * @param {any} data @param {string} key @param {Request} post
    */
-  async #afresh(data, key, signal) {
-    const { invoices, tax_records, refunds, ...payment } = await this.getPayment(data.payment_id ?? data.payment.id, {
-      signal,
-    }).catch((error) => {
+  async #afresh(data, key, { bearer, signal }) {
+    const path = `/api/v1/payments/${data.payment_id ?? data.payment.id}`;
+    const reading = this.#persist({ method: 'GET', path, bearer, signal });
+    const answer = await reading.catch((error) => {
       throw error?.retryable ? new PaymentUnknown(key, error) : error;
     });
+    const { invoices, tax_records, refunds, ...payment } = answer.body.data;
     const refund = refunds.find((/** @type {any} */ { id }) => id === data.refund?.id);
     const about = refund ? { refund, refund_amount: refund.amount } : { invoice: invoices[0], status: payment.status };
     return { ...data, payment, ...about };
@@ -291,20 +280,23 @@ export class PaymentClient {
    * Attempts, with pauses that grow, until there is a definite answer.
    * @param {Request} request @returns {Promise<Answer>}
    */
-  async #persist({ unsure = false, ...request }) {
+  async #persist({ unsure = false, bearer = this.#bearer, ...rest }) {
+    const request = { ...rest, bearer };
     for (let attempt = 1; ; attempt += 1) {
       this.#tell(request, { phase: attempt === 1 ? 'sending' : 'again', attempt });
       try {
         return await this.#attempt(request);
       } catch (error) {
-        if (!(error instanceof PaymentError && mayTryAgain(error, request.path))) throw error;
+        // A login is tried again only where it was not answered: each refusal counts.
+        const mayTryAgain = error instanceof PaymentError && error.retryable;
+        if (!mayTryAgain || (error.status > 0 && request.path === '/api/login')) throw error;
         const waitMs = this.#waitMs(attempt, error);
-        const isLast = attempt >= this.#maxAttempts || waitMs > LONGEST_WAIT_MS;
+        const isLast = attempt >= this.#settings.maxAttempts || waitMs > LONGEST_WAIT_MS;
         // The service did nothing where it says 409 or 429; otherwise it may have, before the answer was lost.
         unsure ||= error.status === 0 || error.status >= 500;
         if (request.key && (error.code === 'timeout' || (isLast && unsure))) {
           this.#tell(request, { phase: 'asking', attempt });
-          const made = await this.#madeUnder(request.key, request.signal);
+          const made = await this.#madeUnder({ ...request, key: request.key });
           if (made) return made;
         }
         if (isLast) throw request.key && unsure ? new PaymentUnknown(request.key, error) : error;
@@ -315,34 +307,36 @@ export class PaymentClient {
   }
 
   /**
-   * What is committed under a key. Null: nothing so far, or nobody to tell, or more to it than we can tell; then the same
-   * request is sent again with the same key.
-   * @param {string} key @param {AbortSignal} [signal]
+   * What is committed under a key. Null: nothing so far, or nobody to tell, or not for us to tell; then the same request
+   * is sent again with the same key.
+   * @param {Request & {key: string}} request
    * @returns {Promise<Answer | null>}
    */
-  async #madeUnder(key, signal) {
+  async #madeUnder({ key, bearer, signal }) {
     let found;
     try {
-      found = (await this.#attempt({ method: 'GET', path: `/api/v1${keyPath(key)}`, signal })).body.data;
+      found = (await this.#attempt({ method: 'GET', path: `/api/v1${keyPath(key)}`, bearer, signal })).body.data;
     } catch {
       signal?.throwIfAborted();
       return null;
     }
     const { operation, status, payment_id, refund_id, first_response: first } = found;
-    if (first?.status < 300) return { ...first, replayed: true };
-    if (operation === 'checkout' || status === 'failed') return null;
-    const data = { type: 'existing', payment_id, ...(refund_id ? { refund: { id: refund_id } } : {}) };
-    return { status: 200, body: { data }, replayed: true };
+    // A session's secret is kept nowhere, and how a refund failed is the service's to say.
+    if (operation === 'checkout' || (refund_id && status === 'failed')) return null;
+    const existing = { data: { type: 'existing', payment_id, ...(refund_id ? { refund: { id: refund_id } } : {}) } };
+    // A refund's first answer may have been 202, and it succeeded since.
+    return { status: refund_id ? 200 : (first?.status ?? 200), body: first?.body ?? existing, replayed: true };
   }
 
   /** @param {Request} request @returns {Promise<Answer>} */
-  async #attempt({ method, path, body, key, signal }) {
-    const timeout = AbortSignal.timeout(this.#timeoutMs);
+  async #attempt({ method, path, body, key, bearer, signal }) {
+    const timeout = AbortSignal.timeout(this.#settings.timeoutMs);
     try {
       signal?.throwIfAborted();
-      const response = await this.#fetch(this.#baseUrl + path, {
+      const { fetch, baseUrl } = this.#settings;
+      const response = await fetch(baseUrl + path, {
         method,
-        headers: this.#headers(body, key),
+        headers: this.#headers({ body, key, bearer }),
         body: body && JSON.stringify(body),
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
         cache: 'no-store',
@@ -357,19 +351,19 @@ export class PaymentClient {
     }
   }
 
-  /** @param {object} [body] @param {string} [key] @returns {Record<string, string>} */
-  #headers(body, key) {
+  /** @param {Pick<Request, 'body' | 'key' | 'bearer'>} request @returns {Record<string, string>} */
+  #headers({ body, key, bearer }) {
     return {
       Accept: 'application/json, application/problem+json',
-      ...(this.#bearer ? { Authorization: `Bearer ${this.#bearer}` } : {}),
-      ...(this.#language ? { 'Accept-Language': this.#language } : {}),
+      ...(bearer ? { Authorization: `Bearer ${bearer}` } : {}),
+      ...(this.#settings.language ? { 'Accept-Language': this.#settings.language } : {}),
       ...(body ? { 'Content-Type': 'application/json' } : {}),
       ...(key ? { 'Idempotency-Key': key } : {}),
     };
   }
 
   get #tokenName() {
-    return `payment-token:${this.#baseUrl}`;
+    return `payment-token:${this.#settings.baseUrl}`;
   }
 
   /** @returns {{token: string, until: number} | null} */
@@ -378,14 +372,17 @@ export class PaymentClient {
   }
 
   get #bearer() {
-    const given = typeof this.#token === 'function' ? this.#token() : this.#token;
-    return this.#token === undefined ? this.#signedIn?.token : given;
+    if (this.#settings.token == null) return this.#signedIn?.token;
+    return typeof this.#settings.token === 'function' ? this.#settings.token() : this.#settings.token;
   }
 
-  /** Whose keys these are, by the token; where that tells nothing, by the service. @param {AbortSignal} [signal] */
-  async #userId(signal) {
+  /**
+   * Whose keys these are, by the token; where that tells nothing, by the service.
+   * @param {string | null | undefined} bearer @param {AbortSignal} [signal]
+   */
+  async #userId(bearer, signal) {
     try {
-      const claims = (this.#bearer ?? '').split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
+      const claims = (bearer ?? '').split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
       return JSON.parse(atob(claims)).sub;
     } catch {
       return (await this.read('/me', { signal })).data.id;
@@ -397,18 +394,14 @@ export class PaymentClient {
    * @param {number} attempt @param {PaymentError} error
    */
   #waitMs(attempt, error) {
-    if (error.retryAfterMs !== undefined) return error.retryAfterMs + Math.random() * this.#firstPauseMs;
-    const most = Math.min(this.#firstPauseMs * 2 ** (attempt - 1), GREATEST_PAUSE_MS);
+    if (error.retryAfterMs !== undefined) return error.retryAfterMs + Math.random() * this.#settings.firstPauseMs;
+    const most = Math.min(this.#settings.firstPauseMs * 2 ** (attempt - 1), GREATEST_PAUSE_MS);
     return most * (0.5 + Math.random() / 2);
   }
 
   /** Progress is told of what has an effect. @param {Request} request @param {Omit<Progress, 'of'>} step */
   #tell(request, step) {
-    try {
-      if (request.key) this.#onProgress({ ...step, of: this.#maxAttempts });
-    } catch (error) {
-      globalThis.reportError?.(error); // whoever shows the progress must not stop the payment
-    }
+    if (request.key) this.#settings.onProgress({ ...step, of: this.#settings.maxAttempts });
   }
 }
 
@@ -470,11 +463,6 @@ function judge(response, body) {
 /** @param {'timeout' | 'no-answer'} code @param {{cause?: unknown, retryAfterMs?: number}} more */
 function noAnswer(code, more) {
   return new PaymentError(0, { type: code, message: 'The service did not answer.', retryable: true }, more);
-}
-
-/** A login is tried again only where it was not answered: each refusal counts. @param {PaymentError} error @param {string} path */
-function mayTryAgain(error, path) {
-  return error.retryable && (error.status === 0 || path !== '/api/login');
 }
 
 /** The same amount by the same name, whether 5000, "5000" or "5000.00". @param {number | string | undefined} amount */

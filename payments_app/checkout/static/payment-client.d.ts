@@ -1,0 +1,197 @@
+/** Types of payment-client.js. What the client does when: docs/javascript-client.md. */
+
+export type PaymentStatus =
+  | 'pending' | 'processing' | 'completed' | 'partially_refunded' | 'refunded' | 'failed' | 'cancelled' | 'expired';
+
+/** Amounts are in major units, times ISO 8601 in UTC. */
+export interface Payment {
+  id: number;
+  user_id: number;
+  consultation_id: number;
+  amount: number;
+  currency: string;
+  payment_method: string;
+  gateway: string;
+  status: PaymentStatus;
+  transaction_id: string | null;
+  receipt_url: string | null;
+  refunded_amount: number;
+  needs_review: boolean;
+  version: number;
+  created_at: string;
+  updated_at: string;
+  completed_at: string | null;
+}
+
+export interface Invoice {
+  id: number;
+  payment_id: number;
+  invoice_number: string;
+  amount: number;
+  currency: string;
+  status: 'pending' | 'paid' | 'refunded' | 'void';
+  issued_at: string;
+  paid_at: string | null;
+}
+
+export interface TaxRecord {
+  id: number;
+  payment_id: number;
+  tax_type: string;
+  tax_rate: number;
+  taxable_amount: number;
+  amount: number;
+  status: string;
+}
+
+export interface Refund {
+  id: number;
+  payment_id: number;
+  amount: number;
+  currency: string;
+  status: 'pending' | 'unknown' | 'succeeded' | 'failed';
+  reason: string | null;
+  created_at: string;
+  settled_at: string | null;
+}
+
+export interface PaymentDetails extends Payment {
+  invoices: Invoice[];
+  tax_records: TaxRecord[];
+  refunds: Refund[];
+}
+
+export interface CheckoutSession {
+  gateway: string;
+  reference: string;
+  client_secret?: string;
+  instructions?: string;
+  payment: Payment;
+}
+
+export interface KeyStatus {
+  key: string;
+  operation: 'create' | 'confirm' | 'cancel' | 'refund' | 'checkout';
+  payment_id: number;
+  refund_id: number | null;
+  status: string;
+  first_response: { status: number; body: any } | null;
+  created_at: string;
+}
+
+/** What a POST came to. `data` is the service's own, as the OpenAPI document describes it for each endpoint. */
+export interface Outcome {
+  /** False: the consultation is paid for by another payment, or the refund that the key made has failed. */
+  success: boolean;
+  type: 'new' | 'existing';
+  /** HTTP status; 202 while a refund's outcome is still to come. */
+  status: number;
+  data: {
+    payment_id?: number;
+    existing_payment_id?: number;
+    status?: PaymentStatus;
+    payment?: Payment;
+    invoice?: Invoice;
+    refund?: Refund;
+    refund_amount?: number;
+  };
+  /** The service's text, in the reader's language; empty where only the key was asked. */
+  message: string;
+  /** It had been done before, by an attempt whose answer was lost, or by another tab. */
+  replayed: boolean;
+}
+
+export interface Progress {
+  /** Sent for the first time; waiting before the next attempt; asking what the key has done; sent once more. */
+  phase: 'sending' | 'waiting' | 'asking' | 'again';
+  /** The attempt that is made, or waited for; the first is 1. */
+  attempt: number;
+  of: number;
+  /** Milliseconds; with `waiting` only. */
+  waitMs?: number;
+}
+
+export interface Options {
+  /** Where the service is, without a slash at the end; default: where the page is. */
+  baseUrl?: string;
+  /** Sent as Accept-Language; default: the browser's own. */
+  language?: string;
+  /** A bearer token; default: what `signIn` was given, kept in sessionStorage. */
+  token?: string | (() => string | null | undefined) | null;
+  /** Where keys are kept; default: localStorage. */
+  storage?: Storage;
+  /** Told of every step of a request that has an effect. */
+  onProgress?: (step: Progress) => void;
+  /** Milliseconds that an attempt may take; default 35,000. */
+  timeoutMs?: number;
+  /** Default 6. */
+  maxAttempts?: number;
+  /** Milliseconds before the second attempt; default 500, doubled each time, up to 8 s. */
+  firstPauseMs?: number;
+  fetch?: typeof globalThis.fetch;
+}
+
+export interface Call {
+  /** Ends the wait of this caller alone. The request may have had its effect all the same, so the key stays. */
+  signal?: AbortSignal;
+}
+
+/** A refusal, or no answer at all (status 0). With `retryable` the same call may succeed later; else it is definite. */
+export class PaymentError extends Error {
+  constructor(status: number, problem: Record<string, any>, more?: { cause?: unknown; retryAfterMs?: number });
+  /** HTTP status; 0: no answer. */
+  status: number;
+  /** Problem details (RFC 9457). */
+  problem: Record<string, any>;
+  /** The last part of the problem's type, such as `validation-failed`; `timeout` or `no-answer` with status 0. */
+  code: string;
+  retryable: boolean;
+  /** Milliseconds after which the service wants to be asked again, where it said so. */
+  retryAfterMs: number | undefined;
+}
+
+/** We don't know yet. Call the same method again, now or after a reload: it goes on with the same key. */
+export class PaymentUnknown extends Error {
+  constructor(key: string, cause: unknown);
+  key: string;
+}
+
+/** Methods reject with PaymentError; those with an effect also with PaymentUnknown; all with the signal's reason. */
+export class PaymentClient {
+  constructor(options?: Options);
+
+  /** A token into sessionStorage. PaymentError 401: wrong; 422: not filled in; 429: too often. */
+  signIn(email: string, password: string, call?: Call): Promise<void>;
+  signOut(): void;
+  /** Whether there is a token that has not expired; of one that was given: whether there is one. */
+  readonly signedIn: boolean;
+
+  /** The payment of a consultation, made once. */
+  createPayment(
+    wanted: { consultationId: number; amount: number | string; paymentMethod: string },
+    call?: Call,
+  ): Promise<Outcome>;
+  /** Says by which of the gateway's transactions it was paid. */
+  confirmPayment(
+    paymentId: number,
+    proof: { transactionId: string; receiptUrl?: string },
+    call?: Call,
+  ): Promise<Outcome>;
+  /** Gives a pending payment up. */
+  cancelPayment(paymentId: number, call?: Call): Promise<Outcome>;
+  /** Returns money, for staff; without an amount all that is left. */
+  refundPayment(paymentId: number, wanted?: { amount?: number | string; reason?: string }, call?: Call): Promise<Outcome>;
+  /** The gateway's session by which the payment is paid: opened now, or the one that is open. */
+  openCheckout(paymentId: number, call?: Call): Promise<CheckoutSession>;
+
+  getPayment(paymentId: number, call?: Call): Promise<PaymentDetails>;
+  /** A page of payments, newest first; `meta.next_cursor` is null at the end. */
+  listPayments(
+    filter?: { status?: string; consultationId?: number; perPage?: number; cursor?: string | null },
+    call?: Call,
+  ): Promise<{ data: Payment[]; meta: { next_cursor: string | null; per_page?: number } }>;
+  /** What is committed under a key; null: nothing so far, so send the same request again with the same key. */
+  keyStatus(key: string, call?: Call): Promise<KeyStatus | null>;
+  /** Any GET below /api/v1; its whole body. */
+  read(path: string, call?: Call): Promise<any>;
+}
