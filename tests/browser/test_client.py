@@ -423,7 +423,7 @@ def test_keys_belong_to_users(tab: Tab, proxy: CuttingProxy, people: People, row
 
 
 def test_attempts_belong_to_whoever_made_the_first(tab: Tab, proxy: CuttingProxy, people: People, rows: Rows) -> None:
-    proxy.misbehave("silent_before")
+    proxy.misbehave("silent_after")  # so that the payment is read afresh, too
     tab.page.evaluate("(token) => { window.token = token; }", people.patient.token)
     tab.begin("""
         const mine = new PaymentClient({ token: () => window.token, firstPauseMs: 10 });
