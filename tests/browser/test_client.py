@@ -387,7 +387,9 @@ def test_the_token_stays_in_the_tab_and_the_key_until_it_is_answered(
     tab.token = None
     refused, signed_in = tab.run("return [await told(client.signIn('patient@example.com', 'no')), client.signedIn];")
     assert (refused["error"], refused["status"], signed_in) == ("PaymentError", 401, False)
-    assert len(proxy.posts("/api/login")) == 1
+    proxy.misbehave("answer_instead", path="/api/login", answer=problem(429, **{"Retry-After": "1"}))
+    assert tab.run("return told(client.signIn('patient@example.com', 'no'));")["status"] == 429
+    assert len(proxy.posts("/api/login")) == 2  # a refusal is not asked for again
     assert tab.pay()["status"] == 401
     assert proxy.posts() == []
 
@@ -395,7 +397,7 @@ def test_the_token_stays_in_the_tab_and_the_key_until_it_is_answered(
     proxy.misbehave("silent_after")
     tab.begin(f"await client.signIn('{people.patient.email}', '{PASSWORD}'); return [client.signedIn, await pay()];")
     proxy.wait_until_silent()
-    assert len(proxy.posts("/api/login")) == 3
+    assert len(proxy.posts("/api/login")) == 4
     (token,) = tab.page.evaluate("() => Object.values(sessionStorage).map((kept) => JSON.parse(kept).token)")
     assert token.count(".") == 2
     assert token not in tab.page.evaluate("() => JSON.stringify(localStorage)")
@@ -423,7 +425,7 @@ def test_keys_belong_to_users(tab: Tab, proxy: CuttingProxy, people: People, row
 
 
 def test_attempts_belong_to_whoever_made_the_first(tab: Tab, proxy: CuttingProxy, people: People, rows: Rows) -> None:
-    proxy.misbehave("silent_before")
+    proxy.misbehave("silent_after")  # so that the payment is read afresh, too
     tab.page.evaluate("(token) => { window.token = token; }", people.patient.token)
     tab.begin("""
         const mine = new PaymentClient({ token: () => window.token, firstPauseMs: 10 });
