@@ -39,6 +39,8 @@ bench-locking: $(VENV)/.installed-dev
 translations: $(VENV)/.installed
 	$(BIN)/pybabel -q extract -F babel.cfg -k N_ -k Message --no-location --sort-output --omit-header -o $(VENV)/messages.pot .
 	$(BIN)/pybabel -q update -N --ignore-obsolete -w 120 -i $(VENV)/messages.pot -d payments_app/translations
+	# Its header says when and by whom: git knows.
+	sed -i '/^"\(POT-Creation-Date\|PO-Revision-Date\|Report-Msgid-Bugs-To\|Last-Translator\|Language-Team\)/d' payments_app/translations/*/LC_MESSAGES/messages.po
 	$(BIN)/pybabel -q compile -d payments_app/translations
 
 format: $(VENV)/.installed-dev

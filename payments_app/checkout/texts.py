@@ -34,6 +34,9 @@ TEXTS = {
     "card_notice": N_("Open at Stripe as %(reference)s. This page has no form for cards: an app of yours shows it."),
     "payment_heading": N_("Payment %(id)s"),
     "refunded_notice": N_("%(amount)s refunded."),
+    "refund_failed_notice": N_("The refund of %(amount)s has failed; no money was returned."),
+    # An attempt whose answer was lost had made it, or its outcome was waited for.
+    "refund_made_before_notice": N_("The refund of %(amount)s had been made before; nothing was sent again."),
     "refund_open_notice": N_("The gateway has not said yet what became of the refund. It will be followed up."),
     "refund_question": N_("Refund payment %(id)s? %(left)s is left of it."),
     # Statuses of payments, invoices and refunds.

@@ -66,9 +66,8 @@ export class Result {
     await this.#session.attempt(
       async () => {
         const wanted = { amount: Number(this.#amount.value), reason: this.#reason.value || undefined };
-        const { status, data } = await this.#session.client.refundPayment(id, wanted);
-        const isOpen = status === 202;
-        const notice = isOpen ? say('refund_open_notice') : say('refunded_notice', { amount: money(data.refund_amount, currency) });
+        const outcome = await this.#session.client.refundPayment(id, wanted);
+        const notice = refundInWords(outcome, currency);
         await this.load(id, { notice });
         await this.#onChange();
       },
@@ -76,4 +75,12 @@ export class Result {
     );
     button.disabled = false;
   }
+}
+
+/** What became of a refund, for staff. */
+function refundInWords({ success, status, replayed, data }, currency) {
+  if (status === 202) return say('refund_open_notice');
+  const amount = money(data.refund_amount, currency);
+  if (!success) return say('refund_failed_notice', { amount });
+  return say(replayed ? 'refund_made_before_notice' : 'refunded_notice', { amount });
 }
