@@ -254,3 +254,14 @@ def test_a_payment_asks_nothing_of_the_catalogue_while_the_verdict_stands(people
     for statement, _ in sent:
         assert not any(name in statement for name in ("pg_index", "pg_constraint", "sqlite_master", "alembic_version"))
     assert sent
+
+
+def test_a_question_that_the_database_does_not_answer_counts_as_a_no(postgresql: Database, alter: Alter) -> None:
+    with people_at(postgresql) as (people, rows):
+        alter(
+            postgresql,
+            "DROP TABLE alembic_version",
+            "CREATE VIEW alembic_version AS SELECT (1 / (random() * 0)::int)::text AS version_num",
+        )
+
+        assert_closed(people, rows, "migrations")
