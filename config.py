@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from redis.connection import parse_url
 from sqlalchemy import make_url
@@ -64,6 +64,36 @@ MANUAL_METHODS = ("gcash", "bank_transfer", "e_wallet")
 DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # refused in production
 
 
+# What software ships with, examples show and guessers try first; compared without case, dashes and dots.
+DEFAULT_PASSWORDS = frozenset(
+    [
+        "123456",
+        "12345678",
+        "123456789",
+        "admin",
+        "changeit",
+        "changeme",
+        "default",
+        "example",
+        "foobared",
+        "guest",
+        "letmein",
+        "pass",
+        "password",
+        "payment",
+        "payments",
+        "postgres",
+        "postgresql",
+        "qwerty",
+        "redis",
+        "root",
+        "secret",
+        "test",
+        "user",
+    ]
+)
+
+
 class ConfigError(Exception):
     """A setting that the service will not start with; its text is one line that names the setting."""
 
@@ -75,7 +105,7 @@ class Settings:
     app_env: str
     secret_key: str
     jwt_secret_key: str
-    database_url: str
+    database_url: str = field(repr=False)
     access_token_ttl_seconds: int
     payment_min_amount_minor: int
     payment_max_amount_minor: int
@@ -84,7 +114,7 @@ class Settings:
     idempotency_replay: str
     idempotency_cache_ttl_seconds: int
     idempotency_retention_seconds: int
-    redis_url: str | None
+    redis_url: str | None = field(repr=False)
     payment_locking: str
     payment_lock_timeout_seconds: int
     payment_lock_retry_delay_ms: int
@@ -96,6 +126,7 @@ class Settings:
     ratelimit_failed_logins: str
     ratelimit_failed_logins_per_address: str
     allow_sandbox_gateway: bool
+    allow_sqlite: bool
     stripe_api_key: str | None = field(repr=False)
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
     stripe_api_base: str
@@ -122,7 +153,8 @@ class Settings:
         Raises:
             ConfigError: a value is missing, malformed or unsafe for ``APP_ENV``.
         """
-        read = _Reader(os.environ if environment is None else environment)
+        environment = os.environ if environment is None else environment
+        read = _Reader(environment)
         app_env = read.choice("APP_ENV", "development", "testing", "production")
         settings = cls(
             app_env=app_env,
@@ -149,6 +181,7 @@ class Settings:
             ratelimit_failed_logins=read.rate("RATELIMIT_FAILED_LOGINS", "5 per minute"),
             ratelimit_failed_logins_per_address=read.rate("RATELIMIT_FAILED_LOGINS_PER_ADDRESS", "50 per minute"),
             allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),
+            allow_sqlite=read.flag("ALLOW_SQLITE", default=False),
             stripe_api_key=read.token("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
@@ -162,10 +195,10 @@ class Settings:
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
-        if settings.is_production and "STRIPE_LOG" in (os.environ if environment is None else environment):
-            raise ConfigError("STRIPE_LOG makes Stripe's library print secrets: unset it in production")
         if settings.refund_lease_seconds <= settings.gateway_timeout_seconds:
             raise ConfigError("REFUND_LEASE must be longer than GATEWAY_TIMEOUT: resume would overtake a live worker")
+        if settings.is_production:
+            _refuse_what_is_unsafe(settings, environment)
         return settings
 
     def flask_config(self) -> dict[str, Any]:
@@ -184,6 +217,35 @@ class Settings:
             # and is what the nginx in front is told as well.
             "MAX_CONTENT_LENGTH": 64 * 1024,
         }
+
+
+def _refuse_what_is_unsafe(settings: Settings, environment: Mapping[str, str]) -> None:
+    """What may be tried on a laptop, but not with other people's money.
+
+    Raises:
+        ConfigError: something that production does not start with.
+    """
+    for name in ("FLASK_DEBUG", "DEBUG"):
+        if environment.get(name, "").strip().lower() not in ("", "0", "false", "no"):  # as Flask reads it
+            raise ConfigError(f"{name} is on: its error pages show secrets to strangers, unset it in production")
+    if "STRIPE_LOG" in environment:
+        raise ConfigError("STRIPE_LOG makes Stripe's library print secrets: unset it in production")
+    if settings.secret_key == settings.jwt_secret_key:
+        raise ConfigError("JWT_SECRET_KEY must not be the same as SECRET_KEY in production")
+    database = make_url(settings.database_url)
+    if database.drivername == "sqlite" and not settings.allow_sqlite:
+        raise ConfigError("DATABASE_URL is SQLite, for one machine and few people: set ALLOW_SQLITE=1 if that is meant")
+    for part in (database.password, database.query.get("password")):
+        _refuse_default_password("DATABASE_URL", str(part or ""), database.username or "")
+    redis = urlsplit(settings.redis_url or "")
+    named = "REDIS_URL" if environment.get("REDIS_URL", "").strip() else "REDIS_PASSWORD"
+    _refuse_default_password(named, unquote(redis.password or ""), redis.username or "")
+
+
+def _refuse_default_password(name: str, password: str, username: str) -> None:
+    """None at all is allowed: there are sockets, certificates and password files, and the server decides."""
+    if password and (re.sub(r"[^a-z0-9]", "", password.lower()) in DEFAULT_PASSWORDS or password == username):
+        raise ConfigError(f"{name} has a password that everybody tries first: choose another one in production")
 
 
 class _Reader:

@@ -1,10 +1,12 @@
 """One payment for one medical consultation, once, whatever happens."""
 
+from pathlib import Path
+
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import cache, engines, ids, languages, logs, metrics, problems, redis_client
+from payments_app import cache, engines, https, ids, languages, logs, metrics, problems, redis_client
 from payments_app.accounts import tokens
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
@@ -16,7 +18,9 @@ from payments_app.consultations.routes import blueprint as consultations_bluepri
 from payments_app.demo.cli import demo as demo_commands
 from payments_app.extensions import db, migrate
 from payments_app.gateways import registry
+from payments_app.health import checks
 from payments_app.health.cli import check
+from payments_app.health.routes import blueprint as health_blueprint
 from payments_app.idempotency import keys
 from payments_app.idempotency.cli import idempotency as idempotency_commands
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
@@ -27,6 +31,9 @@ from payments_app.payments.routes import methods_blueprint
 from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.routes import blueprint as refunds_blueprint
 from payments_app.webhooks.routes import blueprint as webhooks_blueprint
+
+# Named whole: the service may be started from any folder, and asks whether its migrations have run.
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -46,10 +53,11 @@ def create_app(settings: Settings | None = None) -> Flask:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     logs.init_app(app)
+    https.init_app(app)
     languages.init_app(app)
     problems.init_app(app)
     db.init_app(app)
-    migrate.init_app(app, db)
+    migrate.init_app(app, db, directory=str(MIGRATIONS))
     engines.init_app(app)
     ids.init_app(app)
     redis_client.init_app(app)
@@ -59,6 +67,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     rate_limits.init_app(app)
     keys.init_app(app)
     registry.init_app(app)
+    checks.init_app(app)
+    app.register_blueprint(health_blueprint)
 
     api = openapi.init_app(app)
     for blueprint in (

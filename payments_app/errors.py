@@ -85,6 +85,13 @@ class Forbidden(AppError):
     text = N_("This is not yours to see or to change.")
 
 
+class HttpsRequired(AppError):
+    """Sent over plain HTTP. What it said was not read; whoever listened on the way has read it, and the token too."""
+
+    code, status = "https-required", 403
+    text = N_("Use https: on plain HTTP, others can read along and change what is said.")
+
+
 class NotFound(AppError):
     code, status = "not-found", 404
     text = N_("There is nothing here.")
@@ -274,8 +281,8 @@ class Unavailable(AppError):
     retryable = True
     text = N_("The service cannot answer at the moment; please send the same request again.")
 
-    def __init__(self, message: str | None = None) -> None:
-        super().__init__(message, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    def __init__(self, message: str | None = None, *, data: dict[str, Any] | None = None) -> None:
+        super().__init__(message, data=data, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 class DatabaseUnavailable(Unavailable):
@@ -289,10 +296,13 @@ class DatabaseBusy(Unavailable):
 
 
 class NotReady(Unavailable):
-    """The migrations have not run, or the index that allows one active payment per consultation is gone."""
+    """What keeps payments single, and refunds within what came, is not in place: ``failed`` names the checks."""
 
     code = "not-ready"
     text = N_("The service is not ready to take payments; please send the same request again later.")
+
+    def __init__(self, *, failed: list[str] | None = None) -> None:
+        super().__init__(data={"failed": failed} if failed else None)
 
 
 class GatewayUnavailable(Unavailable):

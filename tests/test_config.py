@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from config import MANUAL_METHODS, ConfigError, Settings
+from tests.support.apps import PRODUCTION
 from tests.support.databases import ROOT
 
 SECRET = "s" * 32
-PRODUCTION = {"APP_ENV": "production", "SECRET_KEY": SECRET, "JWT_SECRET_KEY": SECRET}
+POSTGRESQL = "postgresql+psycopg://clinic:{}@db/clinic"
 
 
 def test_a_laptop_needs_no_settings() -> None:
@@ -81,12 +82,67 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"GATEWAY_TIMEOUT": "0"}, "GATEWAY_TIMEOUT"),
         ({"GATEWAY_TIMEOUT": "60"}, "REFUND_LEASE"),
         ({"PAYMENT_PENDING_TTL": "soon"}, "PAYMENT_PENDING_TTL"),
+        ({"ALLOW_SQLITE": "maybe"}, "ALLOW_SQLITE"),
+        ({**PRODUCTION, "ALLOW_SQLITE": "0"}, "DATABASE_URL"),
+        ({**PRODUCTION, "JWT_SECRET_KEY": PRODUCTION["SECRET_KEY"]}, "JWT_SECRET_KEY"),
+        ({**PRODUCTION, "FLASK_DEBUG": "1"}, "FLASK_DEBUG"),
+        ({**PRODUCTION, "DEBUG": "True"}, "DEBUG"),
+        ({**PRODUCTION, "STRIPE_LOG": "debug"}, "STRIPE_LOG"),
+        ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("postgres")}, "DATABASE_URL"),
+        ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("Change-Me")}, "DATABASE_URL"),
+        ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("clinic")}, "DATABASE_URL"),
+        ({**PRODUCTION, "DATABASE_URL": "postgresql+psycopg://clinic@db/clinic?password=secret"}, "DATABASE_URL"),
+        ({**PRODUCTION, "REDIS_URL": "redis://:foobared@cache/0"}, "REDIS_URL"),
+        ({**PRODUCTION, "REDIS_HOST": "cache", "REDIS_PASSWORD": "password"}, "REDIS_PASSWORD"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_it(environment: dict[str, str], named: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{named} [^\n]+$") as refusal:
         Settings.from_environment(environment)
     assert "se/cret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"DATABASE_URL": POSTGRESQL.format("ein-l%40nges-Passwort"), "ALLOW_SQLITE": "0"},
+        {"DATABASE_URL": "postgresql+psycopg://clinic@/clinic?host=/run/postgresql"},  # the socket knows who is there
+        {"REDIS_URL": "redis://cache/0"},
+        {"FLASK_DEBUG": "0", "DEBUG": "false"},
+    ],
+)
+def test_production_starts_with_what_is_safe(more: dict[str, str]) -> None:
+    assert Settings.from_environment({**PRODUCTION, **more}).is_production
+
+
+def test_a_laptop_may_do_as_it_likes() -> None:
+    careless = {"FLASK_DEBUG": "1", "DATABASE_URL": POSTGRESQL.format("postgres"), "REDIS_URL": "redis://:redis@h/0"}
+
+    assert not Settings.from_environment(careless).is_production
+
+
+def test_the_passwords_of_databases_are_not_shown_with_the_settings() -> None:
+    settings = Settings.from_environment(
+        {"DATABASE_URL": POSTGRESQL.format("hidden"), "REDIS_URL": "redis://:hidden@h"}
+    )
+
+    assert "hidden" not in repr(settings)
+
+
+@pytest.mark.parametrize("start", [["flask", "--app", "wsgi", "check"], ["gunicorn"]], ids=["command", "gunicorn"])
+def test_whatever_is_started_says_that_line_and_ends_with_1(start: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", *start],
+        cwd=ROOT,
+        env={"PATH": "", **PRODUCTION, "FLASK_DEBUG": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("refusing to start: FLASK_DEBUG is on")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_bad_value_stops_the_start_with_that_line_alone() -> None:

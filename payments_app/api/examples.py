@@ -12,6 +12,7 @@ from payments_app.errors import (
     IdempotencyKeyReused,
     InvalidTransition,
     LockTimeout,
+    NotReady,
     PaymentNotVerified,
     PreconditionFailed,
     RefundDeclined,
@@ -142,6 +143,7 @@ CREATE = _refusals(
         "lock-timeout": LockTimeout(),
         "validation-failed": ValidationFailed({"amount": ["Must be from 1000.00 to 10000000.00."]}),
         "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
+        "not-ready": NotReady(failed=["index"]),
     },
 )
 

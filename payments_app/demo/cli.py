@@ -6,19 +6,11 @@ import click
 from flask import current_app
 
 from payments_app.accounts import passwords
-from payments_app.accounts.models import Role
 from payments_app.commands import Commands
 from payments_app.demo import repository
+from payments_app.demo.people import PASSWORD, PATIENT, USERS
 
 demo = Commands("demo", help="Data to try the service with.")
-
-PASSWORD = "password"  # noqa: S105  # published on purpose; refused in production
-PATIENT = "patient@test.com"
-USERS = (
-    (PATIENT, "Demo Patient", Role.PATIENT),
-    ("other@test.com", "Other Patient", Role.PATIENT),
-    ("admin@test.com", "Demo Admin", Role.ADMIN),
-)
 
 # Consultations a statement: small enough to show progress, large enough that the statement's own cost vanishes.
 BATCH_SIZE = 20_000

@@ -5,6 +5,7 @@ A gateway's silence is an answer of its own. ``Declined`` means that nothing hap
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -39,6 +40,13 @@ class OutcomeUnknown:
     """No answer, or one that says neither yes nor no. The reason is for the log."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The gateway answers, and knows our key. ``at`` is what its clock says, to the second, where it told."""
+
+    at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

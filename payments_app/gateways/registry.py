@@ -59,6 +59,12 @@ def find_gateway(name: str) -> Gateway:
     return gateway
 
 
+def find_stripe() -> StripeGateway | None:
+    """The one gateway that is a machine somewhere else, where the settings have a key for it."""
+    gateway = current_app.extensions["gateways"].get(GatewayName.STRIPE)
+    return gateway if isinstance(gateway, StripeGateway) else None
+
+
 def payment_methods() -> Sequence[PaymentMethod]:
     """The methods on offer: cards by Stripe where its key is set, else by the sandbox where that is allowed."""
     for carrier in (GatewayName.STRIPE, GatewayName.SANDBOX):

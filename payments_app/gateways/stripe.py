@@ -6,7 +6,9 @@ under which the SDK also repeats it: so it happens once. Stripe forgets such key
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import stripe
@@ -18,6 +20,7 @@ from payments_app.gateways.base import (
     Declined,
     GatewayRefund,
     OutcomeUnknown,
+    Reached,
     RefundOrder,
 )
 from payments_app.gateways.stripe_objects import refund_of, session_of
@@ -31,6 +34,9 @@ NETWORK_RETRIES = 2
 PAUSE_SECONDS = 0.5
 # The largest page of a list that Stripe gives.
 PAGE_SIZE = 100
+
+# No PaymentIntent has this id: asking for it costs nothing, and shows nobody's payment.
+NO_PAYMENT_INTENT = "pi_000000000000000000000000"
 
 _PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]+")
 
@@ -106,6 +112,20 @@ class StripeGateway:
             return OutcomeUnknown(found.reason)
         return found.outcome if isinstance(found, GatewayRefund) else found
 
+    def reach(self) -> Reached | Declined | OutcomeUnknown:
+        """Whether Stripe answers, and knows our key (Declined: it does not), by asking for a payment that is none."""
+        try:
+            answered = self._intents.retrieve(NO_PAYMENT_INTENT, options={"max_network_retries": 0})
+        except stripe.InvalidRequestError as refusal:
+            if refusal.code != "resource_missing":
+                return OutcomeUnknown(f"it refused the question: {refusal.code}")
+            return Reached(_date_of(refusal.headers or {}))
+        except (stripe.AuthenticationError, stripe.PermissionError) as refusal:
+            return Declined(f"HTTP status {refusal.http_status}")
+        except stripe.StripeError as error:
+            return OutcomeUnknown(type(error).__name__)
+        return Reached(_date_of(answered.last_response.headers if answered.last_response else {}))
+
     def _find_refund(self, order: RefundOrder) -> GatewayRefund | None:
         if order.reference is not None:
             return refund_of(self._refunds.retrieve(order.reference).to_dict())
@@ -117,6 +137,14 @@ class StripeGateway:
 def _connect_and_read(seconds: float) -> tuple[float, float]:
     """The library's two timeouts, which follow one another: a server that is there is reached in much less."""
     return seconds / 4, seconds * 3 / 4
+
+
+def _date_of(headers: Mapping[str, str]) -> datetime | None:
+    """What the header Date says, by which HTTP tells when an answer was made (RFC 9110, 6.6.1)."""
+    try:
+        return parsedate_to_datetime(headers["Date"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _ask(call: Callable[[], Answer]) -> Answer | Declined | OutcomeUnknown:

@@ -37,6 +37,7 @@ from payments_app.payments.exchange import (
 )
 from payments_app.payments.models import Payment
 from payments_app.payments.repository import Filter
+from payments_app.readiness import takes_money
 from payments_app.texts import N_
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
@@ -77,6 +78,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any cal
 
 @blueprint.route("", methods=["POST"])
 @authenticated()
+@takes_money
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
 @blueprint.idempotent

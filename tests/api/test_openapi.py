@@ -177,6 +177,19 @@ def given_answers(people: People) -> Iterator[Given]:
     yield LOGIN, people.anonymous().post("/api/login", data={"email": patient.email, "password": "wrong"})
 
 
+def test_an_answer_of_a_service_that_is_not_ready_matches_the_document(
+    people: People, document: dict[str, Any]
+) -> None:
+    with app_with("postgresql+psycopg://nobody@127.0.0.1:9/nothing") as app:
+        answer = people.seen_by(app).patient.pay(5)
+    example = document["paths"][CREATE[1]]["post"]["responses"]["503"]["content"][answer.content_type]["examples"]
+
+    judge_answer(document, CREATE, answer)
+    assert example["not-ready"]["value"].keys() == answer.json.keys()
+    assert example["not-ready"]["value"]["data"].keys() == answer.json["data"].keys()
+    assert example["not-ready"]["value"]["detail"] == answer.json["detail"]
+
+
 def test_the_headers_that_answers_are_about_are_there(people: People) -> None:
     created = people.patient.pay(5, key="k")
     listed = people.patient.pay(6) and people.patient.get("/payments?per_page=1")

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from tests.support.apps import PRODUCTION
 from tests.support.databases import Database, flask
 from tests.support.rows import EVERYTHING, Rows
 
@@ -30,9 +31,8 @@ def test_seeding_more_adds_what_is_missing_in_batches(database: Database, rows: 
 
 
 def test_production_is_not_seeded(database: Database, rows: Rows) -> None:
-    secret = "s" * 32
     with pytest.raises(subprocess.CalledProcessError) as refusal:
-        flask(database.url, "demo", "seed", APP_ENV="production", SECRET_KEY=secret, JWT_SECRET_KEY=secret)
+        flask(database.url, "demo", "seed", **PRODUCTION)
 
     assert refusal.value.returncode == 2
     assert "not in production" in refusal.value.stderr

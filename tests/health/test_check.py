@@ -1,94 +1,67 @@
-"""``flask check`` sees what is missing from the last line of defence."""
+"""``flask check`` sees what is missing, and says what an operator should know."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
-from tests.support.commands import Commands, commands_on
+from tests.health.conftest import Alter
+from tests.support.apps import PRODUCTION
+from tests.support.commands import commands_on
 from tests.support.databases import Database
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.guards import DROP_CHECK, DROP_INDEX, SPOILT_CHECKS
 from tests.support.redis_server import RedisServer
+from tests.support.stripe_apps import fake_stripe, stripe_settings
 
-INDEX = "uq_payments_active_consultation"
+SOUND = ("settings", "database", "migrations", "index", "checks", "redis", "method")
+LOUDER = ("ok", "note", "bad")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def own_database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    with fresh_database(request.param) as database:
-        yield database
+def lines_of(database: Database, **settings: str) -> list[tuple[str, str, str]]:
+    """The verdict, of what, and the rest of each line; the exit code agrees with the verdicts."""
+    with commands_on(database.url, **settings) as commands:
+        result = commands.run("check")
+    lines = [tuple(line.split(maxsplit=2)) for line in result.stdout.splitlines()]
+    assert result.exit_code == (1 if "bad" in {verdict for verdict, *_ in lines} else 0), result.output
+    return lines  # type: ignore[return-value]  # each line has all three
 
 
 def verdicts(database: Database, **settings: str) -> dict[str, str]:
-    """What is said of each thing; the exit code agrees with it."""
-    with commands_on(database.url, **settings) as commands:
-        return _verdicts(commands)
-
-
-def _verdicts(commands: Commands) -> dict[str, str]:
-    result = commands.run("check")
-    found = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()}
-    assert result.exit_code == (1 if "bad" in found.values() else 0)
+    """The worst that is said of each thing."""
+    found: dict[str, str] = {}
+    for verdict, what, _ in lines_of(database, **settings):
+        found[what] = max(verdict, found.get(what, "ok"), key=LOUDER.index)
     return found
-
-
-def alter(database: Database, *statements: str) -> None:
-    with engine_on(database.url) as engine, engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
 
 
 def test_a_migrated_database_is_sound(own_database: Database, redis_server: RedisServer) -> None:
     found = verdicts(own_database, REDIS_URL=redis_server.url)
 
-    assert found == dict.fromkeys(("settings", "database", "index", "checks", "redis", "method"), "ok")
+    clock = () if own_database.url.startswith("sqlite") else ("clock",)
+    assert found == dict.fromkeys((*SOUND, *clock), "ok")
 
 
-@pytest.mark.parametrize(
-    "instead",
-    [
-        None,
-        f"CREATE INDEX {INDEX} ON payments (consultation_id) WHERE status = 'pending'",
-        f"CREATE UNIQUE INDEX {INDEX} ON payments (consultation_id) WHERE status = 'pending' AND deleted_at IS NULL",
-        f"CREATE UNIQUE INDEX {INDEX} ON payments (consultation_id, user_id)",
-    ],
-)
-def test_without_the_index_nothing_is_sound(own_database: Database, instead: str | None) -> None:
-    alter(own_database, f"DROP INDEX {INDEX}", *([instead] if instead else []))
+def test_without_the_index_nothing_is_sound(own_database: Database, alter: Alter) -> None:
+    alter(own_database, DROP_INDEX)
 
     found = verdicts(own_database)
 
-    assert found["index"] == "bad"
-    assert found["checks"] == "ok"
+    assert (found["index"], found["checks"], found["migrations"]) == ("bad", "ok", "ok")
 
 
-@pytest.mark.parametrize("held", ["", "refund_reserved_minor + refunded_minor <= received_minor + 1"])
-def test_a_check_that_is_missing_or_altered_is_seen(held: str) -> None:
-    check = "ck_payments_refunds_within_received"
-    with fresh_database("postgresql") as database:
-        again = [f"ALTER TABLE payments ADD CONSTRAINT {check} CHECK ({held})"] if held else []
-        alter(database, f"ALTER TABLE payments DROP CONSTRAINT {check}", *again)
+@pytest.mark.parametrize("spoilt", SPOILT_CHECKS)
+def test_a_check_that_is_missing_or_altered_is_seen(postgresql: Database, alter: Alter, spoilt: str) -> None:
+    instead = SPOILT_CHECKS[spoilt]
+    alter(postgresql, DROP_CHECK, *([instead] if instead else []))
 
-        assert verdicts(database)["checks"] == "bad"
+    assert verdicts(postgresql)["checks"] == "bad"
 
 
-def test_a_check_that_was_never_held_against_the_rows_is_seen() -> None:
-    check = "ck_payments_refunds_within_received"
-    held = "refund_reserved_minor + refunded_minor <= received_minor"
-    with fresh_database("postgresql") as database:
-        alter(
-            database,
-            f"ALTER TABLE payments DROP CONSTRAINT {check}",
-            f"ALTER TABLE payments ADD CONSTRAINT {check} CHECK ({held}) NOT VALID",
-        )
-
-        assert verdicts(database)["checks"] == "bad"
-
-
-def test_a_database_that_was_never_migrated_is_seen(own_database: Database) -> None:
+def test_a_database_that_was_never_migrated_is_seen(own_database: Database, alter: Alter) -> None:
     alter(own_database, "UPDATE alembic_version SET version_num = '0001'")
 
-    assert verdicts(own_database)["database"] == "bad"
+    found = verdicts(own_database)
+
+    assert (found["database"], found["migrations"], found["index"]) == ("ok", "bad", "ok")
 
 
 def test_what_cannot_be_reached_is_said_and_does_not_end_it(own_database: Database) -> None:
@@ -99,7 +72,76 @@ def test_what_cannot_be_reached_is_said_and_does_not_end_it(own_database: Databa
     assert (found["database"], found["index"], found["checks"], found["redis"]) == ("bad", "bad", "bad", "note")
 
 
+def test_stripe_is_reached_and_knows_the_key(own_database: Database) -> None:
+    with fake_stripe() as fake:
+        found = verdicts(own_database, **stripe_settings(fake))
+
+        assert (found["gateway"], found["clock"]) == ("ok", "ok")
+        assert [request.path.rpartition("/")[0] for request in fake.received] == ["/v1/payment_intents"]
+        assert not fake.intents
+
+
+def test_a_key_that_stripe_does_not_know_is_bad_and_is_not_shown(own_database: Database) -> None:
+    with fake_stripe() as fake:
+        lines = lines_of(own_database, **stripe_settings(fake, STRIPE_API_KEY="sk_test_somebody_elses"))
+
+    assert [verdict for verdict, what, _ in lines if what == "gateway"] == ["bad"]
+    assert "somebody" not in str(lines)
+
+
+@pytest.mark.parametrize("trouble", ["drop", "error_before"])
+def test_a_stripe_that_does_not_answer_is_bad_and_asked_once(own_database: Database, trouble: str) -> None:
+    with fake_stripe() as fake:
+        fake.misbehave(trouble, method="GET", path="/v1", times=None)  # type: ignore[arg-type]  # one of its modes
+        found = verdicts(own_database, **stripe_settings(fake))
+
+        assert found["gateway"] == "bad"
+        assert len(fake.received) == 1
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(2, "ok"), (30, "note"), (-30, "note"), (200, "bad"), (-200, "bad")])
+def test_a_clock_that_is_not_stripes_is_seen(postgresql: Database, seconds: int, verdict: str) -> None:
+    with fake_stripe() as fake:
+        fake.set_clock_ahead(seconds)
+
+        lines = lines_of(postgresql, **stripe_settings(fake))
+
+    clocks = {detail.partition(":")[0].rpartition(" ")[2]: said for said, what, detail in lines if what == "clock"}
+    assert clocks == {"stripe's": verdict, "database's": "ok"}
+
+
 def test_stripe_without_a_webhook_secret_is_bad(own_database: Database) -> None:
-    assert verdicts(own_database, STRIPE_API_KEY="sk_test_x")["webhooks"] == "bad"
-    sound = verdicts(own_database, STRIPE_API_KEY="sk_test_x", STRIPE_WEBHOOK_SECRET="whsec_x")
-    assert "webhooks" not in sound
+    with fake_stripe() as fake:
+        assert verdicts(own_database, **stripe_settings(fake, STRIPE_WEBHOOK_SECRET=""))["webhooks"] == "bad"
+        assert "webhooks" not in verdicts(own_database, **stripe_settings(fake))
+
+
+def test_production_without_a_proxy_is_noted(own_database: Database) -> None:
+    assert verdicts(own_database, **PRODUCTION)["proxies"] == "note"
+    assert "proxies" not in verdicts(own_database, **PRODUCTION, TRUSTED_PROXIES="1")
+    assert "proxies" not in verdicts(own_database)
+
+
+def test_a_sandbox_in_production_is_noted(own_database: Database) -> None:
+    assert verdicts(own_database, **PRODUCTION, ALLOW_SANDBOX_GATEWAY="1")["method"] == "note"
+
+
+def test_the_demos_people_with_their_published_password_are_bad_in_production(own_database: Database) -> None:
+    with commands_on(own_database.url) as commands:
+        commands.ok("demo", "seed", "--consultations", 1)
+    assert "users" not in verdicts(own_database)
+    assert verdicts(own_database, **PRODUCTION)["users"] == "bad"
+
+    with commands_on(own_database.url, **PRODUCTION) as commands:
+        for email in ("patient@test.com", "other@test.com", "admin@test.com"):
+            commands.ok("users", "disable", email)
+
+    assert "users" not in verdicts(own_database, **PRODUCTION)
+
+
+def test_it_may_be_asked_from_any_folder(
+    own_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert verdicts(own_database)["migrations"] == "ok"

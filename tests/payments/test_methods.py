@@ -2,17 +2,10 @@
 
 import pytest
 
-from tests.support.apps import app_with
+from tests.support.apps import PRODUCTION, app_with
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
-
-SECRET = "s" * 32
-PRODUCTION = {
-    "APP_ENV": "production",
-    "SECRET_KEY": SECRET,
-    "JWT_SECRET_KEY": "for-development-only-never-for-real-money-2",
-}
 
 
 def test_the_list_can_be_kept_for_an_hour_and_asked_for_again(people: People) -> None:
@@ -56,7 +49,11 @@ def test_other_settings_find_no_old_list(database: Database, redis_server: Redis
         with app_with(database.url, REDIS_URL=redis_server.url, **PRODUCTION, **settings) as app:
             with app.app_context():
                 token = people.token_from(app, people.patient)
-            answer = app.test_client().get("/api/v1/payment-methods", headers={"Authorization": f"Bearer {token}"})
+            answer = app.test_client().get(
+                "/api/v1/payment-methods",
+                base_url="https://localhost",
+                headers={"Authorization": f"Bearer {token}"},
+            )
             offered[name] = {method["code"] for method in answer.json["data"]}
 
     assert offered["with"] - offered["without"] == {"stripe"}

@@ -10,6 +10,14 @@ from config import Settings
 from payments_app import create_app
 from payments_app.api.rate_limits import limiter
 
+# What production does not start without; SQLite, so that tests may have it on both databases.
+PRODUCTION = {
+    "APP_ENV": "production",
+    "SECRET_KEY": "s" * 32,
+    "JWT_SECRET_KEY": "j" * 32,
+    "ALLOW_SQLITE": "1",
+}
+
 
 def testing(database_url: str, **more: str) -> dict[str, str]:
     """The environment of an app under test; most tests are quicker than a rate limit allows."""

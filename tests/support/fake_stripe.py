@@ -78,8 +78,13 @@ class FakeStripe(Account):
         self._server.shutdown()
         self._server.server_close()
 
+    def set_clock_ahead(self, seconds: int) -> None:
+        """Let its machine's clock be off by so much; below 0, behind."""
+        self._server.clock_ahead_seconds = seconds
+
     def reset(self) -> None:
         """Forget everything, behave, and let go of whoever hangs."""
+        self.set_clock_ahead(0)
         with self._lock:
             self._forget_objects()
             self._forget_requests()

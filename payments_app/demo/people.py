@@ -1,0 +1,11 @@
+"""Who is in the demo. Their password is published: nobody in production may have it."""
+
+from payments_app.accounts.models import Role
+
+PASSWORD = "password"  # noqa: S105  # published on purpose; refused in production
+PATIENT = "patient@test.com"
+USERS = (
+    (PATIENT, "Demo Patient", Role.PATIENT),
+    ("other@test.com", "Other Patient", Role.PATIENT),
+    ("admin@test.com", "Demo Admin", Role.ADMIN),
+)

@@ -1,0 +1,168 @@
+"""The last line of defence, as the catalogue of the live database knows it, which somebody may have altered.
+
+A payment may be taken only where the database itself refuses a second one, and a refund only where it refuses too much.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import RowMapping, inspect, text
+from sqlalchemy.orm import Session
+
+from payments_app.database import read_transaction
+from payments_app.payments.models import ACTIVE_PREDICATE, Payment
+from payments_app.payments.statuses import ACTIVE
+
+INDEX = "uq_payments_active_consultation"
+
+# M3's CHECKs, without blanks and brackets, which each database writes in its own way.
+CHECKS = {
+    "ck_payments_refunds_within_received": "refund_reserved_minor+refunded_minor<=received_minor",
+    "ck_payments_money_not_negative": "received_minor>=0ANDrefund_reserved_minor>=0ANDrefunded_minor>=0",
+}
+
+# The index by its name. ``whole`` is False after a CREATE INDEX CONCURRENTLY that failed. A column that is an
+# expression has no name, and ``columns`` then has a gap. SQLite keeps the predicate only as the end of the statement.
+_THE_INDEX = {
+    "postgresql": text(
+        """
+        SELECT i.indisvalid AND i.indisready AND i.indislive AS whole, i.indisunique AS is_unique,
+               ARRAY(SELECT coalesce(a.attname::text, '')
+                     FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
+                     LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                     WHERE k.position <= i.indnkeyatts ORDER BY k.position) AS columns,
+               pg_get_expr(i.indpred, i.indrelid) AS predicate
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid = to_regclass('payments') AND c.relname = :name
+        """
+    ),
+    "sqlite": text(
+        """
+        SELECT 1 AS whole, l."unique" AS is_unique,
+               (SELECT group_concat(coalesce(k.name, '')) FROM pragma_index_info(l.name) AS k) AS columns,
+               m.sql AS predicate
+        FROM sqlite_master AS m JOIN pragma_index_list('payments') AS l ON l.name = m.name
+        WHERE m.type = 'index' AND m.name = :name
+        """
+    ),
+}
+
+# NOT VALID: the rows that were there were never looked at. NOT ENFORCED, which PostgreSQL 18 brought: new ones are not
+# either; the catalogues before it have no such column, which is no error in JSON.
+_POSTGRESQL_CHECKS = text(
+    """
+    SELECT c.conname AS name, pg_get_expr(c.conbin, c.conrelid) AS promise
+    FROM pg_constraint c
+    WHERE c.conrelid = to_regclass('payments') AND c.contype = 'c'
+      AND c.convalidated AND coalesce((to_jsonb(c) ->> 'conenforced')::boolean, true)
+    """
+)
+
+# Planned, never run: the index must be one that the insert of a payment finds. SQLite looks for the very text.
+_NAMES_THE_INDEX = text(
+    "EXPLAIN INSERT INTO payments (id, consultation_id) VALUES (1, 1)"
+    f" ON CONFLICT (consultation_id) WHERE {ACTIVE_PREDICATE} DO NOTHING"
+)
+
+# A cast that PostgreSQL writes out, such as ::character varying(32) or ::text[].
+_CAST = re.compile(r"::[a-z ]+(\([0-9]+\))?(\[\])?")
+# How PostgreSQL (= ANY) and people (IN) write a set of statuses, once blanks and brackets are gone.
+_STATUS_IN = re.compile(r"status(?:=ANYARRAY\[|IN)(?P<words>'[^']*'(?:,'[^']*')*)\]?", re.IGNORECASE)
+
+
+@read_transaction
+def ping(session: Session) -> None:
+    """Reach the database.
+
+    Raises:
+        DatabaseUnavailable: it cannot be (503).
+    """
+    session.execute(text("SELECT 1"))
+
+
+@read_transaction
+def server_time(session: Session) -> datetime | None:
+    """What time the database's machine believes it is; None of SQLite, which is this machine's."""
+    if _dialect(session) == "sqlite":
+        return None
+    moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return moment
+
+
+@read_transaction
+def revisions(session: Session) -> Sequence[str]:
+    """The migration that the database is at; none before the first, several where branches were made.
+
+    Raises:
+        NotReady: it never saw a migration (503).
+    """
+    return session.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+
+
+@read_transaction
+def index_fault(session: Session) -> str | None:
+    """What is wrong with the index that allows one active payment per consultation (M1); None where nothing is.
+
+    Raises:
+        NotReady: the insert of a payment does not find it, though it looks as it should (503).
+    """
+    found = session.execute(_THE_INDEX[_dialect(session)], {"name": INDEX}).mappings().first()
+    fault = _what_is_wrong(found)
+    if fault is None:
+        session.execute(_NAMES_THE_INDEX)
+    return fault
+
+
+@read_transaction
+def faulty_checks(session: Session) -> Sequence[str]:
+    """The CHECKs of M3 that are missing, altered, not enforced, or were never held against the rows that were there."""
+    held = _sqlite_checks(session) if _dialect(session) == "sqlite" else _postgresql_checks(session)
+    return [name for name, promise in CHECKS.items() if _bare(held.get(name, "")) != promise]
+
+
+def _what_is_wrong(found: RowMapping | None) -> str | None:
+    if found is None:
+        return "missing"
+    if not found["whole"]:
+        return "invalid: it was never built to its end"
+    if not found["is_unique"]:
+        return "not unique"
+    # SQLite has no arrays, but commas between.
+    columns = found["columns"].split(",") if isinstance(found["columns"], str) else found["columns"]
+    if columns != ["consultation_id"]:
+        return f"on other columns: {', '.join(columns)}"
+    if _statuses(found["predicate"] or "") != set(ACTIVE):
+        return "not over the active payments, all of them and no others"
+    return None
+
+
+def _statuses(predicate: str) -> set[str] | None:
+    """The statuses of ``status IN (...) AND deleted_at IS NULL``, in whatever order; None of any other predicate."""
+    condition = re.split(r"\bWHERE\b", predicate, flags=re.IGNORECASE)[-1]
+    terms = [_bare(term) for term in re.split(r"\bAND\b", condition, flags=re.IGNORECASE)]
+    others = [term for term in terms if not _STATUS_IN.fullmatch(term)]
+    found = [match["words"] for term in terms if (match := _STATUS_IN.fullmatch(term))]
+    if len(found) != 1 or [term.lower() for term in others] != ["deleted_atisnull"]:
+        return None
+    return {word.strip("'") for word in found[0].split(",")}
+
+
+def _bare(expression: str) -> str:
+    """Without what differs between the databases and means nothing here: casts, blanks, brackets, quoted names."""
+    return re.sub(r'[\s()"]', "", _CAST.sub("", expression))
+
+
+def _postgresql_checks(session: Session) -> dict[str, str]:
+    return {row.name: row.promise for row in session.execute(_POSTGRESQL_CHECKS)}
+
+
+def _sqlite_checks(session: Session) -> dict[str, str]:
+    inspector = inspect(session.connection())
+    if not inspector.has_table(Payment.__tablename__):
+        return {}
+    return {str(check["name"]): check["sqltext"] for check in inspector.get_check_constraints(Payment.__tablename__)}
+
+
+def _dialect(session: Session) -> str:
+    return session.get_bind().dialect.name

@@ -1,0 +1,109 @@
+"""What has to be in place before money may be taken: each check by its name."""
+
+import logging
+from collections.abc import Callable
+from functools import cache
+
+from alembic.script import ScriptDirectory
+from flask import Flask, current_app
+from redis import Redis
+from sqlalchemy.exc import SQLAlchemyError
+
+from payments_app.errors import AppError, NotReady
+from payments_app.health import catalogue
+from payments_app.readiness import Readiness
+from payments_app.redis_client import RedisUnavailable, current_redis
+
+log = logging.getLogger(__name__)
+
+# Says what is wrong; None where nothing is.
+Check = Callable[[], str | None]
+
+
+def init_app(app: Flask) -> None:
+    """Let doors that take money ask for the verdict of these checks."""
+    app.extensions["readiness"] = Readiness(find_faults)
+
+
+def find_faults() -> dict[str, str]:
+    """What is not in place, by the name of the check, and why. A database that cannot be reached is asked no more."""
+    faults: dict[str, str] = {}
+    for name, check in CHECKS.items():
+        fault = fault_of(check)
+        if fault is not None:
+            faults[name] = fault
+            if name == "database":
+                break
+    return faults
+
+
+def fault_of(check: Check) -> str | None:
+    """What a check finds; a question that the database does not answer counts as a no."""
+    try:
+        return check()
+    except AppError as error:
+        return error.message
+    except SQLAlchemyError:  # such as a right that was taken from us: the verdict is no, and the log says why
+        log.exception("a check of the database failed")
+        return "the database refused the question: see the log"
+
+
+def redis_state() -> str:
+    """``ok`` or ``degraded``: without Redis everything works, but rate limits are each process's own."""
+    redis = current_redis()
+    if redis is None:
+        return "degraded"
+    try:
+        redis.call(Redis.ping)
+    except RedisUnavailable:
+        return "degraded"
+    return "ok"
+
+
+def _database() -> None:
+    catalogue.ping()
+
+
+def _migrations() -> str | None:
+    newest, known = _revisions_of(current_app.extensions["migrate"].directory)
+    try:
+        at = set(catalogue.revisions())
+    except NotReady:
+        at = set()
+    # A newer release has migrated the database, and this one still serves while it is replaced. What this one cannot
+    # do without, the other checks look at.
+    if at - known:
+        return None
+    if at != {newest}:
+        return f"at migration {', '.join(sorted(at)) or 'none'}, not {newest}: run flask --app wsgi db upgrade"
+    return None
+
+
+@cache
+def _revisions_of(directory: str) -> tuple[str | None, frozenset[str]]:
+    """The newest of the migrations that this release has, and all of them."""
+    scripts = ScriptDirectory(directory)
+    return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def _index() -> str | None:
+    try:
+        fault = catalogue.index_fault()
+    except NotReady:
+        fault = "not one that the insert of a payment can use"
+    return fault and f"{catalogue.INDEX} is {fault}: nothing stops a second payment"
+
+
+def _refund_checks() -> str | None:
+    faulty = catalogue.faulty_checks()
+    if not faulty:
+        return None
+    return f"{', '.join(faulty)} missing, invalid or altered: nothing stops too large a refund"
+
+
+CHECKS: dict[str, Check] = {
+    "database": _database,
+    "migrations": _migrations,
+    "index": _index,
+    "checks": _refund_checks,
+}

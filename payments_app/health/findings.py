@@ -1,0 +1,139 @@
+"""What ``flask check`` finds: the checks that decide whether payments are taken, and what an operator should know."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from config import Settings
+from payments_app import clock
+from payments_app.accounts import passwords
+from payments_app.accounts.repository import find_credentials
+from payments_app.demo.people import PASSWORD, USERS
+from payments_app.errors import AppError
+from payments_app.gateways.base import Declined, GatewayName, OutcomeUnknown
+from payments_app.gateways.registry import find_stripe, payment_methods
+from payments_app.health import catalogue
+from payments_app.health.checks import CHECKS, fault_of, redis_state
+
+# Seconds that two clocks may be apart before it is said. A server's clock that is looked after is right to far less
+# than one; Stripe tells its own in whole ones, and some time passes on the way.
+CLOCK_NOTED_SECONDS = 5
+
+# Seconds before it is bad. Of the 300 that a webhook may be old, so much would be gone before it was sent.
+CLOCK_BAD_SECONDS = 60
+
+
+class Verdict(StrEnum):
+    """``note``: it works, but an operator should know."""
+
+    OK = "ok"
+    NOTE = "note"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    verdict: Verdict
+    detail: str
+
+
+# What is said where nothing is wrong.
+_IN_PLACE = {
+    "database": "reached",
+    "migrations": "have run",
+    "index": "allows one active payment per consultation",
+    "checks": "refunds never exceed the money received",
+}
+
+
+def all_findings(settings: Settings) -> Iterator[Finding]:
+    """Each as soon as it is known."""
+    yield Finding("settings", Verdict.OK, f"{settings.app_env}, locking {settings.payment_locking}")
+    for what, check in CHECKS.items():
+        fault = fault_of(check)
+        yield Finding(what, Verdict.BAD if fault else Verdict.OK, fault or _IN_PLACE[what])
+    yield _redis(settings)
+    yield from _methods(settings)
+    yield from _stripe(settings)
+    yield from _database_clock()
+    if settings.is_production:
+        yield from _production(settings)
+
+
+def _redis(settings: Settings) -> Finding:
+    if redis_state() == "ok":
+        return Finding("redis", Verdict.OK, "answers")
+    if settings.redis_url is None:
+        return Finding("redis", Verdict.NOTE, "none: each process counts rate limits by itself")
+    consequence = "locks are skipped, " if settings.payment_locking in ("redis", "hybrid") else ""
+    return Finding("redis", Verdict.NOTE, f"does not answer: {consequence}rate limits are counted by each process")
+
+
+def _methods(settings: Settings) -> Iterator[Finding]:
+    for method in payment_methods():
+        nothing_moves = settings.is_production and method.gateway == GatewayName.SANDBOX
+        verdict = Verdict.NOTE if nothing_moves else Verdict.OK
+        yield Finding("method", verdict, f"{method.code} by {method.gateway}" + ", no money moves" * nothing_moves)
+
+
+def _stripe(settings: Settings) -> Iterator[Finding]:
+    gateway = find_stripe()
+    if gateway is None:
+        return
+    match gateway.reach():
+        case Declined(reason):
+            yield Finding("gateway", Verdict.BAD, f"stripe does not accept STRIPE_API_KEY: {reason}")
+        case OutcomeUnknown(reason):
+            yield Finding("gateway", Verdict.BAD, f"stripe cannot be reached: {reason}")
+        case reached:
+            yield Finding("gateway", Verdict.OK, "stripe answers, and accepts STRIPE_API_KEY")
+            if reached.at is not None:
+                yield _clock("stripe's", reached.at, clock.now())
+    if not settings.stripe_webhook_secrets:
+        yield Finding("webhooks", Verdict.BAD, "STRIPE_WEBHOOK_SECRET is not set: every event of Stripe's is refused")
+
+
+def _database_clock() -> Iterator[Finding]:
+    asked_at = clock.now()
+    try:
+        told = catalogue.server_time()
+    except AppError:  # that it does not answer is said already
+        return
+    if told is not None:
+        # Of the moments between question and answer, the one that fits best.
+        yield _clock("the database's", told, min(max(told, asked_at), clock.now()))
+
+
+def _clock(whose: str, theirs: datetime, ours: datetime) -> Finding:
+    ahead_seconds = (ours - theirs).total_seconds()
+    apart_seconds = abs(ahead_seconds)
+    if apart_seconds <= CLOCK_NOTED_SECONDS:
+        return Finding("clock", Verdict.OK, f"agrees with {whose}")
+    verdict = Verdict.NOTE if apart_seconds <= CLOCK_BAD_SECONDS else Verdict.BAD
+    direction = "ahead of" if ahead_seconds > 0 else "behind"
+    return Finding(
+        "clock", verdict, f"{apart_seconds:.0f} s {direction} {whose}: tokens and webhooks are judged by their age"
+    )
+
+
+def _production(settings: Settings) -> Iterator[Finding]:
+    """What is as it should be on a laptop."""
+    if settings.trusted_proxies == 0:
+        yield Finding(
+            "proxies",
+            Verdict.NOTE,
+            "TRUSTED_PROXIES is 0: behind one, everybody has one address, and every request is refused as plain HTTP",
+        )
+    if settings.stripe_api_key is not None and "_test_" in settings.stripe_api_key:
+        yield Finding("gateway", Verdict.NOTE, "STRIPE_API_KEY is a test key: no money moves")
+    if settings.database_url.startswith("sqlite"):
+        yield Finding("database", Verdict.NOTE, "SQLite, by ALLOW_SQLITE: one writer at a time, on one machine")
+    try:
+        for email, _name, _role in USERS:
+            found = find_credentials(email)
+            if found and not found.disabled and passwords.is_correct(PASSWORD, found.password_hash):
+                yield Finding("users", Verdict.BAD, f"{email} has the demo's published password: users disable {email}")
+    except AppError:
+        return

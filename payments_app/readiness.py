@@ -1,0 +1,119 @@
+"""Whether money may be taken: a verdict on what the service stands on, which each process keeps for a short while.
+
+What is looked at is the health room's business. Doors that take money ask here, before they begin anything.
+"""
+
+import functools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flask import current_app
+
+from payments_app.errors import NotReady
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# What is not in place, by the name of the check, and why. Why is for operators; callers learn the names alone.
+Faults = Mapping[str, str]
+
+# Seconds. A look takes milliseconds, so that one request in ten seconds may pay for it; and it begins early enough
+# that even a slow one (3 s to connect, 5 s a statement) ends before the verdict that the others go by is too old.
+REFRESH_AFTER_SECONDS = 10
+
+# Seconds. No payment is taken on the word of a verdict older than this: whoever comes then waits for a new one.
+OLDEST_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``at``: when the look began, by the clock that only runs forward; what was seen is no older."""
+
+    faults: Faults
+    at: float
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self.at
+
+    @property
+    def stands(self) -> bool:
+        """A bad one is not kept at all: the service is well again as soon as whatever was wrong is right."""
+        return not self.faults and self.age_seconds < REFRESH_AFTER_SECONDS
+
+
+class Readiness:
+    """One thread at a time looks; the others go by the verdict before, while it is young enough, or else wait."""
+
+    def __init__(self, look: Callable[[], Faults]) -> None:
+        self._look = look
+        self._looking = threading.Lock()
+        self._verdict = Verdict({}, at=-math.inf)
+
+    def find_faults(self) -> Faults:
+        """What is not in place; empty where all is well. Never to be called inside a transaction."""
+        verdict = self._verdict
+        if verdict.stands:
+            return verdict.faults
+        if not self._looking.acquire(blocking=verdict.age_seconds >= OLDEST_SECONDS):
+            return verdict.faults
+        try:
+            if self._verdict is verdict:  # nobody else has looked while this thread waited
+                self._verdict = self._look_again(before=verdict)
+            return self._verdict.faults
+        finally:
+            self._looking.release()
+
+    def require(self) -> None:
+        """Go on only where everything is in place.
+
+        Raises:
+            NotReady: something is not (503).
+        """
+        faults = self.find_faults()
+        if faults:
+            raise NotReady(failed=list(faults))
+
+    def doubt(self) -> None:
+        """Look again before the next payment, whatever the verdict was."""
+        self._verdict = Verdict({}, at=-math.inf)
+
+    def _look_again(self, before: Verdict) -> Verdict:
+        at = time.monotonic()
+        verdict = Verdict(self._look(), at)
+        if verdict.faults and verdict.faults != before.faults:
+            log.error("not ready: %s", "; ".join(f"{name}: {why}" for name, why in verdict.faults.items()))
+        if before.faults and not verdict.faults:
+            log.warning("ready again")
+        return verdict
+
+
+def current_readiness() -> Readiness:
+    readiness: Readiness = current_app.extensions["readiness"]
+    return readiness
+
+
+def takes_money(view: Callable[..., Result]) -> Callable[..., Result]:
+    """Let the view begin only while the database itself is known to refuse a second payment.
+
+    Raises:
+        NotReady: it is not (503).
+    """
+
+    @functools.wraps(view)
+    def wrapper(*args: object, **kwargs: object) -> Result:
+        readiness = current_readiness()
+        readiness.require()
+        try:
+            return view(*args, **kwargs)
+        except NotReady:  # the statement itself found the index missing, sooner than the next look would have
+            readiness.doubt()
+            raise
+
+    return wrapper

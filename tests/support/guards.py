@@ -1,0 +1,34 @@
+"""M1's index and M3's CHECKs, and how operators spoil them."""
+
+INDEX = "uq_payments_active_consultation"
+DROP_INDEX = f"DROP INDEX {INDEX}"
+# As the migrations write it.
+STATUSES = "'pending', 'processing', 'completed', 'partially_refunded'"
+PREDICATE = f"status IN ({STATUSES}) AND deleted_at IS NULL"
+CREATE_INDEX = f"CREATE UNIQUE INDEX {INDEX} ON payments (consultation_id) WHERE {PREDICATE}"
+
+# What stands there instead, by what is wrong with it.
+SPOILT_INDEXES = {
+    "dropped": None,
+    "not-unique": CREATE_INDEX.replace("UNIQUE ", ""),
+    "of-more-columns": CREATE_INDEX.replace("(consultation_id)", "(consultation_id, user_id)"),
+    "of-an-expression": CREATE_INDEX.replace("(consultation_id)", "((consultation_id + 0))"),
+    "of-fewer-statuses": CREATE_INDEX.replace(", 'partially_refunded'", ""),
+    "of-more-statuses": CREATE_INDEX.replace("'pending'", "'pending', 'failed'"),
+    "of-some-gateways": f"{CREATE_INDEX} AND gateway <> 'manual'",
+    "of-deleted-ones-too": CREATE_INDEX.replace(" AND deleted_at IS NULL", ""),
+    "of-all-payments": CREATE_INDEX.partition(" WHERE ")[0],
+    "of-either": CREATE_INDEX.replace(" AND ", " OR "),
+}
+
+CHECK = "ck_payments_refunds_within_received"
+PROMISE = "refund_reserved_minor + refunded_minor <= received_minor"
+DROP_CHECK = f"ALTER TABLE payments DROP CONSTRAINT {CHECK}"
+ADD_CHECK = f"ALTER TABLE payments ADD CONSTRAINT {CHECK} CHECK ({PROMISE})"
+SPOILT_CHECKS = {
+    "dropped": None,
+    "wider": ADD_CHECK.replace(PROMISE, f"{PROMISE} + 1"),
+    "of-either": ADD_CHECK.replace(PROMISE, f"{PROMISE} OR needs_review"),
+    "not-valid": f"{ADD_CHECK} NOT VALID",
+    "not-enforced": f"{ADD_CHECK} NOT ENFORCED",
+}
