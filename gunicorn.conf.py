@@ -4,6 +4,8 @@ import os
 import shutil
 import tempfile
 
+from gunicorn.glogging import Logger
+
 wsgi_app = "wsgi:app"
 bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
 
@@ -26,6 +28,18 @@ keepalive = 75
 
 # Nobody is to steer the server through a socket in a home directory.
 control_socket_disable = True
+
+
+class OurLogger(Logger):
+    """gunicorn's own messages go where the app's go, in the same shape. Requests are logged by the app alone."""
+
+    def setup(self, cfg: object) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+logger_class = OurLogger
 
 # Each process writes its numbers to files in this folder, and /metrics adds them up. Named before prometheus_client is
 # first imported, which is when that decides where to count.

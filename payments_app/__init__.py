@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import cache, engines, https, ids, languages, logs, metrics, problems, redis_client
+from payments_app import access, cache, engines, https, ids, languages, logs, metrics, problems, redis_client
 from payments_app.accounts import tokens
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
@@ -18,7 +18,7 @@ from payments_app.consultations.routes import blueprint as consultations_bluepri
 from payments_app.demo.cli import demo as demo_commands
 from payments_app.extensions import db, migrate
 from payments_app.gateways import registry
-from payments_app.health import checks
+from payments_app.health import backlog, checks
 from payments_app.health.cli import check
 from payments_app.health.routes import blueprint as health_blueprint
 from payments_app.idempotency import keys
@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         # The caller's address and scheme as so many proxies of ours wrote them down; what strangers write is ignored.
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
+    access.init_app(app)
     logs.init_app(app)
     https.init_app(app)
     languages.init_app(app)
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     redis_client.init_app(app)
     cache.init_app(app)
     metrics.init_app(app)
+    backlog.init_app(app)
     tokens.init_app(app)
     rate_limits.init_app(app)
     keys.init_app(app)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from flask.cli import AppGroup, with_appcontext
 
-from payments_app import clock, money
+from payments_app import clock, logs, money
 from payments_app.engines import lift_statement_timeout
 from payments_app.errors import AppError
 
@@ -50,7 +50,8 @@ class Commands(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with_appcontext(lift_statement_timeout)()
-            return super().invoke(ctx)
+            with logs.warnings_only():
+                return super().invoke(ctx)
         except AppError as error:
             raise CommandFailed(_in_one_line(error)) from error
         except click.exceptions.NoArgsIsHelpError:

@@ -18,10 +18,11 @@ from sqlalchemy import DateTime, Dialect, Engine, MetaData, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Session, object_session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.types import BigInteger, Integer, TypeDecorator
 
+from payments_app import metrics
 from payments_app.engines import current_engines
 from payments_app.errors import (
     ActivePaymentExists,
@@ -62,6 +63,9 @@ _SQLITE_UNAVAILABLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+
+# In a session's info: what is to be told once it has committed.
+_TO_TELL = "to tell"
 
 # Migrations name every constraint themselves; the convention is for what a model leaves unnamed.
 NAMING_CONVENTION = {
@@ -145,6 +149,13 @@ def insert_or_nothing(session: Session, model: type[Base]) -> Any:
     return dialect.insert(table_of(model))
 
 
+def once_committed(row: Base, tell: Callable[[], None]) -> None:
+    """Log or count what is being written once it is true: what was rolled back is told to nobody."""
+    session = object_session(row)
+    assert session is not None  # noqa: S101  # for the type checker: whatever is flushed is in a session
+    session.info.setdefault(_TO_TELL, []).append(tell)
+
+
 def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Run ``work`` in a transaction that commits when it returns and is rolled back when it raises.
 
@@ -171,6 +182,8 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                 with Session(engine(), expire_on_commit=False) as session:
                     result = work(session, *args, **kwargs)
                     session.commit()
+                    for tell in session.info.get(_TO_TELL, ()):
+                        tell()
                     return result
             except (SQLAlchemyError, LostRace) as error:
                 verdict = _judge(error)
@@ -195,6 +208,7 @@ def _judge(error: Exception) -> Exception:
     if isinstance(error, LostRace):
         return error
     if isinstance(error, StaleDataError):
+        metrics.VERSION_CONFLICTS.labels("race").inc()
         return LostRace(VersionConflict.lost_every_race())
     if isinstance(error, PoolTimeout):
         return DatabaseBusy()

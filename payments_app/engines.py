@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, current_app
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, QueuePool, event
+
+from payments_app import metrics
 
 # Milliseconds. The database gives up first, before a gateway call (10 s), gunicorn and nginx (30 s and more) do.
 STATEMENT_TIMEOUT_MS = 5_000
@@ -66,6 +68,7 @@ def init_app(app: Flask) -> None:
     # A single read needs no BEGIN and COMMIT round trips on PostgreSQL.
     reading = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
     app.extensions["database"] = Engines(engine, engine.execution_options(read_only=True, **reading))
+    _count_connections(engine)
     if engine.dialect.name == "postgresql":
         event.listen(engine, "handle_error", _leave_a_demoted_server)
     if engine.dialect.name == "sqlite":
@@ -76,6 +79,16 @@ def init_app(app: Flask) -> None:
 def current_engines() -> Engines:
     engines: Engines = current_app.extensions["database"]
     return engines
+
+
+def _count_connections(engine: Engine) -> None:
+    """Counted where it happens: who shows the numbers is one process, and the others' pools are theirs."""
+    pool = engine.pool
+    if isinstance(pool, QueuePool):  # of no other kind can it be said how many it may open
+        most = pool.size() + pool._max_overflow  # noqa: SLF001  # it says its size, and not by how much it may exceed it
+        event.listen(engine, "connect", lambda *_: metrics.DB_CONNECTIONS_MAX.set(most))
+    event.listen(engine, "checkout", lambda *_: metrics.DB_CONNECTIONS_IN_USE.inc())
+    event.listen(engine, "checkin", lambda *_: metrics.DB_CONNECTIONS_IN_USE.dec())
 
 
 def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:

@@ -1,26 +1,120 @@
-"""Log lines and the request id that ties a log line, an answer and an event row together."""
+"""Log lines, one event a line, and the request id that ties a line, an answer and an event row together.
 
+Events of ours are structlog's: ``event_log(__name__).info("Payment: created", payment_id=7)``. They go, like what
+libraries say through the standard library's logging, to one handler: lines of JSON in production, readable elsewhere.
+"""
+
+import json
 import logging
 import re
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import structlog
 from flask import Flask, Response, g, has_request_context, request
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, StackInfoRenderer, TimeStamper, format_exc_info
+from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter, filter_by_level
+from structlog.typing import EventDict, Processor
 
 # What a proxy or a client may choose: no blanks, quotes or control characters that could forge a log line.
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+# At DEBUG the first writes down Stripe's answers with their client secrets, the second every row that is read.
+_TELL_SECRETS_AT_DEBUG = ("stripe", "sqlalchemy.engine.Engine")
+
+# Whatever ends a line, moves the cursor, colours or turns the direction of the text: as ``\x1b``, so that no value can
+# pose as a line of ours. JSON escapes all of these by itself.
+_CONTROL_CHARACTERS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_ESCAPED = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROL_CHARACTERS}
+
+# Made once: json.dumps makes a new one for each line.
+_JSON = json.JSONEncoder(default=repr)
+
 
 def init_app(app: Flask) -> None:
     """Log to standard error and give every request an id."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("payments_app").setLevel(app.config["SETTINGS"].log_level)
+    settings = app.config["SETTINGS"]
+    structlog.configure(
+        processors=[filter_by_level, ProcessorFormatter.wrap_for_formatter],
+        logger_factory=LoggerFactory(),
+        wrapper_class=BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(as_json=settings.is_production, colors=sys.stderr.isatty()))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("payments_app").setLevel(settings.log_level)
+    for name in _TELL_SECRETS_AT_DEBUG:
+        logging.getLogger(name).addFilter(_is_above_debug)
     app.before_request(_take_request_id)
     app.after_request(_return_request_id)
+
+
+def event_log(name: str) -> BoundLogger:
+    """The log of a module, for events with fields."""
+    log: BoundLogger = structlog.get_logger(name)
+    return log
+
+
+def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
+    """Make a line of whatever is logged, by us or by a library."""
+    render: tuple[Processor, ...] = (
+        (JSONRenderer(serializer=lambda event, **_options: _JSON.encode(event)),)
+        if as_json
+        # Not the traceback of rich, which is installed with Flask-Limiter: it shows local variables, passwords too.
+        else (_stay_on_one_line, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
+    )
+    return ProcessorFormatter(
+        processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), format_exc_info, *render]
+    )
+
+
+@contextmanager
+def warnings_only() -> Iterator[None]:
+    """For commands, whose own words say what they do."""
+    ours = logging.getLogger("payments_app")
+    level = ours.level
+    ours.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
 
 
 def current_request_id() -> str | None:
     """The id of the request being served; None in a command."""
     return g.get("request_id") if has_request_context() else None
+
+
+def _put_in_order(_logger: Any, level: str, event: EventDict) -> EventDict:
+    """What every line has, before what only some have."""
+    record: logging.LogRecord = event.pop("_record")
+    del event["_from_structlog"]
+    always = {
+        "timestamp": event.pop("timestamp"),
+        "level": level,
+        "event": event.pop("event"),
+        "logger": record.name,
+        "request_id": current_request_id(),
+    }
+    return {**always, **event}
+
+
+def _stay_on_one_line(_logger: Any, _level: str, event: EventDict) -> EventDict:
+    """But for a traceback, whose lines are set in, so that none of them looks like the beginning of another event."""
+    traceback = event.pop("exception", "").splitlines()
+    told = {name: value.translate(_ESCAPED) if isinstance(value, str) else value for name, value in event.items()}
+    if traceback:
+        told["exception"] = "\n".join(f"    {line.translate(_ESCAPED)}" for line in traceback)
+    return told
+
+
+def _is_above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _take_request_id() -> None:

@@ -65,7 +65,7 @@ def _http_exception_response(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     """A bug of ours. The caller learns the request id, the log learns the rest."""
-    log.error("unexpected error, request %s", current_request_id(), exc_info=error)
+    log.error("Unexpected error", exc_info=error)
     body = _body(
         code="internal-error",
         status=500,

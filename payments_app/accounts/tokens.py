@@ -56,11 +56,11 @@ def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]
         def wrapper(*args: Any, **kwargs: Any) -> R:
             verify_jwt_in_request()
             caller = Caller.from_claims(get_jwt())
+            g.caller = caller  # for the rate limits and the log, which know no arguments
             if roles and caller.role not in roles:
                 raise Forbidden
             if caller.role != Role.PATIENT:
                 repository.require_current(caller)
-            g.caller = caller  # for the rate limits, which know no arguments
             return view(*args, caller=caller, **kwargs)
 
         return wrapper

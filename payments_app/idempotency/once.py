@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from payments_app import metrics
 from payments_app.errors import LockTimeout
 from payments_app.idempotency import repository
 from payments_app.idempotency.copies import find_copy, keep_copy
 from payments_app.idempotency.keyed import Answer, KeyedRequest
+from payments_app.logs import event_log
+
+log = event_log(__name__)
 
 Result = TypeVar("Result")
 Seen = TypeVar("Seen")
@@ -28,16 +32,23 @@ def once(
     Raises:
         LockTimeout: the lock was not had in time, and nobody did the work meanwhile (409, retryable).
     """
-    known = find_copy(keyed)
-    if known is not None:
-        return known
-    seen = ahead()
-    if isinstance(seen, Answer):
-        return seen
-    answer = under_lock(keyed, lock=lock, work=lambda: work(seen))
-    if not answer.replayed:
+    answer = find_copy(keyed) or _first_or_known(keyed, lock=lock, ahead=ahead, work=work)
+    if answer.replayed:
+        tell_duplicate(keyed, "key")
+    else:
         keep_copy(keyed, answer)
     return answer
+
+
+def _first_or_known(
+    keyed: KeyedRequest,
+    *,
+    lock: AbstractContextManager[None],
+    ahead: Callable[[], Seen | Answer],
+    work: Callable[[Seen], Answer],
+) -> Answer:
+    seen = ahead()
+    return seen if isinstance(seen, Answer) else under_lock(keyed, lock=lock, work=lambda: work(seen))
 
 
 def under_lock(
@@ -54,5 +65,17 @@ def under_lock(
     except LockTimeout:
         committed = repository.find_committed(keyed)
         if committed is None:
+            tell_duplicate(keyed, "lock")
             raise
         return committed
+
+
+def tell_duplicate(keyed: KeyedRequest, layer: str, **facts: Any) -> None:
+    """Count and log a request that would have done something twice, and the layer that stopped it.
+
+    ``key``: it was done before, and is answered as it was then. ``lock``: another one is at the same payment just now.
+    ``index``: its consultation has an active payment.
+    """
+    metrics.DUPLICATES_STOPPED.labels(layer).inc()
+    asked = {name: keyed.request[name] for name in ("consultation_id", "payment_id") if name in keyed.request}
+    log.info("Payment: duplicate", layer=layer, operation=keyed.operation, key=keyed.key, **(asked | facts))

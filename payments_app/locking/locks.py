@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 CREATE_PREFIX = "payment:lock:"
 CHANGE_PREFIX = "payment:confirm:"
 
+# Every single lock is for those who look closely. That Redis is away, the breaker has said once, and louder. A lock
+# that was not had in time is a request refused.
+_LEVELS = {"acquired": logging.DEBUG, "skipped": logging.INFO, "busy": logging.WARNING}
+
 # What PTTL says of a key that ended between two looks at it.
 _GONE = -2
 
@@ -135,7 +139,7 @@ def _owner() -> str:
 def _note(outcome: str, name: str, started: float) -> None:
     waited_seconds = time.monotonic() - started
     metrics.LOCK_WAIT_SECONDS.labels(outcome).observe(waited_seconds)
-    log.debug("Lock %s: %s after %.1f ms", outcome, name, waited_seconds * 1000)
+    log.log(_LEVELS[outcome], "Lock %s: %s after %.1f ms", outcome, name, waited_seconds * 1000)
 
 
 @dataclass(frozen=True, slots=True)

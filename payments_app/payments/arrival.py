@@ -1,6 +1,5 @@
 """What a gateway says of a payment, and what that makes of it: the one place where late money is judged."""
 
-import logging
 from datetime import datetime
 
 from sqlalchemy import select, update
@@ -15,8 +14,6 @@ from payments_app.payments.models import Payment
 from payments_app.payments.repository import locked
 from payments_app.payments.sessions import GatewaySession
 from payments_app.payments.statuses import MOVES, UNPAID, PaymentStatus
-
-log = logging.getLogger(__name__)
 
 
 @write_transaction
@@ -43,7 +40,6 @@ def receive(session: Session, payment: Payment, money: Money, *, deed: Deed, rec
     """Money that the gateway has: it completes the payment, or else is kept for staff to return."""
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
-            log.warning("payment %d was paid again, by transaction %s", payment.id, money.transaction_id)
             payment.ask_for_review("payment.paid_again", deed)
         return
     if money.currency != payment.currency:  # our amounts could not say how much it is

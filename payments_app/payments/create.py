@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from payments_app import money
+from payments_app import metrics, money
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import User
 from payments_app.consultations.models import Consultation
@@ -29,14 +29,17 @@ from payments_app.gateways.registry import PaymentMethod
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.models import IdempotencyKey
-from payments_app.idempotency.once import once
+from payments_app.idempotency.once import once, tell_duplicate
 from payments_app.ids import next_id
 from payments_app.invoices.models import Invoice, InvoiceStatus, TaxRecord, invoice_number
 from payments_app.locking import locks
+from payments_app.logs import event_log
 from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.models import ACTIVE_PREDICATE, Payment
 from payments_app.payments.statuses import PaymentStatus
 from payments_app.texts import Message
+
+log = event_log(__name__)
 
 PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS = map(
     table_of, (Payment, TaxRecord, Invoice, PaymentEvent, IdempotencyKey)
@@ -71,7 +74,11 @@ def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, 
         LockTimeout: a configured lock was not had in time (409, retryable).
     """
     lock = locks.creating(new.consultation_id, caller.user_id)
-    return once(keyed, lock=lock, ahead=lambda: new, work=lambda new: _make(new, caller, keyed, deed, render))
+    try:
+        return once(keyed, lock=lock, ahead=lambda: new, work=lambda new: _make(new, caller, keyed, deed, render))
+    except ActivePaymentExists as taken:
+        tell_duplicate(keyed, "index", payment_id=(taken.data or {}).get("payment_id"))
+        raise
 
 
 def _make(new: NewPayment, caller: Caller, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
@@ -85,7 +92,22 @@ def _make(new: NewPayment, caller: Caller, keyed: KeyedRequest, deed: Deed, rend
         EVENTS: _event_row(payment, deed),
         KEYS: keyed.row(answer, payment_id=payment["id"], at=deed.at),
     }
-    return _insert_or_explain(rows, caller, keyed, answer)
+    given = _insert_or_explain(rows, caller, keyed, answer)
+    if given is answer:
+        _tell_created(payment, deed)
+    return given
+
+
+def _tell_created(payment: Row, deed: Deed) -> None:
+    metrics.PAYMENTS_CREATED.labels(payment["payment_method"]).inc()
+    log.info(
+        "Payment: created",
+        payment_id=payment["id"],
+        consultation_id=payment["consultation_id"],
+        method=payment["payment_method"],
+        gateway=payment["gateway"],
+        actor=deed.actor,
+    )
 
 
 def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime) -> Row:

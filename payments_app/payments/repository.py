@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Select, Tuple, literal, select, tuple_
 from sqlalchemy.orm import Session, joinedload
 
+from payments_app import metrics
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import require_valid
 from payments_app.database import read_transaction
@@ -35,8 +36,10 @@ class Conditions:
         VersionConflict: ``expected_version`` is not the payment's (409).
         """
         if self.if_match is not None and not self.if_match(payment.version):
+            metrics.VERSION_CONFLICTS.labels("expectation").inc()
             raise PreconditionFailed(current_version=payment.version)
         if self.expected_version is not None and self.expected_version != payment.version:
+            metrics.VERSION_CONFLICTS.labels("expectation").inc()
             raise VersionConflict.stale_expectation(
                 expected_version=self.expected_version, current_version=payment.version
             )

@@ -1,10 +1,18 @@
-"""Ending a review: staff's word that what was to be put right is put right."""
+"""Reviews: payments that staff have to look at, and staff's word that what was to be put right is put right."""
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from payments_app.database import write_transaction
+from payments_app.database import read_transaction, write_transaction
 from payments_app.payments.events import Deed
+from payments_app.payments.models import Payment
 from payments_app.payments.repository import locked
+
+
+@read_transaction
+def count(session: Session) -> int:
+    """How many payments staff have to look at."""
+    return session.scalars(select(func.count()).select_from(Payment).where(Payment.needs_review)).one()
 
 
 @write_transaction

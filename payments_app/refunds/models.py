@@ -3,13 +3,27 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    CHAR,
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from payments_app.database import Base, BigId, UtcDateTime, one_of
+from payments_app import metrics
+from payments_app.database import Base, BigId, UtcDateTime, once_committed, one_of
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
+from payments_app.logs import event_log
 from payments_app.payments.events import Deed
 from payments_app.payments.models import Payment
+
+log = event_log(__name__)
 
 
 class RefundStatus(StrEnum):
@@ -246,3 +260,24 @@ class Refund(Base):
 def _excess(payment: Payment, amount_minor: int) -> int:
     """How much of a refund made elsewhere is more than what is left of the money."""
     return amount_minor - min(amount_minor, payment.refundable_minor)
+
+
+@event.listens_for(Refund, "after_insert")
+def _tell_new(_mapper: object, _connection: object, refund: Refund) -> None:
+    _tell(refund, "recorded" if refund.made_elsewhere else "requested")
+
+
+@event.listens_for(Refund, "after_update")
+def _tell_change(_mapper: object, _connection: object, refund: Refund) -> None:
+    if inspect(refund).attrs.status.history.has_changes():
+        _tell(refund, refund.status)
+
+
+def _tell(refund: Refund, outcome: str) -> None:
+    happened = f"Refund: {outcome}"
+
+    def tell() -> None:
+        metrics.REFUNDS.labels(outcome).inc()
+        log.info(happened, refund_id=refund.id, payment_id=refund.payment_id, gateway=refund.gateway)
+
+    once_committed(refund, tell)

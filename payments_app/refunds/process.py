@@ -13,7 +13,7 @@ from payments_app.errors import Unavailable, VersionConflict
 from payments_app.gateways.base import Gateway, OutcomeUnknown
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency.keyed import Answer
-from payments_app.idempotency.once import under_lock
+from payments_app.idempotency.once import tell_duplicate, under_lock
 from payments_app.locking import locks
 from payments_app.payments.events import Deed
 from payments_app.payments.repository import Change
@@ -44,6 +44,7 @@ def refund(wanted: Change, wish: Wish, *, lease_seconds: int, render: Render) ->
         work=lambda: repository.place(wanted, wish, lease_seconds=lease_seconds, render=render),
     )
     if isinstance(placed, Answer):
+        tell_duplicate(wanted.keyed, "key")
         return placed
     refund, interim = placed
     outcome = find_gateway(refund.gateway).refund(refund.order)

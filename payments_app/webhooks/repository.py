@@ -1,5 +1,7 @@
 """Taking an event in, with its effect, in one transaction: so neither is there without the other, and each once."""
 
+from dataclasses import dataclass
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,8 +20,16 @@ from payments_app.webhooks.models import WebhookEvent
 GATEWAY = GatewayName.STRIPE.value
 
 
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """What an event was to us: about which payment, if about one of ours, and whether for the first time."""
+
+    payment_id: int | None
+    is_new: bool
+
+
 @write_transaction
-def take_in(session: Session, event: GatewayEvent, deed: Deed) -> None:
+def take_in(session: Session, event: GatewayEvent, deed: Deed) -> TakenIn:
     """Keep the event and do what it means; one that was taken in before means nothing any more.
 
     Events come late, twice and in any order: what each says is compared with what is known, and nothing moves back.
@@ -39,6 +49,7 @@ def take_in(session: Session, event: GatewayEvent, deed: Deed) -> None:
     is_new = session.execute(new.on_conflict_do_nothing().returning(WebhookEvent.event_id)).first() is not None
     if is_new and payment is not None and event.news is not None:
         _apply(session, payment, event.news, deed)
+    return TakenIn(payment_id, is_new)
 
 
 def _apply(session: Session, payment: Payment, news: News, deed: Deed) -> None:

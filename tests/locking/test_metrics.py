@@ -20,14 +20,22 @@ def number(service: Service, name: str) -> float:
     return float(told)
 
 
-def test_locks_of_both_processes_are_counted_together(
+def test_what_both_processes_do_is_counted_together(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
     with Service.started(database.url, PAYMENT_LOCKING="redis", REDIS_URL=redis_server.url) as service:
-        at_once([lambda c=c: service.pay(people.patient, c, f"k{c}") for c in range(1, 21)])  # type: ignore[misc]
+        for key in ("k", "k", "other"):
+            at_once([lambda c=c, k=key: service.pay(people.patient, c, f"{k}{c}") for c in range(1, 21)])  # type: ignore[misc]
 
-        assert number(service, 'payments_lock_wait_seconds_count{outcome="acquired"}') == 20
+        served = 'payments_http_requests_total{method="POST",route="/api/v1/payments",status="%d"}'
+        assert number(service, 'payments_lock_wait_seconds_count{outcome="acquired"}') >= 40
+        assert number(service, 'payments_created_total{method="stripe"}') == 20
+        assert number(service, served % 201) == 40
+        assert number(service, served % 409) == 20
+        assert number(service, 'payments_duplicates_stopped_total{layer="key"}') == 20
+        assert number(service, 'payments_duplicates_stopped_total{layer="index"}') == 20
+        assert number(service, "payments_db_connections_max") == 2 * (12 if "postgresql" in database.url else 15)
 
 
 def test_processes_that_go_on_without_redis_are_counted(database: Database, people: People) -> None:

@@ -1,0 +1,203 @@
+"""What is counted, and that alerts, dashboard and document speak of nothing else."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+from prometheus_client import REGISTRY
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from payments_app import clock
+from payments_app.database import write_transaction
+from payments_app.health.backlog import Backlog
+from payments_app.payments.repository import locked
+from tests.support.apps import app_with
+from tests.support.databases import ROOT
+from tests.support.people import People
+from tests.support.raw import Raw
+from tests.support.rows import Rows
+from tests.support.statements import statements_sent
+from tests.support.stripe_apps import CardShop, pay_by_card, refund
+
+Rise = Callable[..., float]
+
+
+@pytest.fixture
+def rise() -> Iterator[Rise]:
+    """By how much a number has risen since it was first asked for; the numbers are the process's."""
+    before: dict[str, float] = {}
+
+    def by(name: str, **labels: str) -> float:
+        now = REGISTRY.get_sample_value(name, labels) or 0.0
+        return now - before.setdefault(f"{name}{labels}", now)
+
+    return by
+
+
+def shown(app: Flask) -> str:
+    answer = app.test_client().get("/metrics")
+    assert answer.status_code == 200
+    return answer.text
+
+
+def exported() -> dict[str, str]:
+    """The names and types of our metrics, as Prometheus knows them."""
+    with app_with("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as app:
+        told = re.findall(r"^# TYPE (payments_\w+) (\w+)$", shown(app), re.MULTILINE)
+    # prometheus_client also tells when each counter was made.
+    return {name: kind for name, kind in told if not name.endswith("_created")} | {
+        "payments_refunds_open": "gauge",
+        "payments_in_review": "gauge",
+    }
+
+
+def test_requests_are_counted_by_route_and_strangers_make_no_labels(people: People, rise: Rise) -> None:
+    asked = "payments_http_requests_total"
+    shown_payment = {"route": "/api/v1/payments/<id:payment_id>", "method": "GET", "status": "404"}
+    nowhere = {"route": "unknown", "method": "unknown", "status": "404"}
+    not_so = {"route": "unknown", "method": "unknown", "status": "405"}
+    for labels in (shown_payment, nowhere, not_so):
+        rise(asked, **labels)
+    rise("payments_http_request_duration_seconds_count", route=shown_payment["route"], method="GET")
+
+    for number in range(1, 6):
+        people.patient.get(f"/payments/{number}000")
+        people.patient.get(f"/{number}")
+        people.patient.send(f"METHOD{number}", "/payments")
+
+    assert [rise(asked, **labels) for labels in (shown_payment, nowhere, not_so)] == [5, 5, 5]
+    assert rise("payments_http_request_duration_seconds_count", route=shown_payment["route"], method="GET") == 5
+    assert "METHOD1" not in shown(people.app)
+
+
+def test_payments_and_what_stopped_their_duplicates_are_counted(people: People, rise: Rise) -> None:
+    def counts() -> list[float]:
+        stopped = [rise("payments_duplicates_stopped_total", layer=layer) for layer in ("key", "lock", "index")]
+        return [rise("payments_created_total", method="gcash"), *stopped]
+
+    assert counts() == [0, 0, 0, 0]
+    for consultation in (5, 6):
+        people.patient.pay(consultation, key=f"k{consultation}", payment_method="gcash")
+    for _ in range(3):
+        people.patient.pay(5, key="k5", payment_method="gcash")
+    people.patient.pay(5, key="another", payment_method="gcash")
+
+    assert counts() == [2, 3, 0, 1]
+
+
+def test_version_conflicts_are_counted_by_how_they_were_seen(people: People, rise: Rise) -> None:
+    def counts() -> list[float]:
+        return [rise("payments_version_conflicts_total", cause=cause) for cause in ("expectation", "race")]
+
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    assert counts() == [0, 0]
+    people.patient.confirm(payment_id, expected_version=7)
+    people.patient.send("POST", f"/payments/{payment_id}/confirm", {"If-Match": '"7"'}, json={"transaction_id": "T"})
+
+    assert counts() == [2, 0]
+
+
+def test_a_race_that_is_lost_is_counted_however_it_ends(people: People, rows: Rows, rise: Rise) -> None:
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    rise("payments_version_conflicts_total", cause="race")
+    attempts = []
+
+    @write_transaction
+    def overtaken_once(session: Session) -> None:
+        payment = locked(session, payment_id)
+        attempts.append(payment.version)
+        if len(attempts) == 1:  # somebody else's change, seen too late
+            session.connection().exec_driver_sql(f"UPDATE payments SET version = version + 1 WHERE id = {payment_id}")
+        payment.needs_review = True
+
+    with people.app.app_context():
+        overtaken_once()
+
+    assert rise("payments_version_conflicts_total", cause="race") == 1
+    assert rows.one("SELECT needs_review, version FROM payments") == {"needs_review": True, "version": 1}
+
+
+def test_refunds_and_webhooks_are_counted_by_outcome(shop: CardShop, rise: Rise) -> None:
+    def counts() -> list[float]:
+        outcomes = ("requested", "succeeded", "failed", "unknown")
+        refunds = [rise("payments_refunds_total", outcome=outcome) for outcome in outcomes]
+        return [*refunds, rise("payments_webhook_events_total", outcome="refused")]
+
+    payment_id = pay_by_card(shop.people, shop.fake, 5)
+    assert counts() == [0, 0, 0, 0, 0]
+    for trouble in (None, "refuse", "drop"):
+        if trouble:
+            shop.fake.misbehave(trouble)  # type: ignore[arg-type]  # both are ways in which it can
+        refund(shop.people.admin, payment_id, amount=1000)
+    shop.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}")
+
+    assert counts() == [3, 1, 1, 1, 1]
+
+
+def waiting(backlog: Backlog) -> dict[str, float]:
+    return {family.name: family.samples[0].value for family in backlog.collect()}
+
+
+def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: People, engine: Engine) -> None:
+    raw, reviewed = Raw(engine), Raw(engine).payment(people.patient.id, 5, "completed", needs_review=True)
+    raw.refund(reviewed, status="unknown")
+    raw.refund(reviewed, status="pending")
+    raw.refund(reviewed, status="pending", leased_until=clock.now() + timedelta(hours=1))
+    raw.refund(reviewed)
+    backlog = Backlog()
+
+    with people.app.app_context():
+        first = waiting(backlog)
+        raw.refund(reviewed, status="unknown")
+        with statements_sent(engine) as sent:
+            assert waiting(backlog) == first
+        later = waiting(Backlog())
+
+    # One of the open ones is in somebody's hands.
+    assert first == {"payments_database_up": 1, "payments_refunds_open": 2, "payments_in_review": 1}
+    assert sent == []
+    assert later["payments_refunds_open"] == 3
+
+
+def test_without_a_database_the_rest_is_told_all_the_same() -> None:
+    with app_with("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as app:
+        told = shown(app)
+
+    assert "\npayments_database_up 0.0\n" in told
+    assert "payments_http_requests_total" in told
+    assert "payments_refunds_open" not in told  # an old number, or 0, would look like a good one
+
+
+def test_connections_in_use_are_counted(engine: Engine, rise: Rise) -> None:
+    rise("payments_db_connections_in_use")
+    with engine.connect(), engine.connect():
+        assert rise("payments_db_connections_in_use") == 2
+    assert rise("payments_db_connections_in_use") == 0
+    assert (REGISTRY.get_sample_value("payments_db_connections_max") or 0) >= 12
+
+
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"\bpayments_[a-z_]+[a-z]\b", text))
+
+
+def test_alerts_and_dashboard_name_only_what_the_app_exports_and_the_document_names_all() -> None:
+    families = exported()
+    samples = set(families)
+    for name, kind in families.items():
+        if kind == "histogram":
+            samples |= {f"{name}_bucket", f"{name}_count", f"{name}_sum"}
+    alerts = (ROOT / "deploy/prometheus/alerts.yml").read_text()
+    cases = (ROOT / "deploy/prometheus/alerts_test.yml").read_text()
+    dashboard = json.loads((ROOT / "deploy/grafana/payments.json").read_text())
+    queries = "\n".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+
+    assert named_in(alerts) - samples == set()
+    assert named_in(cases) - samples == set()
+    assert named_in(queries) - samples == set()
+    assert len(named_in(alerts)) >= 10
+    described = re.findall(r"^\| `(payments_\w+)`", (ROOT / "docs/observability.md").read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(families)
