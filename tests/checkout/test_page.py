@@ -8,16 +8,10 @@ import pytest
 from flask import Flask
 
 from payments_app.checkout.texts import TEXTS
-from tests.support.apps import app_with
+from tests.support.apps import PRODUCTION, app_with
 from tests.support.databases import ROOT, Database
 
 CHECKOUT = ROOT / "payments_app" / "checkout"
-SECRET = "s" * 32
-PRODUCTION = {
-    "APP_ENV": "production",
-    "SECRET_KEY": SECRET,
-    "JWT_SECRET_KEY": "for-development-only-never-for-real-money-2",
-}
 
 
 def read_page(app: Flask, path: str = "/", **headers: str) -> str:
