@@ -96,7 +96,11 @@ class SocketActivated:
             return connection.makefile(encoding="latin-1").read()
 
     def close(self) -> None:
-        self.stop()
+        """Nobody is asking any more, so its workers need no time."""
+        assert self._process is not None
+        self._process.terminate()
+        self.kill_workers()
+        self._process.wait(PATIENCE_SECONDS)
         self._socket.close()
 
     def _have_answered(self, count: int) -> bool:
