@@ -28,6 +28,9 @@ events {{ worker_connections 256; }}
 http {{
     access_log off;
     gzip on;
+    gzip_types *;
+    gzip_min_length 1;
+    gzip_proxied any;
     ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
