@@ -1,15 +1,14 @@
 """What gunicorn.conf.py promises of workers that come and go, seen on apps small enough to see it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import text
 
-from tests.support.databases import ROOT
+from tests.support.databases import ROOT, Database
 from tests.support.fresh import engine_on
 from tests.support.socket_activated import SocketActivated, wait_until
-from tests.support.stack import Stack
 
 # A counter and a gauge of each process, as payments_app/metrics.py shows its own, and a word that may be changed.
 SMALL_APP = """
@@ -73,15 +72,18 @@ def test_a_killed_worker_counts_no_more_among_the_live_ones(tmp_path: Path) -> N
         wait_until(lambda: len(service.workers() - before) == 2 and value(service.get("/"), "alive") == 2)
 
 
-def test_a_connection_of_the_loading_process_is_not_shared_by_the_workers(stack: Stack, tmp_path: Path) -> None:
+def test_a_connection_of_the_loading_process_is_not_shared_by_the_workers(
+    databases: Callable[[str], Database], tmp_path: Path
+) -> None:
+    database = databases("postgresql")
     (tmp_path / "looking.py").write_text(
         "from wsgi import app\n"
         "from payments_app.accounts.repository import find_credentials\n"
         "with app.app_context():\n"
         "    find_credentials('nobody@example.com')\n"
     )
-    environment = {"APP_ENV": "testing", "DATABASE_URL": stack.database.url, "PGAPPNAME": "looking"}
-    with gunicorn(tmp_path, "looking:app", **environment) as service, engine_on(stack.database.url) as engine:
+    environment = {"APP_ENV": "testing", "DATABASE_URL": database.url, "PGAPPNAME": "looking"}
+    with gunicorn(tmp_path, "looking:app", **environment) as service, engine_on(database.url) as engine:
         login = b'{"email": "nobody@example.com", "password": "wrong"}'
 
         def connections() -> int:
