@@ -11,7 +11,7 @@ from pathlib import Path
 wsgi_app = "wsgi:app"
 
 # For nginx on the same machine, and nobody else. Where systemd hands over its socket, that one is used instead.
-bind = os.environ.get("BIND") or f"127.0.0.1:{os.environ.get('PORT', '8000')}"
+bind = (os.environ.get("BIND") or f"127.0.0.1:{os.environ.get('PORT', '8000')}").split(",")
 
 # Two processes: one may die in mid-sentence and the other goes on. Threads, because a request mostly waits for the
 # database: eight a process keep both cores busy, and the connection pool (engines.engine_options) holds as many.

@@ -134,9 +134,9 @@ class Load:
 
 @contextmanager
 def running_stack(redis: RedisServer) -> Iterator[Stack]:
-    folder = Path(tempfile.mkdtemp(prefix="payments-stack-"))
-    folder.chmod(0o755)  # nginx's workers are another user, where nginx is started by root
-    with own_postgresql() as database:
+    with tempfile.TemporaryDirectory(prefix="payments-stack-") as name, own_postgresql() as database:
+        folder = Path(name)
+        folder.chmod(0o755)  # nginx's workers are another user, where nginx is started by root
         environment = {**PRODUCTION, "DATABASE_URL": database.url, "REDIS_URL": redis.url}
         secrets = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
         service = SocketActivated(folder, **environment)
