@@ -76,7 +76,7 @@ def test_a_reload_brings_new_workers_but_no_new_code_and_forgets_no_counts(tmp_p
         reloaded = service.get("/")
         assert "code old" in reloaded
         assert value(reloaded, "asked_total") > asked
-        assert value(reloaded, "alive") == 2  # those that are gone are not counted
+        wait_until(lambda: value(service.get("/"), "alive") == 2)  # those that are gone are not counted
 
         service.restart()
         assert "code new" in service.get("/")
