@@ -1,30 +1,53 @@
-"""How gunicorn serves the app; each number with its reason."""
+"""How gunicorn serves the app; each number with its reason.
+
+The timeouts are steps of one ladder, which docs/deployment.md shows whole; a test compares them.
+"""
 
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 from gunicorn.glogging import Logger
 
 wsgi_app = "wsgi:app"
-bind = f"127.0.0.1:{os.environ.get('PORT', '8000')}"
+
+# For nginx on the same machine, and nobody else. Where systemd hands over its socket, that one is used instead.
+bind = (os.environ.get("BIND") or f"127.0.0.1:{os.environ.get('PORT', '8000')}").split(",")
 
 # Two processes: one may die in mid-sentence and the other goes on. Threads, because a request mostly waits for the
-# database: eight a process keep both cores busy, and the connection pool (database.engine_options) holds as many.
+# database: eight a process keep both cores busy, and the connection pool (engines.engine_options) holds as many.
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
 
-# Loaded once, before the workers are forked, which then start at once and share its memory. Nothing is connected by
-# then: connections to database, Redis and gateways are made when first used, each worker's own.
+# Loaded once, before the workers are forked, which then start at once and share its memory. For that, a reload (HUP)
+# starts new workers with the old code. What was connected by then is not shared: engines.init_app sees to it.
 preload_app = True
 
-# Seconds. Longer than any honest request (a gateway call may take 10), shorter than nginx's patience.
-timeout = 30
-graceful_timeout = 30
+# Seconds without a sign of life from a worker's main loop before it is killed. That loop does nothing but hand out
+# connections, so only a process that hangs as a whole is caught by it; a slow request is ended by the ladder's steps.
+timeout = 45
 
-# Seconds that an idle connection is kept: longer than nginx's, so that it is never cut under a request.
+# Seconds that a stopping worker has for the requests that it is at: longer than a gateway that is asked three times
+# (31.5 s), so that stopping makes no outcome unknown; shorter than nginx waits (60 s).
+graceful_timeout = 45
+
+# Seconds that an idle connection is kept: longer than nginx keeps it (60 s), so that it is always nginx who closes it.
+# The other way about, it would be closed under a request now and then, and a POST may not be sent twice.
 keepalive = 75
+
+# A worker is replaced after so many requests, as a precaution against leaks that nobody has found yet; not more often,
+# because each leaves its counts behind, in files that are added up for /metrics. Not both workers at the same moment.
+max_requests = 100_000
+max_requests_jitter = 10_000
+
+# Workers show that they live by touching a file; on a disk that is busy, that could take longer than the timeout.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn makes unguessable names
+
+# Whose word is taken for "this came by https", and by which header: nginx's, on this machine or by a Unix socket.
+forwarded_allow_ips = "127.0.0.1,::1"
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 
 # Nobody is to steer the server through a socket in a home directory.
 control_socket_disable = True
@@ -42,8 +65,11 @@ class OurLogger(Logger):
 logger_class = OurLogger
 
 # Each process writes its numbers to files in this folder, and /metrics adds them up. Named before prometheus_client is
-# first imported, which is when that decides where to count.
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="payments-metrics-")
+# first imported, which is when that decides where to count. A reload (HUP) reads this file again in the same process:
+# the folder stays, or all counters would begin anew. Another server, as after USR2, has another process id and folder.
+_prefix = f"payments-metrics-{os.getpid()}-"
+if _prefix not in os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ""):
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
 
 
 def on_exit(_server: object) -> None:

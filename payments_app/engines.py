@@ -1,6 +1,9 @@
 """Engines per database: timeouts, and transactions that begin when we say so, and how we say so."""
 
+import os
+import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask import Flask, current_app
@@ -69,6 +72,7 @@ def init_app(app: Flask) -> None:
     reading = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
     app.extensions["database"] = Engines(engine, engine.execution_options(read_only=True, **reading))
     _count_connections(engine)
+    os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
     if engine.dialect.name == "postgresql":
         event.listen(engine, "handle_error", _leave_a_demoted_server)
     if engine.dialect.name == "sqlite":
@@ -89,6 +93,12 @@ def _count_connections(engine: Engine) -> None:
         event.listen(engine, "connect", lambda *_: metrics.DB_CONNECTIONS_MAX.set(most))
     event.listen(engine, "checkout", lambda *_: metrics.DB_CONNECTIONS_IN_USE.inc())
     event.listen(engine, "checkin", lambda *_: metrics.DB_CONNECTIONS_IN_USE.dec())
+
+
+def _leave_to_parent(engine: "weakref.ref[Engine]") -> None:
+    """After a fork: two processes that talk on one connection read each other's answers. (redis-py sees to its own.)"""
+    if (ours := engine()) is not None:
+        ours.dispose(close=False)
 
 
 def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:

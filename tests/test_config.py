@@ -164,11 +164,11 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^\| `([A-Z_]+)`", table, flags=re.MULTILINE))
 
-    # PORT and WEB_CONCURRENCY are read by gunicorn.conf.py, a password as it is.
+    # BIND, PORT and WEB_CONCURRENCY are read by gunicorn.conf.py, a password as it is.
     instructions = {f"PAYMENT_INSTRUCTIONS_{method.upper()}" for method in MANUAL_METHODS}
     read_in_config.remove("PAYMENT_INSTRUCTIONS")
-    assert listed == read_in_config | instructions | {"PORT", "WEB_CONCURRENCY", "REDIS_PASSWORD"}
-    assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ.get") == 2
+    assert listed == read_in_config | instructions | {"BIND", "PORT", "WEB_CONCURRENCY", "REDIS_PASSWORD"}
+    assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ.get") == 3
 
 
 def test_redis_can_be_named_by_its_parts() -> None:

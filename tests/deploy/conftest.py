@@ -1,0 +1,27 @@
+"""One running stack for all of these tests: real nginx, gunicorn, PostgreSQL and Redis on this machine."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.redis_server import RedisServer
+from tests.support.stack import Stack, running_stack
+
+
+@pytest.fixture(scope="session")
+def stack(redis_server: RedisServer) -> Iterator[Stack]:
+    if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").exists():
+        pytest.skip("nginx is not installed: apt-get install nginx-light")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt-get install openssl")
+    with running_stack(redis_server) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[requests.Session]:
+    with stack.front.client() as client:
+        yield client

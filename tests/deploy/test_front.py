@@ -1,0 +1,186 @@
+"""What nginx does for the service: TLS, who is asking, how much, and its own errors in the service's manner."""
+
+import json
+import select
+import socket
+import ssl
+import subprocess
+
+import pytest
+import requests
+
+from tests.support.people import PASSWORD
+from tests.support.service import PATIENCE_SECONDS
+from tests.support.socket_activated import wait_until
+from tests.support.stack import Stack
+
+
+def assert_problem(answer: requests.Response, status: int) -> None:
+    """nginx's own errors look like the service's."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == status
+    assert body["message"] == body["detail"]
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["type"].startswith("/problems/")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert ("Retry-After" in answer.headers) == body["retryable"]
+
+
+def test_a_payment_goes_all_the_way_in_production(stack: Stack, client: requests.Session) -> None:
+    consultation_id = stack.unpaid()
+    login = {"email": stack.people.patient.email, "password": PASSWORD}
+    token = client.post(f"{stack.front.url}/api/login", json=login, timeout=PATIENCE_SECONDS).json()["token"]
+    body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+
+    answers = [
+        client.post(
+            f"{stack.front.url}/api/v1/payments",
+            json=body,
+            headers={"Authorization": f"Bearer {token}", "Idempotency-Key": f"way-{consultation_id}"},
+            timeout=PATIENCE_SECONDS,
+        )
+        for _ in range(2)
+    ]
+
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json() == answers[1].json()
+    assert stack.rows.count("payments", "consultation_id = :id", id=consultation_id) == 1
+
+
+def test_headers_are_said_once_and_an_etag_stays_strong(stack: Stack, client: requests.Session) -> None:
+    paid = stack.pay(client, consultation_id := stack.unpaid(), f"etag-{consultation_id}")
+    answer = stack.get(client, paid.headers["Location"])
+
+    assert answer.headers["ETag"] == '"0"'
+    assert "Content-Encoding" not in answer.headers  # although the client would take gzip
+    assert "gzip" in str(answer.request.headers["Accept-Encoding"])
+    # Where nginx and the service both said something, there would be a comma in between.
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "," not in answer.headers["X-Request-ID"] + answer.headers["X-Frame-Options"]
+    assert answer.headers["Server"] == "nginx"  # which one is nobody's business
+
+
+def test_old_tls_is_refused(stack: Stack) -> None:
+    address = f"127.0.0.1:{stack.front.https_port}"
+    offered = ["openssl", "s_client", "-connect", address, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]
+    result = subprocess.run(offered, input="", capture_output=True, text=True, check=False)
+
+    assert result.returncode != 0
+    assert "alert protocol version" in result.stderr
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_new_tls_is_spoken(stack: Stack, version: ssl.TLSVersion) -> None:
+    context = stack.front.tls()
+    context.minimum_version = context.maximum_version = version
+    with (
+        socket.create_connection(("127.0.0.1", stack.front.https_port)) as plain,
+        context.wrap_socket(plain, server_hostname="payments.example.org") as spoken,
+    ):
+        assert spoken.version() == version.name.replace("_", ".")
+
+
+def test_plain_http_is_sent_to_https_at_our_own_name(stack: Stack) -> None:
+    answer = requests.get(
+        f"http://127.0.0.1:{stack.front.http_port}/api/v1/me?a=b",
+        headers={"Host": "evil.example"},
+        allow_redirects=False,
+        timeout=PATIENCE_SECONDS,
+    )
+
+    assert answer.status_code == 301
+    assert answer.headers["Location"] == "https://payments.example.org/api/v1/me?a=b"
+
+
+def test_failed_logins_from_many_forged_addresses_count_as_one(stack: Stack) -> None:
+    login = {"email": stack.people.other.email, "password": "wrong"}
+
+    def fail(client: requests.Session, forged: str) -> int:
+        headers = {"X-Forwarded-For": forged, "Forwarded": f"for={forged}", "X-Real-IP": forged}
+        url = f"{stack.front.url}/api/login"
+        return client.post(url, json=login, headers=headers, timeout=PATIENCE_SECONDS).status_code
+
+    with stack.front.client("127.0.0.31") as one, stack.front.client("127.0.0.32") as another:
+        assert [fail(one, f"203.0.113.{number}") for number in range(6)] == [401] * 5 + [429]
+        # And somebody who really is elsewhere is somebody else.
+        assert fail(another, "127.0.0.31") == 401
+
+
+@pytest.mark.parametrize(("given", "is_taken"), [("abc-123", True), ('x" onload="', False), ("x" * 65, False)])
+def test_a_request_id_is_the_same_in_answer_body_and_log(
+    stack: Stack, client: requests.Session, given: str, is_taken: bool
+) -> None:
+    answer = client.get(f"{stack.front.url}/api/v1/me", headers={"X-Request-ID": given}, timeout=PATIENCE_SECONDS)
+
+    assert answer.status_code == 401
+    request_id = answer.headers["X-Request-ID"]
+    assert (request_id == given) == is_taken
+    assert answer.json()["request_id"] == request_id
+    wait_until(lambda: request_id in stack.front.log)  # written after the answer was sent
+    logged = [json.loads(line) for line in stack.front.log.splitlines()]
+    (line,) = [line for line in logged if line["request_id"] == request_id]
+    assert (line["path"], line["status"]) == ("/api/v1/me", "401")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/payments", "/report.html"])
+def test_an_oversize_body_is_refused_as_a_problem(stack: Stack, client: requests.Session, path: str) -> None:
+    just_too_large = b" " * (64 * 1024 + 1)
+    answer = client.post(f"{stack.front.url}{path}", data=just_too_large, timeout=PATIENCE_SECONDS)
+
+    assert_problem(answer, 413)
+
+
+def test_a_body_of_64_kib_reaches_the_service(stack: Stack, client: requests.Session) -> None:
+    answer = client.post(f"{stack.front.url}/api/v1/payments", data=b" " * 64 * 1024, timeout=PATIENCE_SECONDS)
+
+    assert answer.json()["instance"] == "/api/v1/payments"  # which nginx does not say
+
+
+def test_slow_clients_keep_nobody_else_waiting(stack: Stack, client: requests.Session) -> None:
+    """More of them than the service has threads, each in the middle of its body."""
+    address = ("127.0.0.1", stack.front.https_port)
+    head = b"POST /api/login HTTP/1.1\r\nHost: payments.example.org\r\nContent-Length: 1000\r\n\r\n{"
+    context = stack.front.tls()
+    slow = []
+    for number in range(40):
+        # Each from an address of its own, or nginx's limit for logins would send some away.
+        plain = socket.create_connection(address, source_address=(f"127.0.2.{number + 1}", 0))
+        slow.append(context.wrap_socket(plain, server_hostname="payments.example.org"))
+        slow[-1].sendall(head)
+
+    answers = [stack.get(client, "/api/v1/me").status_code for _ in range(5)]
+
+    # And they were slow all the time: nobody has told any of them anything. (TLS 1.3 sends its tickets early.)
+    for connection in slow:
+        connection.setblocking(False)
+        while select.select([connection], [], [], 0)[0]:
+            with pytest.raises(ssl.SSLWantReadError):
+                connection.recv(1)
+        connection.close()
+    assert answers == [200] * 5
+
+
+@pytest.mark.parametrize(("path", "requests_at_once"), [("/api/login", 40), ("/api/v1/payments", 200)])
+def test_a_flood_from_one_address_is_held_back_as_a_problem(stack: Stack, path: str, requests_at_once: int) -> None:
+    with stack.front.client("127.0.0.41") as flood:
+        answers = [flood.post(f"{stack.front.url}{path}", timeout=PATIENCE_SECONDS) for _ in range(requests_at_once)]
+        held_back = [answer for answer in answers if answer.status_code == 429]
+        assert 0 < len(held_back) < requests_at_once
+        assert_problem(held_back[0], 429)
+        # Reading is not held back, and others are not.
+        assert stack.get(flood, "/api/v1/payments").status_code == 200
+    with stack.front.client("127.0.0.42") as another:
+        assert another.post(f"{stack.front.url}{path}", timeout=PATIENCE_SECONDS).status_code != 429
+
+
+def test_the_metrics_are_open_to_this_machine_alone(stack: Stack, client: requests.Session) -> None:
+    assert client.get(f"{stack.front.url}/metrics", timeout=PATIENCE_SECONDS).status_code == 200
+    with stack.front.client("127.0.0.2") as stranger:
+        for path in ("/metrics", "//metrics", "/%6detrics", "/./metrics"):
+            answer = stranger.get(f"{stack.front.url}{path}", timeout=PATIENCE_SECONDS)
+            assert_problem(answer, 403)
+            assert "payments_" not in answer.text

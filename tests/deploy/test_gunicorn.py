@@ -1,0 +1,115 @@
+"""What gunicorn.conf.py promises of workers that come and go, seen on apps small enough to see it."""
+
+import runpy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.databases import ROOT, Database
+from tests.support.fresh import engine_on
+from tests.support.socket_activated import SocketActivated, wait_until
+
+# A counter and a gauge of each process, as payments_app/metrics.py shows its own, and a word that may be changed.
+SMALL_APP = """
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+ASKED = Counter("asked", "Requests")
+ALIVE = Gauge("alive", "Processes", multiprocess_mode="livesum")
+
+def app(environ, start_response):
+    ASKED.inc()
+    ALIVE.set(1)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    start_response("200 OK", [])
+    return [b"code old\\n", generate_latest(registry)]
+"""
+
+
+@contextmanager
+def gunicorn(folder: Path, app: str, **environment: str) -> Iterator[SocketActivated]:
+    """An app of the folder's, served as gunicorn.conf.py says."""
+    options = ["-c", str(ROOT / "gunicorn.conf.py"), "--chdir", str(folder), "--pythonpath", str(ROOT), app]
+    service = SocketActivated(folder, *options, WEB_CONCURRENCY="2", **environment)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def test_it_listens_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def addresses(**environment: str) -> list[str]:
+        for name in ("BIND", "PORT"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
+        settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+        settings["on_exit"](None)
+        return list(settings["bind"])
+
+    assert addresses() == ["127.0.0.1:8000"]
+    assert addresses(PORT="9000") == ["127.0.0.1:9000"]
+    # As deploy/Dockerfile says: a string that gunicorn is left to split, it takes for the name of one socket.
+    both = "unix:/run/payments/gunicorn.sock,127.0.0.1:8000"
+    assert addresses(BIND=both, PORT="9000") == both.split(",")
+
+
+def value(answer: str, name: str) -> float:
+    (line,) = [line for line in answer.splitlines() if line.split(" ")[0] == name]
+    return float(line.split(" ")[1])
+
+
+def test_a_reload_brings_new_workers_but_no_new_code_and_forgets_no_counts(tmp_path: Path) -> None:
+    code = tmp_path / "small.py"
+    code.write_text(SMALL_APP)
+    with gunicorn(tmp_path, "small:app") as service:
+        asked = value(service.get("/"), "asked_total")
+        code.write_text(SMALL_APP.replace("code old", "code new"))
+
+        service.reload()
+        reloaded = service.get("/")
+        assert "code old" in reloaded
+        assert value(reloaded, "asked_total") > asked
+        wait_until(lambda: value(service.get("/"), "alive") == 2)  # those that are gone are not counted
+
+        service.restart()
+        assert "code new" in service.get("/")
+
+
+def test_a_killed_worker_counts_no_more_among_the_live_ones(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(SMALL_APP)
+    with gunicorn(tmp_path, "small:app") as service:
+        assert value(service.get("/"), "alive") == 2
+        before = service.workers()
+        service.kill_workers()
+        wait_until(lambda: len(service.workers() - before) == 2 and value(service.get("/"), "alive") == 2)
+
+
+def test_a_connection_of_the_loading_process_is_not_shared_by_the_workers(
+    databases: Callable[[str], Database], tmp_path: Path
+) -> None:
+    database = databases("postgresql")
+    (tmp_path / "looking.py").write_text(
+        "from wsgi import app\n"
+        "from payments_app.accounts.repository import find_credentials\n"
+        "with app.app_context():\n"
+        "    find_credentials('nobody@example.com')\n"
+    )
+    environment = {"APP_ENV": "testing", "DATABASE_URL": database.url, "PGAPPNAME": "looking"}
+    with gunicorn(tmp_path, "looking:app", **environment) as service, engine_on(database.url) as engine:
+        login = b'{"email": "nobody@example.com", "password": "wrong"}'
+
+        def connections() -> int:
+            service.post("/api/login", login)
+            with engine.connect() as connection:
+                query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'looking'"
+                return connection.scalar(text(query)) or 0
+
+        # The loading process's, and one of each worker.
+        wait_until(lambda: connections() == 3)

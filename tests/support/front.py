@@ -1,0 +1,142 @@
+"""nginx with the site that is shipped, on ports of its own and with a certificate of its own."""
+
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from tests.support.databases import ROOT
+from tests.support.service import PATIENCE_SECONDS, free_port
+
+SITE = ROOT / "deploy" / "nginx" / "payments.conf"
+
+# What an operator's nginx.conf has around the site; everything it writes goes to one folder.
+_AROUND = """
+daemon off;
+worker_processes 2;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    gzip on;
+    gzip_types *;
+    gzip_min_length 1;
+    gzip_proxied any;
+    ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/payments.conf;
+}}
+"""
+
+
+class FromAddress(HTTPAdapter):
+    """Asks from another of this machine's addresses: all of 127.0.0.0/8 are its own."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, source_address=(self._address, 0), **kwargs)  # type: ignore[no-untyped-call]  # half typed
+
+
+@dataclass(frozen=True)
+class Front:
+    """A running nginx."""
+
+    folder: Path
+    http_port: int
+    https_port: int
+    certificate: Path
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.https_port}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "payments.log").read_text()
+
+    def client(self, address: str = "127.0.0.1") -> requests.Session:
+        """A client at that address, which believes the certificate, and follows no redirects unasked."""
+        session = requests.Session()
+        session.mount("https://", FromAddress(address))
+        session.verify = str(self.certificate)
+        session.trust_env = False
+        return session
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.certificate))
+
+
+@contextmanager
+def front_of(socket: Path, folder: Path) -> Iterator[Front]:
+    """nginx in front of the service on that socket, with the site as it is shipped but for ports and paths."""
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"  # which is not on everybody's path
+    front = Front(folder, free_port(), free_port(), folder / "certificate.pem")
+    _make_certificate(front.certificate, folder / "key.pem")
+    (folder / "payments.conf").write_text(_site(front, socket))
+    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder))
+    process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
+    try:
+        _wait_until_up(front, process)
+        yield front
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+def _site(front: Front, socket: Path) -> str:
+    """The shipped file; each of these has to be in it once, or the tests would test another."""
+    site = SITE.read_text()
+    # Two servers for the same socket: with a single one, nginx would have nowhere to send a request again.
+    upstream = f"server unix:{socket} max_fails=0;"
+    for shipped, ours in {
+        "listen 80;": f"listen 127.0.0.1:{front.http_port};",
+        "listen [::]:80;": "",
+        "listen 443 ssl;": f"listen 127.0.0.1:{front.https_port} ssl;",
+        "listen [::]:443 ssl;": "",
+        "/etc/letsencrypt/live/payments.example.org/fullchain.pem": str(front.certificate),
+        "/etc/letsencrypt/live/payments.example.org/privkey.pem": str(front.folder / "key.pem"),
+        "/var/log/nginx/payments.log": str(front.folder / "payments.log"),
+        "server unix:/run/payments/gunicorn.sock max_fails=0;": upstream * 2,
+    }.items():
+        assert site.count(shipped) == 1, shipped
+        site = site.replace(shipped, ours)
+    return site
+
+
+def _make_certificate(certificate: Path, key: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=payments.example.org", "-addext", "subjectAltName=DNS:payments.example.org,IP:127.0.0.1",
+         "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+def _wait_until_up(front: Front, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            requests.get(f"http://127.0.0.1:{front.http_port}", allow_redirects=False, timeout=PATIENCE_SECONDS)
+        except requests.ConnectionError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((front.folder / "error.log").read_text()) from None
+            time.sleep(0.02)
+        else:
+            return

@@ -1,0 +1,123 @@
+"""gunicorn as systemd runs it: on a socket that is there before it comes, and stays when it goes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.databases import ROOT
+from tests.support.service import PATIENCE_SECONDS
+
+# What systemd does between fork and exec: the socket becomes descriptor 3, for the process of this very id.
+_HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+logged = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
+os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *logged, *sys.argv[2:]])
+"""
+
+
+class SocketActivated:
+    """A gunicorn on a Unix socket; ``restart`` and ``reload`` do what those of ``systemctl`` do."""
+
+    def __init__(self, folder: Path, *options: str, cwd: Path = ROOT, **environment: str) -> None:
+        self.path = folder / "gunicorn.sock"
+        self.log = folder / "gunicorn.log"
+        self._options, self._cwd, self._environment = options, cwd, environment
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(self.path))
+        self.path.chmod(0o666)  # nginx may be another user
+        self._socket.listen(2048)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until each of its workers has answered."""
+        descriptor = self._socket.fileno()
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _HAND_OVER, str(descriptor), *self._options],
+                cwd=self._cwd,
+                env={**os.environ, **self._environment},
+                pass_fds=[descriptor],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(lambda: self._have_answered(int(self._environment["WEB_CONCURRENCY"])), self._told)
+
+    def stop(self) -> None:
+        """As ``systemctl stop``: what it is at is finished. Whoever comes meanwhile waits at the socket."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(PATIENCE_SECONDS)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def reload(self) -> None:
+        """HUP, and wait until none of the workers is the same, and each of them has answered."""
+        assert self._process is not None
+        before = self.workers()
+        self._process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not self.workers() & before and self._have_answered(len(before)), self._told)
+
+    def kill_workers(self) -> None:
+        """As ``kill -9``; others take their place."""
+        for worker in self.workers():
+            os.kill(worker, signal.SIGKILL)
+
+    def workers(self) -> set[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        try:
+            return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        except FileNotFoundError:
+            return set()
+
+    def get(self, path: str) -> str:
+        """What it answers when it is asked past any proxy."""
+        return self._ask(f"GET {path} HTTP/1.1", b"")
+
+    def post(self, path: str, body: bytes) -> str:
+        """The same for JSON that is sent to it."""
+        length = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+        return self._ask(f"POST {path} HTTP/1.1\r\n{length}", body)
+
+    def _ask(self, head: str, body: bytes) -> str:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE_SECONDS)
+            connection.connect(str(self.path))
+            connection.sendall(f"{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode() + body)
+            return connection.makefile(encoding="latin-1").read()
+
+    def close(self) -> None:
+        """Nobody is asking any more, so its workers need no time."""
+        assert self._process is not None
+        self._process.terminate()
+        self.kill_workers()
+        self._process.wait(PATIENCE_SECONDS)
+        self._socket.close()
+
+    def _have_answered(self, count: int) -> bool:
+        # Not only started: a worker that has no signal handlers of its own yet would not hear that it is to stop.
+        workers = self.workers()
+        self.get("/metrics")
+        served = {int(line.split()[-1].strip("<>")) for line in self._told().splitlines() if "served by" in line}
+        return len(workers) == count and workers <= served
+
+    def _told(self) -> str:
+        return self.log.read_text()
+
+
+def wait_until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "it did not happen in time") -> None:
+    """Wait for a condition; far longer than it can take, so that only something broken runs into the end."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(why_not())
+        time.sleep(0.02)

@@ -1,0 +1,150 @@
+"""The whole of it: nginx, gunicorn, PostgreSQL and Redis as in production, and people who pay through all of it."""
+
+import itertools
+import os
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from payments_app.accounts.models import Role
+from tests.support.apps import app_with, engine_of
+from tests.support.front import Front, front_of
+from tests.support.own_server import OwnServer, own_postgresql
+from tests.support.people import People, Person
+from tests.support.redis_server import RedisServer
+from tests.support.rows import Rows
+from tests.support.service import PATIENCE_SECONDS
+from tests.support.socket_activated import SocketActivated, wait_until
+
+# Consultations that nobody has paid yet; far more than the tests pay.
+CONSULTATIONS = 20_000
+
+PRODUCTION = {
+    "APP_ENV": "production",
+    "SECRET_KEY": os.urandom(32).hex(),
+    "JWT_SECRET_KEY": os.urandom(32).hex(),
+    "ALLOW_SANDBOX_GATEWAY": "1",  # there is no Stripe here
+    "TRUSTED_PROXIES": "1",
+    "WEB_CONCURRENCY": "2",
+    # Load is no user of a clinic's; failed logins stay limited as they are.
+    "RATELIMIT_PAYMENTS": "1000000 per minute",
+}
+
+
+@dataclass
+class Stack:
+    """Everything that runs, and a row of consultations to pay."""
+
+    front: Front
+    service: SocketActivated
+    database: OwnServer
+    redis: RedisServer
+    people: People
+    rows: Rows
+    _consultations: Iterator[int] = field(default_factory=lambda: iter(range(1, CONSULTATIONS + 1)))
+
+    def unpaid(self) -> int:
+        """A consultation that no other test knows."""
+        return next(self._consultations)
+
+    def pay(
+        self, client: requests.Session, consultation_id: int, key: str, person: Person | None = None
+    ) -> requests.Response:
+        body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+        headers = {**(person or self.people.patient).authorization, "Idempotency-Key": key}
+        url = f"{self.front.url}/api/v1/payments"
+        return client.post(url, json=body, headers=headers, timeout=PATIENCE_SECONDS)
+
+    def get(self, client: requests.Session, path: str) -> requests.Response:
+        headers = self.people.patient.authorization
+        return client.get(f"{self.front.url}{path}", headers=headers, timeout=PATIENCE_SECONDS)
+
+    @contextmanager
+    def under_load(self, clients: int = 4) -> Iterator["Load"]:
+        """While the block runs, so many clients each pay a consultation, look at it, and pay the next."""
+        load = Load(self)
+        threads = [threading.Thread(target=load.run, args=(f"127.0.1.{number + 1}",)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            load.wait_for_more()
+            yield load
+            load.wait_for_more()  # what comes after is part of it
+        finally:
+            load.is_over.set()
+            for thread in threads:
+                thread.join(PATIENCE_SECONDS)
+
+
+Ask = Callable[[requests.Session], requests.Response]
+
+
+class Load:
+    """What became of the requests of many clients, each at an address of its own."""
+
+    # Below nginx's limit for one address (20 a second, and 100 at once), however long it takes.
+    PAYMENTS_OF_A_CLIENT = 100
+
+    # Seconds between two requests of a client: people who pay, not a benchmark that leaves the machine no time to act.
+    PAUSE_SECONDS = 0.02
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._consultations = threading.Lock()
+        self.is_over = threading.Event()
+        self.answers: Counter[tuple[str, int | str]] = Counter()
+
+    @property
+    def paid(self) -> int:
+        return self.answers["POST", 201]
+
+    def run(self, address: str) -> None:
+        numbers = itertools.count()
+        with self._stack.front.client(address) as client:
+            while not self.is_over.wait(self.PAUSE_SECONDS):
+                if next(numbers) < self.PAYMENTS_OF_A_CLIENT:
+                    self._note("POST", self._pay, client)
+                self._note("GET", self._look, client)
+
+    def wait_for_more(self) -> None:
+        """Wait until a few dozen more have been answered."""
+        enough = self.answers.total() + 30
+        wait_until(lambda: self.answers.total() >= enough)
+
+    def _note(self, method: str, ask: Ask, client: requests.Session) -> None:
+        try:
+            self.answers[method, ask(client).status_code] += 1
+        except requests.RequestException as error:
+            self.answers[method, repr(error)] += 1
+
+    def _pay(self, client: requests.Session) -> requests.Response:
+        with self._consultations:
+            consultation_id = self._stack.unpaid()
+        return self._stack.pay(client, consultation_id, f"load-{consultation_id}")
+
+    def _look(self, client: requests.Session) -> requests.Response:
+        return self._stack.get(client, "/api/v1/payments?per_page=1")
+
+
+@contextmanager
+def running_stack(redis: RedisServer) -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="payments-stack-") as name, own_postgresql() as database:
+        folder = Path(name)
+        folder.chmod(0o755)  # nginx's workers are another user, where nginx is started by root
+        environment = {**PRODUCTION, "DATABASE_URL": database.url, "REDIS_URL": redis.url}
+        secrets = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
+        service = SocketActivated(folder, **environment)
+        with app_with(database.url, **secrets) as app, front_of(service.path, folder) as front:
+            people = People(app)
+            people.add_consultations(Role.PATIENT, 1, CONSULTATIONS)
+            service.start()
+            try:
+                yield Stack(front, service, database, redis, people, Rows(engine_of(app)))
+            finally:
+                service.close()
