@@ -45,9 +45,10 @@ max_requests_jitter = 10_000
 # Workers show that they live by touching a file; on a disk that is busy, that could take longer than the timeout.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn makes unguessable names
 
-# Whose word is taken for "this came by https", and by which header: nginx's, on this machine or by a Unix socket.
-forwarded_allow_ips = "127.0.0.1,::1"
-secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+# What a request says of its own way here is not gunicorn's to believe: TRUSTED_PROXIES alone decides, in the app. By
+# default gunicorn would take "this came by https" from anybody on this machine.
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 
 # Nobody is to steer the server through a socket in a home directory.
 control_socket_disable = True

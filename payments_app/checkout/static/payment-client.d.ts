@@ -122,7 +122,7 @@ export interface Options {
   storage?: Storage;
   /** Told of every step of a request that has an effect. */
   onProgress?: (step: Progress) => void;
-  /** Milliseconds that an attempt may take; default 35,000. */
+  /** Milliseconds that an attempt may take; default 75,000. */
   timeoutMs?: number;
   /** Default 6. */
   maxAttempts?: number;

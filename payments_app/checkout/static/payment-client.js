@@ -17,8 +17,8 @@
  * @typedef {{answer: Promise<Outcome>, stop: AbortController, callers: number}} Job
  */
 
-/** Milliseconds after which an attempt is given up; longer than the server's own patience with its gateway (30 s). */
-const ATTEMPT_TIMEOUT_MS = 35_000;
+/** Milliseconds after which an attempt is given up: the last step of a ladder, after nginx has given up (60 s). */
+const ATTEMPT_TIMEOUT_MS = 75_000;
 /** Attempts at one request before the caller is told that nobody knows. */
 const MAX_ATTEMPTS = 6;
 /** Milliseconds before the second attempt; doubled for each one after it, up to the greatest. */
