@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page
 
+from tests.support.apps import app_with
 from tests.support.browser import chromium_started, visitor
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
@@ -22,6 +23,13 @@ def chromium() -> Iterator[Browser]:
 def database(databases: Callable[[str], Database]) -> Database:
     """What `make run` runs on: what differs between databases is tested without a browser."""
     return databases("sqlite")
+
+
+@pytest.fixture(scope="session")
+def session_app(database: Database) -> Iterator[Flask]:
+    """Of this database: the other tests' app may be kept on another one."""
+    with app_with(database.url) as app:
+        yield app
 
 
 @pytest.fixture(scope="session")

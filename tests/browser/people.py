@@ -6,7 +6,9 @@ PATIENT, STAFF = "patient@test.com", "admin@test.com"
 
 
 def sign_in(page: Page, email: str = PATIENT, *, path: str = "/") -> None:
-    page.goto(path)
+    """From the address ``path``, or where it is empty, from where one is."""
+    if path:
+        page.goto(path)
     page.get_by_test_id("email").fill(email)
     page.get_by_test_id("password").fill("password")
     page.get_by_test_id("login").click()

@@ -7,7 +7,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.people import STAFF, choose, pay, see_result, sign_in
 from tests.support.browser import save_screenshot, visitor
-from tests.support.cutting_proxy import CuttingProxy, proxy_to
+from tests.support.commands import Commands
+from tests.support.cutting_proxy import Canned, CuttingProxy, proxy_to
 from tests.support.databases import Database
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -193,7 +194,7 @@ def test_a_wrong_password_is_told_and_lets_nobody_in(page: Page) -> None:
 
     page.get_by_test_id("login").click()
 
-    expect(page.get_by_test_id("login-problem")).not_to_be_empty()
+    expect(page.get_by_test_id("login-problem")).to_have_text("The e-mail or the password is wrong.")
     save_screenshot(page, "wrong-password")
     expect(page.get_by_test_id("pay")).to_be_hidden()
 
@@ -258,6 +259,88 @@ def test_staff_refund_once_and_see_what_happened(chromium: Browser, page: Page, 
     (refund,) = rows.all("SELECT status, amount_minor, reason FROM refunds")
     assert refund == {"status": "succeeded", "amount_minor": 150_000, "reason": "Came too late"}
     assert rows.one("SELECT refunded_minor FROM payments")["refunded_minor"] == 150_000
+
+
+def test_a_refund_is_of_the_payment_that_was_asked_about(
+    page: Page, chromium: Browser, proxy: CuttingProxy, rows: Rows
+) -> None:
+    sign_in(page)
+    for consultation_id in (5, 6):
+        pay(page, consultation_id)
+    first, second = (row["id"] for row in rows.all("SELECT id FROM payments ORDER BY consultation_id"))
+    with visitor(chromium, proxy.url) as staff:
+        sign_in(staff, STAFF)
+        staff.get_by_test_id("details").last.click()
+        expect(staff.get_by_role("heading", name=f"Payment {first}")).to_be_visible()
+        proxy.misbehave("silent_after", method="GET", path=f"/api/v1/payments/{second}")
+        staff.get_by_test_id("details").first.click()
+        proxy.wait_until_silent()
+        staff.get_by_test_id("refund").click()
+        proxy.behave()  # the other payment comes in behind the dialog
+        expect(staff.locator("#result-heading")).to_have_text(f"Payment {second}")
+
+        staff.get_by_test_id("refund-amount").fill("1000")
+        staff.get_by_test_id("refund-confirm").click()
+
+        expect(staff.get_by_test_id("notice")).to_have_text("₱1,000.00 refunded.")
+    assert rows.all("SELECT payment_id, amount_minor FROM refunds") == [{"payment_id": first, "amount_minor": 100_000}]
+
+
+def test_a_refund_that_nobody_answered_is_asked_for_again_as_it_was(
+    page: Page, chromium: Browser, proxy: CuttingProxy, rows: Rows
+) -> None:
+    sign_in(page)
+    pay(page, 5)
+    with visitor(chromium, proxy.url) as staff:
+        sign_in(staff, STAFF)
+        staff.get_by_test_id("details").click()
+        # Whoever is told to come back in a minute is not kept waiting for it.
+        away = Canned(503, b'{"type": "/problems/away", "status": 503, "retryable": true}', {"Retry-After": "60"})
+        proxy.misbehave("answer_instead", path="/api/v1/payments/", answer=away)
+        staff.get_by_test_id("refund").click()
+        staff.get_by_test_id("refund-amount").fill("1000")
+        staff.get_by_test_id("refund-reason").fill("Came too late")
+        staff.get_by_test_id("refund-confirm").click()
+        expect(staff.get_by_test_id("result-problem")).to_contain_text("Sending the same refund again is safe")
+
+        staff.get_by_test_id("refund").click()
+        expect(staff.get_by_test_id("refund-amount")).to_have_value("1000")
+        expect(staff.get_by_test_id("refund-reason")).to_have_value("Came too late")
+        staff.get_by_test_id("refund-confirm").click()
+
+        expect(staff.get_by_test_id("notice")).to_have_text("₱1,000.00 refunded.")
+    assert len({post.key for post in proxy.posts("/api/v1/payments/")}) == 1
+    assert rows.all("SELECT amount_minor FROM refunds") == [{"amount_minor": 100_000}]
+
+
+def test_what_one_user_began_is_not_gone_on_with_by_the_next(far_page: Page, proxy: CuttingProxy, rows: Rows) -> None:
+    sign_in(far_page)
+    choose(far_page, 5)
+    proxy.misbehave("silent_after")
+    far_page.get_by_test_id("pay").click()
+    proxy.wait_until_silent()
+
+    far_page.get_by_test_id("logout").click()
+    sign_in(far_page, STAFF, path="")
+    proxy.behave()
+    far_page.get_by_test_id("details").click()
+
+    expect(far_page.get_by_test_id("result-status")).to_have_text("pending")
+    assert payments_of(rows, 5) == [("pending", 500_000)]
+    assert {row["actor"].split(":")[0] for row in rows.all("SELECT actor FROM payment_events")} == {"patient"}
+
+
+def test_a_consultation_from_the_second_page_stays_chosen(page: Page, session_commands: Commands, rows: Rows) -> None:
+    session_commands.ok("demo", "seed", "--consultations", "101")
+    sign_in(page)
+
+    page.get_by_test_id("more-consultations").dblclick()
+
+    expect(page.get_by_test_id("consultations").get_by_role("radio")).to_have_count(101)
+    pay(page, 101)
+    expect(page.get_by_test_id("consultation-101")).to_contain_text("paid")
+    expect(page.get_by_test_id("consultation-101").get_by_role("radio")).to_be_checked()
+    assert payments_of(rows, 101) == PAID_ONCE
 
 
 def test_the_page_speaks_indonesian(page: Page, rows: Rows) -> None:

@@ -59,7 +59,7 @@ def test_the_page_is_in_the_language_that_was_chosen(app: Flask, path: str, acce
 
 def test_the_modules_say_the_texts_that_there_are() -> None:
     code = "".join(module.read_text() for module in (CHECKOUT / "static").glob("*.js"))
-    by_status = {name for name in TEXTS if name.startswith(("status_", "invoice_"))}
+    by_status = {name for name in TEXTS if name.startswith(("status_", "invoice_", "refund_status_"))}
 
     assert set(re.findall(r"say\('(\w+)'", code)) <= TEXTS.keys()
     assert TEXTS.keys() - by_status <= set(re.findall(r"'(\w+)'", code))

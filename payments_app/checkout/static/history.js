@@ -13,27 +13,33 @@ export class History {
   constructor(session, onDetails) {
     this.#session = session;
     this.#onDetails = onDetails;
-    this.#more.addEventListener('click', () => session.attempt(() => this.#loadMore()));
+    this.#more.addEventListener('click', async () => {
+      this.#more.disabled = true; // a page is shown once, however often it is asked for
+      await session.attempt(() => this.#loadMore());
+      this.#more.disabled = false;
+    });
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+    this.#cursor = null;
   }
 
   /** The newest, afresh. */
   async load() {
-    const page = await this.#session.client.listPayments();
-    this.#list.replaceChildren();
+    const page = await this.#session.client.listPayments({}, this.#session.call);
+    this.clear();
     document.getElementById('no-payments').hidden = page.data.length > 0;
     this.#show(page);
   }
 
   async #loadMore() {
-    this.#more.disabled = true; // a page is shown once, however often it is asked for
-    try {
-      const firstNew = this.#show(await this.#session.client.listPayments({ cursor: this.#cursor }));
-      firstNew?.querySelector('button').focus();
-    } finally {
-      this.#more.disabled = false;
-    }
+    if (!this.#cursor) return;
+    const page = await this.#session.client.listPayments({ cursor: this.#cursor }, this.#session.call);
+    this.#show(page)?.querySelector('button').focus();
   }
 
+  /** The first of the new lines. */
   #show({ data, meta }) {
     const shown = this.#list.children.length;
     this.#list.append(...data.map((payment) => historyLine(payment, this.#onDetails)));

@@ -1,15 +1,17 @@
 /** Choosing a consultation and a method, and paying it once. */
 
 import { GREATEST_AMOUNT, LEAST_AMOUNT, money, say } from './reader.js';
-import { consultationChoice } from './views.js';
+import { consultationChoice, inWords } from './views.js';
 
 /** Active payments whose money has come. */
 const PAID = ['completed', 'partially_refunded'];
+/** Payments that are over: they stand in nobody's way. */
+const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
 
 export class PayForm {
   #form = document.getElementById('pay-form');
   #consultations = document.getElementById('consultations');
-  #moreConsultations = document.getElementById('more-consultations');
+  #more = document.getElementById('more-consultations');
   #amount = document.getElementById('amount');
   #method = document.getElementById('method');
   #button = document.getElementById('pay');
@@ -20,7 +22,7 @@ export class PayForm {
   #known = new Map();
   #cursor = null;
 
-  /** @param {() => Promise<void>} onChange called when a payment was made or changed */
+  /** @param {() => Promise<void>} onChange called when a payment may have been made or changed */
   constructor(session, result, onChange) {
     this.#session = session;
     this.#result = result;
@@ -32,7 +34,11 @@ export class PayForm {
       this.#pay();
     });
     this.#consultations.addEventListener('change', () => this.#showAmount());
-    this.#moreConsultations.addEventListener('click', () => session.attempt(() => this.#loadPage()));
+    this.#more.addEventListener('click', async () => {
+      this.#more.disabled = true; // a page is shown once, however often it is asked for
+      await session.attempt(() => this.#loadPage());
+      this.#more.disabled = false;
+    });
   }
 
   /** Offer these methods. */
@@ -40,21 +46,38 @@ export class PayForm {
     this.#method.replaceChildren(...methods.map(({ code, name }) => new Option(name, code)));
   }
 
-  /** Show the caller's consultations afresh; what was chosen stays chosen. */
-  async load() {
-    const chosen = this.#chosen()?.id;
-    const page = await this.#session.client.read('/consultations');
+  clear() {
     this.#known.clear();
     this.#consultations.replaceChildren();
-    this.#show(page, chosen);
-    const isEmpty = page.data.length === 0;
+    this.#amount.value = '';
+    this.#button.disabled = false;
+  }
+
+  /** Show the caller's consultations afresh, as many as before; what was chosen stays chosen. */
+  async load() {
+    const chosen = this.#chosen()?.id;
+    const pages = [await this.#read()];
+    const shown = this.#known.size;
+    for (let count = pages[0].data.length; count < shown && pages.at(-1).meta.next_cursor; ) {
+      pages.push(await this.#read(pages.at(-1).meta.next_cursor));
+      count += pages.at(-1).data.length;
+    }
+    this.#known.clear();
+    this.#consultations.replaceChildren();
+    for (const page of pages) this.#show(page, chosen);
+    const isEmpty = this.#known.size === 0;
     document.getElementById('no-consultations').hidden = !isEmpty;
     this.#form.hidden = isEmpty;
     this.#showAmount();
   }
 
   async #loadPage() {
-    this.#show(await this.#session.client.read(`/consultations?${new URLSearchParams({ cursor: this.#cursor })}`));
+    if (this.#cursor) this.#show(await this.#read(this.#cursor));
+  }
+
+  #read(cursor = null) {
+    const path = cursor ? `/consultations?${new URLSearchParams({ cursor })}` : '/consultations';
+    return this.#session.client.read(path, this.#session.call);
   }
 
   #show({ data, meta }, chosen) {
@@ -63,7 +86,7 @@ export class PayForm {
       this.#consultations.append(consultationChoice(consultation, consultation.id === chosen));
     }
     this.#cursor = meta.next_cursor;
-    this.#moreConsultations.hidden = !this.#cursor;
+    this.#more.hidden = !this.#cursor;
   }
 
   #chosen() {
@@ -84,43 +107,51 @@ export class PayForm {
   async #pay() {
     if (this.#button.disabled) return;
     this.#button.disabled = true;
+    this.#result.clear(); // what it says of another payment would be read as this one's
+    const { client, call } = this.#session;
     const progress = document.getElementById('progress');
+    const wanted = {
+      consultationId: this.#chosen().id,
+      amount: Number(this.#amount.value),
+      paymentMethod: this.#method.value,
+    };
     progress.textContent = say('sending');
-    await this.#session.attempt(
-      async () => {
-        const made = await this.#session.client.createPayment({
-          consultationId: this.#chosen().id,
-          amount: Number(this.#amount.value),
-          paymentMethod: this.#method.value,
-        });
-        await this.#goOn(made, progress);
-        await this.#onChange();
-      },
-      { progress, problem: document.getElementById('pay-problem') },
-    );
+    await this.#session.attempt(async () => this.#goOn(await client.createPayment(wanted, call), wanted, call, progress), {
+      progress,
+      problem: document.getElementById('pay-problem'),
+    });
+    if (call.signal.aborted) return;
+    await this.#onChange(); // also after a failure: what the list says may have become untrue
     this.#button.disabled = false;
   }
 
   /** What is left to do for a payment, ours or the one that was there: show it, or lead the patient to its gateway. */
-  async #goOn({ type, data }, progress) {
-    const payment = await this.#session.client.getPayment(data.payment_id);
-    const isExisting = type === 'existing';
-    if (payment.status !== 'pending') {
-      const isPaid = PAID.includes(payment.status);
-      const notice = isExisting && say(isPaid ? 'already_paid_notice' : 'already_open_notice');
-      await this.#result.show(payment, { heading: isExisting && isPaid ? say('already_paid') : undefined, notice });
-      return;
-    }
-    const already = isExisting ? `${say('already_open_notice')} ` : '';
-    if (payment.gateway === 'sandbox') {
+  async #goOn({ type, data }, wanted, call, progress) {
+    const { client, methods } = this.#session;
+    const payment = await client.getPayment(data.payment_id, call);
+    const isOther = payment.amount !== wanted.amount || payment.payment_method !== wanted.paymentMethod;
+    if (payment.status !== 'pending') await this.#result.show(payment, wordsFor(payment, type === 'existing'));
+    else if (type === 'existing' && isOther) {
+      const about = { amount: money(payment.amount), method: methods[payment.payment_method] ?? payment.payment_method };
+      await this.#result.show(payment, { heading: say('open'), notice: say('other_open_notice', about) });
+    } else if (payment.gateway === 'sandbox') {
       progress.textContent = say('confirming');
       // Always the same transaction: another tab that confirms it as well is told of the same payment.
-      await this.#session.client.confirmPayment(payment.id, { transactionId: `sandbox-${payment.id}` });
-      await this.#result.load(payment.id, { heading: say('paid'), notice: already });
-      return;
+      await client.confirmPayment(payment.id, { transactionId: `sandbox-${payment.id}` }, call);
+      await this.#result.load(payment.id, { heading: say('paid') });
+    } else {
+      const { instructions, reference } = await client.openCheckout(payment.id, call);
+      const already = type === 'existing' ? `${say('already_open_notice')} ` : '';
+      const how = instructions ?? say('card_notice', { reference });
+      await this.#result.show(payment, { heading: say('open'), notice: already + how });
     }
-    const session = await this.#session.client.openCheckout(payment.id);
-    const how = session.instructions ?? say('card_notice', { reference: session.reference });
-    await this.#result.show(payment, { heading: say('open'), notice: already + how });
   }
+}
+
+/** Heading and notice for a payment that needs nothing more of the patient. */
+function wordsFor(payment, isExisting) {
+  if (ENDED.includes(payment.status)) return { notice: say('ended_notice', { status: inWords(payment.status) }) };
+  if (!isExisting) return {};
+  if (PAID.includes(payment.status)) return { heading: say('already_paid'), notice: say('already_paid_notice') };
+  return { notice: say('already_open_notice') };
 }

@@ -15,7 +15,7 @@ const LOCALE = navigator.languages.find((name) => name.split('-')[0] === LANGUAG
 
 /** A text by its name, with its values filled in. @param {string} name @param {Record<string, unknown>} [values] */
 export function say(name, values = {}) {
-  return TEXTS[name].replace(/%\((\w+)\)s/g, (_, value) => String(values[value]));
+  return (TEXTS[name] ?? name).replace(/%\((\w+)\)s/g, (_, value) => String(values[value]));
 }
 
 /** Whether there is a text of that name. @param {string} name */

@@ -1,80 +1,119 @@
-/** One payment, with its invoice and VAT; for staff also what happened to it, and a way to return its money. */
+/** One payment, with its invoice and VAT; for staff also what happened to it, and a way to refund it. */
 
 import { money, say } from './reader.js';
 import { paymentDetails, staffDetails } from './views.js';
 
 /** Statuses of payments whose money may be returned; others hold some only where it is to be reviewed. */
 const REFUNDABLE = ['completed', 'partially_refunded'];
+/** Refunds whose outcome is to come: their money is set aside. */
+const OPEN = ['pending', 'unknown'];
 
 export class Result {
   #section = document.getElementById('result');
   #notice = document.getElementById('result-notice');
+  #problem = document.getElementById('result-problem');
   #dialog = document.getElementById('refund-dialog');
   #amount = document.getElementById('refund-amount');
   #reason = document.getElementById('refund-reason');
   #session;
   #onChange;
-  #payment = null;
+  /** Of several payments that are asked for, the last one is shown. */
+  #latest = 0;
+  /** The payment that the dialog asks about. */
+  #asked = null;
+  /** What was asked of a refund that nobody answered: only the same request is safe to send again. */
+  #unanswered = null;
 
-  /** @param {() => Promise<void>} onChange called when money was returned */
+  /** @param {() => Promise<void>} onChange called when money may have been returned */
   constructor(session, onChange) {
     this.#session = session;
     this.#onChange = onChange;
     this.#dialog.addEventListener('close', () => {
-      if (this.#dialog.returnValue === 'refund') this.#refund();
+      if (this.#dialog.returnValue === 'refund') this.#refund(this.#asked);
     });
+  }
+
+  clear() {
+    this.#latest += 1;
+    this.#unanswered = null;
+    this.#dialog.close();
+    this.#section.hidden = true;
+    document.getElementById('result-body').replaceChildren();
   }
 
   /** Read a payment and show it. */
   async load(paymentId, words = {}) {
-    await this.show(await this.#session.client.getPayment(paymentId), words);
+    await this.show(this.#session.client.getPayment(paymentId, this.#session.call), words);
   }
 
-  /** @param {{heading?: string, notice?: string|false}} [words] */
-  async show(payment, { heading, notice } = {}) {
-    const body = [paymentDetails(payment, this.#session.methods)];
-    if (this.#session.isStaff) {
-      const events = await this.#session.client.read(`/payments/${payment.id}/events`);
-      const mayRefund = REFUNDABLE.includes(payment.status) || payment.needs_review;
-      body.push(staffDetails(events.data, mayRefund ? () => this.#ask() : null));
-    }
-    this.#payment = payment;
-    document.getElementById('result-heading').textContent = heading ?? say('payment_heading', { id: payment.id });
-    this.#notice.textContent = notice || '';
+  /**
+   * @param payment or the promise of one
+   * @param {{heading?: string, notice?: string}} [words]
+   */
+  async show(payment, { heading, notice = '' } = {}) {
+    const turn = (this.#latest += 1);
+    const shown = await payment;
+    const body = [paymentDetails(shown, this.#session.methods)];
+    if (this.#session.isStaff) body.push(await this.#forStaff(shown));
+    if (turn !== this.#latest) return;
+    document.getElementById('result-heading').textContent = heading ?? say('payment_heading', { id: shown.id });
+    this.#notice.textContent = notice;
     this.#notice.hidden = !notice;
+    this.#problem.textContent = '';
     document.getElementById('result-body').replaceChildren(...body);
     this.#section.hidden = false;
     this.#section.focus(); // read out from its heading on, and scrolled to
   }
 
-  #ask() {
-    const { id, amount, refunded_amount: returned, currency } = this.#payment;
-    const left = Math.round((amount - returned) * 100) / 100;
-    document.getElementById('refund-question').textContent = say('refund_question', { id, left: money(left, currency) });
-    this.#amount.value = String(left);
-    this.#reason.value = '';
+  async #forStaff(payment) {
+    const events = await this.#session.client.read(`/payments/${payment.id}/events`, this.#session.call);
+    const mayRefund = REFUNDABLE.includes(payment.status) || payment.needs_review;
+    return staffDetails(events.data, mayRefund ? () => this.#ask(payment) : null);
+  }
+
+  #ask(payment) {
+    const before = this.#unanswered?.id === payment.id ? this.#unanswered : null;
+    // Under review it may hold other money than the bill says, and only the service knows how much.
+    const left = payment.needs_review ? null : leftOf(payment);
+    document.getElementById('refund-question').textContent =
+      left === null
+        ? say('refund_review_question', { id: payment.id })
+        : say('refund_question', { id: payment.id, left: money(left, payment.currency) });
+    this.#amount.required = left !== null;
+    this.#amount.value = before?.amount ?? left ?? '';
+    this.#reason.value = before?.reason ?? '';
+    this.#asked = payment;
     this.#dialog.returnValue = '';
     this.#dialog.showModal();
   }
 
-  async #refund() {
-    const { id, currency } = this.#payment;
+  async #refund({ id, currency }) {
+    const { client, call } = this.#session;
     const progress = document.getElementById('result-progress');
     const button = this.#section.querySelector('[data-testid=refund]');
+    const amount = this.#amount.value ? Number(this.#amount.value) : undefined;
+    const reason = this.#reason.value || undefined;
     button.disabled = true;
     progress.textContent = say('refunding');
+    this.#unanswered = { id, amount, reason };
     await this.#session.attempt(
       async () => {
-        const wanted = { amount: Number(this.#amount.value), reason: this.#reason.value || undefined };
-        const outcome = await this.#session.client.refundPayment(id, wanted);
-        const notice = refundInWords(outcome, currency);
-        await this.load(id, { notice });
-        await this.#onChange();
+        const outcome = await client.refundPayment(id, { amount, reason }, call);
+        this.#unanswered = null;
+        await this.load(id, { notice: refundInWords(outcome, currency) });
       },
-      { progress, problem: document.getElementById('result-problem') },
+      { progress, problem: this.#problem, unknown: 'refund_unknown' },
     );
+    if (call.signal.aborted) return;
     button.disabled = false;
+    await this.#onChange();
   }
+}
+
+/** What may still be returned of a payment that is as its bill says: in hundredths, because 0.1 + 0.2 is not 0.3. */
+function leftOf({ amount, refunded_amount: refunded, refunds }) {
+  const setAside = refunds.filter(({ status }) => OPEN.includes(status)).reduce((sum, refund) => sum + refund.amount, 0);
+  return Math.round((amount - refunded - setAside) * 100) / 100;
 }
 
 /** What became of a refund, for staff. */

@@ -21,16 +21,19 @@ export function inWords(status) {
 /** A consultation to choose. @param {boolean} chosen */
 export function consultationChoice(consultation, chosen) {
   const status = consultation.active_payment?.status ?? 'unpaid';
+  // Beyond 2^53 numbers of JavaScript are rounded: it would be another consultation that is paid.
+  const isExact = Number.isSafeInteger(consultation.id);
   const choice = filled('consultation-template', {
     name: say('consultation', { id: consultation.id }),
     fee: consultation.fee === null ? say('any_amount') : money(consultation.fee, consultation.currency),
-    state: inWords(status),
+    state: isExact ? inWords(status) : say('not_payable_here'),
   });
   choice.querySelector('label').dataset.testid = `consultation-${consultation.id}`;
   choice.querySelector('.state').dataset.status = status;
   const input = choice.querySelector('input');
   input.value = String(consultation.id);
   input.checked = chosen;
+  input.disabled = !isExact;
   return choice;
 }
 
@@ -54,7 +57,7 @@ export function historyLine(payment, onDetails) {
 export function paymentDetails(payment, methods) {
   const [invoice] = payment.invoices;
   const [tax] = payment.tax_records;
-  return filled('payment-template', {
+  const details = filled('payment-template', {
     consultation: payment.consultation_id,
     id: payment.id,
     status: inWords(payment.status),
@@ -66,6 +69,16 @@ export function paymentDetails(payment, methods) {
     transaction: payment.transaction_id,
     returned: payment.refunded_amount > 0 ? money(payment.refunded_amount, payment.currency) : null,
     created: when(payment.created_at),
+  });
+  details.querySelector('dl').append(...payment.refunds.map(refundLine));
+  return details;
+}
+
+/** A refund as one more line of its payment. */
+function refundLine(refund) {
+  return filled('refund-template', {
+    name: say('refund_heading', { id: refund.id }),
+    outcome: `${money(refund.amount, refund.currency)} (${say(`refund_status_${refund.status}`)})`,
   });
 }
 
