@@ -17,9 +17,11 @@ INSERT INTO invoices (id, payment_id, invoice_number, amount_minor, currency, st
 SELECT n, n, 'INV-20260131093000-' || n, 500000, 'PHP', 'paid', now(), now() FROM generate_series(1, 1000000) n;
 INSERT INTO payment_events (payment_id, event, to_status, version, actor, created_at)
 SELECT n, 'payment.created', 'pending', 0, 'patient:1', now() FROM generate_series(1, 1000000) n;
+-- Keys are random, as clients make them; in their order, because an index is filled more quickly so.
 INSERT INTO idempotency_keys (user_id, key, operation, request_hash, payment_id, response_status, created_at)
-SELECT {patient_id}, gen_random_uuid()::text, 'create', repeat('0', 64), n, 201, now()
-  FROM generate_series(1, 1000000) n;
+SELECT {patient_id}, key, 'create', repeat('0', 64), n, 201, now()
+  FROM (SELECT n, gen_random_uuid()::text AS key FROM generate_series(1, 1000000) n) AS random_keys
+ ORDER BY key;
 UPDATE id_blocks SET next_id = 1000001;
 RESET session_replication_role;
 RESET synchronous_commit;
