@@ -31,11 +31,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Into bench/results/: this service beside its limit and its peers, in about ten minutes. See docs/performance.md.
+# Into bench/results/: this service beside its limit and its peers. See docs/performance.md.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench
 
-# The same in three minutes, only to see that it runs.
+# One short round, only to see that it runs.
 bench-quick: $(VENV)/.installed-bench
 	$(BIN)/python -m bench --rounds 1 --seconds 1 --memory-requests 3000 --results instance/bench
 
