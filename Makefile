@@ -14,7 +14,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean bench-locking translations
+.PHONY: run test check format clean bench bench-quick bench-locking translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -30,6 +30,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Into bench/results/: this service beside its limit and its peers. See docs/performance.md.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench
+
+# One short round, only to see that it runs.
+bench-quick: $(VENV)/.installed-bench
+	$(BIN)/python -m bench --rounds 1 --seconds 1 --memory-requests 3000 --results instance/bench
 
 # The tables of docs/locking.md, in about four minutes.
 bench-locking: $(VENV)/.installed-dev
@@ -67,4 +75,9 @@ $(VENV)/.installed: requirements.txt
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@echo "Installing what the tests run"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.txt $(VENV)/.installed-dev
+	@echo "Installing what the benchmark runs"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@

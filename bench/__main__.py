@@ -1,0 +1,88 @@
+"""Measure this service beside its limit and its peers: ``make bench``. See docs/performance.md."""
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from bench import memory, picture
+from bench.arms import Arm, Measurement
+from bench.line_up import ARMS, LineUp
+from bench.report import Run
+from bench.stage import Stage, set_up
+from payments_app import clock
+
+RESULTS = Path(__file__).with_name("results")
+
+# Of an arm before the first round: connections are made, statements prepared, code warmed up.
+WARM_UP_SECONDS = 1
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.IntRange(1, 30), default=4, show_default=True, help="Of an arm in a round.")
+@click.option(
+    "--only", type=click.Choice([*ARMS, "memory"]), multiple=True, help="Measure these arms, and write no file."
+)
+@click.option("--memory-requests", type=click.IntRange(2_000), default=memory.SECOND_LOOK, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Folder.")
+def main(rounds: int, seconds: int, only: tuple[str, ...], memory_requests: int, results: Path) -> None:
+    """Go through all arms in turn, several times, print the tables, and write them down with a picture."""
+    started = time.monotonic()
+    names = set(only or [*ARMS, "memory"])
+    click.echo("Starting PostgreSQL and the services", err=True)
+    with ExitStack() as stack:
+        stage = stack.enter_context(set_up())
+        arms = LineUp(stage, stack).make(names & set(ARMS))
+        measured = measure(arms, rounds, seconds)
+        grown = measure_memory(stage, memory_requests) if "memory" in names else None
+        run = Run(
+            at=clock.now(),
+            command=" ".join(["python -m bench", *sys.argv[1:]]),
+            settings=stage.settings(),
+            arms=arms,
+            rounds=measured,
+            memory=grown,
+            minutes=(time.monotonic() - started) / 60,
+        )
+    click.echo(run.text(None))
+    if not only:
+        write(run, results)
+
+
+def measure(arms: Mapping[str, Arm], rounds: int, seconds: int) -> dict[str, list[Measurement]]:
+    """Every second round goes through the arms backwards, so that none always follows the same other."""
+    for arm in arms.values():
+        arm.measure(WARM_UP_SECONDS)
+    seen: dict[str, list[Measurement]] = {name: [] for name in arms}
+    with click.progressbar(
+        length=rounds * len(arms), label="Measuring", file=sys.stderr, item_show_func=lambda name: name or ""
+    ) as bar:
+        for number in range(rounds):
+            for name in list(arms)[:: -1 if number % 2 else 1]:
+                bar.update(0, name)
+                bar.render_progress()
+                seen[name].append(arms[name].measure(seconds))
+                bar.update(1, name)
+    return seen
+
+
+def measure_memory(stage: Stage, requests: int) -> tuple[memory.Memory, memory.Memory]:
+    length = requests - memory.FIRST_LOOK
+    with click.progressbar(length=length, label="Looking for growth", file=sys.stderr) as bar:
+        return memory.measure(stage, requests=requests, progress=bar.update)
+
+
+def write(run: Run, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    day = f"{run.at:%Y-%m-%d}"
+    picture.draw(run.arms, run.rounds, folder / f"{day}.png")
+    (folder / f"{day}.md").write_text(run.text(f"{day}.png"))
+    click.echo(f"Written: {folder / day}.md and .png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Which arms there are, in the order of a round, and the services and databases that they need."""
+
+from collections.abc import Callable, Set
+from contextlib import ExitStack
+from functools import cached_property
+
+from sqlalchemy import create_engine, text
+
+from bench import asking, services
+from bench.arms import (
+    READ,
+    Arm,
+    Party,
+    create_arm,
+    growing_arm,
+    page_arm,
+    pgbench_arm,
+    reading_arm,
+    storm_arm,
+)
+from bench.manners import require_manners
+from bench.services import Running
+from bench.stage import Stage, Store, million_store, sqlite_store
+from payments_app import clock
+from payments_app.api.pages import _serializer
+from tests.support.apps import app_with
+from tests.support.redis_server import RedisServer
+
+PAGE = 15
+DEEP_PAGE = 60_000
+
+
+class LineUp:
+    """Makes arms, and starts what they stand on when the first of them needs it."""
+
+    def __init__(self, stage: Stage, stack: ExitStack) -> None:
+        self._stage = stage
+        self._stack = stack
+
+    def make(self, names: Set[str]) -> dict[str, Arm]:
+        if names & NEED_MILLION:
+            _ = self._million  # a copy of the empty database, made before anybody is connected to that
+        return {name: maker(self) for name, maker in ARMS.items() if name in names}
+
+    @cached_property
+    def _million(self) -> Store:
+        return million_store(self._stage)
+
+    @cached_property
+    def _ours(self) -> Party:
+        return self._on_empty(self._stack.enter_context(services.ours(self._stage.empty.url)))
+
+    @cached_property
+    def _ours_at_million(self) -> Party:
+        running = self._stack.enter_context(services.ours(self._million.url))
+        return Party(running, self._million, self._stage.postgresql_pid)
+
+    def _on_empty(self, running: Running) -> Party:
+        require_manners(running.url, self._stage.empty)
+        return Party(running, self._stage.empty, self._stage.postgresql_pid)
+
+    def limit(self) -> Arm:
+        return pgbench_arm("pgbench, the same eight statements: the limit", self._stage)
+
+    def create(self) -> Arm:
+        return create_arm("create", self._ours)
+
+    def replay(self) -> Arm:
+        return reading_arm(
+            "replay of a key", self._ours, lambda store: asking.creates(store.patient, READ), expected=201
+        )
+
+    def show(self) -> Arm:
+        return reading_arm(
+            "GET of a payment", self._ours, lambda store: asking.shows(store.patient, _ids(store)), expected=200
+        )
+
+    def list_payments(self) -> Arm:
+        return reading_arm("list of 15", self._ours, lambda store: [asking.list_page(store.patient)], expected=200)
+
+    def storm(self) -> Arm:
+        return storm_arm("storm of 50 clicks, until all are answered", self._ours)
+
+    def redis_lock(self) -> Arm:
+        redis_server = RedisServer()
+        self._stack.callback(redis_server.close)
+        peer = services.flask_peer(self._stage, "redis_lock", REDIS_URL=redis_server.url)
+        return storm_arm("the same storm, lock in Redis", self._on_empty(self._stack.enter_context(peer)))
+
+    def plain_flask(self) -> Arm:
+        peer = services.flask_peer(self._stage, "plain_flask")
+        return create_arm("create, plain Flask", self._on_empty(self._stack.enter_context(peer)))
+
+    def fastapi_orm(self) -> Arm:
+        peer = services.fastapi_peer(self._stage, "fastapi_orm")
+        return create_arm("create, FastAPI + async ORM", self._on_empty(self._stack.enter_context(peer)))
+
+    def fastapi_asyncpg(self) -> Arm:
+        peer = services.fastapi_peer(self._stage, "fastapi_asyncpg")
+        return create_arm("create, FastAPI + asyncpg by hand", self._on_empty(self._stack.enter_context(peer)))
+
+    def sqlite(self) -> Arm:
+        store = self._stack.enter_context(sqlite_store())
+        running = self._stack.enter_context(services.ours(store.url))
+        require_manners(running.url, store)
+        return create_arm("create on SQLite", Party(running, store))
+
+    def million(self) -> Arm:
+        return growing_arm("create beside 1,000,000 payments", self._ours_at_million)
+
+    def page_1(self) -> Arm:
+        return page_arm("page 1 of 1,000,000 payments", self._ours_at_million, None)
+
+    def page_60000(self) -> Arm:
+        return page_arm("page 60,000 of 1,000,000 payments", self._ours_at_million, _cursor(self._million, DEEP_PAGE))
+
+
+ARMS: dict[str, Callable[[LineUp], Arm]] = {
+    "limit": LineUp.limit,
+    "create": LineUp.create,
+    "million": LineUp.million,
+    "sqlite": LineUp.sqlite,
+    "plain-flask": LineUp.plain_flask,
+    "fastapi-orm": LineUp.fastapi_orm,
+    "fastapi-asyncpg": LineUp.fastapi_asyncpg,
+    "replay": LineUp.replay,
+    "show": LineUp.show,
+    "list": LineUp.list_payments,
+    "page-1": LineUp.page_1,
+    "page-60000": LineUp.page_60000,
+    "storm": LineUp.storm,
+    "redis-lock": LineUp.redis_lock,
+}
+NEED_MILLION = {"million", "page-1", "page-60000"}
+
+
+def _ids(store: Store) -> list[int]:
+    return list(store.column("SELECT id FROM payments ORDER BY id"))
+
+
+def _cursor(store: Store, page: int) -> str:
+    """Where that page begins, as the service itself would say on the page before."""
+    engine = create_engine(store.url)
+    with engine.connect() as connection:
+        last_before = connection.execute(
+            text("SELECT created_at, id FROM payments ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :rows"),
+            {"rows": PAGE * (page - 1) - 1},
+        ).one()
+    engine.dispose()
+    with app_with(store.url) as app, app.app_context():
+        cursor: str = _serializer("payments").dumps([clock.to_text(last_before.created_at), last_before.id])
+    return cursor

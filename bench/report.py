@@ -1,0 +1,127 @@
+"""The tables: on the screen, and with the picture in a file of bench/results/."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+from bench.arms import Arm, Measurement
+from bench.goals import COMPARISONS, MEMORY_GOAL, Comparison, Rounds
+from bench.locking import row, spread
+from bench.memory import Memory
+from tests.support.databases import ROOT
+
+# Above so many a second, tenths mean nothing.
+EXACT_BELOW = 100
+
+MEASUREMENTS_MEAN = (
+    "Medians of the rounds (least to greatest). A storm counts as one answer. The last three columns are the"
+    " milliseconds of processor time that one answer takes of client, service and database."
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that was seen, and how it came about."""
+
+    at: datetime
+    command: str
+    settings: Mapping[str, str]
+    arms: Mapping[str, Arm]
+    rounds: Rounds
+    memory: tuple[Memory, Memory] | None
+    minutes: float
+
+    def text(self, picture: str | None) -> str:
+        parts = [
+            f"# Measured on {self.at:%Y-%m-%d}",
+            self._circumstances(),
+            "## Ratios",
+            "Each is taken within a round: the median of the rounds (least to greatest).",
+            "\n".join(self._ratio_rows()),
+            "## Measurements",
+            MEASUREMENTS_MEAN,
+            "\n".join(self._measurement_rows()),
+        ]
+        if picture:
+            parts.append(f"![Throughput and latency]({picture})")
+        return "\n\n".join(parts) + "\n"
+
+    def _circumstances(self) -> str:
+        count = max(len(measured) for measured in self.rounds.values())
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        return (
+            f"`{self.command}`, at commit {_commit()}: {count} rounds through all arms in turn, in {self.minutes:.0f}"
+            f" minutes. {_processor()}, {os.cpu_count()} cores, shared by client, service and database; "
+            f"{platform.system()} {platform.release()}, Python {platform.python_version()}. PostgreSQL: {settings}; "
+            f"SQLite: WAL, synchronous FULL."
+        )
+
+    def _ratio_rows(self) -> list[str]:
+        rows = [
+            row("ratio", ["goal", "moonshot", "measured", "goal met"]),
+            row("---", ["---:", "---:", "---:", "---"]),
+        ]
+        rows += [
+            row(compared.label, [_goal(compared), _number(compared.moonshot), spread(ratios, digits=2), met])
+            for compared in COMPARISONS
+            if (ratios := compared.ratios(self.rounds))
+            for met in ["yes" if compared.is_met(ratios) else "no"]
+        ]
+        if self.memory:
+            rows.append(_memory_row(*self.memory))
+        return rows
+
+    def _measurement_rows(self) -> list[str]:
+        columns = ["a second", "p50, ms", "p99, ms", "client, ms", "service, ms", "database, ms"]
+        rows = [row("arm", columns), row("---", ["---:"] * len(columns))]
+        return rows + [row(arm.label, _cells(self.rounds[name])) for name, arm in self.arms.items()]
+
+
+def _cells(measured: Sequence[Measurement]) -> list[str]:
+    cells = [
+        spread([one.per_second for one in measured], digits=0 if measured[0].per_second >= EXACT_BELOW else 1),
+        spread([one.p50_ms for one in measured], digits=1),
+        spread([one.p99_ms for one in measured], digits=1),
+    ]
+    for who in ("client", "service", "database"):
+        spent = [one.cpu_ms[who] for one in measured if who in one.cpu_ms]
+        cells.append(f"{median(spent):.2f}" if spent else "")
+    return cells
+
+
+def _memory_row(before: Memory, after: Memory) -> str:
+    ratio = after.uss_mib / before.uss_mib
+    measured = f"{ratio:.2f} ({before.uss_mib:.1f} to {after.uss_mib:.1f} MiB of its own)"
+    label = f"memory of a worker after {after.requests:,} requests, of after {before.requests:,}"
+    return row(label, [f"at most {MEMORY_GOAL}", "", measured, "yes" if ratio <= MEMORY_GOAL else "no"])
+
+
+def _goal(compared: Comparison) -> str:
+    return f"at most {_number(compared.goal)}" if compared.at_most else _number(compared.goal)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607  # wherever it is
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or "unknown"

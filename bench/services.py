@@ -1,0 +1,95 @@
+"""The peers as running services, each on two worker processes, as ours is."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from bench.stage import Stage
+from tests.support.databases import ROOT
+from tests.support.service import PATIENCE_SECONDS, Service, free_port
+
+# As many as gunicorn.conf.py gives to each of our workers.
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers: where, and the process that all of its processes descend from."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def ours(database_url: str, *, workers: int = 2) -> Iterator[Running]:
+    """This project's, as gunicorn.conf.py serves it."""
+    with Service.started(database_url, workers=workers) as service:
+        yield Running(service.url, service.process.pid)
+
+
+@contextmanager
+def flask_peer(stage: Stage, module: str, *, threads: int = THREADS, **environment: str) -> Iterator[Running]:
+    """By gunicorn with threads, which logs a line for every request, as it does for ours."""
+    port = free_port()
+    command = [
+        *("gunicorn", f"bench.peers.{module}:app", "--bind", f"127.0.0.1:{port}", "--no-control-socket"),
+        *("--worker-class", "gthread", "--workers", "2", "--threads", str(threads), "--keep-alive", "75"),
+        *("--access-logfile", "-", "--access-logformat", "served by %(p)s"),  # as Service has ours do
+    ]
+    with _started(stage, command, port, THREADS=str(threads), **environment) as running:
+        yield running
+
+
+@contextmanager
+def fastapi_peer(stage: Stage, module: str) -> Iterator[Running]:
+    """By uvicorn on uvloop and httptools, which logs a line for every request by default."""
+    port = free_port()
+    command = [
+        *("uvicorn", f"bench.peers.{module}:app", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"),
+        *("--loop", "uvloop", "--http", "httptools", "--timeout-keep-alive", "75"),
+    ]
+    with _started(stage, command, port) as running:
+        yield running
+
+
+@contextmanager
+def _started(stage: Stage, command: list[str], port: int, **environment: str) -> Iterator[Running]:
+    folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
+    log = folder / "log"
+    settings = {"DATABASE_URL": stage.empty.url, "JWT_SECRET_KEY": stage.jwt_secret, "PYTHONPATH": str(ROOT)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=folder,  # away from our gunicorn.conf.py
+            env={**os.environ, **settings, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        running = Running(f"http://127.0.0.1:{port}", process.pid)
+        _wait_until_answered(running, process, log)
+        yield running
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+def _wait_until_answered(running: Running, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        if time.monotonic() > deadline or process.poll() is not None:
+            raise SystemExit(f"a peer did not come up:\n{log.read_text()}")
+        try:
+            requests.get(running.url, timeout=PATIENCE_SECONDS)
+        except requests.ConnectionError:
+            time.sleep(0.05)
+        else:
+            return
