@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import access, cache, engines, https, ids, languages, logs, metrics, problems, redis_client
+from payments_app import access, browsers, cache, engines, https, ids, languages, logs, metrics, problems, redis_client
 from payments_app.accounts import tokens
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     access.init_app(app)
     logs.init_app(app)
+    browsers.init_app(app)
     https.init_app(app)
     languages.init_app(app)
     problems.init_app(app)

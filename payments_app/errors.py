@@ -4,6 +4,7 @@
 same idempotency key, succeed later? How they are shown is ``problems.py``'s business.
 """
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from payments_app.texts import N_, Message
@@ -254,8 +255,9 @@ class RefundExceedsBalance(ValidationFailed):
     code = "refund-exceeds-balance"
     text = N_("That is more than is left to refund.")
 
-    def __init__(self, *, left: str) -> None:
-        super().__init__({"amount": [Message("No more than %(left)s is left to refund.", left=left)]})
+    def __init__(self, *, left: Decimal, currency: str) -> None:
+        text = Message("No more than %(left)s %(currency)s is left to refund.", left=left, currency=currency)
+        super().__init__({"amount": [text]})
 
 
 class IdempotencyKeyReused(ValidationFailed):

@@ -1,8 +1,11 @@
 """In whose language: English, or Indonesian where the reader prefers it (``Accept-Language``, RFC 9110, 12.5.4)."""
 
+from decimal import Decimal
+from typing import Any
+
 from babel import negotiate_locale
 from flask import Flask, current_app, has_request_context, request
-from flask_babel import Babel, get_translations
+from flask_babel import Babel, format_decimal, get_translations
 
 from payments_app.texts import Message
 
@@ -27,5 +30,14 @@ def told(text: str) -> str:
     catalogue = get_translations()
     if not isinstance(text, Message):
         return str(catalogue.ugettext(text))
-    values = {name: told(value) if isinstance(value, str) else value for name, value in text.values.items()}
-    return str(catalogue.ugettext(text.template)) % values
+    return str(catalogue.ugettext(text.template)) % {name: _told_value(value) for name, value in text.values.items()}
+
+
+def _told_value(value: Any) -> Any:
+    match value:
+        case str():
+            return told(value)
+        case Decimal():  # an amount
+            return format_decimal(value, "#,##0.00")
+        case _:
+            return value

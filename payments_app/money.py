@@ -42,6 +42,11 @@ def to_text(amount_minor: int) -> str:
     return f"{sign}{major}.{minor:02d}"
 
 
+def to_major(amount_minor: int) -> Decimal:
+    """Minor units as major ones with two decimals, for a text that is told in the reader's format."""
+    return Decimal(amount_minor).scaleb(-2)
+
+
 def to_json_number(amount_minor: int) -> int | float:
     """Minor units as the JSON number of major units that clients see, exact to the minor unit.
 

@@ -9,7 +9,8 @@ from typing import Any, Self
 class Message(str):
     """A text with its values filled in, which remembers the text without them. Placeholders as ``%(name)s``.
 
-    Values that are texts of ours themselves, such as a status, are translated too; those that are not stay as they are.
+    Values that are texts of ours themselves, such as a status, are translated too, and a ``Decimal`` is an amount, told
+    in the reader's format; others stay as they are.
     """
 
     template: str

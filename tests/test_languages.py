@@ -59,7 +59,7 @@ def test_what_is_wrong_with_a_field_is_told_too(people: People) -> None:
     errors = pay(people.patient, 5, amount=1, unknown=1, idempotency_key="")["errors"]
 
     assert errors == {
-        "amount": ["Harus dari 1000.00 sampai 10000000.00."],
+        "amount": ["Harus dari 1.000,00 sampai 10.000.000,00."],
         "unknown": ["Tidak dikenal."],
         "idempotency_key": ["Harus terdiri dari 1 sampai 255 karakter."],
     }

@@ -1,5 +1,6 @@
 """Answers as the document shows them. Errors are shown by our own error classes, so text and data are as answered."""
 
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
@@ -190,7 +191,7 @@ REFUND = _refusals(
         "refund-declined": RefundDeclined(data={"refund_id": 3, "reason": "Charge ch_1 has already been refunded."}),
         "invalid-transition": InvalidTransition(payment_status="pending"),
         "lock-timeout": LockTimeout(),
-        "refund-exceeds-balance": RefundExceedsBalance(left="3500.00 PHP"),
+        "refund-exceeds-balance": RefundExceedsBalance(left=Decimal("3500.00"), currency="PHP"),
         "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
     },
 )

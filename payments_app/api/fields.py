@@ -183,7 +183,7 @@ class PayableAmount(Amount):
         least, most = settings.payment_min_amount_minor, settings.payment_max_amount_minor
         if not least <= minor <= most:
             raise ValidationError(
-                Message("Must be from %(least)s to %(most)s.", least=money.to_text(least), most=money.to_text(most))
+                Message("Must be from %(least)s to %(most)s.", least=money.to_major(least), most=money.to_major(most))
             )
         return minor
 

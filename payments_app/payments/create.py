@@ -279,7 +279,7 @@ def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest
     if active is not None:
         raise ActivePaymentExists(payment_id=active.id, payment_status=active.status)
     if consultation.fee_minor not in (None, payment["amount_minor"]):
-        raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_text(consultation.fee_minor))]})
+        raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_major(consultation.fee_minor))]})
     return None
 
 

@@ -49,8 +49,9 @@ def render_existing_refund(key: IdempotencyKey) -> Answer:
 def declined(refund: Refund) -> RefundDeclined:
     return RefundDeclined(
         Message(
-            "The gateway declined to return %(amount)s; nothing was returned.",
-            amount=f"{money.to_text(refund.amount_minor)} {refund.currency}",
+            "The gateway declined to return %(amount)s %(currency)s; nothing was returned.",
+            amount=money.to_major(refund.amount_minor),
+            currency=refund.currency,
         ),
         data={"refund_id": refund.id, "reason": refund.decline_reason},
     )

@@ -82,7 +82,7 @@ def place(
     payment.require_refundable()
     amount_minor = payment.refundable_minor if wish.amount_minor is None else wish.amount_minor
     if not 0 < amount_minor <= payment.refundable_minor:
-        raise RefundExceedsBalance(left=f"{money.to_text(payment.refundable_minor)} {payment.currency}")
+        raise RefundExceedsBalance(left=money.to_major(payment.refundable_minor), currency=payment.currency)
     find_gateway(payment.gateway)  # it has to be there before anything is promised
     refund = Refund.order(
         payment,

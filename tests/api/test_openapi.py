@@ -10,6 +10,7 @@ from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.test import TestResponse
 
+from payments_app import browsers
 from payments_app.errors import AppError, Conflict, UserExists
 from tests.support.apps import app_with
 from tests.support.databases import Database
@@ -66,7 +67,8 @@ def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: T
         assert answer.data == b""
     headers = {name: resolved(document, header) for name, header in response["headers"].items()}
     assert {name for name, header in headers.items() if header.get("required")} <= set(answer.headers.keys())
-    assert set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date"} <= headers.keys()
+    # What HTTP and browsers are told with every answer is none of the document's.
+    assert set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *browsers.HEADERS} <= headers.keys()
     for name, header in headers.items():
         if name in answer.headers:
             sent = answer.headers[name]

@@ -206,7 +206,7 @@ def test_a_refusal_is_told_in_words(page: Page, rows: Rows) -> None:
     choose(page, 5)
     page.get_by_test_id("pay").click()
 
-    expect(page.get_by_test_id("pay-problem")).to_contain_text("7000.00")
+    expect(page.get_by_test_id("pay-problem")).to_contain_text("7,000.00")
     save_screenshot(page, "refused")
     assert payments_of(rows, 5) == []
 

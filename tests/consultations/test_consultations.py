@@ -133,7 +133,7 @@ def test_a_fee_is_what_must_be_paid(people: People, rows: Rows) -> None:
     right = people.patient.pay(5, amount="7000.00")
 
     assert (wrong.status_code, right.status_code) == (422, 201)
-    assert wrong.json["errors"] == {"amount": ["The fee is 7000.00."]}
+    assert wrong.json["errors"] == {"amount": ["The fee is 7,000.00."]}
     assert rows.count("payments") == 1
 
 

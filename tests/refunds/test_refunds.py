@@ -108,7 +108,7 @@ def test_more_than_is_left_is_refused(people: People, payment_id: int, rows: Row
     assert answer.status_code == 422
     assert answer.json["type"].endswith("/refund-exceeds-balance")
     assert list(answer.json["errors"]) == ["amount"]
-    assert "2000" in answer.json["errors"]["amount"][0]
+    assert "2,000.00" in answer.json["errors"]["amount"][0]
     assert rows.counts(*REFUND_TABLES) == before
     # Its key was not used up: with an amount that fits it goes through.
     assert refund(people.admin, payment_id, key="too-much", amount=2000).status_code == 200
