@@ -87,7 +87,7 @@ def test_a_consultation_may_have_the_largest_id(people: People, rows: Rows) -> N
     assert rows.count("payments", "consultation_id = :id", id=LARGEST_ID) == 1
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/v1", "/api/v1/", "/api/v2/me", "/api/v1/login", "/api/v1/payment"])
+@pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v1/", "/api/v2/me", "/api/v1/login", "/api/v1/payment"])
 def test_an_unknown_route_is_a_problem_document(house: House, path: str) -> None:
     assert_problem(house.people.anonymous().get(path), 404)
 

@@ -1,12 +1,11 @@
 """A real Chromium at the door of a real service, whose database holds the demo's data and nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page
 
-from tests.support.apps import app_with
 from tests.support.browser import chromium_started, visitor
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
@@ -17,19 +16,6 @@ from tests.support.service import Service
 def chromium() -> Iterator[Browser]:
     with chromium_started() as browser:
         yield browser
-
-
-@pytest.fixture(scope="session")
-def database(databases: Callable[[str], Database]) -> Database:
-    """What `make run` runs on: what differs between databases is tested without a browser."""
-    return databases("sqlite")
-
-
-@pytest.fixture(scope="session")
-def session_app(database: Database) -> Iterator[Flask]:
-    """Of this database: the other tests' app may be kept on another one."""
-    with app_with(database.url) as app:
-        yield app
 
 
 @pytest.fixture(scope="session")

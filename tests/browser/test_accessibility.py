@@ -5,9 +5,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.people import PATIENT, STAFF, choose, pay, sign_in
-from tests.support.browser import save_screenshot, visitor
+from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.rows import Rows
 from tests.support.service import Service
+
+pytestmark = ON_SQLITE
 
 SMALL_PHONE = {"width": 360, "height": 640}
 

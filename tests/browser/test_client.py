@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import visitor
+from tests.support.browser import ON_SQLITE, visitor
 from tests.support.cutting_proxy import EMPTY_PAGE, Canned, CuttingProxy, Mode, proxy_to
 from tests.support.databases import ROOT, Database
 from tests.support.fake_stripe import FakeStripe
@@ -17,7 +17,7 @@ from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, pay_by_card, resume_refunds, stripe_settings
 
-pytestmark = pytest.mark.usefixtures("audited")
+pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
 
 ONE_PAYMENT = dict.fromkeys(MADE_TOGETHER, 1)
 NOTHING = dict.fromkeys(MADE_TOGETHER, 0)

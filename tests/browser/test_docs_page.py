@@ -5,9 +5,11 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import save_screenshot, visitor
+from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
+
+pytestmark = ON_SQLITE
 
 
 def open_operation(page: Page, name: str) -> Locator:

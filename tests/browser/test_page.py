@@ -6,12 +6,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.people import STAFF, choose, pay, see_result, sign_in
-from tests.support.browser import save_screenshot, visitor
+from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.commands import Commands
 from tests.support.cutting_proxy import Canned, CuttingProxy, proxy_to
 from tests.support.databases import Database
 from tests.support.rows import Rows
 from tests.support.service import Service
+
+pytestmark = ON_SQLITE
 
 
 def payments_of(rows: Rows, consultation_id: int) -> list[tuple[str, int]]:

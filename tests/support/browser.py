@@ -12,6 +12,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from tests.support.databases import ROOT
 
+# What `make run` runs on: what differs between databases is tested without a browser. For ``pytestmark``.
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / "instance" / "screenshots")
 
 # Milliseconds that anything may take to appear: far more than it takes, so that only something broken runs into it.
