@@ -27,10 +27,11 @@ _DEMOTED_SQLSTATE = "25006"
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Two views of one engine and one pool."""
+    """Views of one engine and one pool; ``one_statement`` is for writes that are a transaction by themselves."""
 
     writer: Engine
     reader: Engine
+    one_statement: Engine
 
 
 def engine_options(database_url: str) -> dict[str, Any]:
@@ -68,9 +69,13 @@ def init_app(app: Flask) -> None:
     """Make the engine behave: on SQLite, transactions that begin when we say so, and how we say so."""
     with app.app_context():
         engine: Engine = app.extensions["sqlalchemy"].engine
-    # A single read needs no BEGIN and COMMIT round trips on PostgreSQL.
-    reading = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
-    app.extensions["database"] = Engines(engine, engine.execution_options(read_only=True, **reading))
+    # A single statement needs no BEGIN and COMMIT round trips on PostgreSQL.
+    alone = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
+    app.extensions["database"] = Engines(
+        writer=engine,
+        reader=engine.execution_options(read_only=True, **alone),
+        one_statement=engine.execution_options(**alone),
+    )
     _count_connections(engine)
     os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
     if engine.dialect.name == "postgresql":
