@@ -54,7 +54,7 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
     ]
 
     assert ladder == sorted(set(ladder))
-    # If that is refused it looks why, once. No outcome hangs on this last answer: a stop may cut it off, nginx must not.
+    # If that is refused it looks why, once. No outcome hangs on this answer: a stop may cut it off, nginx must not.
     assert checkout + attempt < nginx_seconds("proxy_read_timeout")
     assert gunicorn["timeout"] < nginx_seconds("proxy_read_timeout")
     # Nobody closes a connection that the one in front of it still believes in.
