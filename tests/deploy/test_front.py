@@ -242,6 +242,14 @@ def test_what_nginx_cannot_read_is_refused_as_a_problem(stack: Stack) -> None:
         assert (json.loads(body)["status"], json.loads(body)["retryable"]) == (status, False)
 
 
+def test_nginx_says_the_rest_as_a_problem_too(stack: Stack, client: requests.Session) -> None:
+    port = stack.front.https_port
+
+    assert_problem(requests.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE_SECONDS), 400)  # not https
+    # The page of the problems itself is not to be asked for.
+    assert_problem(client.get(f"{stack.front.url}/.problem", timeout=PATIENCE_SECONDS), 404)
+
+
 def ask_raw(stack: Stack, request: str) -> str:
     """An answer to what no client of good manners would send."""
     with (
