@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import stripe
+from stripe import RequestOptions
 
 from payments_app.gateways.base import (
     Approved,
@@ -84,10 +85,14 @@ class StripeGateway:
 
     def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
         # Another key for each call: Stripe would repeat a 500 under the same one for a day, and to cancel what is
-        # cancelled already is an error that the look-up explains.
-        key = f"cancel-{bill.payment_id}-{uuid.uuid4()}"
-        cancelled = _ask(lambda: session_of(self._intents.cancel(reference, {}, {"idempotency_key": key}).to_dict()))
-        return cancelled if isinstance(cancelled, CheckoutSession) else self.look_up(bill, reference)
+        # cancelled already is an error that the look-up explains. Only a refusal is looked into, and nothing is tried
+        # again: it may follow another call within the same request, and whoever waits for that waits for both.
+        once: RequestOptions = {"max_network_retries": 0}
+        keyed: RequestOptions = {**once, "idempotency_key": f"cancel-{bill.payment_id}-{uuid.uuid4()}"}
+        cancelled = _ask(lambda: session_of(self._intents.cancel(reference, {}, keyed).to_dict()))
+        if not isinstance(cancelled, Declined):
+            return cancelled
+        return _ask(lambda: session_of(self._intents.retrieve(reference, options=once).to_dict()))
 
     def refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown:
         answer = _ask(

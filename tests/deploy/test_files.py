@@ -1,10 +1,14 @@
 """The files that an operator copies agree with one another, with the code and with what they are for."""
 
 import itertools
+import os
 import re
 import runpy
 import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 
 from config import Settings
 from payments_app import engines
+from payments_app.gateways.stripe import NETWORK_RETRIES
 from tests.support.apps import app_with
 from tests.support.databases import ROOT
 from tests.support.front import SITE
@@ -35,21 +40,26 @@ def nginx_seconds(directive: str) -> int:
 
 
 def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(gunicorn: dict[str, Any]) -> None:
-    settings = Settings.from_environment({})
-    attempts_of_a_gateway_call = 3
+    attempt = Settings.from_environment({}).gateway_timeout_seconds
+    call = (1 + NETWORK_RETRIES) * attempt + 1.5
+    # The most that one request asks of a gateway: a checkout opens a session, finds the payment ended, and ends it.
+    checkout = call + attempt
     guide = (ROOT / "docs" / "deployment.md").read_text()
     (client,) = re.findall(r"^\| the client \| (\d+) s", guide, flags=re.MULTILINE)
     ladder = [
         engines.LOCK_TIMEOUT_MS / 1000,
         engines.STATEMENT_TIMEOUT_MS / 1000,
-        settings.gateway_timeout_seconds,
-        settings.gateway_timeout_seconds * attempts_of_a_gateway_call + 1.5,
+        attempt,
+        call,
+        checkout,
         gunicorn["graceful_timeout"],
         nginx_seconds("proxy_read_timeout"),
         int(client),
     ]
 
     assert ladder == sorted(set(ladder))
+    # If that is refused it looks why, once. No outcome hangs on this answer: a stop may cut it off, nginx must not.
+    assert checkout + attempt < nginx_seconds("proxy_read_timeout")
     assert gunicorn["timeout"] < nginx_seconds("proxy_read_timeout")
     # Nobody closes a connection that the one in front of it still believes in.
     assert nginx_seconds("keepalive_timeout") < gunicorn["keepalive"]
@@ -138,3 +148,92 @@ def test_every_timer_starts_a_command_that_exists(tmp_path: Path) -> None:
             (command,) = re.findall(r"^ExecStart=\S+/flask --app wsgi (.+)$", service, flags=re.MULTILINE)
             group, name = command.split()
             assert name in app.cli.commands[group].commands, command  # type: ignore[attr-defined]  # a group has them
+
+
+HOSTILE = {
+    "STRIPE_WEBHOOK_SECRET": "whsec_one,whsec_two",
+    "DATABASE_URL": "postgresql+psycopg://payments:a&b;c@/payments?host=/run&x=$HOME",
+    "SECRET_KEY": "$$(touch {folder}/touched)`touch {folder}/touched`${HOME}",
+    "PAYMENT_INSTRUCTIONS_GCASH": "touch {folder}/touched & pay 'us' | * ~ #1 <soon>",
+    "RATELIMIT_PAYMENTS": "10 per minute",
+}
+
+
+@pytest.fixture
+def wrapper() -> Iterator[Callable[..., dict[str, Any]]]:
+    """The script that an operator copies, which tells its environment, user and arguments instead of running flask."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory(prefix="payments-command-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the other user's too
+        (folder / "env").touch(0o600)
+        flask = folder / "flask"
+        # The other user may not be allowed to read this Python.
+        flask.write_text('#!/bin/sh\nid -un; printf "%s\\n" $# "$@"; env -0\n')
+        flask.chmod(0o755)
+        script = (ROOT / "deploy" / "payments").read_text()
+        for shipped, ours in {
+            "/opt/payments/.venv/bin/python": sys.executable,
+            "/opt/payments/.venv/bin/flask": str(flask),
+            '"/opt/payments"': repr(name),
+            'getpwnam("payments")': 'getpwnam("nobody")',
+            "/etc/payments/env": str(folder / "env"),
+        }.items():
+            assert script.count(shipped) == 1, shipped
+            script = script.replace(shipped, ours)
+        (folder / "payments").write_text(script)
+        (folder / "payments").chmod(0o755)
+
+        def run(lines: Iterable[str], *arguments: str, **environment: str) -> dict[str, Any]:
+            (folder / "env").write_text("\n".join(lines).replace("{folder}", name) + "\n")
+            ran = subprocess.run(
+                [folder / "payments", *arguments],
+                env={"PATH": os.environ["PATH"], **environment},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert not (folder / "touched").exists()
+            user, count, *rest = ran.stdout.replace(name, "{folder}").split("\n", maxsplit=2 + len(arguments) + 2)
+            told = dict(variable.split("=", 1) for variable in rest.pop().split("\0") if variable)
+            assert int(count) == len(rest)
+            return {"user": user, "arguments": rest, "env": told}
+
+        yield run
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_command_has_the_settings_as_they_are_written_and_no_shell_reads_them(
+    wrapper: Callable[..., dict[str, Any]], quote: str
+) -> None:
+    written = {name: value if quote else value.replace(" #", " ") for name, value in HOSTILE.items()}
+    lines = ["# A comment", "", *(f"{name}={quote}{value}{quote}" for name, value in written.items())]
+
+    told = wrapper(lines, "payments", "show", "4 1; $HOME", SUDO_USER="maria")
+
+    assert {name: told["env"][name] for name in written} == written
+    assert told["env"]["LOGNAME"] == "maria"
+    assert told["user"] == "nobody"
+    assert told["arguments"] == ["--app", "wsgi", "payments", "show", "4 1; $HOME"]
+
+
+def test_a_database_that_is_named_with_the_command_goes_before_the_services(
+    wrapper: Callable[..., dict[str, Any]],
+) -> None:
+    told = wrapper(["DATABASE_URL=theirs"], DATABASE_URL="restored")
+
+    assert (told["env"]["DATABASE_URL"], told["env"]["LOGNAME"]) == ("restored", "root")
+
+
+def test_prometheus_asks_where_the_site_answers() -> None:
+    """A service that systemd hands its socket to listens nowhere else; nginx opens /metrics to this machine."""
+    asks = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
+    site = SITE.read_text()
+
+    assert re.search(r"^ +scheme: https$", asks, flags=re.MULTILINE)
+    (target,) = re.findall(r'targets: \["(.+):(\d+)"\]', asks)
+    assert target == ("127.0.0.1", "443")
+    assert "listen 443 ssl;" in site
+    (name,) = re.findall(r"server_name: (\S+)", asks)
+    assert set(re.findall(r"server_name (\S+);", site)) == {name}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Connection, Engine, make_url, text
 
 from tests.deploy.test_front import assert_problem
 from tests.support.commands import commands_on
@@ -198,9 +198,26 @@ def test_a_backup_that_is_taken_while_people_pay_can_be_restored_and_audited(sta
     with commands_on(restored) as commands, engine_on(restored) as engine, engine.connect() as connection:
         assert commands.ok("payments", "audit", "--json") == ""
         kept = connection.scalar(text("SELECT count(*) FROM idempotency_keys WHERE key LIKE 'load-%'"))
+        before_going_back = next_ids(connection)
+        connection.execute(text(sql_of_the_guide("No id may be given a second time")))
+        assert next_ids(connection) == {name: number + 1_000_000 for name, number in before_going_back.items()}
+        assert {"users_id_seq", "refunds_id_seq", "payments"} <= before_going_back.keys()
     # It was taken in the middle: all that was there before, and not all that came after.
     assert before < kept < before + load.paid
     assert_nothing_failed(load)
+
+
+def next_ids(connection: Connection) -> dict[str, int]:
+    """Where the numbering of each table goes on."""
+    query = """SELECT table_name, next_id FROM id_blocks
+        UNION ALL SELECT sequencename, coalesce(last_value, 1) FROM pg_sequences"""
+    return {row.table_name: row.next_id for row in connection.execute(text(query))}
+
+
+def sql_of_the_guide(heading: str) -> str:
+    """What docs/operations.md says to run there."""
+    guide = (ROOT / "docs" / "operations.md").read_text().partition(heading)[2]
+    return guide.partition("```sql\n")[2].partition("```")[0].replace("::", r"\:\:")
 
 
 def _bin_folder() -> Path:

@@ -283,6 +283,21 @@ def test_there_are_no_more_attempts_than_end_within_the_lease(
     assert len(sent(fake, "/v1/refunds")) == attempts
 
 
+@pytest.mark.parametrize(("mode", "asked"), [("error_before", ["POST"]), ("refuse", ["POST", "GET"])])
+def test_a_cancel_asks_once_and_looks_once_into_a_refusal(fake: FakeStripe, mode: Mode, asked: list[str]) -> None:
+    """It may follow another call within one request, and all of that has to end before nginx does."""
+    patient = gateway_at(fake.url, lease_seconds=60)
+    reference = opened(patient)
+    fake.cancel(reference)
+    fake.misbehave(mode, path="/v1/payment_intents", times=None)
+    fake.misbehave("error_before", method="GET", path="/v1/payment_intents", times=None)
+    opening = len(fake.received)
+
+    assert isinstance(patient.cancel_session(BILL, reference), OutcomeUnknown)
+
+    assert [request.method for request in fake.received[opening:]] == asked
+
+
 # Finding refunds
 
 

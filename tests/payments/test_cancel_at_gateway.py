@@ -122,14 +122,21 @@ def test_a_silent_gateway_is_503_and_the_same_cancel_works_later(shop: CardShop,
     assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
 
 
-def test_a_lost_answer_to_the_cancel_is_looked_up(shop: CardShop, rows: Rows) -> None:
+def test_a_lost_answer_to_the_cancel_is_unknown_and_looked_up_when_it_is_sent_again(shop: CardShop, rows: Rows) -> None:
     payment_id, reference = open_by_card(shop.people, 5)
     shop.fake.misbehave("drop", path=f"{INTENTS}/{reference}/cancel")
 
-    assert cancel(shop.people.patient, payment_id).status_code == 200
+    lost = cancel(shop.people.patient, payment_id, key="k")
 
-    assert state_of(rows, payment_id)["status"] == "cancelled"
-    assert session_status(rows) == "cancelled"
+    assert problem(lost) == (503, "gateway-unavailable")
+    assert (state_of(rows, payment_id)["status"], session_status(rows)) == ("pending", "open")
+    # Asked no more in this request: whoever waits for it does not wait for ever.
+    assert shop.fake.received[-1].method == "POST"
+
+    # By now it has ended at the gateway, which refuses to end it twice.
+    assert cancel(shop.people.patient, payment_id, key="k").status_code == 200
+    assert (state_of(rows, payment_id)["status"], session_status(rows)) == ("cancelled", "cancelled")
+    assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
 
 
 def test_a_session_that_is_still_open_after_a_failed_cancel_is_503(shop: CardShop, rows: Rows) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -37,6 +37,9 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    # For IPv6, of which a machine has few addresses of its own.
+    set_real_ip_from {tells_its_address};
+    real_ip_header X-Test-Address;
     include {folder}/payments.conf;
 }}
 """
@@ -56,6 +59,9 @@ class FromAddress(HTTPAdapter):
 @dataclass(frozen=True)
 class Front:
     """A running nginx."""
+
+    # Whoever asks from here is wherever it says in X-Test-Address.
+    TELLS_ITS_ADDRESS: ClassVar[str] = "127.0.0.61"
 
     folder: Path
     http_port: int
@@ -89,7 +95,7 @@ def front_of(socket: Path, folder: Path) -> Iterator[Front]:
     front = Front(folder, free_port(), free_port(), folder / "certificate.pem")
     _make_certificate(front.certificate, folder / "key.pem")
     (folder / "payments.conf").write_text(_site(front, socket))
-    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder))
+    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, tells_its_address=front.TELLS_ITS_ADDRESS))
     process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
     try:
         _wait_until_up(front, process)
