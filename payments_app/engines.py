@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Flask, current_app
 from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from payments_app import metrics
 
@@ -23,6 +24,9 @@ POOL_TIMEOUT_SECONDS = 5
 
 # A connection to what has become a standby: 25006, read only transaction.
 _DEMOTED_SQLSTATE = "25006"
+
+# In a pooled connection's info: counted as in use.
+_IN_USE = "in use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,19 @@ def _count_connections(engine: Engine) -> None:
     if isinstance(pool, QueuePool):  # of no other kind can it be said how many it may open
         most = pool.size() + pool._max_overflow  # noqa: SLF001  # it says its size, and not by how much it may exceed it
         event.listen(engine, "connect", lambda *_: metrics.DB_CONNECTIONS_MAX.set(most))
-    event.listen(engine, "checkout", lambda *_: metrics.DB_CONNECTIONS_IN_USE.inc())
-    event.listen(engine, "checkin", lambda *_: metrics.DB_CONNECTIONS_IN_USE.dec())
+    event.listen(engine, "checkout", _count_checkout)
+    event.listen(engine, "checkin", _count_checkin)
+
+
+def _count_checkout(_connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    record.info[_IN_USE] = True
+    metrics.DB_CONNECTIONS_IN_USE.inc()
+
+
+def _count_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
+    """Where none could be opened, there is a checkin without a checkout."""
+    if record.info.pop(_IN_USE, False):
+        metrics.DB_CONNECTIONS_IN_USE.dec()
 
 
 def _leave_to_parent(engine: "weakref.ref[Engine]") -> None:
