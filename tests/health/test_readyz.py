@@ -159,9 +159,21 @@ def test_without_the_checks_as_they_should_be_the_door_is_closed_until_they_are(
         assert_open(people, rows)
 
 
-def test_a_check_that_was_rewritten_in_sqlite_is_seen(alter: Alter, sqlite: Database) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (PROMISE, "1"),
+        (PROMISE, PROMISE.replace("+ refunded_minor <= received_minor", "+ (refunded_minor <= received_minor)")),
+        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK (1) /* , CONSTRAINT {CHECK} CHECK ({PROMISE}), */"),
+        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK (1) -- , CONSTRAINT {CHECK} CHECK ({PROMISE}),\n"),
+        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK ('' <> ', CONSTRAINT {CHECK} CHECK ({PROMISE}),')"),
+    ],
+    ids=["always-true", "of-a-truth", "in-a-comment", "in-a-comment-of-a-line", "in-a-text"],
+)
+def test_a_check_that_was_rewritten_in_sqlite_is_seen(alter: Alter, sqlite: Database, before: str, after: str) -> None:
     with people_at(sqlite) as (people, rows):
-        rewrite = f"UPDATE sqlite_master SET sql = replace(sql, '{PROMISE}', '1') WHERE name = 'payments'"
+        old, new = (sql.replace("'", "''") for sql in (before, after))
+        rewrite = f"UPDATE sqlite_master SET sql = replace(sql, '{old}', '{new}') WHERE name = 'payments'"
         alter(sqlite, "PRAGMA writable_schema = ON", rewrite)
 
         assert_closed(people, rows, "checks")
