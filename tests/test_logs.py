@@ -15,6 +15,7 @@ from payments_app.logs import event_log
 from payments_app.payments import expire as expiry
 from payments_app.payments.events import Deed
 from payments_app.payments.repository import locked
+from tests.support.apps import PRODUCTION
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.log_lines import LogLines, listening
@@ -256,8 +257,7 @@ def test_commands_leave_telling_to_their_own_words(database: Database, people: P
 
 
 def test_in_production_every_line_is_json_gunicorns_own_too(databases: Callable[[str], Database]) -> None:
-    production = {"APP_ENV": "production", "SECRET_KEY": "s" * 32, "JWT_SECRET_KEY": "j" * 32}
-    with Service.started(databases("postgresql").url, workers=1, **production) as service:
+    with Service.started(databases("postgresql").url, workers=1, **PRODUCTION) as service:
         pass
     # But for the lines by which this test knows that each worker has answered.
     written = [line for line in service.log.read_text().splitlines() if not line.startswith("served by")]

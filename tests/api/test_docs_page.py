@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from flask import Flask
 
-from tests.support.apps import app_with
+from tests.support.apps import PRODUCTION, app_with
 from tests.support.databases import Database
 
 STRICT = {
@@ -41,9 +41,7 @@ def test_the_page_needs_nothing_from_elsewhere(app: Flask) -> None:
 
 
 def test_production_offers_no_demo_login(databases: Callable[[str], Database]) -> None:
-    secret = "s" * 32
-    production = {"APP_ENV": "production", "SECRET_KEY": secret, "JWT_SECRET_KEY": secret}
-    with app_with(databases("postgresql").url, **production) as app:
+    with app_with(databases("postgresql").url, **PRODUCTION) as app:
         page = app.test_client().get("/docs", base_url="https://payments.example").text
 
     assert 'type="password"' in page
