@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from payments_app import clock
@@ -15,7 +17,7 @@ from payments_app.logs import event_log
 from payments_app.payments import expire as expiry
 from payments_app.payments.events import Deed
 from payments_app.payments.repository import locked
-from tests.support.apps import PRODUCTION
+from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.log_lines import LogLines, listening
@@ -243,6 +245,21 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
         rows.one("SELECT password_hash FROM users WHERE id = :id", id=people.patient.id)["password_hash"],
     ]
     assert [secret for secret in secrets if secret in lines.text] == []
+
+
+def test_of_a_row_that_postgresql_refuses_the_log_has_the_reason_and_not_the_values(
+    databases: Callable[[str], Database], lines: LogLines
+) -> None:
+    row, name = text("INSERT INTO id_blocks VALUES (:name)"), "Maria's\nDETAIL:  diagnosis"
+    refused = pytest.raises(IntegrityError, match=r"Failing row contains \(Maria")
+    with app_with(databases("postgresql").url) as app, engine_of(app).connect() as connection, refused as refusal:
+        connection.execute(row, {"name": name})
+    logging.getLogger("library").error("It fails", exc_info=refusal.value)
+
+    (event,) = [event for event in lines.events if event["event"] == "It fails"]
+    assert "violates not-null constraint (23502)" in event["exception"]
+    assert event["exception"].count("IntegrityError") == 1
+    assert [word for word in ("Failing", "Maria", "diagnosis") if word in lines.text] == []
 
 
 def test_commands_leave_telling_to_their_own_words(database: Database, people: People, rows: Rows) -> None:
