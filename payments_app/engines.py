@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, current_app
-from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy import Engine, QueuePool, event, make_url
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from payments_app import metrics
@@ -21,6 +21,12 @@ SQLITE_BUSY_TIMEOUT_SECONDS = 2
 
 # Seconds to wait for a free connection before the answer is 503.
 POOL_TIMEOUT_SECONDS = 5
+
+_OUR_OPTIONS = (
+    f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+    # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
+    f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+)
 
 # A connection to what has become a standby: 25006, read only transaction.
 _DEMOTED_SQLSTATE = "25006"
@@ -45,6 +51,7 @@ def engine_options(database_url: str) -> dict[str, Any]:
             "pool_timeout": POOL_TIMEOUT_SECONDS,
             "hide_parameters": True,
         }
+    of_the_url = make_url(database_url).normalized_query.get("options", ())
     return {
         "hide_parameters": True,  # amounts and transaction ids are nobody's business in a log
         # As many as a worker has threads (gunicorn.conf.py), so that no request waits for another's connection.
@@ -54,11 +61,8 @@ def engine_options(database_url: str) -> dict[str, Any]:
         "connect_args": {
             # Seconds; libpq's own default is to wait for ever.
             "connect_timeout": 3,
-            "options": (
-                f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
-                # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
-                f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
-            ),
+            # What is said here replaces what the URL says, and of two words on one thing the last one counts.
+            "options": " ".join([*of_the_url, _OUR_OPTIONS]),
             # Milliseconds and seconds: a network that swallows everything is noticed before a client gives up.
             "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
             "keepalives_idle": 10,
@@ -87,6 +91,14 @@ def init_app(app: Flask) -> None:
 def current_engines() -> Engines:
     engines: Engines = current_app.extensions["database"]
     return engines
+
+
+def driver_says(error: BaseException) -> str:
+    """An error of the database in one line, for operators: its class, SQLSTATE and message; no SQL, and no row."""
+    cause = getattr(error, "orig", None) or error
+    diagnosis, state = getattr(cause, "diag", None), getattr(cause, "sqlstate", None)
+    message = (diagnosis and diagnosis.message_primary) or next(iter(str(cause).splitlines()), "")
+    return f"{type(cause).__name__}{f' {state}' if state else ''}: {message}"
 
 
 def _count_connections(engine: Engine) -> None:

@@ -84,13 +84,16 @@ _STATUS_IN = re.compile(r"status(?:=ANYARRAY\[|IN)(?P<words>'[^']*'(?:,'[^']*')*
 
 
 @read_transaction
-def ping(session: Session) -> None:
-    """Reach the database.
+def is_read_only(session: Session) -> bool:
+    """Whether the database that is reached takes nothing in.
 
     Raises:
-        DatabaseUnavailable: it cannot be (503).
+        DatabaseUnavailable: it cannot be reached (503).
     """
-    session.execute(text("SELECT 1"))
+    if _dialect(session) == "sqlite":
+        session.execute(text("SELECT 1"))
+        return False
+    return bool(session.execute(text("SHOW transaction_read_only")).scalar_one() == "on")
 
 
 @read_transaction

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from payments_app import readiness
 from payments_app.accounts.models import Role
-from tests.health.conftest import Alter
+from tests.health.conftest import Alter, read_only
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
 from tests.support.fresh import engine_on
@@ -99,6 +99,27 @@ def test_a_database_that_cannot_be_reached_is_not_ready(people: People) -> None:
     with app_with(NOWHERE) as app:
         assert_not_ready(readyz(app), "database")
         assert_not_ready(people.seen_by(app).patient.pay(), "database")
+
+
+def test_a_database_that_takes_nothing_in_is_not_ready_until_it_does(postgresql: Database, alter: Alter) -> None:
+    with people_at(postgresql) as (people, rows):
+        read_only(alter, postgresql, "on")
+        engine_of(people.app).dispose()
+
+        assert_closed(people, rows, "database")
+
+        read_only(alter, postgresql, "off")
+        assert_open(people, rows)
+
+
+def test_what_is_wrong_is_logged_once_in_the_drivers_words(caplog: pytest.LogCaptureFixture) -> None:
+    with app_with(f"{NOWHERE}?nonsense=1") as app:
+        for _ in range(3):
+            assert readyz(app).status_code == 503
+
+    (told,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert told.exc_info is None
+    assert 'invalid connection option "nonsense"' in told.getMessage()
 
 
 @pytest.mark.parametrize("at", ["UPDATE alembic_version SET version_num = '0001'", "DELETE FROM alembic_version"])
