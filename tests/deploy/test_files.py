@@ -1,6 +1,7 @@
 """The files that an operator copies agree with one another, with the code and with what they are for."""
 
 import itertools
+import os
 import re
 import runpy
 import shutil
@@ -25,7 +26,7 @@ def gunicorn() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
         settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-        settings["on_exit"](None)
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     return settings
 
 
