@@ -6,12 +6,14 @@ A bad value stops the start with one line that names it: a payments service refu
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
+from dotenv import load_dotenv
 from redis.connection import parse_url
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -22,6 +24,15 @@ BASIS_POINTS_PER_ONE = 10_000
 
 # Below this many bytes an HMAC-SHA-256 key is weaker than the hash (RFC 7518, section 3.2).
 SECRET_MIN_BYTES = 32
+
+# A random secret has far more; one key held down, or a word again and again, has fewer.
+SECRET_MIN_DIFFERENT_CHARACTERS = 8
+
+# What stands in examples where a secret should be; compared without case, dashes and dots.
+PLACEHOLDERS = ("changeme", "replaceme", "example", "password", "secret")
+
+# Of a value that is refused so much is shown: enough to find it by.
+SHOWN_CHARACTERS = 20
 
 # Amounts are kept in hundredths. ISO 4217 currencies with another minor unit would be off by a factor of 10 to 1,000.
 CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
@@ -54,6 +65,9 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
         "XPF",
     ]
 )
+
+# TCP has no higher ones.
+LAST_PORT = 65_535
 
 # 10^12 major units. Up to here a JSON number with two decimals survives a trip through any IEEE double, exactly.
 AMOUNT_CEILING = Decimal(10**12)
@@ -96,6 +110,27 @@ DEFAULT_PASSWORDS = frozenset(
 
 class ConfigError(Exception):
     """A setting that the service will not start with; its text is one line that names the setting."""
+
+
+def read_env_file() -> None:
+    """Take up ``.env`` beside this file, where the environment itself does not say ``APP_ENV=production``.
+
+    Production has all its settings from whoever starts it: what a developer left lying about must not fill the gaps.
+    """
+    if os.environ.get("APP_ENV", "").strip() != "production":
+        load_dotenv(Path(__file__).with_name(".env"))
+
+
+def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[list[str], int]:
+    """Where gunicorn listens, and with how many worker processes.
+
+    Raises:
+        ConfigError: a value is malformed.
+    """
+    read = _Reader(os.environ if environment is None else environment)
+    port = read.whole("PORT", 8000, at_least=1, at_most=LAST_PORT)
+    bind = read.text("BIND", f"127.0.0.1:{port}").split(",")
+    return bind, read.whole("WEB_CONCURRENCY", 2, at_least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,17 +270,32 @@ def _refuse_what_is_unsafe(settings: Settings, environment: Mapping[str, str]) -
     database = make_url(settings.database_url)
     if database.drivername == "sqlite" and not settings.allow_sqlite:
         raise ConfigError("DATABASE_URL is SQLite, for one machine and few people: set ALLOW_SQLITE=1 if that is meant")
-    for part in (database.password, database.query.get("password")):
-        _refuse_default_password("DATABASE_URL", str(part or ""), database.username or "")
-    redis = urlsplit(settings.redis_url or "")
+    users = {database.username, *database.normalized_query.get("user", ())}
+    for password in (database.password, *database.normalized_query.get("password", ())):
+        _refuse_default_password("DATABASE_URL", password, users)
+    redis = parse_url(settings.redis_url) if settings.redis_url else {}  # type: ignore[no-untyped-call]  # untyped there
     named = "REDIS_URL" if environment.get("REDIS_URL", "").strip() else "REDIS_PASSWORD"
-    _refuse_default_password(named, unquote(redis.password or ""), redis.username or "")
+    _refuse_default_password(named, redis.get("password"), {redis.get("username")})
 
 
-def _refuse_default_password(name: str, password: str, username: str) -> None:
+def _refuse_default_password(name: str, password: str | None, users: Set[str | None]) -> None:
     """None at all is allowed: there are sockets, certificates and password files, and the server decides."""
-    if password and (re.sub(r"[^a-z0-9]", "", password.lower()) in DEFAULT_PASSWORDS or password == username):
+    if not password:
+        return
+    bare = _bare(password)
+    if {bare, bare.rstrip("0123456789")} & DEFAULT_PASSWORDS or password in users:
         raise ConfigError(f"{name} has a password that everybody tries first: choose another one in production")
+
+
+def _bare(secret: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", secret.lower())
+
+
+def _shown(value: str) -> str:
+    """A refused value, for the line that refuses it: its beginning, and nothing of one of Stripe's secrets."""
+    if value.lower().startswith(("sk_", "rk_", "whsec_")):
+        return "what looks like a secret of Stripe's"
+    return repr(value) if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]!r}..."
 
 
 class _Reader:
@@ -254,23 +304,23 @@ class _Reader:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
 
-    def _text(self, name: str, default: str) -> str:
+    def text(self, name: str, default: str) -> str:
         return self._environment.get(name, "").strip() or default
 
     def choice(self, name: str, default: str, *others: str) -> str:
-        value = self._text(name, default)
+        value = self.text(name, default)
         if value not in (default, *others):
-            raise ConfigError(f"{name} must be one of {', '.join((default, *others))}, not {value!r}")
+            raise ConfigError(f"{name} must be one of {', '.join((default, *others))}, not {_shown(value)}")
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:
-        value = self._text(name, "1" if default else "0").lower()
+        value = self.text(name, "1" if default else "0").lower()
         if value not in ("1", "true", "0", "false"):
-            raise ConfigError(f"{name} must be 1 or 0 (true or false), not {value!r}")
+            raise ConfigError(f"{name} must be 1 or 0 (true or false), not {_shown(value)}")
         return value in ("1", "true")
 
     def secret(self, name: str, app_env: str) -> str:
-        value = self._environment.get(name, "")
+        value = self.text(name, "")  # a line's end from a file of secrets is no part of one
         if app_env != "production":
             return value or DEVELOPMENT_SECRET
         if not value:
@@ -279,33 +329,38 @@ class _Reader:
             raise ConfigError(f"{name} must be at least {SECRET_MIN_BYTES} bytes long in production")
         if value == DEVELOPMENT_SECRET:
             raise ConfigError(f"{name} is the published development secret")
+        if len(set(value)) < SECRET_MIN_DIFFERENT_CHARACTERS or any(word in _bare(value) for word in PLACEHOLDERS):
+            raise ConfigError(f"{name} can be guessed: make one with openssl rand -hex 32")
         return value
 
     def database_url(self, name: str, default: str) -> str:
-        value = self._text(name, default)
+        value = self.text(name, default)
         if not value.startswith(("sqlite://", "postgresql+psycopg://")):
             raise ConfigError(f"{name} must start with sqlite:// or postgresql+psycopg://")
         try:
             url = make_url(value)
         except (ArgumentError, ValueError):
             raise ConfigError(f"{name} is not a database URL") from None
-        if url.drivername == "sqlite" and (not url.database or ":memory:" in url.database):
+        in_memory = ":memory:" in (url.database or "") or {"memory", "memdb"} & set(map(str, url.query.values()))
+        if url.drivername == "sqlite" and (not url.database or in_memory):
             raise ConfigError(f"{name} must name a file: every worker would have a memory of its own")
         return value
 
     def redis_url(self) -> str | None:
         """``REDIS_URL``, or one made of ``REDIS_HOST`` and its companions; None where neither is set."""
-        url = self._text("REDIS_URL", "")
+        url = self.text("REDIS_URL", "")
         if url:
             return self._checked_redis_url(url)
-        host = self._text("REDIS_HOST", "")
+        host = self.text("REDIS_HOST", "")
         if not host:
             return None
-        port = self.whole("REDIS_PORT", 6379, at_least=1)
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):  # not shown: people put whole URLs here
+            raise ConfigError("REDIS_HOST must be a host's name or address alone")
+        port = self.whole("REDIS_PORT", 6379, at_least=1, at_most=LAST_PORT)
         database = self.whole("REDIS_CACHE_DB", 0, at_least=0)
         password = self._environment.get("REDIS_PASSWORD", "")
         credentials = f":{quote(password, safe='')}@" if password else ""
-        return f"redis://{credentials}{host}:{port}/{database}"
+        return self._checked_redis_url(f"redis://{credentials}{host}:{port}/{database}")
 
     def _checked_redis_url(self, url: str) -> str:
         # Options in the URL would go before our own timeouts; and no part of it is shown, it may hold a password.
@@ -329,13 +384,13 @@ class _Reader:
         return value or None
 
     def tokens(self, name: str) -> tuple[str, ...]:
-        values = [value.strip() for value in self._text(name, "").split(",")]
+        values = [value.strip() for value in self.text(name, "").split(",")]
         if not all(re.fullmatch(r"[\x21-\x7e]*", value) for value in values):  # not shown, however mistyped: a secret
             raise ConfigError(f"{name} must be visible ASCII characters without spaces")
         return tuple(filter(None, values))
 
     def stripe_api_base(self, name: str, default: str, app_env: str) -> str:
-        value = self._text(name, default).rstrip("/")
+        value = self.text(name, default).rstrip("/")
         if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
             raise ConfigError(f"{name} must be an http or https URL")
         if app_env == "production" and not value.startswith("https://"):
@@ -344,29 +399,29 @@ class _Reader:
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
         """What the clinic tells patients to do, by the code of each method that people carry out by hand."""
-        told = {code: self._text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
+        told = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
         return {code: instructions for code, instructions in told.items() if instructions}
 
     def rate(self, name: str, default: str) -> str:
-        value = self._text(name, default)
+        value = self.text(name, default)
         if not re.fullmatch(r"[1-9][0-9]{0,8} per (second|minute|hour|day)", value):
-            raise ConfigError(f"{name} must read like '10 per minute', not {value!r}")
+            raise ConfigError(f"{name} must read like '10 per minute', not {_shown(value)}")
         return value
 
-    def whole(self, name: str, default: int, *, at_least: int) -> int:
-        value = self._text(name, str(default))
-        if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < at_least:
-            raise ConfigError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+    def whole(self, name: str, default: int, *, at_least: int, at_most: int = 999_999_999) -> int:
+        value = self.text(name, str(default))
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not at_least <= int(value) <= at_most:
+            raise ConfigError(f"{name} must be a whole number from {at_least} to {at_most}, not {_shown(value)}")
         return int(value)
 
     def _decimal(self, name: str, default: str) -> Decimal:
-        value = self._text(name, default)
+        value = self.text(name, default)
         try:
             number = Decimal(value)
         except InvalidOperation:
-            raise ConfigError(f"{name} must be a number, not {value!r}") from None
+            raise ConfigError(f"{name} must be a number, not {_shown(value)}") from None
         if not number.is_finite():
-            raise ConfigError(f"{name} must be a number, not {value!r}")
+            raise ConfigError(f"{name} must be a number, not {_shown(value)}")
         return number
 
     def amount_minor(self, name: str, default: str) -> int:
@@ -382,9 +437,9 @@ class _Reader:
         return int(points)
 
     def currency(self, name: str, default: str) -> str:
-        value = self._text(name, default)
+        value = self.text(name, default)
         if not re.fullmatch(r"[A-Z]{3}", value):
-            raise ConfigError(f"{name} must be an ISO 4217 code of three capitals, not {value!r}")
+            raise ConfigError(f"{name} must be an ISO 4217 code of three capitals, not {_shown(value)}")
         if value in CURRENCIES_WITHOUT_HUNDREDTHS:
             raise ConfigError(f"{name} {value} has no hundredths, which amounts are kept in")
         return value

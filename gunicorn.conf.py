@@ -3,22 +3,34 @@
 The timeouts are steps of one ladder, which docs/deployment.md shows whole; a test compares them.
 """
 
+import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 from gunicorn.glogging import Logger
 
+sys.path.insert(0, str(Path(__file__).parent))  # wherever it was started from
+
+from config import ConfigError, gunicorn_settings, read_env_file
+
+read_env_file()
+try:
+    bind, workers = gunicorn_settings()
+except ConfigError as refusal:
+    sys.exit(f"refusing to start: {refusal}")
+
 wsgi_app = "wsgi:app"
 
-# For nginx on the same machine, and nobody else. Where systemd hands over its socket, that one is used instead.
-bind = (os.environ.get("BIND") or f"127.0.0.1:{os.environ.get('PORT', '8000')}").split(",")
+# ``bind``: by default for nginx on the same machine, and nobody else. Where systemd hands over its socket, that one is
+# used instead.
 
-# Two processes: one may die in mid-sentence and the other goes on. Threads, because a request mostly waits for the
-# database: eight a process keep both cores busy, and the connection pool (engines.engine_options) holds as many.
+# ``workers``: by default two processes, of which one may die in mid-sentence and the other goes on. Threads, because a
+# request mostly waits for the database: eight a process keep both cores busy, and the connection pool
+# (engines.engine_options) holds as many.
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
 
 # Loaded once, before the workers are forked, which then start at once and share its memory. For that, a reload (HUP)
@@ -57,6 +69,13 @@ control_socket_disable = True
 class OurLogger(Logger):
     """gunicorn's own messages go where the app's go, in the same shape. Requests are logged by the app alone."""
 
+    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
+        """Of a request that cannot be read, what is wrong, and not the line: it may hold a token."""
+        if msg.startswith("Invalid request"):
+            error = sys.exception()
+            msg = f"Invalid request: {type(error).__name__}"
+        super().warning(msg, *args, **kwargs)
+
     def setup(self, cfg: object) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
@@ -65,17 +84,20 @@ class OurLogger(Logger):
 
 logger_class = OurLogger
 
+
+def _drop_the_numbers(folder: str, master: int) -> None:
+    """They are this run's alone. Not in gunicorn's ``on_exit``, which a start that is refused never comes to."""
+    if os.getpid() == master:  # a worker that ends leaves them to the others
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 # Each process writes its numbers to files in this folder, and /metrics adds them up. Named before prometheus_client is
 # first imported, which is when that decides where to count. A reload (HUP) reads this file again in the same process:
 # the folder stays, or all counters would begin anew. Another server, as after USR2, has another process id and folder.
 _prefix = f"payments-metrics-{os.getpid()}-"
 if _prefix not in os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ""):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
-
-
-def on_exit(_server: object) -> None:
-    """The numbers are this run's alone."""
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    atexit.register(_drop_the_numbers, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
 
 
 def child_exit(_server: object, worker: object) -> None:

@@ -2,12 +2,10 @@
 
 import sys
 
-from dotenv import load_dotenv
-
-from config import ConfigError
+from config import ConfigError, read_env_file
 from payments_app import create_app
 
-load_dotenv()
+read_env_file()
 try:
     app = create_app()
 except ConfigError as refusal:

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, current_app
-from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy import Engine, QueuePool, event, make_url
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from payments_app import metrics
 
@@ -21,8 +22,17 @@ SQLITE_BUSY_TIMEOUT_SECONDS = 2
 # Seconds to wait for a free connection before the answer is 503.
 POOL_TIMEOUT_SECONDS = 5
 
+_OUR_OPTIONS = (
+    f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+    # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
+    f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+)
+
 # A connection to what has become a standby: 25006, read only transaction.
 _DEMOTED_SQLSTATE = "25006"
+
+# In a pooled connection's info: counted as in use.
+_IN_USE = "in use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ def engine_options(database_url: str) -> dict[str, Any]:
             "pool_timeout": POOL_TIMEOUT_SECONDS,
             "hide_parameters": True,
         }
+    of_the_url = make_url(database_url).normalized_query.get("options", ())
     return {
         "hide_parameters": True,  # amounts and transaction ids are nobody's business in a log
         # As many as a worker has threads (gunicorn.conf.py), so that no request waits for another's connection.
@@ -51,11 +62,8 @@ def engine_options(database_url: str) -> dict[str, Any]:
         "connect_args": {
             # Seconds; libpq's own default is to wait for ever.
             "connect_timeout": 3,
-            "options": (
-                f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
-                # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
-                f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
-            ),
+            # What is said here replaces what the URL says, and of two words on one thing the last one counts.
+            "options": " ".join([*of_the_url, _OUR_OPTIONS]),
             # Milliseconds and seconds: a network that swallows everything is noticed before a client gives up.
             "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
             "keepalives_idle": 10,
@@ -90,14 +98,33 @@ def current_engines() -> Engines:
     return engines
 
 
+def driver_says(error: BaseException) -> str:
+    """An error of the database in one line, for operators: its class, SQLSTATE and message; no SQL, and no row."""
+    cause = getattr(error, "orig", None) or error
+    diagnosis, state = getattr(cause, "diag", None), getattr(cause, "sqlstate", None)
+    message = (diagnosis and diagnosis.message_primary) or next(iter(str(cause).splitlines()), "")
+    return f"{type(cause).__name__}{f' {state}' if state else ''}: {message}"
+
+
 def _count_connections(engine: Engine) -> None:
     """Counted where it happens: who shows the numbers is one process, and the others' pools are theirs."""
     pool = engine.pool
     if isinstance(pool, QueuePool):  # of no other kind can it be said how many it may open
         most = pool.size() + pool._max_overflow  # noqa: SLF001  # it says its size, and not by how much it may exceed it
         event.listen(engine, "connect", lambda *_: metrics.DB_CONNECTIONS_MAX.set(most))
-    event.listen(engine, "checkout", lambda *_: metrics.DB_CONNECTIONS_IN_USE.inc())
-    event.listen(engine, "checkin", lambda *_: metrics.DB_CONNECTIONS_IN_USE.dec())
+    event.listen(engine, "checkout", _count_checkout)
+    event.listen(engine, "checkin", _count_checkin)
+
+
+def _count_checkout(_connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    record.info[_IN_USE] = True
+    metrics.DB_CONNECTIONS_IN_USE.inc()
+
+
+def _count_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
+    """Where none could be opened, there is a checkin without a checkout."""
+    if record.info.pop(_IN_USE, False):
+        metrics.DB_CONNECTIONS_IN_USE.dec()
 
 
 def _leave_to_parent(engine: "weakref.ref[Engine]") -> None:

@@ -8,17 +8,19 @@ import json
 import logging
 import re
 import sys
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import structlog
 from flask import Flask, Response, g, has_request_context, request
 from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.processors import JSONRenderer, StackInfoRenderer, TimeStamper, format_exc_info
+from structlog.processors import ExceptionRenderer, JSONRenderer, StackInfoRenderer, TimeStamper
 from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter, filter_by_level
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
 # What a proxy or a client may choose: no blanks, quotes or control characters that could forge a log line.
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -68,8 +70,9 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
         # Not the traceback of rich, which is installed with Flask-Limiter: it shows local variables, passwords too.
         else (_stay_on_one_line, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
     )
+    tracebacks = ExceptionRenderer(_traceback_without_rows)
     return ProcessorFormatter(
-        processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), format_exc_info, *render]
+        processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks, *render]
     )
 
 
@@ -106,11 +109,27 @@ def _put_in_order(_logger: Any, level: str, event: EventDict) -> EventDict:
 
 def _stay_on_one_line(_logger: Any, _level: str, event: EventDict) -> EventDict:
     """But for a traceback, whose lines are set in, so that none of them looks like the beginning of another event."""
-    traceback = event.pop("exception", "").splitlines()
+    lines = event.pop("exception", "").splitlines()
     told = {name: value.translate(_ESCAPED) if isinstance(value, str) else value for name, value in event.items()}
-    if traceback:
-        told["exception"] = "\n".join(f"    {line.translate(_ESCAPED)}" for line in traceback)
+    if lines:
+        told["exception"] = "\n".join(f"    {line.translate(_ESCAPED)}" for line in lines)
     return told
+
+
+def _traceback_without_rows(exc_info: ExcInfo) -> str:
+    """PostgreSQL explains its errors with the row that it refused (DETAIL): of its words the first message stays."""
+    told = "".join(traceback.format_exception(*exc_info)).rstrip("\n")
+    for error in _chain(exc_info[1]):
+        if isinstance(error, psycopg.Error) and error.diag.message_primary:
+            at = " ".join(filter(None, (error.sqlstate, error.diag.constraint_name)))
+            told = told.replace(str(error), f"{error.diag.message_primary} ({at})")
+    return told
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _is_above_debug(record: logging.LogRecord) -> bool:

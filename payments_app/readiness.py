@@ -30,6 +30,12 @@ REFRESH_AFTER_SECONDS = 10
 # Seconds. No payment is taken on the word of a verdict older than this: whoever comes then waits for a new one.
 OLDEST_SECONDS = 30
 
+# Seconds that a caller waits for another's look, which takes milliseconds where the database is well. One that is
+# frozen neither answers nor refuses: who waits without limit takes one thread after another away, from /healthz too.
+WAIT_SECONDS = 2
+
+_NOBODY_ANSWERED: Faults = {"database": f"did not answer within {WAIT_SECONDS} s"}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -49,7 +55,7 @@ class Verdict:
 
 
 class Readiness:
-    """One thread at a time looks; the others go by the verdict before, while it is young enough, or else wait."""
+    """One thread at a time looks; the others go by the verdict before, while it is young, or else wait a little."""
 
     def __init__(self, look: Callable[[], Faults]) -> None:
         self._look = look
@@ -61,11 +67,15 @@ class Readiness:
         verdict = self._verdict
         if verdict.stands:
             return verdict.faults
-        if not self._looking.acquire(blocking=verdict.age_seconds >= OLDEST_SECONDS):
-            return verdict.faults
+        is_too_old = verdict.age_seconds >= OLDEST_SECONDS
+        if not self._looking.acquire(timeout=WAIT_SECONDS if is_too_old else 0):
+            if is_too_old and self._verdict is verdict:  # of all that waited in vain, the first speaks
+                self._pronounce(Verdict(_NOBODY_ANSWERED, at=time.monotonic()))
+            return self._verdict.faults
         try:
             if self._verdict is verdict:  # nobody else has looked while this thread waited
-                self._verdict = self._look_again(before=verdict)
+                at = time.monotonic()
+                self._pronounce(Verdict(self._look(), at))
             return self._verdict.faults
         finally:
             self._looking.release()
@@ -84,14 +94,12 @@ class Readiness:
         """Look again before the next payment, whatever the verdict was."""
         self._verdict = Verdict({}, at=-math.inf)
 
-    def _look_again(self, before: Verdict) -> Verdict:
-        at = time.monotonic()
-        verdict = Verdict(self._look(), at)
+    def _pronounce(self, verdict: Verdict) -> None:
+        before, self._verdict = self._verdict, verdict
         if verdict.faults and verdict.faults != before.faults:
             log.error("not ready: %s", "; ".join(f"{name}: {why}" for name, why in verdict.faults.items()))
         if before.faults and not verdict.faults:
             log.warning("ready again")
-        return verdict
 
 
 def current_readiness() -> Readiness:

@@ -1,5 +1,6 @@
 """The service refuses to start rather than guess."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from config import MANUAL_METHODS, ConfigError, Settings
+import config
+from config import MANUAL_METHODS, ConfigError, Settings, gunicorn_settings
 from tests.support.apps import PRODUCTION
 from tests.support.databases import ROOT
 
-SECRET = "s" * 32
+SECRET = PRODUCTION["SECRET_KEY"]
 POSTGRESQL = "postgresql+psycopg://clinic:{}@db/clinic"
 
 
@@ -41,6 +43,17 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({**PRODUCTION, "JWT_SECRET_KEY": ""}, "JWT_SECRET_KEY"),
         ({**PRODUCTION, "SECRET_KEY": "short"}, "SECRET_KEY"),
         ({**PRODUCTION, "SECRET_KEY": "for-development-only-never-for-real-money"}, "SECRET_KEY"),
+        ({**PRODUCTION, "SECRET_KEY": " " * 40}, "SECRET_KEY"),
+        ({**PRODUCTION, "SECRET_KEY": f"  {'x1y2z3w4' * 3}  \n"}, "SECRET_KEY"),
+        ({**PRODUCTION, "SECRET_KEY": "abcdefg" * 6}, "SECRET_KEY"),
+        ({**PRODUCTION, "SECRET_KEY": "change-me-" * 4}, "SECRET_KEY"),
+        ({**PRODUCTION, "JWT_SECRET_KEY": "your-jwt-secret-goes-in-here-please"}, "JWT_SECRET_KEY"),
+        ({**PRODUCTION, "JWT_SECRET_KEY": f"{SECRET}\n"}, "JWT_SECRET_KEY"),
+        ({"DATABASE_URL": "sqlite:///file:zz?mode=memory&uri=true"}, "DATABASE_URL"),
+        ({"REDIS_HOST": "h", "REDIS_PORT": "70000"}, "REDIS_PORT"),
+        ({"REDIS_HOST": "redis://:se/cret@h"}, "REDIS_HOST"),
+        ({"PAYMENT_LOCKING": "sk_live_se/cret"}, "PAYMENT_LOCKING"),
+        ({"LOG_LEVEL": "a-value-much-too-long-se/cret"}, "LOG_LEVEL"),
         ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL"),
         ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL"),
         ({"ACCESS_TOKEN_TTL": "1h"}, "ACCESS_TOKEN_TTL"),
@@ -91,6 +104,8 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("postgres")}, "DATABASE_URL"),
         ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("Change-Me")}, "DATABASE_URL"),
         ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("clinic")}, "DATABASE_URL"),
+        ({**PRODUCTION, "DATABASE_URL": POSTGRESQL.format("password1")}, "DATABASE_URL"),
+        ({**PRODUCTION, "DATABASE_URL": "postgresql+psycopg://u@db/x?password=a4rG&password=admin"}, "DATABASE_URL"),
         ({**PRODUCTION, "DATABASE_URL": "postgresql+psycopg://clinic@db/clinic?password=secret"}, "DATABASE_URL"),
         ({**PRODUCTION, "REDIS_URL": "redis://:foobared@cache/0"}, "REDIS_URL"),
         ({**PRODUCTION, "REDIS_HOST": "cache", "REDIS_PASSWORD": "password"}, "REDIS_PASSWORD"),
@@ -129,12 +144,43 @@ def test_the_passwords_of_databases_are_not_shown_with_the_settings() -> None:
     assert "hidden" not in repr(settings)
 
 
+def test_what_a_developer_left_lying_about_is_not_taken_up_in_production_nor_from_other_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (tmp_path / ".env").write_text("PAYMENT_CURRENCY=EUR\n")
+    monkeypatch.setattr(config, "__file__", str(folder / "config.py"))
+    monkeypatch.chdir(folder)
+    for name in ("LOG_LEVEL", "PAYMENT_CURRENCY"):
+        monkeypatch.setenv(name, "")  # as it was, afterwards
+        monkeypatch.delenv(name)
+
+    config.read_env_file()
+    assert "PAYMENT_CURRENCY" not in os.environ
+
+    (folder / ".env").write_text("LOG_LEVEL=DEBUG\n")
+    monkeypatch.setenv("APP_ENV", "production")
+    config.read_env_file()
+    assert "LOG_LEVEL" not in os.environ
+
+    monkeypatch.setenv("APP_ENV", "development")
+    config.read_env_file()
+    assert os.environ["LOG_LEVEL"] == "DEBUG"
+
+
+@pytest.mark.parametrize("environment", [{"PORT": "http"}, {"PORT": "70000"}, {"WEB_CONCURRENCY": "two"}])
+def test_gunicorn_too_is_told_in_one_line(environment: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=rf"^{next(iter(environment))} [^\n]+$"):
+        gunicorn_settings(environment)
+
+
 @pytest.mark.parametrize("start", [["flask", "--app", "wsgi", "check"], ["gunicorn"]], ids=["command", "gunicorn"])
-def test_whatever_is_started_says_that_line_and_ends_with_1(start: list[str]) -> None:
+def test_whatever_is_started_says_that_line_and_ends_with_1(start: list[str], tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", *start],
         cwd=ROOT,
-        env={"PATH": "", **PRODUCTION, "FLASK_DEBUG": "1"},
+        env={"PATH": "", **PRODUCTION, "FLASK_DEBUG": "1", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -143,6 +189,7 @@ def test_whatever_is_started_says_that_line_and_ends_with_1(start: list[str]) ->
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("refusing to start: FLASK_DEBUG is on")
     assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_value_stops_the_start_with_that_line_alone() -> None:
@@ -164,11 +211,11 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
     table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^\| `([A-Z_]+)`", table, flags=re.MULTILINE))
 
-    # BIND, PORT and WEB_CONCURRENCY are read by gunicorn.conf.py, a password as it is.
+    # A password is read as it is.
     instructions = {f"PAYMENT_INSTRUCTIONS_{method.upper()}" for method in MANUAL_METHODS}
     read_in_config.remove("PAYMENT_INSTRUCTIONS")
-    assert listed == read_in_config | instructions | {"BIND", "PORT", "WEB_CONCURRENCY", "REDIS_PASSWORD"}
-    assert Path(ROOT / "gunicorn.conf.py").read_text().count("os.environ.get") == 3
+    assert listed == read_in_config | instructions | {"REDIS_PASSWORD"}
+    assert "environ.get" not in (ROOT / "gunicorn.conf.py").read_text()
 
 
 def test_redis_can_be_named_by_its_parts() -> None:

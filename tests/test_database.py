@@ -355,6 +355,16 @@ def test_whatever_is_raised_undoes_what_was_written_and_is_not_tried_again(
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
+def test_what_the_url_says_of_a_session_is_kept_beside_our_timeouts(databases: Callable[[str], Database]) -> None:
+    options = "-c work_mem=7MB -c statement_timeout=0"
+    url = make_url(databases("postgresql").url).update_query_dict({"options": options})
+
+    with app_with(url.render_as_string(hide_password=False)) as app, engine_of(app).connect() as connection:
+        shown = [connection.scalar(text(f"SHOW {name}")) for name in ("work_mem", "statement_timeout")]
+
+    assert shown == ["7MB", "5s"]
+
+
 # The database away
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from payments_app import clock
@@ -15,6 +17,7 @@ from payments_app.logs import event_log
 from payments_app.payments import expire as expiry
 from payments_app.payments.events import Deed
 from payments_app.payments.repository import locked
+from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.log_lines import LogLines, listening
@@ -244,6 +247,21 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
     assert [secret for secret in secrets if secret in lines.text] == []
 
 
+def test_of_a_row_that_postgresql_refuses_the_log_has_the_reason_and_not_the_values(
+    databases: Callable[[str], Database], lines: LogLines
+) -> None:
+    row, name = text("INSERT INTO id_blocks VALUES (:name)"), "Maria's\nDETAIL:  diagnosis"
+    refused = pytest.raises(IntegrityError, match=r"Failing row contains \(Maria")
+    with app_with(databases("postgresql").url) as app, engine_of(app).connect() as connection, refused as refusal:
+        connection.execute(row, {"name": name})
+    logging.getLogger("library").error("It fails", exc_info=refusal.value)
+
+    (event,) = [event for event in lines.events if event["event"] == "It fails"]
+    assert "violates not-null constraint (23502)" in event["exception"]
+    assert event["exception"].count("IntegrityError") == 1
+    assert [word for word in ("Failing", "Maria", "diagnosis") if word in lines.text] == []
+
+
 def test_commands_leave_telling_to_their_own_words(database: Database, people: People, rows: Rows) -> None:
     payment_id = people.patient.pay(5).json["data"]["payment_id"]
     rows.execute("UPDATE payments SET created_at = :old", old=rows.moment(clock.now() - timedelta(days=30)))
@@ -256,8 +274,7 @@ def test_commands_leave_telling_to_their_own_words(database: Database, people: P
 
 
 def test_in_production_every_line_is_json_gunicorns_own_too(databases: Callable[[str], Database]) -> None:
-    production = {"APP_ENV": "production", "SECRET_KEY": "s" * 32, "JWT_SECRET_KEY": "j" * 32}
-    with Service.started(databases("postgresql").url, workers=1, **production) as service:
+    with Service.started(databases("postgresql").url, workers=1, **PRODUCTION) as service:
         pass
     # But for the lines by which this test knows that each worker has answered.
     written = [line for line in service.log.read_text().splitlines() if not line.startswith("served by")]

@@ -2,7 +2,9 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -13,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.database import write_transaction
+from payments_app.health import backlog
 from payments_app.health.backlog import Backlog
 from payments_app.payments.repository import locked
 from tests.support.apps import app_with
@@ -20,6 +23,7 @@ from tests.support.databases import ROOT
 from tests.support.people import People
 from tests.support.raw import Raw
 from tests.support.rows import Rows
+from tests.support.service import PATIENCE_SECONDS
 from tests.support.statements import statements_sent
 from tests.support.stripe_apps import CardShop, pay_by_card, refund
 
@@ -138,8 +142,8 @@ def test_refunds_and_webhooks_are_counted_by_outcome(shop: CardShop, rise: Rise)
     assert counts() == [3, 1, 1, 1, 1]
 
 
-def waiting(backlog: Backlog) -> dict[str, float]:
-    return {family.name: family.samples[0].value for family in backlog.collect()}
+def waiting(numbers: Backlog) -> dict[str, float]:
+    return {family.name: family.samples[0].value for family in numbers.collect()}
 
 
 def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: People, engine: Engine) -> None:
@@ -148,13 +152,13 @@ def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: 
     raw.refund(reviewed, status="pending")
     raw.refund(reviewed, status="pending", leased_until=clock.now() + timedelta(hours=1))
     raw.refund(reviewed)
-    backlog = Backlog()
+    numbers = Backlog()
 
     with people.app.app_context():
-        first = waiting(backlog)
+        first = waiting(numbers)
         raw.refund(reviewed, status="unknown")
         with statements_sent(engine) as sent:
-            assert waiting(backlog) == first
+            assert waiting(numbers) == first
         later = waiting(Backlog())
 
     # One of the open ones is in somebody's hands.
@@ -178,6 +182,33 @@ def test_connections_in_use_are_counted(engine: Engine, rise: Rise) -> None:
         assert rise("payments_db_connections_in_use") == 2
     assert rise("payments_db_connections_in_use") == 0
     assert (REGISTRY.get_sample_value("payments_db_connections_max") or 0) >= 12
+
+
+def test_connections_that_could_not_be_opened_are_not_counted(rise: Rise) -> None:
+    rise("payments_db_connections_in_use")
+    with app_with("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as app:
+        shown(app)
+    assert rise("payments_db_connections_in_use") == 0
+
+
+def test_a_question_that_hangs_costs_another_scrape_these_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "WAIT_SECONDS", 0.01)
+    asking, answered = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        asking.set()
+        assert answered.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(backlog, "_look", hang)
+    numbers = Backlog()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(waiting, numbers)
+        assert asking.wait(PATIENCE_SECONDS)
+        second = waiting(numbers)
+        answered.set()
+        first.result(PATIENCE_SECONDS)
+
+    assert second == {"payments_database_up": 0}
 
 
 def named_in(text: str) -> set[str]:

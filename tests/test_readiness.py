@@ -106,6 +106,19 @@ def test_nobody_goes_by_a_verdict_that_is_too_old_but_waits(monkeypatch: pytest.
         assert [asked.result(PATIENCE_SECONDS) for asked in waiting] == [LOST] * 4
 
 
+def test_a_look_that_does_not_end_is_not_waited_for_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = Readiness(looks := Looks())
+    monkeypatch.setattr(readiness, "WAIT_SECONDS", 0.01)
+
+    with held_up(looks, verdicts):
+        assert list(verdicts.find_faults()) == ["database"]
+        with pytest.raises(NotReady):
+            verdicts.require()
+
+    verdicts.require()
+    assert looks.count == 1
+
+
 def test_where_nobody_has_looked_yet_all_wait_for_one_look() -> None:
     verdicts = Readiness(looks := Looks())
 

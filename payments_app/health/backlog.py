@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 # database nothing, and what waits for people may be known half a minute later.
 KEPT_SECONDS = 30
 
+# Seconds that one scrape waits for another's question, well below Prometheus' own patience (10 s): a frozen database
+# must not take the other numbers away, nor a thread for each scrape.
+WAIT_SECONDS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -54,11 +58,15 @@ class Backlog(Collector):
         yield GaugeMetricFamily("payments_in_review", "Payments that staff have to look at", waiting.reviews)
 
     def _waiting(self) -> Waiting | None:
-        with self._lock:  # one asks, and the others wait for what it hears
+        if not self._lock.acquire(timeout=WAIT_SECONDS):  # one asks, and the others wait for what it hears
+            return None
+        try:
             if time.monotonic() >= self._look_again_at:
                 self._seen = _look()
                 self._look_again_at = time.monotonic() + KEPT_SECONDS
             return self._seen
+        finally:
+            self._lock.release()
 
 
 def init_app(app: Flask) -> None:

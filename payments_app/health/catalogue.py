@@ -4,22 +4,28 @@ A payment may be taken only where the database itself refuses a second one, and 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, inspect, text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
 from payments_app.database import read_transaction
-from payments_app.payments.models import ACTIVE_PREDICATE, Payment
+from payments_app.payments.models import ACTIVE_PREDICATE
 from payments_app.payments.statuses import ACTIVE
 
 INDEX = "uq_payments_active_consultation"
 
-# M3's CHECKs, without blanks and brackets, which each database writes in its own way.
+# M3's CHECKs as the migrations write them, and as PostgreSQL does; both without blanks.
 CHECKS = {
-    "ck_payments_refunds_within_received": "refund_reserved_minor+refunded_minor<=received_minor",
-    "ck_payments_money_not_negative": "received_minor>=0ANDrefund_reserved_minor>=0ANDrefunded_minor>=0",
+    "ck_payments_refunds_within_received": (
+        "refund_reserved_minor+refunded_minor<=received_minor",
+        "((refund_reserved_minor+refunded_minor)<=received_minor)",
+    ),
+    "ck_payments_money_not_negative": (
+        "received_minor>=0ANDrefund_reserved_minor>=0ANDrefunded_minor>=0",
+        "((received_minor>=0)AND(refund_reserved_minor>=0)AND(refunded_minor>=0))",
+    ),
 }
 
 # The index by its name. ``whole`` is False after a CREATE INDEX CONCURRENTLY that failed. A column that is an
@@ -59,12 +65,18 @@ _POSTGRESQL_CHECKS = text(
     """
 )
 
+_SQLITE_TABLE = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'payments'")
+
 # Planned, never run: the index must be one that the insert of a payment finds. SQLite looks for the very text.
 _NAMES_THE_INDEX = text(
     "EXPLAIN INSERT INTO payments (id, consultation_id) VALUES (1, 1)"
     f" ON CONFLICT (consultation_id) WHERE {ACTIVE_PREDICATE} DO NOTHING"
 )
 
+# SQLite keeps a table's statement as it was typed: what in it is a comment, a text or a name in quotes.
+_SQLITE_ASIDE = re.compile(
+    r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|`[^`]*`|\[[^\]]*\]|"(?P<name>(?:[^"]|"")*)\"""", re.DOTALL
+)
 # A cast that PostgreSQL writes out, such as ::character varying(32) or ::text[].
 _CAST = re.compile(r"::[a-z ]+(\([0-9]+\))?(\[\])?")
 # How PostgreSQL (= ANY) and people (IN) write a set of statuses, once blanks and brackets are gone.
@@ -72,13 +84,16 @@ _STATUS_IN = re.compile(r"status(?:=ANYARRAY\[|IN)(?P<words>'[^']*'(?:,'[^']*')*
 
 
 @read_transaction
-def ping(session: Session) -> None:
-    """Reach the database.
+def is_read_only(session: Session) -> bool:
+    """Whether the database that is reached takes nothing in.
 
     Raises:
-        DatabaseUnavailable: it cannot be (503).
+        DatabaseUnavailable: it cannot be reached (503).
     """
-    session.execute(text("SELECT 1"))
+    if _dialect(session) == "sqlite":
+        session.execute(text("SELECT 1"))
+        return False
+    return bool(session.execute(text("SHOW transaction_read_only")).scalar_one() == "on")
 
 
 @read_transaction
@@ -117,8 +132,8 @@ def index_fault(session: Session) -> str | None:
 @read_transaction
 def faulty_checks(session: Session) -> Sequence[str]:
     """The CHECKs of M3 that are missing, altered, not enforced, or were never held against the rows that were there."""
-    held = _sqlite_checks(session) if _dialect(session) == "sqlite" else _postgresql_checks(session)
-    return [name for name, promise in CHECKS.items() if _bare(held.get(name, "")) != promise]
+    is_held = _held_by_sqlite(session) if _dialect(session) == "sqlite" else _held_by_postgresql(session)
+    return [name for name in CHECKS if not is_held(name)]
 
 
 def _what_is_wrong(found: RowMapping | None) -> str | None:
@@ -149,19 +164,28 @@ def _statuses(predicate: str) -> set[str] | None:
 
 
 def _bare(expression: str) -> str:
-    """Without what differs between the databases and means nothing here: casts, blanks, brackets, quoted names."""
+    """A predicate without what means nothing in it, and differs: casts, blanks, brackets, quotes."""
     return re.sub(r'[\s()"]', "", _CAST.sub("", expression))
 
 
-def _postgresql_checks(session: Session) -> dict[str, str]:
-    return {row.name: row.promise for row in session.execute(_POSTGRESQL_CHECKS)}
+def _held_by_postgresql(session: Session) -> Callable[[str], bool]:
+    """A cast or a bracket may be the whole difference: ``(a)::text <= (b)::text`` compares letters."""
+    promises = {row.name: re.sub(r"\s", "", row.promise) for row in session.execute(_POSTGRESQL_CHECKS)}
+    return lambda name: promises.get(name) == CHECKS[name][1]
 
 
-def _sqlite_checks(session: Session) -> dict[str, str]:
-    inspector = inspect(session.connection())
-    if not inspector.has_table(Payment.__tablename__):
-        return {}
-    return {str(check["name"]): check["sqltext"] for check in inspector.get_check_constraints(Payment.__tablename__)}
+def _held_by_sqlite(session: Session) -> Callable[[str], bool]:
+    statement = session.scalar(_SQLITE_TABLE) or ""
+    bare = re.sub(r"\s", "", _SQLITE_ASIDE.sub(_name_alone, statement))
+    return lambda name: re.search(rf",CONSTRAINT{name}CHECK\({re.escape(CHECKS[name][0])}\)[,)]", bare) is not None
+
+
+def _name_alone(aside: re.Match[str]) -> str:
+    """What is left of something set aside: of a comment nothing, of a name in quotes the name, where it is one."""
+    if aside[0].startswith(("--", "/*")):
+        return ""
+    name = aside["name"] or ""
+    return name if name.isidentifier() else "?"
 
 
 def _dialect(session: Session) -> str:

@@ -1,6 +1,5 @@
 """What has to be in place before money may be taken: each check by its name."""
 
-import logging
 from collections.abc import Callable
 from functools import cache
 
@@ -9,12 +8,11 @@ from flask import Flask, current_app
 from redis import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
+from payments_app.engines import current_engines, driver_says
 from payments_app.errors import AppError, NotReady
 from payments_app.health import catalogue
 from payments_app.readiness import Readiness
 from payments_app.redis_client import RedisUnavailable, current_redis
-
-log = logging.getLogger(__name__)
 
 # Says what is wrong; None where nothing is.
 Check = Callable[[], str | None]
@@ -41,11 +39,10 @@ def fault_of(check: Check) -> str | None:
     """What a check finds; a question that the database does not answer counts as a no."""
     try:
         return check()
-    except AppError as error:
-        return error.message
-    except SQLAlchemyError:  # such as a right that was taken from us: the verdict is no, and the log says why
-        log.exception("a check of the database failed")
-        return "the database refused the question: see the log"
+    except AppError as error:  # its own words are for callers
+        return driver_says(error.__cause__ or error)
+    except SQLAlchemyError as error:  # such as a right that was taken from us
+        return f"the database refused the question: {driver_says(error)}"
 
 
 def redis_state() -> str:
@@ -60,8 +57,11 @@ def redis_state() -> str:
     return "ok"
 
 
-def _database() -> None:
-    catalogue.ping()
+def _database() -> str | None:
+    if not catalogue.is_read_only():
+        return None
+    current_engines().writer.dispose()  # the next look is to connect anew: the primary may be elsewhere by now
+    return "read-only: a standby, or default_transaction_read_only is on"
 
 
 def _migrations() -> str | None:

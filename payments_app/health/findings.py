@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from config import Settings
 from payments_app import clock
 from payments_app.accounts import passwords
 from payments_app.accounts.repository import find_credentials
 from payments_app.demo.people import PASSWORD, USERS
+from payments_app.engines import driver_says
 from payments_app.errors import AppError
 from payments_app.gateways.base import Declined, GatewayName, OutcomeUnknown
 from payments_app.gateways.registry import find_stripe, payment_methods
@@ -101,6 +104,9 @@ def _database_clock() -> Iterator[Finding]:
         told = catalogue.server_time()
     except AppError:  # that it does not answer is said already
         return
+    except SQLAlchemyError as error:
+        yield Finding("clock", Verdict.BAD, f"the database's is not known: {driver_says(error)}")
+        return
     if told is not None:
         # Of the moments between question and answer, the one that fits best.
         yield _clock("the database's", told, min(max(told, asked_at), clock.now()))
@@ -137,3 +143,5 @@ def _production(settings: Settings) -> Iterator[Finding]:
                 yield Finding("users", Verdict.BAD, f"{email} has the demo's published password: users disable {email}")
     except AppError:
         return
+    except SQLAlchemyError as error:
+        yield Finding("users", Verdict.BAD, f"whether there are the demo's is not known: {driver_says(error)}")

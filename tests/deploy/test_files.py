@@ -30,7 +30,7 @@ def gunicorn() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
         settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-        settings["on_exit"](None)
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     return settings
 
 

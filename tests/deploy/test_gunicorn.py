@@ -1,11 +1,18 @@
 """What gunicorn.conf.py promises of workers that come and go, seen on apps small enough to see it."""
 
+import os
 import runpy
+import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import InvalidHeader
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers.base import Worker
 from sqlalchemy import text
 
 from tests.support.databases import ROOT, Database
@@ -50,7 +57,7 @@ def test_it_listens_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
         settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-        settings["on_exit"](None)
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
         return list(settings["bind"])
 
     assert addresses() == ["127.0.0.1:8000"]
@@ -58,6 +65,27 @@ def test_it_listens_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     # As deploy/Dockerfile says: a string that gunicorn is left to split, it takes for the name of one socket.
     both = "unix:/run/payments/gunicorn.sock,127.0.0.1:8000"
     assert addresses(BIND=both, PORT="9000") == both.split(",")
+
+
+def test_of_a_request_that_cannot_be_read_the_log_has_no_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    config = Config()
+    logger = settings["OurLogger"](config)
+    worker = Worker(1, os.getpid(), [], None, 1, config, logger)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            next(RequestParser(config, [b"GET / HTTP/1.1\r\nAuthorization Bearer the-token\r\n\r\n"], None))
+        except InvalidHeader as error:
+            worker.handle_error(None, ours, ("192.0.2.1", 1), error)
+        assert theirs.recv(1024).startswith(b"HTTP/1.1 400")
+    worker.tmp.close()
+
+    assert caplog.messages == ["Invalid request: InvalidHeader"]
 
 
 def value(answer: str, name: str) -> float:

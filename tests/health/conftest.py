@@ -3,12 +3,22 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from tests.support.databases import Database
 from tests.support.fresh import engine_on, fresh_database
 
 Alter = Callable[..., None]
+
+
+def read_only(alter: Alter, database: Database, value: str) -> None:
+    """As a standby is, for all connections from now on."""
+    name = make_url(database.url).database
+    alter(
+        database,
+        "SET default_transaction_read_only = off",
+        f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}',
+    )
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.health.conftest import Alter
+from tests.health.conftest import Alter, read_only
 from tests.support.apps import PRODUCTION
 from tests.support.commands import commands_on
 from tests.support.databases import Database
@@ -70,6 +70,25 @@ def test_what_cannot_be_reached_is_said_and_does_not_end_it(own_database: Databa
     found = verdicts(away, REDIS_URL="redis://127.0.0.1:9/0")
 
     assert (found["database"], found["index"], found["checks"], found["redis"]) == ("bad", "bad", "bad", "note")
+
+
+def test_what_the_database_refuses_is_said_in_the_drivers_words_a_line_each(postgresql: Database) -> None:
+    refused = Database(f"{postgresql.url}&nonsense=1", postgresql.close)
+    away = Database("postgresql+psycopg://nobody@127.0.0.1:9/nothing", postgresql.close)
+
+    said = {what: detail for verdict, what, detail in lines_of(refused, **PRODUCTION) if verdict == "bad"}
+
+    assert set(said) == {"database", "migrations", "index", "checks", "clock", "users"}
+    assert all(detail.endswith('ProgrammingError: invalid connection option "nonsense"') for detail in said.values())
+    assert "port 9 failed: Connection refused" in str(lines_of(away))
+
+
+def test_a_database_that_takes_nothing_in_is_seen(postgresql: Database, alter: Alter) -> None:
+    read_only(alter, postgresql, "on")
+
+    assert [(what, detail.partition(":")[0]) for verdict, what, detail in lines_of(postgresql) if verdict == "bad"] == [
+        ("database", "read-only")
+    ]
 
 
 def test_stripe_is_reached_and_knows_the_key(own_database: Database) -> None:

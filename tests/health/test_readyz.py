@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from payments_app import readiness
 from payments_app.accounts.models import Role
-from tests.health.conftest import Alter
+from tests.health.conftest import Alter, read_only
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
 from tests.support.fresh import engine_on
@@ -101,6 +101,27 @@ def test_a_database_that_cannot_be_reached_is_not_ready(people: People) -> None:
         assert_not_ready(people.seen_by(app).patient.pay(), "database")
 
 
+def test_a_database_that_takes_nothing_in_is_not_ready_until_it_does(postgresql: Database, alter: Alter) -> None:
+    with people_at(postgresql) as (people, rows):
+        read_only(alter, postgresql, "on")
+        engine_of(people.app).dispose()
+
+        assert_closed(people, rows, "database")
+
+        read_only(alter, postgresql, "off")
+        assert_open(people, rows)
+
+
+def test_what_is_wrong_is_logged_once_in_the_drivers_words(caplog: pytest.LogCaptureFixture) -> None:
+    with app_with(f"{NOWHERE}?nonsense=1") as app:
+        for _ in range(3):
+            assert readyz(app).status_code == 503
+
+    (told,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert told.exc_info is None
+    assert 'invalid connection option "nonsense"' in told.getMessage()
+
+
 @pytest.mark.parametrize("at", ["UPDATE alembic_version SET version_num = '0001'", "DELETE FROM alembic_version"])
 def test_a_database_without_the_newest_migration_is_not_ready(own_database: Database, alter: Alter, at: str) -> None:
     with people_at(own_database) as (people, rows):
@@ -159,9 +180,21 @@ def test_without_the_checks_as_they_should_be_the_door_is_closed_until_they_are(
         assert_open(people, rows)
 
 
-def test_a_check_that_was_rewritten_in_sqlite_is_seen(alter: Alter, sqlite: Database) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (PROMISE, "1"),
+        (PROMISE, PROMISE.replace("+ refunded_minor <= received_minor", "+ (refunded_minor <= received_minor)")),
+        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK (1) /* , CONSTRAINT {CHECK} CHECK ({PROMISE}), */"),
+        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK (1) -- , CONSTRAINT {CHECK} CHECK ({PROMISE}),\n"),
+        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK ('' <> ', CONSTRAINT {CHECK} CHECK ({PROMISE}),')"),
+    ],
+    ids=["always-true", "of-a-truth", "in-a-comment", "in-a-comment-of-a-line", "in-a-text"],
+)
+def test_a_check_that_was_rewritten_in_sqlite_is_seen(alter: Alter, sqlite: Database, before: str, after: str) -> None:
     with people_at(sqlite) as (people, rows):
-        rewrite = f"UPDATE sqlite_master SET sql = replace(sql, '{PROMISE}', '1') WHERE name = 'payments'"
+        old, new = (sql.replace("'", "''") for sql in (before, after))
+        rewrite = f"UPDATE sqlite_master SET sql = replace(sql, '{old}', '{new}') WHERE name = 'payments'"
         alter(sqlite, "PRAGMA writable_schema = ON", rewrite)
 
         assert_closed(people, rows, "checks")

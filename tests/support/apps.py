@@ -13,8 +13,8 @@ from payments_app.api.rate_limits import limiter
 # What production does not start without; SQLite, so that tests may have it on both databases.
 PRODUCTION = {
     "APP_ENV": "production",
-    "SECRET_KEY": "s" * 32,
-    "JWT_SECRET_KEY": "j" * 32,
+    "SECRET_KEY": "what-signs-cursors-in-tests-0123456789",
+    "JWT_SECRET_KEY": "what-signs-bearer-tokens-in-tests-9876",
     "ALLOW_SQLITE": "1",
 }
 

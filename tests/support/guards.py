@@ -29,6 +29,7 @@ SPOILT_CHECKS = {
     "dropped": None,
     "wider": ADD_CHECK.replace(PROMISE, f"{PROMISE} + 1"),
     "of-either": ADD_CHECK.replace(PROMISE, f"{PROMISE} OR needs_review"),
+    "of-letters": ADD_CHECK.replace(PROMISE, f"({PROMISE})".replace(" <= ", ")::text <= (") + "::text"),
     "not-valid": f"{ADD_CHECK} NOT VALID",
     "not-enforced": f"{ADD_CHECK} NOT ENFORCED",
 }
