@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from payments_app import clock
@@ -18,7 +20,7 @@ from payments_app.database import write_transaction
 from payments_app.health import backlog
 from payments_app.health.backlog import Backlog
 from payments_app.payments.repository import locked
-from tests.support.apps import app_with
+from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT
 from tests.support.people import People
 from tests.support.raw import Raw
@@ -184,10 +186,18 @@ def test_connections_in_use_are_counted(engine: Engine, rise: Rise) -> None:
     assert (REGISTRY.get_sample_value("payments_db_connections_max") or 0) >= 12
 
 
-def test_connections_that_could_not_be_opened_are_not_counted(rise: Rise) -> None:
+def test_connections_that_could_not_be_opened_again_are_not_counted(rise: Rise, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
     rise("payments_db_connections_in_use")
-    with app_with("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as app:
-        shown(app)
+    with app_with(f"sqlite:///{folder}/payments.db") as app:
+        with engine_of(app).connect() as connection:
+            connection.invalidate()
+        folder.rename(tmp_path / "elsewhere")
+        for _ in range(3):
+            with pytest.raises(OperationalError):
+                engine_of(app).connect()
+
     assert rise("payments_db_connections_in_use") == 0
 
 
