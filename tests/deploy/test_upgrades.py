@@ -94,7 +94,7 @@ def somebody_waits_for_a_lock(engine: Engine) -> bool:
         return bool(connection.scalar(text(query)))
 
 
-def test_a_worker_killed_before_the_commit_leaves_nothing_and_the_retry_pays(
+def test_a_worker_killed_in_mid_statement_makes_one_payment_with_the_retry(
     stack: Stack, client: requests.Session, behind: Engine
 ) -> None:
     consultation_id = stack.unpaid()
@@ -104,10 +104,10 @@ def test_a_worker_killed_before_the_commit_leaves_nothing_and_the_retry_pays(
         stack.service.kill_workers()
         assert_problem(asked.result(), 502)
 
+    # The database may finish a statement whose asker has died; the retry makes the payment, or finds it.
     again = stack.pay(client, consultation_id, "killed-before")
 
     assert again.status_code == 201
-    assert "Idempotent-Replayed" not in again.headers
     assert stack.rows.count("payments", "consultation_id = :id", id=consultation_id) == 1
 
 
