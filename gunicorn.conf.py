@@ -41,8 +41,8 @@ preload_app = True
 # connections, so only a process that hangs as a whole is caught by it; a slow request is ended by the ladder's steps.
 timeout = 45
 
-# Seconds that a stopping worker has for the requests that it is at: longer than the longest that asks a gateway (a
-# checkout that finds its payment ended, 41.5 s), so that stopping makes no outcome unknown; shorter than nginx waits, 60 s.
+# Seconds that a stopping worker has for the requests that it is at: longer than the longest that asks a gateway, a
+# checkout that finds its payment ended (41.5 s), so that stopping makes no outcome unknown; shorter than nginx waits.
 graceful_timeout = 45
 
 # Seconds that an idle connection is kept: longer than nginx keeps it (60 s), so that it is always nginx who closes it.
