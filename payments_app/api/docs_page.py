@@ -5,6 +5,8 @@ from importlib.resources import files
 
 from flask import Blueprint, Response, current_app, make_response, render_template, send_from_directory
 
+from payments_app.browsers import page_policy
+
 # Swagger UI 5 as the wheel carries it; what we need of it, and no more of what it has.
 _SWAGGER_UI = str(files("flask_swagger_ui") / "dist")
 _SWAGGER_UI_VERSION = version("flask-swagger-ui")
@@ -12,12 +14,9 @@ _SWAGGER_UI_VERSION = version("flask-swagger-ui")
 # A day in seconds. The version is in the address, so another one is fetched at once.
 _SWAGGER_UI_TTL_SECONDS = 86_400
 
-# Nothing but our own files, our own API, and the arrows that Swagger UI's style sheet holds as data: URLs.
-# It sets styles one by one from its script, which needs no 'unsafe-inline'.
-_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+# Beside our own, the arrows that Swagger UI's style sheet holds as data: URLs. Styles it sets one by one from its
+# script, which needs no 'unsafe-inline'.
+_CONTENT_SECURITY_POLICY = page_policy(images="'self' data:")
 
 blueprint = Blueprint(
     "docs", __name__, url_prefix="/docs", template_folder="templates", static_folder="static", static_url_path="/page"

@@ -5,18 +5,12 @@ from flask_babel import force_locale
 
 from config import Settings
 from payments_app import money
+from payments_app.browsers import page_policy
 from payments_app.checkout.texts import TEXTS
 from payments_app.languages import LANGUAGES, reader_language, told
 
 blueprint = Blueprint(
     "checkout", __name__, static_folder="static", static_url_path="/checkout/static", template_folder="templates"
-)
-
-# Nothing but what this service sends itself, no script in the page, and no form that a browser would send by itself:
-# where the script does not run, no password ends up in an address.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -44,7 +38,7 @@ def show_page() -> Response:
             is_demo=not settings.is_production,
         )
     response = make_response(page)
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["Content-Security-Policy"] = page_policy()
     response.headers["Cache-Control"] = "no-store"
     response.headers["Vary"] = "Accept-Language"
     return response

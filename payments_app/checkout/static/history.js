@@ -13,11 +13,7 @@ export class History {
   constructor(session, onDetails) {
     this.#session = session;
     this.#onDetails = onDetails;
-    this.#more.addEventListener('click', async () => {
-      this.#more.disabled = true; // a page is shown once, however often it is asked for
-      await session.attempt(() => this.#loadMore());
-      this.#more.disabled = false;
-    });
+    this.#more.addEventListener('click', () => session.press(this.#more, () => this.#loadMore()));
   }
 
   clear() {

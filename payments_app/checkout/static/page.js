@@ -59,6 +59,13 @@ class Session {
     }
   }
 
+  /** Do what a button is for, once for each press that is not made meanwhile. */
+  async press(button, work) {
+    button.disabled = true;
+    await this.attempt(work);
+    button.disabled = false;
+  }
+
   #tell(step) {
     if (!this.#progress) return;
     if (step.phase === 'waiting') this.#progress.textContent = say('waiting', step);

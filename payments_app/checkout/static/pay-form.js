@@ -1,12 +1,11 @@
 /** Choosing a consultation and a method, and paying it once. */
 
+import { ENDED } from './payment-client.js';
 import { GREATEST_AMOUNT, LEAST_AMOUNT, money, say } from './reader.js';
 import { consultationChoice, inWords } from './views.js';
 
 /** Active payments whose money has come. */
 const PAID = ['completed', 'partially_refunded'];
-/** Payments that are over: they stand in nobody's way. */
-const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
 
 export class PayForm {
   #form = document.getElementById('pay-form');
@@ -34,11 +33,7 @@ export class PayForm {
       this.#pay();
     });
     this.#consultations.addEventListener('change', () => this.#showAmount());
-    this.#more.addEventListener('click', async () => {
-      this.#more.disabled = true; // a page is shown once, however often it is asked for
-      await session.attempt(() => this.#loadPage());
-      this.#more.disabled = false;
-    });
+    this.#more.addEventListener('click', () => session.press(this.#more, () => this.#loadPage()));
   }
 
   /** Offer these methods. */

@@ -136,6 +136,11 @@ export interface Call {
   signal?: AbortSignal;
 }
 
+/** Statuses of payments that are over: they stand in nobody's way. */
+export const ENDED: string[];
+/** Statuses of refunds whose outcome is to come: their money is set aside. */
+export const OPEN: string[];
+
 /** A refusal, or no answer at all (status 0). With `retryable` the same call may succeed later; else it is definite. */
 export class PaymentError extends Error {
   constructor(status: number, problem: Record<string, any>, more?: { cause?: unknown; retryAfterMs?: number });

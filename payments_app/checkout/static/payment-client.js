@@ -28,9 +28,9 @@ const GREATEST_PAUSE_MS = 8_000;
 const LONGEST_WAIT_MS = 15_000;
 
 /** A payment that has ended: its consultation may be paid anew. */
-const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
+export const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
 /** A refund whose outcome is still to come. */
-const OPEN = ['pending', 'unknown'];
+export const OPEN = ['pending', 'unknown'];
 
 /** A refusal, or no answer at all (status 0). With `retryable` the same call may succeed later; else it is definite. */
 export class PaymentError extends Error {

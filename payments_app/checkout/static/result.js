@@ -1,12 +1,11 @@
 /** One payment, with its invoice and VAT; for staff also what happened to it, and a way to refund it. */
 
+import { OPEN } from './payment-client.js';
 import { money, say } from './reader.js';
 import { paymentDetails, staffDetails } from './views.js';
 
 /** Statuses of payments whose money may be returned; others hold some only where it is to be reviewed. */
 const REFUNDABLE = ['completed', 'partially_refunded'];
-/** Refunds whose outcome is to come: their money is set aside. */
-const OPEN = ['pending', 'unknown'];
 
 export class Result {
   #section = document.getElementById('result');
