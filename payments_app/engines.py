@@ -37,7 +37,10 @@ _IN_USE = "in use"
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Views of one engine and one pool; ``one_statement`` is for writes that are a transaction by themselves."""
+    """Views of one engine and one pool; ``one_statement`` is for writes that are a transaction by themselves.
+
+    They differ in the option ``begin``: the statement that a transaction begins with, or None.
+    """
 
     writer: Engine
     reader: Engine
@@ -60,6 +63,8 @@ def engine_options(database_url: str) -> dict[str, Any]:
         "max_overflow": 4,
         "pool_timeout": POOL_TIMEOUT_SECONDS,
         "connect_args": {
+            # Transactions begin when we say so (_begin): a statement that is one by itself has nothing around it.
+            "autocommit": True,
             # Seconds; libpq's own default is to wait for ever.
             "connect_timeout": 3,
             # What is said here replaces what the URL says, and of two words on one thing the last one counts.
@@ -74,23 +79,25 @@ def engine_options(database_url: str) -> dict[str, Any]:
 
 
 def init_app(app: Flask) -> None:
-    """Make the engine behave: on SQLite, transactions that begin when we say so, and how we say so."""
+    """Make the engine behave: transactions that begin when we say so, and how we say so."""
     with app.app_context():
         engine: Engine = app.extensions["sqlalchemy"].engine
-    # A single statement needs no BEGIN and COMMIT round trips on PostgreSQL.
-    alone = {} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
-    app.extensions["database"] = Engines(
-        writer=engine,
-        reader=engine.execution_options(read_only=True, **alone),
-        one_statement=engine.execution_options(**alone),
-    )
+    if engine.dialect.name == "sqlite":
+        # Writers take the write lock at once: a lock upgraded in mid-transaction fails however long it waits.
+        engine.update_execution_options(begin="BEGIN IMMEDIATE")
+        reader, one_statement = engine.execution_options(begin="BEGIN"), engine
+    else:
+        # A single statement needs no BEGIN and COMMIT round trips on PostgreSQL.
+        engine.update_execution_options(begin="BEGIN")
+        reader = one_statement = engine.execution_options(begin=None)
+    app.extensions["database"] = Engines(writer=engine, reader=reader, one_statement=one_statement)
+    event.listen(engine, "begin", _begin)
     _count_connections(engine)
     os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
     if engine.dialect.name == "postgresql":
         event.listen(engine, "handle_error", _leave_a_demoted_server)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite_connection)
-        event.listen(engine, "begin", _begin_sqlite)
 
 
 def current_engines() -> Engines:
@@ -134,7 +141,7 @@ def _leave_to_parent(engine: "weakref.ref[Engine]") -> None:
 
 
 def _prepare_sqlite_connection(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN comes too late: _begin_sqlite sends it
+    connection.isolation_level = None  # the driver's own BEGIN comes too late: _begin sends it
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
     cursor.execute("PRAGMA synchronous=FULL")  # a committed payment survives a power cut
@@ -160,7 +167,10 @@ def _lift_statement_timeout(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
-def _begin_sqlite(connection: Any) -> None:
-    """Writers take the write lock at once: a lock upgraded in mid-transaction fails however long it waits."""
-    read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+def _begin(connection: Any) -> None:
+    options = connection.get_execution_options()
+    # A migration that builds an index asks for AUTOCOMMIT, and has the driver itself begin what comes after.
+    is_to_have_none = options["begin"] is None or options.get("isolation_level") == "AUTOCOMMIT"
+    has_one = getattr(connection.connection.driver_connection, "autocommit", True) is False
+    if not is_to_have_none and not has_one:
+        connection.exec_driver_sql(options["begin"])

@@ -74,6 +74,11 @@ class Blueprint(flask_smorest.Blueprint):
         super().__init__(*args, **kwargs)
         self._prepare_doc_cbks.append(_describe_headers)
 
+    def arguments(self, schema: type[Schema], **kwargs: Any) -> Callable[[View], View]:
+        """Read and check the arguments; the schema is made once, not for every request."""
+        decorate: Callable[[View], View] = super().arguments(schema(), **kwargs)
+        return decorate
+
     def success_response(
         self,
         status: int,
@@ -91,8 +96,7 @@ class Blueprint(flask_smorest.Blueprint):
         respond = self.response(status, content, headers={name: name for name in headers}, examples=examples)
 
         def decorate(view: View) -> View:
-            documented: View = self.doc(operationId=view.__name__)(respond(view))
-            return documented
+            return _described(view, by=lambda view: self.doc(operationId=view.__name__)(respond(view)))
 
         return decorate
 
@@ -107,14 +111,12 @@ class Blueprint(flask_smorest.Blueprint):
     def cacheable(self, view: View) -> View:
         """Document If-None-Match."""
         unchanged = self.alt_response(304, headers={"ETag": "ETag", "Vary": "Vary"})
-        documented: View = unchanged(view)
-        return self._takes(documented, "If-None-Match")
+        return self._takes(_described(view, by=unchanged), "If-None-Match")
 
     def _takes(self, view: View, *headers: str) -> View:
         # flask-smorest would replace what an inner decorator documented.
         before = getattr(view, "_apidoc", {}).get("manual_doc", {}).get("parameters", [])
-        documented: View = self.doc(parameters=[*before, *headers])(view)
-        return documented
+        return _described(view, by=self.doc(parameters=[*before, *headers]))
 
     def problems(self, *statuses: int, such_as: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
         """Document the error statuses of a view, some of them by examples."""
@@ -122,15 +124,22 @@ class Blueprint(flask_smorest.Blueprint):
 
         def decorate(view: View) -> View:
             for status in statuses:
-                view = self.alt_response(
+                documented = self.alt_response(
                     status,
                     schema=Problem,
                     content_type="application/problem+json",
                     examples=examples.get(status),
-                )(view)
+                )
+                view = _described(view, by=documented)
             return view
 
         return decorate
+
+
+def _described(view: View, *, by: Callable[[View], View]) -> View:
+    """The view itself with what ``by`` says of it: flask-smorest's own wrapper would be one more call a request."""
+    view._apidoc = by(view)._apidoc  # type: ignore[attr-defined]  # where flask-smorest keeps it
+    return view
 
 
 def _describe_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_context: Any) -> dict[str, Any]:
