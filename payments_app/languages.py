@@ -1,11 +1,12 @@
 """In whose language: English, or Indonesian where the reader prefers it (``Accept-Language``, RFC 9110, 12.5.4)."""
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from babel import negotiate_locale
 from flask import Flask, current_app, has_request_context, request
-from flask_babel import Babel, format_decimal, get_translations
+from flask_babel import Babel, format_decimal, get_locale, get_translations
 
 from payments_app.texts import Message
 
@@ -27,10 +28,15 @@ def reader_language() -> str:
 
 def told(text: str) -> str:
     """A text of ours in the reader's language, with the values that it was made with."""
-    catalogue = get_translations()
     if not isinstance(text, Message):
-        return str(catalogue.ugettext(text))
-    return str(catalogue.ugettext(text.template)) % {name: _told_value(value) for name, value in text.values.items()}
+        return _translated(text, str(get_locale()))
+    translated = _translated(text.template, str(get_locale()))
+    return translated % {name: _told_value(value) for name, value in text.values.items()}
+
+
+@lru_cache(2_048)  # all our texts in all our languages, several times over
+def _translated(text: str, _language: str) -> str:
+    return str(get_translations().ugettext(text))
 
 
 def _told_value(value: Any) -> Any:

@@ -138,7 +138,7 @@ class Blueprint(flask_smorest.Blueprint):
 
 def _described(view: View, *, by: Callable[[View], View]) -> View:
     """The view itself with what ``by`` says of it: flask-smorest's own wrapper would be one more call a request."""
-    view._apidoc = by(view)._apidoc  # type: ignore[attr-defined]  # where flask-smorest keeps it
+    view._apidoc = by(view)._apidoc  # type: ignore[attr-defined]  # noqa: SLF001  # where flask-smorest keeps it
     return view
 
 

@@ -12,11 +12,11 @@ from flask import current_app
 from payments_app import clock, money
 from payments_app.accounts.staff import system_caller
 from payments_app.commands import ID, Commands, json_option, operator, show_facts, show_rows, with_progress
-from payments_app.payments import audit, expire, repository, review
+from payments_app.payments import audit, expire, reads, repository, review
 from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines, Fate
 from payments_app.payments.models import Payment
-from payments_app.payments.repository import Filter
+from payments_app.payments.reads import Filter
 from payments_app.payments.statuses import PaymentStatus
 
 payments = Commands("payments", help="Look after payments.")
@@ -147,11 +147,11 @@ def operators_deed() -> Deed:
     return Deed(operator(), None, clock.now())
 
 
-def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iterator[Payment]:
+def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iterator[Any]:
     caller, after = system_caller(), None
     while limit > 0:
         shown = Filter(status=status, consultation_id=consultation_id, after=after, per_page=min(limit, BATCH_SIZE))
-        page = repository.list_page(shown, caller=caller)
+        page = reads.list_page(shown, caller=caller)
         yield from page.rows
         limit -= len(page.rows)
         if not page.has_more:
@@ -159,7 +159,7 @@ def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iter
         after = (page.rows[-1].created_at, page.rows[-1].id)
 
 
-def _row(payment: Payment) -> dict[str, Any]:
+def _row(payment: Any) -> dict[str, Any]:
     return {
         "id": payment.id,
         "status": payment.status,

@@ -15,7 +15,6 @@ from payments_app.errors import Forbidden, PaymentNotFound, PreconditionFailed, 
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.locking import locks
-from payments_app.paging import Page
 from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.models import Payment
 
@@ -56,16 +55,6 @@ class Change:
     conditions: Conditions = field(default_factory=Conditions)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which payments a list shows; ``after`` is the (created_at, id) behind which the page begins."""
-
-    status: str | None
-    consultation_id: int | None
-    after: tuple[datetime, int] | None
-    per_page: int
-
-
 @read_transaction
 def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
     """A payment with its invoices, tax records and refunds.
@@ -81,23 +70,6 @@ def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
 def get_status(session: Session, payment_id: int) -> str:
     """The present status of a payment that is known to be there, soft-deleted or not."""
     return session.scalars(select(Payment.status).where(Payment.id == payment_id)).one()
-
-
-@read_transaction
-def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Payment]:
-    """The caller's payments, or for an admin everybody's, newest first."""
-    age = tuple_(Payment.created_at, Payment.id)
-    wanted = select(Payment).where(Payment.deleted_at.is_(None))
-    if not caller.is_admin:
-        wanted = wanted.where(Payment.user_id == caller.user_id)
-    if shown.status is not None:
-        wanted = wanted.where(Payment.status == shown.status)
-    if shown.consultation_id is not None:
-        wanted = wanted.where(Payment.consultation_id == shown.consultation_id)
-    if shown.after is not None:
-        wanted = wanted.where(age < keyset(shown.after))
-    wanted = wanted.order_by(Payment.created_at.desc(), Payment.id.desc()).limit(shown.per_page + 1)
-    return Page.cut(session.scalars(wanted).all(), shown.per_page)
 
 
 def keyset(position: tuple[datetime, int]) -> Tuple:

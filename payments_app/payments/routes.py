@@ -1,7 +1,8 @@
 """Payments over HTTP. Each view reads as its contract; the deciding is done by the repository and the database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from flask import Response, current_app, json, request
@@ -14,6 +15,7 @@ from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_answer, success
 from payments_app.api.pages import page_answer, read_cursor
 from payments_app.api.rate_limits import payments_per_user
+from payments_app.api.rendering import renderer
 from payments_app.cache import cached_json
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
@@ -22,7 +24,7 @@ from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import take_key
 from payments_app.languages import reader_language, told
 from payments_app.payments import create as creation
-from payments_app.payments import repository, schemas
+from payments_app.payments import reads, repository, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
 from payments_app.payments.confirm import Claim, confirm
@@ -36,7 +38,6 @@ from payments_app.payments.exchange import (
     respond,
 )
 from payments_app.payments.models import Payment
-from payments_app.payments.repository import Filter
 from payments_app.readiness import takes_money
 from payments_app.texts import N_
 
@@ -46,8 +47,8 @@ methods_blueprint = Blueprint(
 )
 
 # Made once: marshmallow copies every field whenever a schema is made.
-_PAYMENT, _DETAILS, _CHECKOUT = schemas.Payment(), schemas.PaymentDetails(), schemas.Checkout()
-_EVENTS, _METHODS = schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
+_render_payment = renderer(schemas.Payment())
+_CHECKOUT, _EVENTS, _METHODS = schemas.Checkout(), schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
 
 # Methods change with a release or a setting, not during the day.
 METHODS_TTL_SECONDS = 3600
@@ -118,17 +119,17 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     """The caller's payments, or for an admin everybody's, newest first."""
     position = read_cursor("payments", query.get("cursor"))
-    shown = Filter(
+    shown = reads.Filter(
         status=query.get("status"),
         consultation_id=query.get("consultation_id"),
         after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
         per_page=query["per_page"],
     )
     return page_answer(
-        repository.list_page(shown, caller=caller),
+        reads.list_page(shown, caller=caller),
         kind="payments",
         query=query,
-        render=_PAYMENT.dump,
+        render=_render_payment,
         position=lambda payment: [clock.to_text(payment.created_at), payment.id],
     )
 
@@ -139,8 +140,8 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 @blueprint.problems(401, 403, 404, 503)
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
-    payment = repository.get(payment_id, caller=caller)
-    return success(_DETAILS.dump(payment), message="OK", headers={"ETag": etag(payment.version)})
+    payment = reads.show(payment_id, caller=caller)
+    return success(_details_renderer()(payment), message="OK", headers={"ETag": etag(payment.version)})
 
 
 @blueprint.route("/<id:payment_id>/events")
@@ -205,6 +206,11 @@ def _method_on_offer(code: str) -> PaymentMethod:
     if method is None:
         raise ValidationFailed({"payment_method": [N_("Not on offer; GET /api/v1/payment-methods lists what is.")]})
     return method
+
+
+@cache
+def _details_renderer() -> Callable[[Any], dict[str, Any]]:
+    return renderer(schemas.PaymentDetails())  # not before the schema of refunds, which it names, is there
 
 
 def _render_methods(offered: Sequence[PaymentMethod]) -> list[dict[str, str]]:

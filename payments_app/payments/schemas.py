@@ -1,5 +1,6 @@
 """Shapes of payments and of what is asked of them."""
 
+from operator import getitem
 from typing import Any
 
 from marshmallow import Schema, fields
@@ -17,6 +18,7 @@ from payments_app.api.fields import (
     WebAddress,
     WholeNumber,
 )
+from payments_app.api.rendering import renderer
 from payments_app.invoices.schemas import Invoice, TaxRecord
 from payments_app.payments.statuses import PaymentStatus
 
@@ -142,8 +144,8 @@ class PaymentListQuery(Schema):
 
 
 def created_data(payment: dict[str, Any], invoice: dict[str, Any]) -> dict[str, Any]:
-    """``data`` of a new payment, from its rows."""
-    return _CREATED.dump({"type": "new", "payment_id": payment["id"], "payment": payment, "invoice": invoice})  # type: ignore[no-any-return]  # of one object: a dict
+    """``data`` of a new payment (``Created``), from its rows."""
+    return _render_created({"type": "new", "payment_id": payment["id"], "payment": payment, "invoice": invoice})
 
 
-_CREATED = Created()
+_render_created = renderer(Created(), get=getitem)

@@ -1,0 +1,114 @@
+"""What is shown of payments, as rows: nobody changes them, so they need not become objects that the session tracks.
+
+Each read is one statement, so that all of an answer is of one moment, and one that PostgreSQL plans once.
+"""
+
+from collections import namedtuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, Table, bindparam, inspect, literal_column, select, tuple_
+from sqlalchemy.orm import Session
+
+from payments_app.accounts.callers import Caller
+from payments_app.database import read_transaction, table_of
+from payments_app.errors import Forbidden, PaymentNotFound
+from payments_app.paging import Page
+from payments_app.payments.models import Payment
+
+PAYMENTS = table_of(Payment)
+
+# What is shown with a payment, by the names of its relationships: refunds are of a room that this one does not know.
+BELONGING = ("invoices", "tax_records", "refunds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which payments a list shows; ``after`` is the (created_at, id) behind which the page begins."""
+
+    status: str | None
+    consultation_id: int | None
+    after: tuple[datetime, int] | None
+    per_page: int
+
+
+@read_transaction
+def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
+    """A payment's row with its ``invoices``, ``tax_records`` and ``refunds``, oldest first.
+
+    Raises:
+        PaymentNotFound: no such payment (404).
+        Forbidden: another patient's (403).
+    """
+    whole = _whole()
+    rows = session.execute(whole.statement, {"payment_id": payment_id}).all()
+    if not rows:
+        raise PaymentNotFound
+    payment = whole.read(rows)
+    if not caller.is_admin and payment.user_id != caller.user_id:
+        raise Forbidden
+    return payment
+
+
+@read_transaction
+def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Any]:
+    """Rows of the caller's payments, or for an admin everybody's, newest first."""
+    wanted = {"user_id": None if caller.is_admin else caller.user_id, "status": shown.status}
+    wanted["consultation_id"] = shown.consultation_id
+    values: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if shown.after is not None:
+        values["after_created_at"], values["after_id"] = shown.after
+    return Page.cut(session.execute(_page(frozenset(values), shown.per_page), values).all(), shown.per_page)
+
+
+@cache  # as many as there are sets of filters, times the page sizes that clients choose
+def _page(given: frozenset[str], per_page: int) -> Select[Any]:
+    wanted = select(PAYMENTS).where(PAYMENTS.c.deleted_at.is_(None))
+    for name in ("user_id", "status", "consultation_id"):
+        if name in given:
+            wanted = wanted.where(PAYMENTS.c[name] == _value(name))
+    if "after_id" in given:
+        position = tuple_(_value("created_at", "after_created_at"), _value("id", "after_id"))
+        wanted = wanted.where(tuple_(PAYMENTS.c.created_at, PAYMENTS.c.id) < position)
+    # The number itself, one more than is shown: a parameter would be planned for as a tenth of the table.
+    wanted = wanted.limit(literal_column(str(per_page + 1)))
+    return wanted.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc())
+
+
+def _value(column: str, name: str | None = None) -> Any:
+    return bindparam(name or column, type_=PAYMENTS.c[column].type)
+
+
+class _Whole:
+    """The statement that reads a payment and what belongs to it, and the reading of its rows.
+
+    Joined, so that one statement sees all at one moment; what belongs together is told apart by its columns.
+    """
+
+    def __init__(self) -> None:
+        relationships = inspect(Payment).relationships
+        tables = [table for name in BELONGING if isinstance(table := relationships[name].mapper.local_table, Table)]
+        joined = PAYMENTS
+        for table in tables:
+            joined = joined.outerjoin(table, table.c.payment_id == PAYMENTS.c.id)  # type: ignore[assignment]  # a join
+        statement = select(PAYMENTS, *tables).select_from(joined).order_by(*(table.c.id for table in tables))
+        self.statement = statement.where(PAYMENTS.c.id == _value("id", "payment_id"), PAYMENTS.c.deleted_at.is_(None))
+        # Named as the tables' columns are, which the type checker does not know.
+        self._payment: Any = namedtuple("Payment", [*PAYMENTS.c.keys(), *BELONGING])  # type: ignore[misc]
+        self._width = len(PAYMENTS.c)
+        self._records: list[Any] = [namedtuple(table.name, table.c.keys()) for table in tables]
+
+    def read(self, rows: Sequence[Sequence[Any]]) -> Any:
+        start, belonging = self._width, []
+        for record in self._records:
+            end = start + len(record._fields)
+            different = dict.fromkeys(tuple(row[start:end]) for row in rows)
+            belonging.append([record._make(values) for values in different if values[0] is not None])
+            start = end
+        return self._payment._make((*rows[0][: self._width], *belonging))
+
+
+_whole = cache(_Whole)  # not before all rooms are there, refunds among them
