@@ -10,20 +10,23 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import DateTime, Dialect, Engine, MetaData, Table
+from sqlalchemy import DateTime, Dialect, Engine, MetaData, SelectBase, Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as PsycopgDialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, object_session
 from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import BigInteger, Integer, TypeDecorator
 
 from payments_app import metrics
-from payments_app.engines import current_engines
+from payments_app.engines import current_engines, run_alone
 from payments_app.errors import (
     ActivePaymentExists,
     AppError,
@@ -134,6 +137,32 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
     # The only parent row that the API ever changes is a consultation's patient.
     ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
 )
+
+
+class SingleStatement:
+    """What is done so often that it is one statement, described in Core, and compiled once.
+
+    Where it is a transaction by itself it goes to PostgreSQL without SQLAlchemy, else in the session's transaction.
+    """
+
+    def __init__(self, statement: SelectBase) -> None:
+        self._statement = statement
+
+    def rows(self, session: Session, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Its rows, columns in the order in which the statement names them."""
+        engine = session.get_bind()
+        assert isinstance(engine, Engine)  # noqa: S101  # for the type checker: none of our sessions is bound to less
+        if engine.get_execution_options()["begin"] is not None:
+            return session.execute(self._statement, values).all()
+        text, names = self._in_postgresqls_words
+        return run_alone(engine, text, [values[name] for name in names])
+
+    @cached_property
+    def _in_postgresqls_words(self) -> tuple[str, Sequence[str]]:
+        """With $1 for the first of the names, and so on."""
+        compiled = self._statement.compile(dialect=PsycopgDialect(paramstyle="numeric_dollar"))
+        assert isinstance(compiled, SQLCompiler)  # noqa: S101  # for the type checker: a statement is no DDL
+        return compiled.string, compiled.positiontup or ()
 
 
 def table_of(model: type[Base]) -> Table:

@@ -13,7 +13,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Executable, Select, Table, and_, bindparam, insert, literal, or_, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Executable,
+    Integer,
+    Select,
+    SelectBase,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -23,7 +43,15 @@ from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import User
 from payments_app.consultations.models import Consultation
 from payments_app.consultations.repository import lock_consultation
-from payments_app.database import KeyTaken, LostRace, broken_constraint, table_of, write_statement, write_transaction
+from payments_app.database import (
+    KeyTaken,
+    LostRace,
+    SingleStatement,
+    broken_constraint,
+    table_of,
+    write_statement,
+    write_transaction,
+)
 from payments_app.errors import ActivePaymentExists, ConsultationNotFound, Forbidden, ValidationFailed
 from payments_app.gateways.registry import PaymentMethod
 from payments_app.idempotency import repository as idempotency
@@ -178,8 +206,9 @@ def _insert_or_explain(
 ) -> Answer:
     payment = rows[PAYMENTS]
     try:
-        if _insert(session, rows, caller):
-            return answer
+        given = _insert_or_replay(session, rows, caller, answer)
+        if given is not None:
+            return given
     except IntegrityError as error:
         if not isinstance(broken_constraint(error), KeyTaken):
             raise
@@ -204,23 +233,62 @@ def _insert_under_lock(
     return _insert_or_explain(session, rows, caller, keyed, answer)
 
 
-def _insert(session: Session, rows: dict[Table, Row], caller: Caller) -> bool:
-    """Insert the five rows; False, and nothing inserted, where the payment may not be made."""
+def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, answer: Answer) -> Answer | None:
+    """Insert the five rows; None, and nothing inserted, where the payment may not be made.
+
+    On PostgreSQL also the first answer of a key that was used for the same request, which is the end of most retries.
+    """
     values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
     values.update(caller_role=caller.role, caller_token_version=caller.token_version)
-    if session.get_bind().dialect.name == "postgresql":
-        return session.execute(_ONE_STATEMENT, values).first() is not None
-    return all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
+    if session.get_bind().dialect.name != "postgresql":
+        is_made = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
+        return answer if is_made else None
+    for payment_id, status, body in _ONE_STATEMENT.rows(session, values):
+        return answer if payment_id is not None else Answer(status, body, replayed=True)
+    return None
 
 
-def _one_statement() -> Executable:
-    """All inserts as one statement: each but the first selects from the payment's RETURNING."""
-    payment = _payment_insert(postgresql.insert(PAYMENTS)).cte("payment")
-    last = insert(KEYS).from_select(_columns(KEYS), _values(KEYS).select_from(payment))
-    for table in (TAX_RECORDS, INVOICES, EVENTS):
-        inserted = insert(table).from_select(_columns(table), _values(table).select_from(payment))
-        last = last.add_cte(inserted.cte(f"inserted_{table.name}"))
-    return last.returning(KEYS.c.payment_id)
+def _one_statement() -> SelectBase:
+    """All inserts as one statement: each but the first selects from the payment's RETURNING.
+
+    None inserts anything where the key is known already. That saves the work, and does not decide: of twins at the same
+    moment neither sees the other's key, and the constraint stops the second.
+    """
+    known = _known_answer().cte("known")
+    payment = _payment_insert(postgresql.insert(PAYMENTS), ~exists().select_from(known)).cte("payment")
+    inserts = {
+        table: insert(table).from_select(_columns(table), _values(table).select_from(payment))
+        for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
+    }
+    made = inserts.pop(KEYS).returning(KEYS.c.payment_id).cte("made")
+    found = union_all(
+        select(made.c.payment_id, cast(null(), Integer), cast(null(), Text)),
+        select(cast(null(), BigInteger), known.c.response_status, known.c.response_body),
+    )
+    return found.add_cte(*(inserted.cte(f"inserted_{table.name}") for table, inserted in inserts.items()))
+
+
+def _known_answer() -> Select[int, str | None]:
+    """The answer that the key gave to the same request, if it is kept, and if the caller is still who they were."""
+    return (
+        select(KEYS.c.response_status, KEYS.c.response_body)
+        .join_from(KEYS, User, User.id == KEYS.c.user_id)
+        .where(
+            KEYS.c.user_id == _value(KEYS, "user_id"),
+            KEYS.c.key == _value(KEYS, "key"),
+            KEYS.c.request_hash == _value(KEYS, "request_hash"),
+            KEYS.c.response_body.is_not(None),
+            *_still_the_caller(),
+        )
+    )
+
+
+def _still_the_caller() -> tuple[ColumnElement[bool], ...]:
+    return (
+        User.disabled_at.is_(None),
+        User.role == bindparam("caller_role", type_=User.role.type),
+        User.token_version == bindparam("caller_token_version", type_=User.token_version.type),
+    )
 
 
 def _statements_in_turn() -> list[Executable]:
@@ -231,7 +299,7 @@ def _statements_in_turn() -> list[Executable]:
     return [_payment_insert(sqlite.insert(PAYMENTS)), *(statement.returning(literal(1)) for statement in others)]
 
 
-def _payment_insert(insert_payment: Any) -> Any:
+def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> Any:
     """Insert the payment if its consultation is the caller's, may be paid at this amount, and has no active one."""
     payable = (
         _values(PAYMENTS)
@@ -240,9 +308,8 @@ def _payment_insert(insert_payment: Any) -> Any:
             Consultation.id == _value(PAYMENTS, "consultation_id"),
             Consultation.patient_id == _value(PAYMENTS, "user_id"),
             or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
-            User.disabled_at.is_(None),
-            User.role == bindparam("caller_role", type_=User.role.type),
-            User.token_version == bindparam("caller_token_version", type_=User.token_version.type),
+            *_still_the_caller(),
+            *conditions,
         )
         # Not before a change of the fee has committed, and then only if the amount still fits.
         .with_for_update(key_share=True, read=True, of=Consultation)
@@ -254,22 +321,9 @@ def _payment_insert(insert_payment: Any) -> Any:
     )
 
 
-# NULL in every new payment, so they need not be sent: psycopg translates a statement of more than 50 parameters or
-# 4,096 characters anew each time, which costs as much as sending it.
-_EMPTY_AT_FIRST = {
-    PAYMENTS: {"transaction_id", "receipt_url", "completed_at", "deleted_at"},
-    INVOICES: {"paid_at"},
-    EVENTS: {"from_status"},
-    KEYS: {"refund_id"},
-}
-
-
 def _columns(table: Table) -> list[str]:
-    """The columns that a row sets: all but an id that the database gives, and those that are empty at first."""
-    unset = _EMPTY_AT_FIRST.get(table, set())
-    return [
-        column.name for column in table.columns if column is not table.autoincrement_column and column.name not in unset
-    ]
+    """The columns that a row sets: all but an id that the database gives."""
+    return [column.name for column in table.columns if column is not table.autoincrement_column]
 
 
 def _values(table: Table) -> Select[Any]:
@@ -280,7 +334,7 @@ def _value(table: Table, column: str) -> BindParameter[Any]:
     return bindparam(f"{table.name}__{column}", type_=table.c[column].type)
 
 
-_ONE_STATEMENT = _one_statement()
+_ONE_STATEMENT = SingleStatement(_one_statement())
 _STATEMENTS_IN_TURN = _statements_in_turn()
 
 

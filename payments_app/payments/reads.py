@@ -10,16 +10,19 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, Table, bindparam, inspect, literal_column, select, tuple_
+from sqlalchemy import Table, bindparam, inspect, literal_column, select, tuple_
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.callers import Caller
-from payments_app.database import read_transaction, table_of
+from payments_app.database import SingleStatement, read_transaction, table_of
 from payments_app.errors import Forbidden, PaymentNotFound
 from payments_app.paging import Page
 from payments_app.payments.models import Payment
 
 PAYMENTS = table_of(Payment)
+
+# Named as the columns are, which the type checker does not know.
+PaymentRow: Any = namedtuple("PaymentRow", PAYMENTS.c.keys())  # type: ignore[misc]
 
 # What is shown with a payment, by the names of its relationships: refunds are of a room that this one does not know.
 BELONGING = ("invoices", "tax_records", "refunds")
@@ -44,7 +47,7 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
         Forbidden: another patient's (403).
     """
     whole = _whole()
-    rows = session.execute(whole.statement, {"payment_id": payment_id}).all()
+    rows = whole.statement.rows(session, {"payment_id": payment_id})
     if not rows:
         raise PaymentNotFound
     payment = whole.read(rows)
@@ -61,11 +64,12 @@ def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Any]:
     values: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if shown.after is not None:
         values["after_created_at"], values["after_id"] = shown.after
-    return Page.cut(session.execute(_page(frozenset(values), shown.per_page), values).all(), shown.per_page)
+    rows = _page(frozenset(values), shown.per_page).rows(session, values)
+    return Page.cut([PaymentRow._make(row) for row in rows], shown.per_page)
 
 
 @cache  # as many as there are sets of filters, times the page sizes that clients choose
-def _page(given: frozenset[str], per_page: int) -> Select[Any]:
+def _page(given: frozenset[str], per_page: int) -> SingleStatement:
     wanted = select(PAYMENTS).where(PAYMENTS.c.deleted_at.is_(None))
     for name in ("user_id", "status", "consultation_id"):
         if name in given:
@@ -75,7 +79,7 @@ def _page(given: frozenset[str], per_page: int) -> Select[Any]:
         wanted = wanted.where(tuple_(PAYMENTS.c.created_at, PAYMENTS.c.id) < position)
     # The number itself, one more than is shown: a parameter would be planned for as a tenth of the table.
     wanted = wanted.limit(literal_column(str(per_page + 1)))
-    return wanted.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc())
+    return SingleStatement(wanted.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc()))
 
 
 def _value(column: str, name: str | None = None) -> Any:
@@ -95,7 +99,8 @@ class _Whole:
         for table in tables:
             joined = joined.outerjoin(table, table.c.payment_id == PAYMENTS.c.id)  # type: ignore[assignment]  # a join
         statement = select(PAYMENTS, *tables).select_from(joined).order_by(*(table.c.id for table in tables))
-        self.statement = statement.where(PAYMENTS.c.id == _value("id", "payment_id"), PAYMENTS.c.deleted_at.is_(None))
+        statement = statement.where(PAYMENTS.c.id == _value("id", "payment_id"), PAYMENTS.c.deleted_at.is_(None))
+        self.statement = SingleStatement(statement)
         # Named as the tables' columns are, which the type checker does not know.
         self._payment: Any = namedtuple("Payment", [*PAYMENTS.c.keys(), *BELONGING])  # type: ignore[misc]
         self._width = len(PAYMENTS.c)

@@ -3,10 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH, MAX_CACHED_STATEMENT_PARAMS
-from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 
-from payments_app.payments import create
 from tests.support.people import People
 from tests.support.rows import MADE_TOGETHER, Rows
 
@@ -176,11 +173,3 @@ def test_a_method_that_is_not_on_offer_is_refused(people: People, rows: Rows) ->
     assert answer.status_code == 422
     assert list(answer.json["errors"]) == ["payment_method"]
     assert rows.count("payments") == 0
-
-
-def test_the_one_statement_is_translated_once() -> None:
-    """psycopg keeps the translation of a statement only up to these sizes."""
-    statement = create._ONE_STATEMENT.compile(dialect=psycopg_dialect())
-
-    assert len(str(statement)) <= MAX_CACHED_STATEMENT_LENGTH
-    assert len(statement.params) <= MAX_CACHED_STATEMENT_PARAMS
