@@ -45,5 +45,7 @@ def list_page(person: Person, cursor: str | None = None) -> bytes:
 
 
 def _head(method: str, target: str, person: Person, headers: str = "") -> bytes:
-    lines = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {person.token}\r\n{headers}\r\n"
-    return lines.encode()
+    # As a proxy in front would pass it on.
+    proxied = "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n"
+    token = f"Authorization: Bearer {person.token}\r\n"
+    return f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{proxied}{token}{headers}\r\n".encode()

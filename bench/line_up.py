@@ -20,7 +20,7 @@ from bench.arms import (
 )
 from bench.manners import require_manners
 from bench.services import Running
-from bench.stage import Stage, Store, million_store, sqlite_store
+from bench.stage import SECRETS, Stage, Store, million_store, sqlite_store
 from payments_app import clock
 from payments_app.api.pages import _serializer
 from tests.support.apps import app_with
@@ -147,6 +147,6 @@ def _cursor(store: Store, page: int) -> str:
             {"rows": PAGE * (page - 1) - 1},
         ).one()
     engine.dispose()
-    with app_with(store.url) as app, app.app_context():
+    with app_with(store.url, **SECRETS) as app, app.app_context():
         cursor: str = _serializer("payments").dumps([clock.to_text(last_before.created_at), last_before.id])
     return cursor

@@ -40,7 +40,11 @@ class _Asker:
         answer = requests.post(
             self._url,
             json={"consultation_id": consultation_id, "amount": amount, "payment_method": "stripe"},
-            headers={"Authorization": f"Bearer {token or self._token}", "Idempotency-Key": f"manners-{key}"},
+            headers={
+                "Authorization": f"Bearer {token or self._token}",
+                "Idempotency-Key": f"manners-{key}",
+                "X-Forwarded-Proto": "https",
+            },
             timeout=PATIENCE_SECONDS,
         )
         if answer.status_code != status:

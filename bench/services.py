@@ -1,4 +1,4 @@
-"""The peers as running services, each on two worker processes, as ours is."""
+"""Ours and the peers as running services, each on two worker processes."""
 
 import os
 import subprocess
@@ -13,8 +13,9 @@ from pathlib import Path
 import requests
 
 from bench.stage import Stage
+from tests.support.apps import PRODUCTION
 from tests.support.databases import ROOT
-from tests.support.service import PATIENCE_SECONDS, Service, free_port
+from tests.support.service import PATIENCE_SECONDS, free_port
 
 # As many as gunicorn.conf.py gives to each of our workers.
 THREADS = 8
@@ -28,11 +29,24 @@ class Running:
     pid: int
 
 
+# As operators run it, but for the rate limit: log lines of JSON, behind a proxy that speaks HTTPS. The key of Stripe is
+# never used: to create a payment nobody is asked.
+AS_IN_PRODUCTION = {
+    **PRODUCTION,
+    "TRUSTED_PROXIES": "1",
+    "STRIPE_API_KEY": "sk_test_never_asked",
+    "RATELIMIT_ENABLED": "false",
+}
+
+
 @contextmanager
 def ours(database_url: str, *, workers: int = 2) -> Iterator[Running]:
     """This project's, as gunicorn.conf.py serves it."""
-    with Service.started(database_url, workers=workers) as service:
-        yield Running(service.url, service.process.pid)
+    port = free_port()
+    command = ["gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
+    settings = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": str(workers)}
+    with _started(command, port, **AS_IN_PRODUCTION, **settings) as running:
+        yield running
 
 
 @contextmanager
@@ -42,9 +56,9 @@ def flask_peer(stage: Stage, module: str, *, threads: int = THREADS, **environme
     command = [
         *("gunicorn", f"bench.peers.{module}:app", "--bind", f"127.0.0.1:{port}", "--no-control-socket"),
         *("--worker-class", "gthread", "--workers", "2", "--threads", str(threads), "--keep-alive", "75"),
-        *("--access-logfile", "-", "--access-logformat", "served by %(p)s"),  # as Service has ours do
+        *("--access-logfile", "-"),
     ]
-    with _started(stage, command, port, THREADS=str(threads), **environment) as running:
+    with _started(command, port, THREADS=str(threads), **_of(stage), **environment) as running:
         yield running
 
 
@@ -56,20 +70,23 @@ def fastapi_peer(stage: Stage, module: str) -> Iterator[Running]:
         *("uvicorn", f"bench.peers.{module}:app", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"),
         *("--loop", "uvloop", "--http", "httptools", "--timeout-keep-alive", "75"),
     ]
-    with _started(stage, command, port) as running:
+    with _started(command, port, **_of(stage)) as running:
         yield running
 
 
+def _of(stage: Stage) -> dict[str, str]:
+    return {"DATABASE_URL": stage.empty.url, "JWT_SECRET_KEY": PRODUCTION["JWT_SECRET_KEY"]}
+
+
 @contextmanager
-def _started(stage: Stage, command: list[str], port: int, **environment: str) -> Iterator[Running]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-peer-"))
+def _started(command: list[str], port: int, **environment: str) -> Iterator[Running]:
+    folder = Path(tempfile.mkdtemp(prefix="bench-service-"))
     log = folder / "log"
-    settings = {"DATABASE_URL": stage.empty.url, "JWT_SECRET_KEY": stage.jwt_secret, "PYTHONPATH": str(ROOT)}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            cwd=folder,  # away from our gunicorn.conf.py
-            env={**os.environ, **settings, **environment},
+            cwd=folder,  # away from our gunicorn.conf.py, which is for ours alone
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -86,7 +103,7 @@ def _wait_until_answered(running: Running, process: subprocess.Popen[bytes], log
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         if time.monotonic() > deadline or process.poll() is not None:
-            raise SystemExit(f"a peer did not come up:\n{log.read_text()}")
+            raise SystemExit(f"a service did not come up:\n{log.read_text()}")
         try:
             requests.get(running.url, timeout=PATIENCE_SECONDS)
         except requests.ConnectionError:

@@ -18,13 +18,16 @@ import psycopg
 from sqlalchemy import create_engine, make_url, text
 
 from payments_app.accounts.models import Role
-from tests.support.apps import app_with
+from tests.support.apps import PRODUCTION, app_with
 from tests.support.databases import make_sqlite
 from tests.support.own_server import OwnServer, own_postgresql
 from tests.support.people import People, Person
 from tests.support.rows import MADE_TOGETHER
 
 MILLION = 1_000_000
+
+# What the services sign tokens and cursors with.
+SECRETS = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
 
 # Consultations that nobody has paid yet: the newest, as in life. More than the quickest arm pays in a measurement.
 FIRST_UNPAID = MILLION + 1
@@ -83,7 +86,6 @@ class Stage:
 
     server: OwnServer
     empty: Store
-    jwt_secret: str
 
     @property
     def postgresql_pid(self) -> int:
@@ -107,11 +109,10 @@ def set_up() -> Iterator[Stage]:
     with own_postgresql() as server:
         _configure(server)
         _add_sequences(server.url)
-        with app_with(server.url) as app:
+        with app_with(server.url, **SECRETS) as app:
             patient = _people(People(app))
-            secret = app.config["JWT_SECRET_KEY"]
         _execute(server.url, "VACUUM ANALYZE")
-        stage = Stage(server, Store(server.url, patient), secret)
+        stage = Stage(server, Store(server.url, patient))
         _require_durable(stage.settings())
         yield stage
 
@@ -121,7 +122,7 @@ def sqlite_store() -> Iterator[Store]:
     with ExitStack() as stack:
         database = make_sqlite()
         stack.callback(database.close)
-        with app_with(database.url) as app:
+        with app_with(database.url, **SECRETS) as app:
             patient = _people(People(app))
         yield Store(database.url, patient)
 

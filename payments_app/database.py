@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import DateTime, Dialect, Engine, MetaData, SelectBase, Table
+from sqlalchemy import CompoundSelect, DateTime, Dialect, Engine, MetaData, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as PsycopgDialect
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
@@ -145,7 +145,7 @@ class SingleStatement:
     Where it is a transaction by itself it goes to PostgreSQL without SQLAlchemy, else in the session's transaction.
     """
 
-    def __init__(self, statement: SelectBase) -> None:
+    def __init__(self, statement: Select[Any] | CompoundSelect[Any]) -> None:
         self._statement = statement
 
     def rows(self, session: Session, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
@@ -153,14 +153,15 @@ class SingleStatement:
         engine = session.get_bind()
         assert isinstance(engine, Engine)  # noqa: S101  # for the type checker: none of our sessions is bound to less
         if engine.get_execution_options()["begin"] is not None:
-            return session.execute(self._statement, values).all()
+            rows: Sequence[Sequence[Any]] = session.execute(self._statement, values).all()
+            return rows
         text, names = self._in_postgresqls_words
         return run_alone(engine, text, [values[name] for name in names])
 
     @cached_property
     def _in_postgresqls_words(self) -> tuple[str, Sequence[str]]:
         """With $1 for the first of the names, and so on."""
-        compiled = self._statement.compile(dialect=PsycopgDialect(paramstyle="numeric_dollar"))
+        compiled = self._statement.compile(dialect=PsycopgDialect(paramstyle="numeric_dollar"))  # type: ignore[no-untyped-call]  # SQLAlchemy has no types for it
         assert isinstance(compiled, SQLCompiler)  # noqa: S101  # for the type checker: a statement is no DDL
         return compiled.string, compiled.positiontup or ()
 
@@ -215,7 +216,8 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                 # Committed objects stay readable: expiring them would open a new transaction at the next look.
                 with Session(engine(), expire_on_commit=False) as session:
                     result = work(session, *args, **kwargs)
-                    session.commit()
+                    if session.in_transaction():  # a statement that went alone has left nothing to commit
+                        session.commit()
                     for tell in session.info.get(_TO_TELL, ()):
                         tell()
                     return result

@@ -110,7 +110,7 @@ def current_engines() -> Engines:
 
 
 def run_alone(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """The rows of a statement in PostgreSQL's own words ($1, $2 ...), which commits itself, on a connection of the pool.
+    """The rows of a statement in PostgreSQL's own words ($1 ...), which commits itself, on a connection of the pool.
 
     Past SQLAlchemy's own way of executing, and psycopg's of translating, which take longer than Flask's of answering.
 

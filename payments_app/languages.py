@@ -5,8 +5,10 @@ from functools import lru_cache
 from typing import Any
 
 from babel import negotiate_locale
-from flask import Flask, current_app, has_request_context, request
-from flask_babel import Babel, format_decimal, get_locale, get_translations
+from flask import Flask, current_app, g, has_request_context, request
+from flask_babel import Babel, format_decimal, get_translations
+from werkzeug.datastructures import LanguageAccept
+from werkzeug.http import parse_accept_header
 
 from payments_app.texts import Message
 
@@ -18,19 +20,28 @@ def init_app(app: Flask) -> None:
 
 
 def reader_language() -> str:
-    """The language of whoever is to read the answer, as far as we speak it; else ``DEFAULT_LOCALE``."""
+    """The language of whoever is to read the answer, as far as we speak it; else ``DEFAULT_LOCALE``.
+
+    A door where readers choose theirs in another way notes it as ``g.language``.
+    """
     default: str = current_app.config["SETTINGS"].default_locale
     if not has_request_context():
         return "en"  # operators read commands and logs; both are English
-    wanted = [language for language, quality in request.accept_languages if quality > 0]  # the most wanted first
-    return negotiate_locale(wanted, LANGUAGES, sep="-") or default
+    return g.get("language") or _negotiated(request.headers.get("Accept-Language", "")) or default
+
+
+@lru_cache(1_024)  # browsers of one clinic ask for few different things; at most 64 KiB each
+def _negotiated(header: str) -> str | None:
+    accepted = parse_accept_header(header, LanguageAccept)
+    wanted = [language for language, quality in accepted if quality > 0]  # the most wanted first
+    return negotiate_locale(wanted, LANGUAGES, sep="-")
 
 
 def told(text: str) -> str:
     """A text of ours in the reader's language, with the values that it was made with."""
     if not isinstance(text, Message):
-        return _translated(text, str(get_locale()))
-    translated = _translated(text.template, str(get_locale()))
+        return _translated(text, reader_language())
+    translated = _translated(text.template, reader_language())
     return translated % {name: _told_value(value) for name, value in text.values.items()}
 
 

@@ -52,8 +52,17 @@ def init_app(app: Flask) -> None:
     logging.getLogger("payments_app").setLevel(settings.log_level)
     for name in _TELL_SECRETS_AT_DEBUG:
         logging.getLogger(name).addFilter(_is_above_debug)
+    _find_out_less()
     app.before_request(_take_request_id)
     app.after_request(_return_request_id)
+
+
+def _find_out_less() -> None:
+    """What no line of ours says (thread, process, place in the code) need not be found out for each ("Optimization" in
+    the standard library's logging HOWTO): a third of a line's time.
+    """
+    logging._srcfile = None  # noqa: SLF001  # so does the HOWTO
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def event_log(name: str) -> BoundLogger:

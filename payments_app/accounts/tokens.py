@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Request, Response, current_app, g, request
+from flask.sessions import SessionInterface
 from flask_jwt_extended import JWTManager, create_access_token, get_jwt, verify_jwt_in_request
 
 from payments_app.accounts import repository
@@ -37,7 +38,15 @@ def init_app(app: Flask) -> None:
     """Answer every bad token with the same 401, where the library would say 422 to some."""
     jwt.init_app(app)
     _answer_bad_tokens(jwt)
+    app.session_interface = _NoSessions()
     app.extensions["verified_tokens"] = functools.lru_cache(REMEMBERED)(_verify)
+
+
+class _NoSessions(SessionInterface):
+    """Flask would look into every request for a session's cookie: here a token says all."""
+
+    def open_session(self, app: Flask, request: Request) -> None:
+        return None
 
 
 def _answer_bad_tokens(manager: JWTManager) -> None:

@@ -1,7 +1,6 @@
 """The page at ``/``: a template in the reader's language, and modules that ask the API for everything else."""
 
-from flask import Blueprint, Flask, Response, current_app, make_response, render_template, request
-from flask_babel import force_locale
+from flask import Blueprint, Flask, Response, current_app, g, make_response, render_template, request
 
 from config import Settings
 from payments_app import money
@@ -25,18 +24,18 @@ def init_app(app: Flask) -> None:
 def show_page() -> Response:
     """The page, in the language of ``?language=`` where one was chosen, or else in the browser's."""
     chosen = request.args.get("language")
-    language = chosen if chosen in LANGUAGES else reader_language()
+    if chosen in LANGUAGES:
+        g.language = chosen
     settings: Settings = current_app.config["SETTINGS"]
-    with force_locale(language):
-        page = render_template(
-            "checkout.html",
-            language=language,
-            texts={name: told(text) for name, text in TEXTS.items()},
-            currency=settings.payment_currency,
-            least_amount=money.to_text(settings.payment_min_amount_minor),
-            greatest_amount=money.to_text(settings.payment_max_amount_minor),
-            is_demo=not settings.is_production,
-        )
+    page = render_template(
+        "checkout.html",
+        language=reader_language(),
+        texts={name: told(text) for name, text in TEXTS.items()},
+        currency=settings.payment_currency,
+        least_amount=money.to_text(settings.payment_min_amount_minor),
+        greatest_amount=money.to_text(settings.payment_max_amount_minor),
+        is_demo=not settings.is_production,
+    )
     response = make_response(page)
     response.headers["Content-Security-Policy"] = page_policy()
     response.headers["Cache-Control"] = "no-store"

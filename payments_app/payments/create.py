@@ -17,10 +17,10 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    CompoundSelect,
     Executable,
     Integer,
     Select,
-    SelectBase,
     Table,
     Text,
     and_,
@@ -248,7 +248,7 @@ def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, 
     return None
 
 
-def _one_statement() -> SelectBase:
+def _one_statement() -> CompoundSelect[Any]:
     """All inserts as one statement: each but the first selects from the payment's RETURNING.
 
     None inserts anything where the key is known already. That saves the work, and does not decide: of twins at the same
