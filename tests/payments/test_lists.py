@@ -4,6 +4,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from psycopg import RawCursor
 from sqlalchemy import Engine, text
 
 from tests.support.people import People, Person
@@ -126,4 +127,7 @@ def plan_of_last_select(engine: Engine, ask: Callable[[], object]) -> str:
     statement, parameters = sent[-1]
     explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN (ANALYZE)"
     with engine.connect() as connection:
+        if "$1" in statement:  # in PostgreSQL's own words
+            cursor = RawCursor(connection.connection.driver_connection)
+            return "\n".join(str(row) for row in cursor.execute(f"{explain} {statement}".encode(), parameters))
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters))

@@ -8,7 +8,8 @@ import http.client
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -22,6 +23,7 @@ from payments_app.payments.events import Deed
 from payments_app.refunds import process
 from tests.support.apps import app_with
 from tests.support.service import PATIENCE_SECONDS
+from tests.support.statements import lone_statements
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.support.killed_at"])
@@ -80,12 +82,12 @@ def kill_at(step: Step, work: Request | Resume, database_url: str, **settings: s
 
 
 def _do(step: Step, work: Request | Resume, database_url: str, settings: dict[str, str]) -> None:
-    with app_with(database_url, **settings) as app:
-        _die_at(step)
+    with app_with(database_url, **settings) as app, _dying_at(step):
         work.do(app)
 
 
-def _die_at(step: Step) -> None:
+@contextmanager
+def _dying_at(step: Step) -> Iterator[None]:
     # Of the present transaction: the process has one thread, and so one transaction at a time.
     statements: list[str] = []
 
@@ -97,12 +99,23 @@ def _die_at(step: Step) -> None:
         statements.append(statement)
         now(When.BEFORE_THE_STATEMENT)
 
+    def before_alone(_engine: Engine, statement: str, _values: Any) -> None:
+        statements[:] = [statement]
+        now(When.BEFORE_THE_STATEMENT)
+
     event.listen(Engine, "begin", lambda _connection: statements.clear())
     event.listen(Engine, "before_cursor_execute", note)
     event.listen(Engine, "commit", lambda _connection: now(When.BEFORE_ITS_COMMIT))
     event.listen(Session, "after_commit", lambda _session: now(When.AFTER_ITS_COMMIT))
     if step.when is When.ANSWERED:
         http.client.HTTPConnection.getresponse = _dying(step.words)  # type: ignore[method-assign]  # in this process only
+
+    def after_alone(*_: Any) -> None:  # it has committed itself: there is no commit of ours to come before
+        now(When.BEFORE_ITS_COMMIT)
+        now(When.AFTER_ITS_COMMIT)
+
+    with lone_statements(before=before_alone, after=after_alone):
+        yield
 
 
 def _dying(words: str) -> Callable[..., http.client.HTTPResponse]:
