@@ -57,7 +57,7 @@ class Party:
         if self.database_pid is not None:
             trees["database"] = self.database_pid
         meter = CpuMeter(trees)
-        came = load.ask(self.running.url, requests, clients=CLIENTS, seconds=seconds)
+        came = load.ask(self.running, requests, clients=CLIENTS, seconds=seconds)
         spent = meter.spent()
         _require_statuses(came, {expected: came.answers})
         cpu_ms = {name: of_all / came.answers * 1000 for name, of_all in spent.items()}
@@ -100,7 +100,7 @@ def reading_arm(label: str, party: Party, requests: Callable[[Store], list[bytes
 
     def measure(seconds: float) -> Measurement:
         party.store.clear()
-        made = load.ask_all(party.running.url, asking.creates(party.store.patient, READ), clients=CLIENTS)
+        made = load.ask_all(party.running, asking.creates(party.store.patient, READ), clients=CLIENTS)
         _require_statuses(made, {201: READ})
         _, measurement = party.ask(_repeated(requests(party.store), seconds), seconds, expected=expected)
         _require_rows(party.store, READ)
@@ -131,7 +131,7 @@ def storm_arm(label: str, party: Party) -> Arm:
                 asking.create(party.store.patient, FIRST_UNPAID + number, asking.key(number * CLICKS + click))
                 for click in range(CLICKS)
             ]
-            came = load.ask_all(party.running.url, clicks, clients=CLICKS)
+            came = load.ask_all(party.running, clicks, clients=CLICKS)
             _require_statuses(came, {201: 1, 409: CLICKS - 1})
             settled.append(came.seconds)
         _require_rows(party.store, len(settled))

@@ -9,13 +9,21 @@ import selectors
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import quantiles
 from urllib.parse import urlparse
 
+import psutil
+
+from bench.services import Running
+
 # Seconds; far more than any answer takes, so that only something broken runs into it.
 PATIENCE_SECONDS = 60
+
+# For each connection that is kept, before it is given up that all workers get their share.
+MOST_ATTEMPTS = 100
 
 _HEADER_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -35,14 +43,14 @@ class Load:
         return sum(self.statuses.values())
 
 
-def ask(url: str, requests: Sequence[bytes], *, clients: int, seconds: float) -> Load:
+def ask(running: Running, requests: Sequence[bytes], *, clients: int, seconds: float) -> Load:
     """Ask for so many seconds; each request once, so there have to be enough of them."""
-    return _ask(url, requests, clients=clients, ends_at=time.perf_counter() + seconds)
+    return _ask(running, requests, clients=clients, seconds=seconds)
 
 
-def ask_all(url: str, requests: Sequence[bytes], *, clients: int) -> Load:
+def ask_all(running: Running, requests: Sequence[bytes], *, clients: int) -> Load:
     """Ask until every request has been answered."""
-    return _ask(url, requests, clients=clients, ends_at=float("inf"))
+    return _ask(running, requests, clients=clients, seconds=float("inf"))
 
 
 class _Connection:
@@ -77,38 +85,65 @@ def _content_length(head: bytes) -> int:
     return int(lowered[start:].split(b"\r\n", 1)[0])
 
 
-def _ask(url: str, requests: Sequence[bytes], *, clients: int, ends_at: float) -> Load:
+def _ask(running: Running, requests: Sequence[bytes], *, clients: int, seconds: float) -> Load:
     left = iter(requests)
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
     with selectors.DefaultSelector() as waiting:
-        connections = _connect(url, clients, waiting)
+        connections = _connect(running, clients, waiting)
         started = time.perf_counter()
+        ends_at = started + seconds
         under_way = sum(_ask_next(connection, left, ends_at) for connection in connections)
         while under_way:
             ready = waiting.select(PATIENCE_SECONDS)
             if not ready:
-                raise SystemExit(f"no answer from {url} for {PATIENCE_SECONDS} s")
+                raise SystemExit(f"no answer from {running.url} for {PATIENCE_SECONDS} s")
             for event, _ in ready:
                 answered = event.data.receive()
                 if answered is not None:
                     statuses[answered[0]] += 1
                     latencies.append(answered[1])
                     under_way += _ask_next(event.data, left, ends_at) - 1
-        seconds = time.perf_counter() - started
+        took = time.perf_counter() - started
     for connection in connections:
         connection.socket.close()
     _require_enough(left, ends_at)
     percentiles = quantiles(latencies, n=100)
-    return Load(dict(statuses), seconds, percentiles[49], percentiles[98])
+    return Load(dict(statuses), took, percentiles[49], percentiles[98])
 
 
-def _connect(url: str, clients: int, waiting: selectors.BaseSelector) -> list[_Connection]:
-    parts = urlparse(url)
-    connections = [_Connection((str(parts.hostname), int(parts.port or 80))) for _ in range(clients)]
-    for connection in connections:
+def _connect(running: Running, clients: int, waiting: selectors.BaseSelector) -> list[_Connection]:
+    """As many connections to one worker as to the other, else chance decides how much of a machine a service uses.
+
+    Which worker accepts a connection is the kernel's choice, and a connection stays with it: one that is too many is
+    closed again.
+    """
+    parts = urlparse(running.url)
+    workers = {pid: ceil(clients / len(running.workers)) for pid in running.workers}
+    connections: list[_Connection] = []
+    for _ in range(MOST_ATTEMPTS * clients):
+        connection = _Connection((str(parts.hostname), int(parts.port or 80)))
+        worker = _accepting(connection, workers)
+        if not workers[worker]:
+            connection.socket.close()
+            continue
+        workers[worker] -= 1
         waiting.register(connection.socket, selectors.EVENT_READ, connection)
-    return connections
+        connections.append(connection)
+        if len(connections) == clients:
+            return connections
+    raise SystemExit(f"one worker of {running.url} takes all connections")
+
+
+def _accepting(connection: _Connection, workers: Iterable[int]) -> int:
+    """The worker that has the other end."""
+    port = connection.socket.getsockname()[1]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        for pid in workers:
+            if any(its.raddr and its.raddr.port == port for its in psutil.Process(pid).net_connections("tcp")):
+                return pid
+    raise SystemExit(f"nobody accepts a connection for {PATIENCE_SECONDS} s")
 
 
 def _ask_next(connection: _Connection, left: Iterator[bytes], ends_at: float) -> bool:

@@ -8,6 +8,7 @@ import psutil
 
 from bench import asking, load, services
 from bench.arms import CLIENTS
+from bench.services import Running
 from bench.stage import Stage, Store
 
 FIRST_LOOK = 1_000
@@ -34,21 +35,21 @@ def measure(stage: Stage, *, requests: int, progress: Callable[[int], None]) -> 
     store = stage.empty
     store.clear()
     with services.ours(store.url, workers=1) as running:
-        _ask(running.url, asking.creates(store.patient, MADE_FIRST))
+        _ask(running, asking.creates(store.patient, MADE_FIRST))
         mixture = _mixture(store)
-        _ask(running.url, list(islice(mixture, FIRST_LOOK - MADE_FIRST)))
+        _ask(running, list(islice(mixture, FIRST_LOOK - MADE_FIRST)))
         before = _look(running.pid, FIRST_LOOK)
         asked = FIRST_LOOK
         while asked < requests:
             at_once = list(islice(mixture, min(AT_ONCE, requests - asked)))
-            _ask(running.url, at_once)
+            _ask(running, at_once)
             asked += len(at_once)
             progress(len(at_once))
         return before, _look(running.pid, requests)
 
 
-def _ask(url: str, requests: list[bytes]) -> None:
-    came = load.ask_all(url, requests, clients=CLIENTS)
+def _ask(running: Running, requests: list[bytes]) -> None:
+    came = load.ask_all(running, requests, clients=CLIENTS)
     if not came.statuses.keys() <= {200, 201}:
         raise SystemExit(f"answers by status are {came.statuses}")
 

@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlparse
 
+import psutil
 import requests
 
 from bench.stage import Stage
@@ -27,6 +30,13 @@ class Running:
 
     url: str
     pid: int
+
+    @cached_property
+    def workers(self) -> list[int]:
+        """The processes that accept connections: those that it forked and that listen where it does."""
+        port = urlparse(self.url).port
+        children = psutil.Process(self.pid).children(recursive=True)
+        return [child.pid for child in children if any(its.laddr.port == port for its in child.net_connections("tcp"))]
 
 
 # As operators run it, but for the rate limit: log lines of JSON, behind a proxy that speaks HTTPS. The key of Stripe is
