@@ -22,7 +22,7 @@ DECLARE
     chosen bigint;
 BEGIN
     FOR n IN first..last LOOP
-        chosen := n * 7368787 % payments + 1;
+        chosen := n::bigint * 7368787 % payments + 1;
         UPDATE payments
            SET status = 'completed', transaction_id = 'TXN-' || chosen, received_minor = 500000, version = 1,
                updated_at = clock_timestamp(), completed_at = clock_timestamp()
