@@ -14,7 +14,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean bench bench-quick bench-locking translations
+.PHONY: run test check format clean bench bench-quick bench-locking bench-growth translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -42,6 +42,10 @@ bench-quick: $(VENV)/.installed-bench
 # The tables of docs/locking.md, in about four minutes.
 bench-locking: $(VENV)/.installed-dev
 	$(BIN)/python -m bench.locking
+
+# Into bench/results/: a million payments, all of them confirmed, and what that does to tables and indexes.
+bench-growth: $(VENV)/.installed-dev
+	$(BIN)/python -m bench.growth
 
 # After a text was added or changed. What is new stands empty in the catalogue until it is translated, and a test says so.
 translations: $(VENV)/.installed

@@ -235,6 +235,37 @@ def test_a_migration_that_meets_a_long_reader_gives_up_and_lets_the_others_throu
         assert written_down(engine) == []
 
 
+def test_indexes_are_built_beside_writers_and_anew_where_a_build_was_cut_short() -> None:
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        complete = everything_in(engine)
+        migrate(engine, "downgrade", "0002")
+        with engine.connect() as writer, engine.connect() as other:
+            writer.execute(text("LOCK TABLE payments IN ROW EXCLUSIVE MODE"))  # as whoever is in the middle of paying
+            other.execute(text(f"SET lock_timeout = {STUCK_MS}"))
+
+            with pytest.raises(DBAPIError, match="lock timeout"):
+                migrate(engine, "upgrade", "0003", MIGRATION_LOCK_TIMEOUT_MS="200")
+
+            assert broken_indexes(engine) == {"ix_payments_consultation_history"}
+            assert written_down(engine) == ["0002"]
+            other.execute(text("LOCK TABLE payments IN ROW EXCLUSIVE MODE"))  # nobody stands in the way of writers
+
+        migrate(engine, "upgrade", "head")
+
+        assert broken_indexes(engine) == set()
+        assert everything_in(engine) == complete
+
+
+def test_invoices_leave_room_on_their_pages_for_the_change_to_come() -> None:
+    query = text("SELECT reloptions FROM pg_class WHERE oid = CAST('invoices' AS regclass)")
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        with engine.connect() as connection:
+            assert connection.scalar(query) == ["fillfactor=90"]
+        migrate(engine, "downgrade", "0002")
+        with engine.connect() as connection:
+            assert connection.scalar(query) is None
+
+
 @pytest.mark.parametrize(
     ("environment", "lock_timeout"), [({}, "3s"), ({"MIGRATION_LOCK_TIMEOUT_MS": "1234"}, "1234ms")]
 )
@@ -277,6 +308,13 @@ def migrate(engine: Engine, *step: str, **environment: str) -> Result:
     """Run ``flask db``; here, not in a process of its own, which would take ten times as long."""
     with app_with(engine.url.render_as_string(hide_password=False)) as app:
         return app.test_cli_runner(catch_exceptions=False).invoke(args=["db", *step], env=environment)
+
+
+def broken_indexes(engine: Engine) -> set[str]:
+    """Those that no query may use, because their making was cut short."""
+    with engine.connect() as connection:
+        query = "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE NOT indisvalid"
+        return set(connection.scalars(text(query)))
 
 
 def written_down(engine: Engine) -> list[str]:

@@ -60,7 +60,9 @@ class Payment(Base):
         Index("ix_payments_history", "created_at", "id"),
         # For staff who look for the few that are refunded among the many that are not.
         Index("ix_payments_status_history", "status", "created_at", "id"),
-        Index("ix_payments_consultation_user", "consultation_id", "user_id"),
+        Index("ix_payments_consultation_history", "consultation_id", "created_at", "id"),
+        # The few that staff have to look at: counted for the metrics, and listed by the audit.
+        Index("ix_payments_review", "id", postgresql_where=text("needs_review"), sqlite_where=text("needs_review = 1")),
         CheckConstraint(one_of("status", PaymentStatus), name="status_known"),
         CheckConstraint("version >= 0", name="version_not_negative"),
         CheckConstraint("amount_minor > 0", name="amount_positive"),

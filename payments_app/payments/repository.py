@@ -86,10 +86,18 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
         PaymentNotFound: no such payment (404).
         Forbidden: another patient's (403).
     """
-    payment = _owned(session, select(Payment), payment_id, caller)
-    return session.scalars(
-        select(PaymentEvent).where(PaymentEvent.payment_id == payment.id).order_by(PaymentEvent.id)
+    # One statement: an outer join, so that a payment without a trail is told from one that is not there.
+    found = session.execute(
+        select(Payment.user_id, PaymentEvent)
+        .outerjoin(PaymentEvent, PaymentEvent.payment_id == Payment.id)
+        .where(Payment.id == payment_id, Payment.deleted_at.is_(None))
+        .order_by(PaymentEvent.id)
     ).all()
+    if not found:
+        raise PaymentNotFound
+    if not caller.is_admin and found[0].user_id != caller.user_id:
+        raise Forbidden
+    return [event for _, event in found if event is not None]
 
 
 def flush_and_keep(session: Session, payment: Payment, change: Change, render: Render) -> Answer:
