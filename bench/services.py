@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlparse
@@ -31,12 +31,22 @@ class Running:
     url: str
     pid: int
 
+    how_many_workers: int = 2
+
     @cached_property
     def workers(self) -> list[int]:
         """The processes that accept connections: those that it forked and that listen where it does."""
         port = urlparse(self.url).port
-        children = psutil.Process(self.pid).children(recursive=True)
-        return [child.pid for child in children if any(its.laddr.port == port for its in child.net_connections("tcp"))]
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            children = psutil.Process(self.pid).children(recursive=True)
+            found = [
+                child.pid for child in children if any(its.laddr.port == port for its in child.net_connections("tcp"))
+            ]
+            if len(found) == self.how_many_workers:
+                return found
+            time.sleep(0.05)
+        raise SystemExit(f"{self.url} has not got its {self.how_many_workers} workers in {PATIENCE_SECONDS} s")
 
 
 # As operators run it, but for the rate limit: log lines of JSON, behind a proxy that speaks HTTPS. The key of Stripe is
@@ -56,7 +66,7 @@ def ours(database_url: str, *, workers: int = 2) -> Iterator[Running]:
     command = ["gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
     settings = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": str(workers)}
     with _started(command, port, **AS_IN_PRODUCTION, **settings) as running:
-        yield running
+        yield replace(running, how_many_workers=workers)
 
 
 @contextmanager
