@@ -29,6 +29,13 @@ MOST_CLIENTS = 100
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often each attack is made.")
 @click.option("--seed", type=click.IntRange(0), help="Amounts, keys and order of an earlier run again.")
 @click.option("--url", help="Ask the service that runs there, such as nginx, instead of one started for this.")
+@click.option(
+    "--pace",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="With --url: requests a second, on average. Our nginx allows one network 20 new payments.",
+)
 @click.option("--kill-workers", is_flag=True, help="Kill -9 workers as well: those of the gunicorn started for this.")
 @click.option("--clean-up", is_flag=True, help="Only remove what a run that was killed has left.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -39,6 +46,7 @@ def prove(
     rounds: int,
     seed: int | None,
     url: str | None,
+    pace: int,
     kill_workers: bool,
     clean_up: bool,
     yes: bool,
@@ -58,7 +66,7 @@ def prove(
         if kill_workers and (url is not None or not OwnWorkers.can_be_found()):
             raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
         seed = secrets.randbelow(10**9) if seed is None else seed
-        orders = Orders(_crowd(clients), rounds, seed, url, kill_workers)
+        orders = Orders(_crowd(clients), rounds, seed, url, pace, kill_workers)
         _require_room()
         faults = find_faults()
         if faults:

@@ -85,6 +85,11 @@ class Client:
         """One request, alone."""
         return self.at_once([ask])[0]
 
+    def try_once(self, ask: Ask) -> Told:
+        """One request, which is not sent again: is anybody there?"""
+        told, _ = self._ask_once(ask)
+        return told
+
     def at_once(self, asks: Sequence[Ask], meanwhile: Callable[[], None] | None = None) -> list[Told]:
         """All of them at the same moment, each from a thread of its own; the answers in the same order.
 

@@ -39,7 +39,7 @@ _DOMAIN = "proof.invalid"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A payment as its rows tell of it, in minor units: ``returned_minor`` is all that was sent back and has not failed."""
+    """A payment as its rows tell of it, in minor units; ``returned_minor`` and ``refunds`` are without failed ones."""
 
     payment_id: int
     consultation_id: int

@@ -20,9 +20,6 @@ from payments_app.proof.client import Client
 from payments_app.proof.scene import Crowd, Scene
 from payments_app.proof.service import Workers, own_gunicorn
 
-# Requests a second, on average, that a service at ``--url`` is asked: below what our nginx allows one network (20).
-PACE = 15
-
 # Longer than a round can last: rows of an older one belong to a run that was killed.
 ABANDONED_AFTER = timedelta(minutes=30)
 
@@ -42,12 +39,16 @@ class NotRemoved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """``url``: a running service of this deployment, or None for one of the proof's own."""
+    """``url``: a running service of this deployment, or None for one of the proof's own.
+
+    ``pace``: requests a second, on average, that one which is not the proof's own is asked.
+    """
 
     crowd: Crowd
     rounds: int
     seed: int
     url: str | None
+    pace: int
     kill_workers: bool
 
     @property
@@ -108,7 +109,7 @@ def remove_all() -> int:
 def _asked(orders: Orders) -> Iterator[tuple[Client, Workers | None]]:
     at_once = orders.crowd.clients
     if orders.url is not None:
-        client = Client(orders.url, at_once=at_once, pace=PACE)
+        client = Client(orders.url, at_once=at_once, pace=orders.pace)
         try:
             yield client, None
         finally:

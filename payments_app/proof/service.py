@@ -99,7 +99,8 @@ def _wait_until_answered(url: str, process: subprocess.Popen[bytes], log: int) -
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            urllib3.request("GET", f"{url}/healthz", retries=False, timeout=5)
+            # Closed: a connection that idles would keep a worker that is to stop waiting for more.
+            urllib3.request("GET", f"{url}/healthz", headers={"Connection": "close"}, retries=False, timeout=5)
         except HTTPError:
             time.sleep(0.05)
         else:

@@ -9,7 +9,7 @@ import click
 from payments_app.commands import show_facts
 from payments_app.proof import repository
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION
-from payments_app.proof.run import PACE, Orders, Report
+from payments_app.proof.run import Orders, Report
 from payments_app.proof.scene import METHOD
 
 # Breaches of one attack that are shown; the first says it all, and a service without an index has thousands.
@@ -28,7 +28,7 @@ def show_plan(orders: Orders) -> None:
         "asks": orders.url or "a gunicorn of its own on 127.0.0.1, with the settings of this deployment",
         "sends": f"{requests} requests a round, besides repetitions; rounds: {orders.rounds}; at once: {crowd.clients}",
         "rate": f"at most {crowd.share} new payments of one user (RATELIMIT_PAYMENTS)"
-        + f", {PACE} requests a second on average" * (orders.url is not None),
+        + f", {orders.pace} requests a second on average" * (orders.url is not None),
         "writes": f"in each round {users} users and {consultations} consultations, with a payment each at the most",
         "ids": f"consultations within {FIRST_CONSULTATION} to {LAST_CONSULTATION}, where nothing else is",
         "money": f"none moves: method {METHOD}, confirmed and refunded on the word of a user of its own",
