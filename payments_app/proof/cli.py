@@ -67,21 +67,28 @@ def prove(
             raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
         seed = secrets.randbelow(10**9) if seed is None else seed
         orders = Orders(_crowd(clients), rounds, seed, url, pace, kill_workers)
-        _require_room()
-        faults = find_faults()
-        if faults:
-            raise SystemExit(telling.tell_faults(faults, orders, as_json=as_json))
-        telling.show_plan(orders)
-        if not yes:
-            click.confirm("Go on?", abort=True, err=True)
-        report = _prove(orders)
-        raise SystemExit(telling.tell(report, orders, as_json=as_json))
+        raise SystemExit(_try_out(orders, yes=yes, as_json=as_json))
+    except click.Abort:  # nobody there to answer: 1 would be a verdict
+        raise CommandFailed("Nothing was written: say --yes where nobody can be asked.") from None
     except Stopped as signal:
         raise CommandFailed(f"Stopped by {signal}; everything that was written is removed.") from None
     except (Astray, DoesNotStart) as reason:
         raise CommandFailed(f"The service could not be asked: {reason}") from None
     except NotRemoved as reason:
         raise CommandFailed(f"Rows are left, run payments prove --clean-up: {reason}") from None
+
+
+def _try_out(orders: Orders, *, yes: bool, as_json: bool) -> int:
+    """The exit status."""
+    _require_room()
+    faults = find_faults()
+    if faults:
+        return telling.tell_faults(faults, orders, as_json=as_json)
+    telling.show_plan(orders)
+    if not yes and not click.confirm("Go on?", err=True):
+        click.echo("nothing was written", err=True)
+        return 0
+    return telling.tell(_prove(orders), orders, as_json=as_json)
 
 
 def _crowd(clients: int) -> Crowd:
@@ -116,8 +123,9 @@ def _clean_up(*, yes: bool) -> None:
         click.echo("nothing is left of any run")
         return
     click.echo(f"{left.users} users and {left.payments} payments are left of runs that were killed", err=True)
-    if not yes:
-        click.confirm("Remove them? A run that is under way fails by it.", abort=True, err=True)
+    if not yes and not click.confirm("Remove them? A run that is under way fails by it.", err=True):
+        click.echo("nothing was removed", err=True)
+        return
     click.echo(f"{run.remove_all()} rows removed")
 
 

@@ -139,8 +139,12 @@ class Client:
             return Told(ask, 0, {}), PAUSE_SECONDS
         told = Told(ask, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
         may_succeed_later = answer.status in _LATER or told.body.get("retryable") is True
-        pause_seconds = float(answer.headers.get("Retry-After", PAUSE_SECONDS)) if may_succeed_later else None
-        return told, pause_seconds
+        return told, _pause_seconds(answer.headers.get("Retry-After")) if may_succeed_later else None
+
+
+def _pause_seconds(retry_after: str | None) -> float:
+    """What the answer says; a proxy may say a date, which is as good as nothing."""
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else PAUSE_SECONDS
 
 
 def _json(data: bytes) -> dict[str, Any]:

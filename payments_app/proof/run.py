@@ -169,7 +169,9 @@ def _signals_raise_stopped() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(signal.Signals(number).name)
 
-    before = {each: signal.signal(each, stop) for each in _ENDING}
+    # What is ignored already, as SIGHUP under nohup, stays so.
+    heard = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in heard}
     try:
         yield
     finally:

@@ -249,8 +249,11 @@ def test_nothing_is_written_unless_the_plan_is_agreed_to(database: Database) -> 
     with commands_on(database.url) as commands:
         told = commands.run("payments", "prove", answer="n\n")
 
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert "Go on? [y/N]: n" in told.stderr
+        unasked = commands.run("payments", "prove")
+
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert told.stderr.endswith("Go on? [y/N]: n\nnothing was written\n")
+    assert (unasked.exit_code, unasked.stdout) == (2, "")
 
 
 def test_somebody_elses_consultation_within_the_range_stops_it(people: People, database: Database) -> None:
