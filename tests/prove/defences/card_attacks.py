@@ -42,9 +42,17 @@ def doubled_webhook(scene: Scene) -> Iterator[Breach]:
     told = scene.client.ask(Ask("GET", f"/payments/{payment_id}/events", patient.token))
     attempts = [happened for happened in told.body["data"] if happened["event"] == "payment.attempt_failed"]
     if len(attempts) != 1:
-        yield Breach(
-            "one event of a gateway's was written down several times", f"payment {payment_id}: {len(attempts)}"
-        )
+        yield Breach("one event was taken in several times", f"payment {payment_id}: {len(attempts)}")
+
+
+def doubled_money(scene: Scene) -> Iterator[Breach]:
+    """Stripe says many times at once that a payment was paid."""
+    payment_id, patient = _pay_by_card(scene)
+    event = _event(scene, payment_id, patient, "succeeded")
+    at_once([lambda: _tell(scene, event, secret=SECRET)] * DELIVERIES)
+    for kept in scene.kept(*patient.consultations):
+        if (kept.completions, kept.received_minor) != (1, scene.amount_minor):
+            yield Breach("money that came once was counted otherwise", f"payment {payment_id}: {kept.received_minor}")
 
 
 def _pay_by_card(scene: Scene) -> tuple[int, Patient]:
@@ -89,5 +97,6 @@ def _of_one(_crowd: object) -> Size:
     return Size(1, 1, 2)
 
 
+DOUBLED_MONEY = Attack("doubled money", "money is counted once however often it is told of", _of_one, doubled_money)
 FORGED_WEBHOOK = Attack("forged webhook", "only what the gateway has signed is believed", _of_one, forged_webhook)
 DOUBLED_WEBHOOK = Attack("doubled webhook", "one event is taken in once", _of_one, doubled_webhook)

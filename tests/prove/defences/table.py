@@ -16,15 +16,15 @@ counted by rows. An attack that needs luck is made again until it gets through, 
 place, none of these attacks gets anything through, with locks or without.
 
 `make defences` tries it all, and writes this page from what it has seen; the tests try it too, and compare. The attacks
-are the functions by which [`payments prove`](proving.md) attacks a deployment, but for the two by webhooks.
+are the functions by which [`payments prove`](proving.md) attacks a deployment, but for those by webhooks.
 """
 _AFTER = """\
 How each is taken out, in the service under test alone:
 
 - **The index**: `DROP INDEX`, and the insert of a payment loses its `ON CONFLICT` on its way to the database. That
-  second step happens to no deployment: as it is, the statement names the index, and PostgreSQL refuses
-  all of it where there is none. **The look** is the one of `/readyz`, at index and CHECKs, without which no payment is
-  taken; it is made every ten seconds, and here before each payment.
+  second step happens to no deployment: as it is, the statement names the index, and PostgreSQL refuses all of it where
+  there is none. **The look** is the one of `/readyz`, at index and CHECKs, without which no payment is taken; it is
+  made every ten seconds, and here before each payment.
 - **The unique key**, **the unique transaction**, **the unique event**, **the CHECK**: the constraint is dropped.
 - **The row version**: it is raised as ever, but the `UPDATE` no longer compares it with what was read.
 - **The look at what is left**: a refund is compared with all that came, not with what is left of it.
@@ -38,8 +38,8 @@ What the rows say, and what they don't:
   beforehand, so that a lease only makes the second payment come a little later.
 - **The CHECK on refunds** and the look at what is left each hold without the other. The CHECK is for the mistake in the
   code that nobody has found yet, and answers with a 500.
-- **The inbox** keeps the trail clean. Money would not be counted twice without it: an event is compared with what is
-  known of its payment, whose row is locked.
+- **The inbox** keeps the trail clean. Money is not counted twice without it: an event is compared with what is known of
+  its payment, whose row is locked.
 """
 
 

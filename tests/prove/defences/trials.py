@@ -22,7 +22,7 @@ from payments_app.proof.attacks import ATTACKS, Attack, Breach, attack
 from payments_app.proof.client import Client
 from payments_app.proof.scene import Crowd, Scene
 from tests.prove.defences import weaknesses
-from tests.prove.defences.card_attacks import DOUBLED_WEBHOOK, FORGED_WEBHOOK, STRIPE
+from tests.prove.defences.card_attacks import DOUBLED_MONEY, DOUBLED_WEBHOOK, FORGED_WEBHOOK, STRIPE
 from tests.prove.defences.weaknesses import (
     LOOK_EACH_TIME,
     NO_BALANCE,
@@ -47,7 +47,7 @@ TRIES = 30
 TRIES_THAT_FAIL = 2
 
 STORM, _TWINS, KEY_REUSE, CONFIRMS, CONFIRM_AGAINST_CANCEL, ONE_TRANSACTION, REFUNDS, _REFUND_TWINS = ATTACKS
-ALL_ATTACKS = (*ATTACKS, FORGED_WEBHOOK, DOUBLED_WEBHOOK)
+ALL_ATTACKS = (*ATTACKS, FORGED_WEBHOOK, DOUBLED_WEBHOOK, DOUBLED_MONEY)
 
 # What a service does that is not well, and that harms nobody's money.
 NO_HARM = {
@@ -125,6 +125,7 @@ TRIALS = (
     Trial("the signature of webhooks", FORGED_WEBHOOK, "a forged webhook paid a payment", (NO_SIGNATURE,)),
     Trial("the unique event in the inbox", DOUBLED_WEBHOOK, "one event was taken in several times",
           (), (_INBOX,)),
+    Trial("the unique event in the inbox: what is known of the payment holds", DOUBLED_MONEY, None, (), (_INBOX,)),
 )  # fmt: skip
 
 
