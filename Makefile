@@ -14,7 +14,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean bench bench-quick bench-locking bench-growth translations
+.PHONY: run test prove defences check format clean bench bench-quick bench-locking bench-growth translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -24,6 +24,14 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The long form of what tries to break it. See docs/proof.md.
+prove: $(VENV)/.installed-dev
+	$(BIN)/pytest --long tests/prove
+
+# Writes docs/defences.md, from trying what each defence is for.
+defences: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.prove.defences.table
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from payments_app.locking.cli import locks as locks_commands
 from payments_app.payments.cli import payments as payments_commands
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
+from payments_app.proof.cli import prove
 from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.routes import blueprint as refunds_blueprint
 from payments_app.webhooks.routes import blueprint as webhooks_blueprint
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     checkout_page.init_app(app)
+    payments_commands.add_command(prove)  # of a room above, which payments know nothing of
     for commands in (
         payments_commands,
         refunds_commands,

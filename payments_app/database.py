@@ -226,6 +226,8 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                 if isinstance(verdict, NotReady):
                     engine().dispose()  # SQLite's connections go on believing in a schema without the index
                 if not isinstance(verdict, LostRace):
+                    if verdict is error:  # "from" itself, whoever follows its causes would never come to an end
+                        raise
                     raise verdict from error
                 if attempt == ATTEMPTS:
                     raise verdict.when_all_are_lost from error

@@ -136,7 +136,10 @@ def _traceback_without_rows(exc_info: ExcInfo) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """An error and what led to it, each once: one that is raised from itself would otherwise never end."""
+    told: set[int] = set()
+    while error is not None and id(error) not in told:
+        told.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

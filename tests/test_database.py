@@ -679,3 +679,16 @@ def test_what_a_transaction_returned_can_be_read_without_opening_another(
         payment = change()
         assert (payment.id, payment.version, payment.status) == (payment_id, 1, "pending")
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_an_error_that_nobody_knows_stays_itself_and_is_not_its_own_cause(app: Flask) -> None:
+    """Its causes are followed when it is logged: a circle would hold the log, and so all threads, for ever."""
+
+    @write_transaction
+    def work(session: Session) -> None:
+        session.execute(text("SELECT nobody_has_made_this_function()"))
+
+    with app.app_context(), pytest.raises(DBAPIError, match="nobody_has_made_this_function") as raised:
+        work()
+
+    assert raised.value.__cause__ is raised.value.orig

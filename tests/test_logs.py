@@ -4,13 +4,14 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import islice
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from payments_app import clock
+from payments_app import clock, logs
 from payments_app.accounts import repository as accounts
 from payments_app.database import LostRace, write_transaction
 from payments_app.logs import event_log
@@ -260,6 +261,13 @@ def test_of_a_row_that_postgresql_refuses_the_log_has_the_reason_and_not_the_val
     assert "violates not-null constraint (23502)" in event["exception"]
     assert event["exception"].count("IntegrityError") == 1
     assert [word for word in ("Failing", "Maria", "diagnosis") if word in lines.text] == []
+
+
+def test_an_error_that_is_its_own_cause_is_told_once() -> None:
+    error = ValueError("a circle")
+    error.__cause__ = error
+
+    assert list(islice(logs._chain(error), 3)) == [error]
 
 
 def test_commands_leave_telling_to_their_own_words(database: Database, people: People, rows: Rows) -> None:

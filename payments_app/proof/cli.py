@@ -1,0 +1,135 @@
+"""``flask payments prove``: whoever runs this service tries for themselves whether it keeps its promises."""
+
+import secrets
+import sys
+
+import click
+from flask import current_app
+
+from payments_app.commands import CommandFailed, json_option
+from payments_app.health.checks import find_faults
+from payments_app.proof import repository, run, telling
+from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION
+from payments_app.proof.run import NotRemoved, Orders, Report, Stopped
+from payments_app.proof.scene import Astray, Crowd
+from payments_app.proof.service import DoesNotStart, OwnWorkers
+
+# Requests at once that our nginx allows one network (limit_conn).
+MOST_CLIENTS = 100
+
+
+@click.command("prove")
+@click.option(
+    "--clients",
+    type=click.IntRange(2, MOST_CLIENTS),
+    default=20,
+    show_default=True,
+    help="Requests at the same moment.",
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="How often each attack is made.")
+@click.option("--seed", type=click.IntRange(0), help="Amounts, keys and order of an earlier run again.")
+@click.option("--url", help="Ask the service that runs there, such as nginx, instead of one started for this.")
+@click.option(
+    "--pace",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="With --url: requests a second, on average. Our nginx allows one network 20 new payments.",
+)
+@click.option("--kill-workers", is_flag=True, help="Kill -9 workers as well: those of the gunicorn started for this.")
+@click.option("--clean-up", is_flag=True, help="Only remove what a run that was killed has left.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def prove(
+    *,
+    clients: int,
+    rounds: int,
+    seed: int | None,
+    url: str | None,
+    pace: int,
+    kill_workers: bool,
+    clean_up: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Attack this deployment, and count by its rows whether each promise held.
+
+    Writes users, consultations and payments of its own, and removes them all at the end, also when it is interrupted;
+    says so before, and asks. No money moves, and nobody else's row is touched: see docs/proving.md.
+
+    Exits with 1 if a promise did not hold, with 2 if it could not be tried.
+    """
+    try:
+        if clean_up:
+            _clean_up(yes=yes)
+            return
+        if kill_workers and (url is not None or not OwnWorkers.can_be_found()):
+            raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
+        seed = secrets.randbelow(10**9) if seed is None else seed
+        orders = Orders(_crowd(clients), rounds, seed, url, pace, kill_workers)
+        raise SystemExit(_try_out(orders, yes=yes, as_json=as_json))
+    except click.Abort:  # nobody there to answer: 1 would be a verdict
+        raise CommandFailed("Nothing was written: say --yes where nobody can be asked.") from None
+    except Stopped as signal:
+        raise CommandFailed(f"Stopped by {signal}; everything that was written is removed.") from None
+    except (Astray, DoesNotStart) as reason:
+        raise CommandFailed(f"The service could not be asked: {reason}") from None
+    except NotRemoved as reason:
+        raise CommandFailed(f"Rows are left, run payments prove --clean-up: {reason}") from None
+
+
+def _try_out(orders: Orders, *, yes: bool, as_json: bool) -> int:
+    """The exit status."""
+    _require_room()
+    faults = find_faults()
+    if faults:
+        return telling.tell_faults(faults, orders, as_json=as_json)
+    telling.show_plan(orders)
+    if not yes and not click.confirm("Go on?", err=True):
+        click.echo("nothing was written", err=True)
+        return 0
+    return telling.tell(_prove(orders), orders, as_json=as_json)
+
+
+def _crowd(clients: int) -> Crowd:
+    """By the limit on new payments of one user, which is the deployment's own and is not turned off for this."""
+    settings = current_app.config["SETTINGS"]
+    allowed = int(settings.ratelimit_payments.split()[0]) if settings.ratelimit_enabled else clients
+    return Crowd(clients, share=min(clients, allowed))
+
+
+def _require_room() -> None:
+    """Go on only where the range of our consultations is free, and no other run is under way."""
+    strangers = repository.find_strangers()
+    if strangers:
+        raise CommandFailed(
+            f"Consultation {strangers[0]} is not a proof's, and within the range of theirs"
+            f" ({FIRST_CONSULTATION} to {LAST_CONSULTATION}): nothing was written."
+        )
+    left = repository.find_leftovers()
+    if not left.users:
+        return
+    if not run.is_abandoned(left):
+        raise CommandFailed(
+            f"Another run is under way, or was killed within {run.ABANDONED_AFTER.seconds // 60} minutes:"
+            " if it was killed, payments prove --clean-up"
+        )
+    click.echo(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
+
+
+def _clean_up(*, yes: bool) -> None:
+    left = repository.find_leftovers()
+    if not left.users:
+        click.echo("nothing is left of any run")
+        return
+    click.echo(f"{left.users} users and {left.payments} payments are left of runs that were killed", err=True)
+    if not yes and not click.confirm("Remove them? A run that is under way fails by it.", err=True):
+        click.echo("nothing was removed", err=True)
+        return
+    click.echo(f"{run.remove_all()} rows removed")
+
+
+def _prove(orders: Orders) -> Report:
+    total = orders.rounds * len(orders.attacks)
+    with click.progressbar(length=total, label="Proving", file=sys.stderr) as bar:
+        return run.prove(orders, tell=lambda: bar.update(1))

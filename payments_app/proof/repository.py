@@ -1,0 +1,204 @@
+"""Scratch rows: what a proof writes into the database of a deployment, reads there, and takes away again.
+
+A row is ours if it belongs to a user whose address is below ``proof.invalid``, a name that nobody can have (RFC 2606).
+Nothing else is ever changed here, and nothing of it is left.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, TextClause, bindparam, delete, func, select, text
+from sqlalchemy.orm import Session
+
+from payments_app import clock
+from payments_app.accounts.models import Role, User
+from payments_app.accounts.repository import Credentials
+from payments_app.consultations.models import Consultation
+from payments_app.database import read_transaction, table_of, write_transaction
+from payments_app.engines import current_engines
+from payments_app.idempotency.models import IdempotencyKey
+from payments_app.invoices.models import Invoice, TaxRecord
+from payments_app.payments.audit import CHECKS, Check
+from payments_app.payments.events import PaymentEvent
+from payments_app.payments.models import Payment
+from payments_app.refunds.models import Refund, RefundStatus
+
+# Ids of scratch consultations. Above what a booking system comes to that counts, or that numbers by the microseconds
+# since 1970 (1.8e15 now, 9e15 in the year 2255); below those that pack a time and a machine into 63 bits, and up to
+# 2^53 - 1, the last whole number that every reader of JSON takes as it is.
+FIRST_CONSULTATION = 9_000_000_000_000_000
+LAST_CONSULTATION = 2**53 - 1
+
+# Ids that one round may take, from a place of its own: two runs at once do not meet.
+CONSULTATIONS_OF_A_ROUND = 10_000
+
+_DOMAIN = "proof.invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A payment as its rows tell of it, in minor units; ``returned_minor`` and ``refunds`` are without failed ones."""
+
+    payment_id: int
+    consultation_id: int
+    status: str
+    is_active: bool
+    received_minor: int
+    returned_minor: int
+    refunds: int
+    completions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What proofs before have left, because they were killed."""
+
+    users: int
+    payments: int
+    newest_at: datetime | None
+
+
+def new_round() -> tuple[str, int]:
+    """A name for the rows of a round, and the first id of its consultations. By chance, whatever the seed is."""
+    places = (LAST_CONSULTATION - FIRST_CONSULTATION) // CONSULTATIONS_OF_A_ROUND
+    return secrets.token_hex(6), FIRST_CONSULTATION + secrets.randbelow(places) * CONSULTATIONS_OF_A_ROUND
+
+
+@write_transaction
+def add_user(
+    session: Session, name: str, role: Role, *, consultations: Sequence[int] = (), currency: str
+) -> Credentials:
+    """A user of the round of that name, whom no password lets in, with consultations of their own."""
+    now = clock.now()
+    user = User(
+        email=f"prove-{name}-{secrets.token_hex(4)}@{_DOMAIN}",
+        name="payments prove",
+        role=role.value,
+        password_hash="none",  # noqa: S106  # no hash at all: nothing verifies against it
+        # SQLite gives the ids of users who were removed to others: no token of ours may come to be theirs.
+        token_version=1 + secrets.randbelow(2**30),
+        created_at=now,
+    )
+    session.add(user)
+    session.flush()
+    session.add_all(
+        Consultation(id=number, patient_id=user.id, currency=currency, created_at=now, updated_at=now)
+        for number in consultations
+    )
+    return Credentials(user.id, user.role, user.token_version, user.password_hash, disabled=False)
+
+
+@read_transaction
+def find_strangers(session: Session) -> Sequence[int]:
+    """Some consultations within our range that are not ours."""
+    within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
+    theirs = select(Consultation.id).where(within, Consultation.patient_id.not_in(_users()))
+    return session.scalars(theirs.order_by(Consultation.id).limit(3)).all()
+
+
+@read_transaction
+def find_leftovers(session: Session) -> Leftovers:
+    """What is there of proofs: of those that were killed, or that are under way."""
+    users, newest_at = session.execute(select(func.count(), func.max(User.created_at)).where(_is_ours())).one()
+    payments = session.scalar(select(func.count()).where(Payment.user_id.in_(_users()))) or 0
+    return Leftovers(users, payments, newest_at)
+
+
+@read_transaction
+def look(session: Session, consultations: Sequence[int]) -> list[Kept]:
+    """The payments of these consultations, whatever became of them."""
+    returned = (
+        select(func.coalesce(func.sum(Refund.amount_minor), 0))
+        .where(Refund.payment_id == Payment.id, Refund.status != RefundStatus.FAILED)
+        .scalar_subquery()
+    )
+    refunds = (
+        select(func.count())
+        .where(Refund.payment_id == Payment.id, Refund.status != RefundStatus.FAILED)
+        .scalar_subquery()
+    )
+    completions = (
+        select(func.count())
+        .where(PaymentEvent.payment_id == Payment.id, PaymentEvent.event == "payment.completed")
+        .scalar_subquery()
+    )
+    wanted = select(Payment, returned, refunds, completions).where(Payment.consultation_id.in_(consultations))
+    return [
+        Kept(
+            payment.id,
+            payment.consultation_id,
+            payment.status,
+            payment.is_active,
+            payment.received_minor,
+            int(returned_minor),
+            number,
+            completed,
+        )
+        for payment, returned_minor, number, completed in session.execute(wanted.order_by(Payment.id))
+    ]
+
+
+@read_transaction
+def find_offenders(session: Session, consultations: Sequence[int]) -> list[str]:
+    """What an audit finds wrong with the payments of these consultations, without those of anybody else."""
+    ours = session.scalars(select(Payment.id).where(Payment.consultation_id.in_(consultations))).all()
+    return [
+        f"{check.invariant} {check.promise}: payment {row.id} {row.detail}"
+        for check in CHECKS
+        for row in session.execute(_among_ours(check), {"ours": ours})
+    ]
+
+
+def _among_ours(check: Check) -> TextClause:
+    offenders = text(f"SELECT id, detail FROM ({check.query}) AS offenders WHERE id IN :ours")
+    return offenders.bindparams(bindparam("ours", expanding=True))
+
+
+@write_transaction
+def disable(session: Session, name: str | None = None) -> None:
+    """Let the users of a round, or of all, begin nothing more: every write asks the database whether they may."""
+    for user in session.scalars(select(User).where(_is_ours(name)).with_for_update()):
+        user.disabled_at = user.disabled_at or clock.now()
+        user.token_version += 1
+
+
+@write_transaction
+def remove(session: Session, name: str | None = None) -> int:
+    """Take away all rows of a round, or of all; how many there were.
+
+    Payments are versioned, and elsewhere only ever change through their verbs on loaded objects, and never go: what
+    guards their money is their history. Here rows are deleted behind the ORM's back, which is right this once. No money
+    ever stood behind them. The version protects whoever reads a row and writes it later; of a row that is gone every
+    such write fails, as it should. Its users were disabled before, so that nobody begins anything; whoever had begun
+    commits first, and then a foreign key refuses this deletion, which is done again. And it is one transaction: no
+    audit, list or metric ever sees half a payment.
+    """
+    payments = select(Payment.id).where(Payment.user_id.in_(_users(name)))
+    removed = 0
+    for model in (IdempotencyKey, Refund, PaymentEvent, TaxRecord, Invoice):
+        table = table_of(model)
+        removed += _delete(session, model, table.c.payment_id.in_(payments))
+    removed += _delete(session, Payment, Payment.user_id.in_(_users(name)))
+    within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
+    removed += _delete(session, Consultation, within & Consultation.patient_id.in_(_users(name)))
+    return removed + _delete(session, User, _is_ours(name))
+
+
+def _delete(session: Session, model: type, which: ColumnElement[bool]) -> int:
+    removed = session.execute(delete(table_of(model)).where(which))
+    return int(removed.rowcount)  # type: ignore[attr-defined]  # of a DELETE it has one
+
+
+def _users(name: str | None = None) -> Select[int]:
+    return select(User.id).where(_is_ours(name))
+
+
+def _is_ours(name: str | None = None) -> ColumnElement[bool]:
+    return User.email.like(f"prove-{name or '%'}-%@{_DOMAIN}")
+
+
+def database_name() -> str:
+    """Which database is written to, without its password."""
+    return current_engines().writer.url.render_as_string(hide_password=True)
