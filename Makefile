@@ -14,7 +14,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean bench bench-quick bench-locking translations
+.PHONY: run test prove prove-pgbouncer check format clean bench bench-quick bench-locking translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -24,6 +24,14 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The long form of the proof: see docs/proof.md.
+prove: $(VENV)/.installed-dev
+	$(BIN)/pytest --long tests/prove
+
+# The tests of the service again, with a PgBouncer in transaction mode before PostgreSQL.
+prove-pgbouncer: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.pgbouncer $(BIN)/pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
