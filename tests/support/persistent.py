@@ -6,6 +6,7 @@ staff return a part. Whatever was acknowledged is kept, to be held against the d
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class Load:
     confirmed: list[Acknowledged] = field(default_factory=list)
     refunds: list[Acknowledged] = field(default_factory=list)
     refused: list[Acknowledged] = field(default_factory=list)  # told which payment the consultation has already
-    retried: int = 0
+    in_vain: list[str] = field(default_factory=list)  # the status of each answer that asked for another try, if any
     logged_in_again: int = 0
     waits: list[float] = field(default_factory=list)  # seconds from the first time a request was sent to its answer
     strange: list[str] = field(default_factory=list)  # answers that nobody was promised
@@ -58,6 +59,10 @@ class Load:
     @property
     def acknowledged(self) -> int:
         return len(self.payments) + len(self.confirmed) + len(self.refunds)
+
+    @property
+    def retried(self) -> int:
+        return len(self.in_vain)
 
     def wait_for_more(self, count: int = 30) -> None:
         """Wait until so many more have been acknowledged."""
@@ -78,7 +83,7 @@ class Load:
             "confirmed": len(self.confirmed),
             "refunds": len(self.refunds),
             "refused": len(self.refused),
-            "retried": self.retried,
+            "retried": dict(Counter(self.in_vain)),
             "longest_wait_seconds": round(max(self.waits), 2),
         }
 
@@ -162,7 +167,7 @@ class _Client:
             if answer is not None and answer.status_code == 401:  # a clock has jumped over the end of the token
                 self._tokens.replace(email, token, lambda: self._log_in(email))
             elif answer is None or may_be_repeated(answer):
-                self._load.retried += 1
+                self._load.in_vain.append("no answer" if answer is None else str(answer.status_code))
                 time.sleep(PAUSE_SECONDS)
             else:
                 break
