@@ -5,6 +5,9 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDED := instance/.demo-seeded
+# Not those that start, spoil or look into a server of their own, and not test_audit.py, which copies a database that
+# nobody may be connected to: a PgBouncer stays connected for a while.
+BEHIND_PGBOUNCER := $(addprefix tests/,accounts api concurrency consultations idempotency locking payments refunds webhooks)
 
 # The demo has a database of its own, whatever .env says of the real one. Flask puts it into instance/.
 run: export DATABASE_URL = sqlite:///demo.db
@@ -14,7 +17,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test prove defences check format clean bench bench-quick bench-locking bench-growth translations
+.PHONY: run test prove prove-pgbouncer defences check format clean bench bench-quick bench-locking bench-growth translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -32,6 +35,10 @@ prove: $(VENV)/.installed-dev
 # Writes docs/defences.md, from trying what each defence is for.
 defences: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.prove.defences.table
+
+# What the service promises, again: with a PgBouncer in transaction mode before PostgreSQL.
+prove-pgbouncer: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.pgbouncer $(BIN)/pytest -n auto --dist loadfile -k "not sqlite and not test_audit" $(BEHIND_PGBOUNCER)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

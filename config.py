@@ -141,6 +141,7 @@ class Settings:
     secret_key: str
     jwt_secret_key: str
     database_url: str = field(repr=False)
+    database_pooler: str
     access_token_ttl_seconds: int
     payment_min_amount_minor: int
     payment_max_amount_minor: int
@@ -196,6 +197,7 @@ class Settings:
             secret_key=read.secret("SECRET_KEY", app_env),
             jwt_secret_key=read.secret("JWT_SECRET_KEY", app_env),
             database_url=read.database_url("DATABASE_URL", "sqlite:///payments.db"),
+            database_pooler=read.choice("DATABASE_POOLER", "none", "transaction"),
             access_token_ttl_seconds=read.whole("ACCESS_TOKEN_TTL", 3600, at_least=1),
             payment_min_amount_minor=read.amount_minor("PAYMENT_MIN_AMOUNT", "1000"),
             payment_max_amount_minor=read.amount_minor("PAYMENT_MAX_AMOUNT", "10000000"),

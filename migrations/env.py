@@ -5,7 +5,7 @@ import os
 from alembic import context
 from alembic.runtime.migration import MigrationInfo
 from flask import current_app
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 database = current_app.extensions["migrate"].db
 
@@ -18,8 +18,16 @@ def _say(step: MigrationInfo, **_context: object) -> None:
     print(f"migrated to {step.destination_revision_ids or 'nothing'}")
 
 
+def _set_timeouts(connection: Connection) -> None:
+    """For the transaction that begins: behind a pooler the next one may be on another connection to the server."""
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+
+
 def _migrate(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
+    if connection.dialect.name == "postgresql" and current_app.config["SETTINGS"].database_pooler != "none":
+        event.listen(connection, "begin", _set_timeouts)
+    elif connection.dialect.name == "postgresql":
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         # Building an index on a large table may well take longer than a request may.
         connection.execute(text("SET statement_timeout = 0"))

@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environment()
     app.config.from_mapping(settings.flask_config())
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it; members in the contract's order
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engines.engine_options(settings.database_url)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engines.engine_options(settings.database_url, settings.database_pooler)
 
     if settings.trusted_proxies:
         # The caller's address and scheme as so many proxies of ours wrote them down; what strangers write is ignored.

@@ -51,7 +51,7 @@ class Engines:
     one_statement: Engine
 
 
-def engine_options(database_url: str) -> dict[str, Any]:
+def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
     """Options for ``create_engine``; what cannot be said there is done by ``init_app``."""
     if database_url.startswith("sqlite"):
         return {
@@ -59,6 +59,9 @@ def engine_options(database_url: str) -> dict[str, Any]:
             "pool_timeout": POOL_TIMEOUT_SECONDS,
             "hide_parameters": True,
         }
+    # A server behind a pooler has another client in each transaction. It remembers no statement of ours, and is told
+    # of the timeouts by whoever runs it: docs/deployment.md.
+    behind_pooler = {"prepare_threshold": None} if pooler == "transaction" else {}
     of_the_url = make_url(database_url).normalized_query.get("options", ())
     return {
         "hide_parameters": True,  # amounts and transaction ids are nobody's business in a log
@@ -72,7 +75,8 @@ def engine_options(database_url: str) -> dict[str, Any]:
             # Seconds; libpq's own default is to wait for ever.
             "connect_timeout": 3,
             # What is said here replaces what the URL says, and of two words on one thing the last one counts.
-            "options": " ".join([*of_the_url, _OUR_OPTIONS]),
+            "options": " ".join([*of_the_url, *([] if behind_pooler else [_OUR_OPTIONS])]),
+            **behind_pooler,
             # Milliseconds and seconds: a network that swallows everything is noticed before a client gives up.
             "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
             "keepalives_idle": 10,
@@ -198,6 +202,8 @@ def _leave_a_demoted_server(context: Any) -> None:
 
 def lift_statement_timeout() -> None:
     """For commands, which may take longer than a request: for all connections that are opened from now on."""
+    if current_app.config["SETTINGS"].database_pooler != "none":
+        return  # the connection that is so relieved would be somebody else's in the next moment
     engine = current_engines().writer
     if engine.dialect.name == "postgresql":
         event.listen(engine, "connect", _lift_statement_timeout)

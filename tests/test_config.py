@@ -56,6 +56,7 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"LOG_LEVEL": "a-value-much-too-long-se/cret"}, "LOG_LEVEL"),
         ({"DATABASE_URL": "mysql://localhost/x"}, "DATABASE_URL"),
         ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL"),
+        ({"DATABASE_POOLER": "session"}, "DATABASE_POOLER"),
         ({"ACCESS_TOKEN_TTL": "1h"}, "ACCESS_TOKEN_TTL"),
         ({"ACCESS_TOKEN_TTL": "0"}, "ACCESS_TOKEN_TTL"),
         ({"ACCESS_TOKEN_TTL": "٣٦٠٠"}, "ACCESS_TOKEN_TTL"),

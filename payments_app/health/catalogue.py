@@ -106,6 +106,13 @@ def server_time(session: Session) -> datetime | None:
 
 
 @read_transaction
+def timeouts_off(session: Session) -> Sequence[str]:
+    """Those of PostgreSQL's timeouts that end what waits for somebody, and are not set on this connection."""
+    names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+    return [name for name in names if session.execute(text(f"SHOW {name}")).scalar_one() == "0"]
+
+
+@read_transaction
 def revisions(session: Session) -> Sequence[str]:
     """The migration that the database is at; none before the first, several where branches were made.
 

@@ -57,12 +57,26 @@ def all_findings(settings: Settings) -> Iterator[Finding]:
     for what, check in CHECKS.items():
         fault = fault_of(check)
         yield Finding(what, Verdict.BAD if fault else Verdict.OK, fault or _IN_PLACE[what])
+    if settings.database_pooler != "none":
+        yield from _timeouts()
     yield _redis(settings)
     yield from _methods(settings)
     yield from _stripe(settings)
     yield from _database_clock()
     if settings.is_production:
         yield from _production(settings)
+
+
+def _timeouts() -> Iterator[Finding]:
+    """Behind a pooler they are not the service's to ask for: somebody has to have told the role."""
+    try:
+        off = catalogue.timeouts_off()
+    except AppError:  # that it does not answer is said already
+        return
+    if off:
+        yield Finding("timeouts", Verdict.NOTE, f"{', '.join(off)} off: ALTER ROLE, as docs/deployment.md says")
+    else:
+        yield Finding("timeouts", Verdict.OK, "are the role's")
 
 
 def _redis(settings: Settings) -> Finding:

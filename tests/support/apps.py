@@ -1,5 +1,6 @@
 """More apps on the database of a test, with other settings."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,9 @@ PRODUCTION = {
 
 def testing(database_url: str, **more: str) -> dict[str, str]:
     """The environment of an app under test; most tests are quicker than a rate limit allows."""
-    return {"APP_ENV": "testing", "DATABASE_URL": database_url, "RATELIMIT_ENABLED": "false", **more}
+    # What stands before the database that TEST_DATABASE_URL names, if anything does.
+    pooler = {"DATABASE_POOLER": os.environ.get("DATABASE_POOLER", "")}
+    return {"APP_ENV": "testing", "DATABASE_URL": database_url, "RATELIMIT_ENABLED": "false", **pooler, **more}
 
 
 @contextmanager

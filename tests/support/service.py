@@ -73,6 +73,11 @@ class Service:
     def pids_that_served(self) -> set[str]:
         return {line.split()[-1] for line in self.log.read_text().splitlines() if line.startswith("served by")}
 
+    def workers(self) -> set[int]:
+        """The processes that serve, whether they have answered yet or not."""
+        pid = self.process.pid
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
     def post(self, person: Person, path: str, json: Any, **headers: str) -> requests.Response:
         return requests.post(
             f"{self.url}/api/v1{path}",

@@ -1,0 +1,225 @@
+"""Patients and staff who send the same request with the same key until it is answered, and what they were told.
+
+Two clients want each consultation, each with a key of its own. Who gets it confirms the payment, and of some payments
+staff return a part. Whatever was acknowledged is kept, to be held against the database in the end.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from tests.support.people import PASSWORD, People
+from tests.support.service import PATIENCE_SECONDS
+from tests.support.socket_activated import wait_until
+
+# Clients in all; more than one worker has threads, and an even number: they come in pairs.
+CLIENTS = 12
+
+# Seconds before the same request is sent again. Less than Retry-After asks for: these clients are no model of patience.
+PAUSE_SECONDS = 0.05
+
+# Of so many payments, staff return a part of one.
+REFUND_ONE_IN = 3
+REFUNDED_MINOR = 100_000
+
+Accepted = Callable[[requests.Response], bool]
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """A promise that somebody was given: the answer's status, and what its body says is so."""
+
+    key: str
+    consultation_id: int
+    payment_id: int
+    status: int
+
+
+@dataclass
+class Load:
+    """What became of the requests of all clients."""
+
+    consultations: range
+    payments: list[Acknowledged] = field(default_factory=list)
+    confirmed: list[Acknowledged] = field(default_factory=list)
+    refunds: list[Acknowledged] = field(default_factory=list)
+    refused: list[Acknowledged] = field(default_factory=list)  # told which payment the consultation has already
+    in_vain: list[str] = field(default_factory=list)  # the status of each answer that asked for another try, if any
+    logged_in_again: int = 0
+    waits: list[float] = field(default_factory=list)  # seconds from the first time a request was sent to its answer
+    strange: list[str] = field(default_factory=list)  # answers that nobody was promised
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def acknowledged(self) -> int:
+        return len(self.payments) + len(self.confirmed) + len(self.refunds)
+
+    @property
+    def retried(self) -> int:
+        return len(self.in_vain)
+
+    def wait_for_more(self, count: int = 30) -> None:
+        """Wait until so many more have been acknowledged."""
+        enough = self.acknowledged + count
+        wait_until(
+            lambda: self.acknowledged >= enough or bool(self.strange), lambda: f"{self.acknowledged} of {enough}"
+        )
+
+    def wait_for_retries(self, count: int = CLIENTS) -> None:
+        """Wait until so many more requests were in vain."""
+        enough = self.retried + count
+        wait_until(lambda: self.retried >= enough or bool(self.strange), lambda: f"{self.retried} of {enough}")
+
+    def figures(self) -> dict[str, object]:
+        return {
+            "acknowledged": self.acknowledged,
+            "payments": len(self.payments),
+            "confirmed": len(self.confirmed),
+            "refunds": len(self.refunds),
+            "refused": len(self.refused),
+            "retried": dict(Counter(self.in_vain)),
+            "longest_wait_seconds": round(max(self.waits), 2),
+        }
+
+
+class _Tokens:
+    """What the clients show. A password takes a processor's while to check, so that one logs in for all."""
+
+    def __init__(self, people: People) -> None:
+        self._tokens = {person.email: person.token for person in (people.patient, people.admin)}
+        self._one_logs_in = threading.Lock()
+
+    def of(self, email: str) -> str:
+        return self._tokens[email]
+
+    def replace(self, email: str, refused: str, log_in: Callable[[], str | None]) -> None:
+        """Log in again, unless somebody has since this token was ``refused``; None is no token."""
+        with self._one_logs_in:
+            if self._tokens[email] == refused:
+                self._tokens[email] = log_in() or refused
+
+
+class _Client:
+    """One of the clients: a thread with a connection of its own."""
+
+    def __init__(self, url: str, people: People, tokens: _Tokens, load: Load, name: str) -> None:
+        self._url, self._people, self._tokens, self._load, self._name = url, people, tokens, load, name
+        self._http = requests.Session()
+
+    def run(self, consultations: Iterator[int]) -> None:
+        try:
+            with self._http:
+                for consultation_id in consultations:
+                    if self._load.is_over.is_set() or self._load.strange:
+                        return
+                    self._pay(consultation_id)
+        except Exception as error:  # a thread's own end would be seen by nobody
+            self._load.strange.append(f"{self._name}: {error!r}")
+            raise
+
+    def _pay(self, consultation_id: int) -> None:
+        key = f"pay-{consultation_id}-{self._name}"
+        body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+        answer = self._until_answered("/payments", body, key, lambda it: it.status_code == 201 or is_duplicate(it))
+        payment_id = answer.json()["data"]["payment_id"]
+        told = Acknowledged(key, consultation_id, payment_id, answer.status_code)
+        if answer.status_code != 201:
+            self._load.refused.append(told)
+            return
+        self._load.payments.append(told)
+        self._confirm(told)
+        if consultation_id % REFUND_ONE_IN == 0:
+            self._refund(told)
+
+    def _confirm(self, paid: Acknowledged) -> None:
+        key = f"confirm-{paid.payment_id}"
+        body = {"transaction_id": f"TXN-{paid.payment_id}"}
+        self._until_answered(f"/payments/{paid.payment_id}/confirm", body, key, lambda it: it.status_code == 200)
+        self._load.confirmed.append(Acknowledged(key, paid.consultation_id, paid.payment_id, 200))
+
+    def _refund(self, paid: Acknowledged) -> None:
+        # 202: its outcome is not known yet, which is a promise that it will be.
+        key = f"refund-{paid.payment_id}"
+        body = {"amount": REFUNDED_MINOR // 100}
+        path = f"/payments/{paid.payment_id}/refund"
+        answer = self._until_answered(path, body, key, lambda it: it.status_code in (200, 202), staff=True)
+        self._load.refunds.append(Acknowledged(key, paid.consultation_id, paid.payment_id, answer.status_code))
+
+    def _until_answered(
+        self, path: str, body: dict[str, Any], key: str, accepted: Accepted, *, staff: bool = False
+    ) -> requests.Response:
+        """Send it with its key until the answer is one that ends it; an answer of any other kind ends the test."""
+        email = (self._people.admin if staff else self._people.patient).email
+        began = time.monotonic()
+        while time.monotonic() < began + PATIENCE_SECONDS:
+            token = self._tokens.of(email)
+            headers = {"Idempotency-Key": key, "Authorization": f"Bearer {token}"}
+            answer = self._send(f"/api/v1{path}", body, headers)
+            if answer is not None and accepted(answer):
+                self._load.waits.append(time.monotonic() - began)
+                return answer
+            if answer is not None and answer.status_code == 401:  # a clock has jumped over the end of the token
+                self._tokens.replace(email, token, lambda: self._log_in(email))
+            elif answer is None or may_be_repeated(answer):
+                self._load.in_vain.append("no answer" if answer is None else str(answer.status_code))
+                time.sleep(PAUSE_SECONDS)
+            else:
+                break
+        why = "nothing" if answer is None else f"{answer.status_code} {answer.text}"
+        raise AssertionError(f"{path} with {key}: {why} after {time.monotonic() - began:.1f} s")
+
+    def _log_in(self, email: str) -> str | None:
+        answer = self._send("/api/login", {"email": email, "password": PASSWORD}, {})
+        if answer is None or may_be_repeated(answer):
+            return None
+        assert answer.status_code == 200, answer.text
+        self._load.logged_in_again += 1
+        token: str = answer.json()["token"]
+        return token
+
+    def _send(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> requests.Response | None:
+        """None where the answer is lost, or half of it."""
+        try:
+            return self._http.post(f"{self._url}{path}", json=body, headers=headers, timeout=PATIENCE_SECONDS)
+        except requests.RequestException:
+            return None
+
+
+def is_duplicate(answer: requests.Response) -> bool:
+    """The consultation has a payment already: somebody else's success."""
+    return answer.status_code == 409 and answer.json()["type"] == "/problems/active-payment-exists"
+
+
+def may_be_repeated(answer: requests.Response) -> bool:
+    """Those answers that ask for the same request again: and they have to say so, and when."""
+    if answer.status_code == 503:
+        return int(answer.headers["Retry-After"]) > 0 and answer.json()["retryable"] is True
+    return answer.status_code == 409 and answer.json()["retryable"] is True
+
+
+@contextmanager
+def at_work(url: str, people: People, consultations: range) -> Iterator[Load]:
+    """While the block runs, pairs of clients go through the consultations; afterwards all that was begun is ended."""
+    load, pairs, tokens = Load(consultations), CLIENTS // 2, _Tokens(people)
+    clients = [(_Client(url, people, tokens, load, f"client-{number}"), number % pairs) for number in range(CLIENTS)]
+    threads = [
+        threading.Thread(target=client.run, args=(iter(consultations[pair::pairs]),), daemon=True)
+        for client, pair in clients
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        load.wait_for_more()
+        yield load
+        load.wait_for_more()  # it is well again
+    finally:
+        load.is_over.set()
+        for thread in threads:
+            thread.join(PATIENCE_SECONDS)
+    assert load.strange == []
