@@ -10,6 +10,7 @@ from tests.prove.model.sabotage import SABOTAGES, Sabotage
 from tests.prove.model.ways import SHORT_SEED, go
 from tests.support.apps import app_with, engine_of
 from tests.support.fake_stripe import FakeStripe
+from tests.support.figures import note
 from tests.support.fresh import fresh_database
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
@@ -35,7 +36,7 @@ def test_the_model_notices(
 ) -> None:
     sabotage(monkeypatch, engine_of(own_shop[1]))
 
-    with pytest.raises(Exception) as parted:  # noqa: PT011  # what it is, is printed: an assertion, or an error of the app's
+    with pytest.raises(Exception) as parted:  # noqa: PT011  # an assertion of the model's, or an error of the app's
         go(own_shop, ways=WAYS, start=SHORT_SEED, phases=(Phase.generate,))
 
-    print(str(parted.value)[:500])  # noqa: T201  # pytest -s shows by what
+    note(f"sabotage-{sabotage.__name__}", noticed=f"{type(parted.value).__name__}: {parted.value}"[:400])
