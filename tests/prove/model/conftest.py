@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# So that they say what was not equal.
+pytest.register_assert_rewrite("tests.prove.model.comparison", "tests.prove.model.machine", "tests.prove.model.house")
+
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
