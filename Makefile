@@ -28,9 +28,11 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev check
 	$(BIN)/pytest -n auto --dist loadfile
 
-# The long form of what tries to break it. See docs/proof.md.
+# The proofs in their long forms: what they try, and how to replay a failure, is in docs/proof.md.
+# Its figures land in the folder that PROOF_FIGURES names.
+prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(BIN)/pytest --long tests/prove
+	$(BIN)/pytest -n auto --dist loadfile --long tests/prove
 
 # Writes docs/defences.md, from trying what each defence is for.
 defences: $(VENV)/.installed-dev

@@ -30,9 +30,13 @@ class Approved:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """It did not happen and will not, for a reason that staff and patients may read."""
+    """It did not happen and will not, for a reason that staff and patients may read.
+
+    ``reference``: the gateway's name for it, where it was accepted first and came to nothing later.
+    """
 
     reason: str
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
     """A Refund: https://docs.stripe.com/api/refunds/object. ``requires_action`` is on its way as ``pending`` is."""
     status = refund["status"]
     if status in _REFUND_IS_OVER:
-        outcome: Approved | Declined = Declined(_why_it_failed(refund))
+        outcome: Approved | Declined = Declined(_why_it_failed(refund), reference=text_of(refund["id"]))
     else:
         outcome = Approved(text_of(refund["id"]), settled=status == "succeeded")
     return GatewayRefund(

@@ -220,6 +220,8 @@ class Refund(Base):
                 elif self.is_open:
                     self._wait(RefundStatus.PENDING, deed)
             case Declined(reason=reason) if not self.has_failed:
+                # Or older news of it, which may still come, would be of a refund that we have never heard of.
+                self.reference = self.reference or outcome.reference
                 self._fail(reason, deed)
             case OutcomeUnknown():
                 if self.is_open:

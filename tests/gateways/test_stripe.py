@@ -365,8 +365,8 @@ def test_a_refund_with_other_metadata_is_not_ours(
         ("pending", Approved("re_1", settled=False)),
         ("requires_action", Approved("re_1", settled=False)),
         ("succeeded", Approved("re_1")),
-        ("failed", Declined("The gateway says: lost or stolen card.")),
-        ("canceled", Declined("The gateway says: canceled.")),
+        ("failed", Declined("The gateway says: lost or stolen card.", "re_1")),
+        ("canceled", Declined("The gateway says: canceled.", "re_1")),
     ],
 )
 def test_what_a_refunds_status_means(status: str, outcome: Approved | Declined) -> None:

@@ -19,6 +19,14 @@ def test_the_list_can_be_kept_for_an_hour_and_asked_for_again(people: People) ->
     assert again.headers["ETag"] == first.headers["ETag"]
 
 
+@pytest.mark.parametrize("if_match", ['"0"', 'W/"0"', "0"])
+def test_a_condition_for_changes_means_nothing_to_the_list(people: People, if_match: str) -> None:
+    answer = people.patient.get("/payment-methods", headers={"If-Match": if_match})
+
+    assert answer.status_code == 200
+    assert answer.json["data"]
+
+
 def test_other_answers_are_not_to_be_kept(people: People) -> None:
     assert people.patient.get("/payments").headers["Cache-Control"] == "no-store"
 

@@ -153,6 +153,28 @@ def test_a_refund_that_succeeded_and_then_failed_is_for_staff_to_see(
     assert shop.fake.refunded_total(intent) == ALL_MINOR
 
 
+def test_older_news_of_a_refund_that_resume_has_found_failed_changes_nothing(
+    shop: CardShop, payment_id: int, intent: str, rows: Rows
+) -> None:
+    """Its answer was lost, so that nothing but the look-up has told us Stripe's name for it."""
+    shop.fake.misbehave("drop")
+    assert refund(shop, payment_id, 2000) == 202
+    (made,) = shop.fake.refunds_of(intent)
+    older = [shop.fake.refund_event("created", made["id"]), shop.fake.charge_refunded(intent)]
+    shop.fake.settle_refund(made["id"], "failed")
+    resume_all(shop)
+    assert_money(rows, payment_id, "completed")
+    version = state_of(rows, payment_id)["version"]
+
+    for event in reversed(older):
+        tell(shop, event)
+
+    assert_money(rows, payment_id, "completed")
+    assert state_of(rows, payment_id)["version"] == version
+    assert shown_refunds(shop, payment_id) == [(2000, "failed")]
+    assert rows.one("SELECT reference FROM refunds") == {"reference": made["id"]}
+
+
 def test_the_total_of_a_refund_of_ours_is_not_counted_again(
     shop: CardShop, payment_id: int, intent: str, rows: Rows
 ) -> None:

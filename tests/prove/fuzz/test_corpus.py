@@ -1,0 +1,176 @@
+"""Everything in the corpus at every door of a real gunicorn: it is answered, never by a 5xx, and changes nothing."""
+
+import http.client
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.api.refusals import INTERNALS, contents
+from tests.prove.fuzz import corpus
+from tests.support.databases import Database
+from tests.support.figures import note
+from tests.support.people import PASSWORD, People
+from tests.support.rows import Rows
+from tests.support.service import PATIENCE_SECONDS, Service
+
+# Of all crossings the short form tries each seventh: a prime, so that each door and each item has its turn.
+STRIDE = 7
+LEAST_CROSSINGS = 400
+
+on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One that is refused at the last, however far it comes: the consultation is paid, the version is not that."""
+
+    method: str
+    path: str
+    token: str
+    body: dict[str, object] | None = None
+    extra: tuple[tuple[str, bytes], ...] = ()
+    raw_body: tuple[bytes, str] | None = None
+    authorization: bytes | None = None
+    raw_path: bytes | None = None
+
+    def on_the_wire(self, host: str) -> bytes:
+        content, media_type = self.raw_body or (b"", "")
+        if self.raw_body is None and self.body is not None:
+            content, media_type = json.dumps(self.body).encode(), corpus.JSON
+        headers: list[tuple[str, bytes]] = [("Host", host.encode()), ("Connection", b"close")]
+        proof = f"Bearer {self.token}".encode() if self.authorization is None else self.authorization
+        headers += [("Authorization", proof), *self.extra, ("Content-Length", str(len(content)).encode())]
+        if media_type:
+            headers.append(("Content-Type", media_type.encode("latin-1")))
+        lines = [self.method.encode() + b" " + (self.raw_path or self.path.encode()) + b" HTTP/1.1"]
+        lines += [name.encode() + b": " + value for name, value in headers]
+        return b"\r\n".join(lines) + b"\r\n\r\n" + content
+
+
+def doors(people: People, paid_id: int) -> list[Request]:
+    """All endpoints, by those who may."""
+    patient, admin = people.patient.token, people.admin.token
+    paid, v1 = f"/api/v1/payments/{paid_id}", "/api/v1"
+    stale: dict[str, object] = {"expected_version": 99}
+    return [
+        Request("POST", "/api/login", "", {"email": "nobody@example.com", "password": PASSWORD}),
+        Request("GET", f"{v1}/me", patient),
+        Request("GET", f"{v1}/consultations", patient),
+        Request("GET", f"{v1}/consultations/5", patient),
+        Request("PUT", f"{v1}/consultations/5", admin, {"patient_email": "other@example.com", "fee": 6000}),
+        Request("GET", f"{v1}/payment-methods", patient),
+        Request("POST", f"{v1}/payments", patient, {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}),
+        Request("GET", f"{v1}/payments", patient),
+        Request("GET", paid, patient),
+        Request("GET", f"{paid}/events", patient),
+        Request("POST", f"{paid}/checkout", patient, {}),
+        Request("POST", f"{paid}/confirm", admin, {"transaction_id": "TXN-9", "receipt_url": None, **stale}),
+        Request("POST", f"{paid}/cancel", admin, stale),
+        Request("POST", f"{paid}/refund", admin, {"amount": 1000, "reason": None, **stale}),
+        Request("GET", f"{v1}/idempotency-keys/5", patient),
+        Request("POST", f"{v1}/webhooks/stripe", "", {"id": "evt_1", "type": "payment_intent.succeeded"}),
+        *(Request("GET", path, "") for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")),
+    ]
+
+
+def crossings(people: People, paid_id: int) -> Iterator[tuple[str, Request]]:
+    """Each item of the corpus at each door where there is a place for it."""
+    for door in doors(people, paid_id):
+        name = f"{door.method} {door.path}"
+        for item, body in corpus.BODIES.items():
+            yield f"{name} body {item}", replace(door, raw_body=body)
+        for item, header in corpus.HEADERS.items():
+            yield f"{name} header {item}", replace(door, extra=(header,))
+        for item, token in corpus.TOKENS.items():
+            yield f"{name} token {item}", replace(door, authorization=token)
+        for item, spelt in corpus.IDS.items():
+            for number in ("5", str(paid_id)):
+                if f"/{number}" in door.path:
+                    path = door.path.encode().replace(f"/{number}".encode(), b"/" + spelt)
+                    yield f"{name} id {item}", replace(door, raw_path=path)
+        for member in door.body or ():
+            yield from members(name, door, member)
+
+
+def members(name: str, door: Request, member: str) -> Iterable[tuple[str, Request]]:
+    for item, text in corpus.TEXTS.items():
+        # What is no UTF-8 is sent as an escape, as JSON allows.
+        yield f"{name} {member} text {item}", _with(door, member, json.dumps(text))
+        if text.isprintable():
+            yield f"{name} {member} text {item}, in UTF-8", _with(door, member, json.dumps(text, ensure_ascii=False))
+    for item, value in corpus.VALUES.items():
+        yield f"{name} {member} value {item}", _with(door, member, value)
+
+
+def _with(door: Request, member: str, json_text: str) -> Request:
+    body = json.dumps({**(door.body or {}), member: "<here>"}).replace('"<here>"', json_text)
+    return replace(door, raw_body=(body.encode(), corpus.JSON))
+
+
+def send(service: Service, request: bytes) -> tuple[int, str, str]:
+    """Status, media type and text of the answer; status 0 where the connection was closed without one."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
+        try:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            return answer.status, answer.headers.get_content_type(), answer.read().decode("latin-1")
+        except (http.client.BadStatusLine, ConnectionError):
+            return 0, "", ""
+
+
+@pytest.fixture
+def fortress(database: Database, people: People) -> Iterator[tuple[Service, int]]:
+    """A gunicorn, and consultation 5 with a payment that is completed: most things are refused at once."""
+    paid_id = people.patient.pay(5).json["data"]["payment_id"]
+    assert people.patient.confirm(paid_id).status_code == 200
+    with Service.started(database.url) as service:
+        yield service, paid_id
+
+
+@on_postgresql
+def test_whatever_hostile_is_sent_to_whatever_door_nothing_changes(
+    fortress: tuple[Service, int], people: People, rows: Rows, effort: int
+) -> None:
+    service, paid_id = fortress
+    before = contents(rows)
+    host = service.url.removeprefix("http://")
+    answered: Counter[str] = Counter()
+
+    for name, request in list(crossings(people, paid_id))[:: STRIDE if effort == 1 else 1]:
+        status, media_type, text = send(service, request.on_the_wire(host))
+        assert 200 <= status < 500, (name, status, text)
+        assert not [word for word in INTERNALS if word in text] or request.path == "/docs", (name, text)
+        # What gunicorn refuses itself, it refuses in HTML; all else is a problem document.
+        is_problem = media_type == "application/problem+json"
+        assert status < 400 or is_problem or (status in (400, 431) and media_type == "text/html"), (name, text)
+        answered[str(status)] += 1
+
+    assert contents(rows) == before
+    assert answered.total() >= LEAST_CROSSINGS
+    assert "Traceback" not in service.log.read_text()
+    note("corpus", crossings=answered.total(), **answered)
+
+
+@on_postgresql
+def test_what_is_hardly_http_is_refused_and_the_next_request_answered(
+    fortress: tuple[Service, int], rows: Rows
+) -> None:
+    service, _ = fortress
+    before = contents(rows)
+    host = service.url.removeprefix("http://").encode()
+
+    for name, request in corpus.REQUESTS.items():
+        status, _, text = send(service, request.replace(b"{host}", host))
+        assert status == 0 or 200 <= status < 500 or status in (501, 505), (name, status, text)
+        assert not [word for word in INTERNALS if word in text], (name, text)
+        assert send(service, Request("GET", "/healthz", "").on_the_wire(host.decode()))[0] == 200, name
+
+    assert contents(rows) == before
+    assert "Traceback" not in service.log.read_text()

@@ -1,0 +1,79 @@
+"""Requests made from the document, good and bad, by Schemathesis: no 5xx, and every answer is as the document says."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.databases import ROOT, Database
+from tests.support.figures import note
+from tests.support.people import People
+from tests.support.service import Service
+
+HERE = Path(__file__).parent
+
+SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")]
+
+# What Schemathesis thinks of, of each operation, in the short form.
+EXAMPLES = 6
+# "coverage" tries what the document itself gives, the same each time; in the short form as one of the two.
+SHORT_PHASES = {"patient": "examples,fuzzing", "admin": "coverage"}
+LONG_PHASES = "examples,coverage,fuzzing,stateful"
+# What is tried at the least, as each of the two.
+LEAST_REQUESTS = 80
+
+# What production has. The short form always tries the same; PROOF_SEED replays one of the long form.
+on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+SHORT_SEED = 1
+
+
+@pytest.fixture
+def fuzzed(database: Database, people: People) -> Iterator[Service]:
+    """A gunicorn, and a few payments to hit upon: ids are drawn from 1 up."""
+    for consultation_id in range(1, 6):
+        people.patient.pay(consultation_id)
+    with Service.started(database.url) as service:
+        yield service
+
+
+@on_postgresql
+@pytest.mark.parametrize("who", ["patient", "admin"])
+def test_every_answer_matches_the_document(
+    fuzzed: Service, people: People, who: str, effort: int, tmp_path: Path
+) -> None:
+    given = os.environ.get("PROOF_SEED")
+    seed = int(given) if given else SHORT_SEED if effort == 1 else random.getrandbits(32)
+    person = getattr(people, who)
+    report = tmp_path / "report.json"
+    options = {
+        "--url": fuzzed.url,
+        "--header": f"Authorization: {person.authorization['Authorization']}",
+        "--checks": "all",
+        "--phases": SHORT_PHASES[who] if effort == 1 else LONG_PHASES,
+        "--max-examples": str(EXAMPLES * effort),
+        "--workers": "1",
+        "--seed": str(seed),
+        "--generation-database": "none",
+        "--report-json-path": str(report),
+    }
+    arguments = [argument for option in options.items() for argument in option]
+
+    run = subprocess.run(
+        [*SCHEMATHESIS, "run", f"{fuzzed.url}/openapi.json", "--no-color", "--continue-on-failure", *arguments],
+        cwd=tmp_path,  # where it may remember what has failed: the next run is to try the same
+        env={**os.environ, "PYTHONPATH": str(ROOT)},  # for our checks
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, f"to replay: PROOF_SEED={seed}\n{run.stdout}{run.stderr}"
+    tried = json.loads(report.read_text())["test_cases"]["generated"]
+    assert tried >= LEAST_REQUESTS
+    assert "Traceback" not in fuzzed.log.read_text()
+    note(f"schemathesis-{who}", seed=seed, requests=tried)

@@ -1,0 +1,329 @@
+"""What the contract says must happen, in plain Python: without a database, HTTP or a clock.
+
+Each method of ``Clinic`` is a request, a command or an event of Stripe's. It judges as the contract orders, changes
+what is to be changed, and says what has to be answered; a refusal is raised and has changed nothing, but where the
+contract says that it does (money that came too late is kept).
+"""
+
+from typing import NoReturn
+
+from tests.prove.model.records import (
+    ACTIVE,
+    ADMIN,
+    LEAST_AMOUNT,
+    OPEN,
+    PAID,
+    REFUNDABLE,
+    UNPAID,
+    Answer,
+    Belief,
+    Consultation,
+    Key,
+    Payment,
+    Refund,
+    Refusal,
+)
+from tests.prove.model.stripe_account import StripeAccount, Weather
+
+
+class Clinic:
+    """All that is known, of the service and of Stripe."""
+
+    def __init__(self, patients: dict[int, str]) -> None:
+        self.consultations = {number: Consultation(patient) for number, patient in patients.items()}
+        self.payments: list[Payment] = []
+        self.keys: dict[tuple[str, str], Key] = {}
+        self.stripe = StripeAccount()
+        self._heard: set[str] = set()
+
+    # What every request has in common
+
+    def active(self, consultation: int) -> Payment | None:
+        """M1: there is at most one."""
+        (active,) = [p for p in self.payments if p.consultation == consultation and p.status in ACTIVE] or [None]
+        return active
+
+    def owned(self, who: str, payment: Payment | None) -> Payment:
+        if payment is None:
+            raise Refusal(404, "payment-not-found")
+        if who not in (ADMIN, payment.patient):
+            raise Refusal(403, "forbidden")
+        return payment
+
+    def used(self, who: str, key: str, operation: str, *request: object) -> Key | None:
+        """M4: the same request under the same key is a replay, another one is refused."""
+        known = self.keys.get((who, key))
+        if known is not None and (known.operation, known.request) != (operation, request):
+            raise Refusal(422, "idempotency-key-reused")
+        return known
+
+    def replay(self, known: Key) -> Answer:
+        if known.is_pruned:
+            return Answer(200, known.payment, known.refund, first=known)
+        if known.refund is not None:
+            outcome = {"succeeded": 200, "failed": 402}.get(known.refund.status, 202)
+            return Answer(outcome, known.payment, known.refund, first=known)
+        return Answer(201 if known.operation == "create" else 200, known.payment, first=known)
+
+    def keep(self, status: int, who: str, key: str, done: Key) -> Answer:
+        self.keys[who, key] = done
+        return Answer(status, done.payment, done.refund, made=done)
+
+    def require(self, belief: Belief) -> None:
+        if belief.if_match is False:
+            raise Refusal(412, "precondition-failed")
+        if belief.expected_version is False:
+            raise Refusal(409, "version-conflict")
+
+    # Requests
+
+    def put_consultation(self, number: int, patient: str, fee: int | None) -> None:
+        found = self.consultations[number]
+        others = patient != found.patient and any(p.consultation == number for p in self.payments)
+        if others or (fee != found.fee and self.active(number) is not None):
+            raise Refusal(409, "consultation-has-payments")
+        found.patient, found.fee = patient, fee
+
+    def create(self, who: str, key: str, number: int, amount: int, method: str) -> Answer:
+        if amount < LEAST_AMOUNT:
+            raise Refusal(422, "validation-failed")
+        if number not in self.consultations:
+            raise Refusal(404, "consultation-not-found")
+        consultation = self.consultations[number]
+        if who != consultation.patient:
+            raise Refusal(403, "forbidden")
+        known = self.used(who, key, "create", number, amount, method)
+        if known is not None:
+            return self.replay(known)
+        if self.active(number) is not None:
+            raise Refusal(409, "active-payment-exists")
+        if consultation.fee not in (None, amount):
+            raise Refusal(422, "validation-failed")
+        payment = Payment(number, who, amount, method)
+        self.payments.append(payment)
+        return self.keep(201, who, key, Key("create", (number, amount, method), payment))
+
+    def checkout(self, who: str, key: str, payment: Payment | None, weather: Weather) -> Answer:
+        if who == ADMIN:
+            raise Refusal(403, "forbidden")
+        payment = self.owned(who, payment)
+        known = self.used(who, key, "checkout", payment)
+        if known is None and payment.status not in UNPAID:
+            raise Refusal(409, "invalid-transition")
+        if payment.is_by_card:
+            self._open_session(payment, weather)
+        payment.has_session = True
+        return self.replay(known) if known else self.keep(200, who, key, Key("checkout", (payment,), payment))
+
+    def _open_session(self, payment: Payment, weather: Weather) -> None:
+        find = self.stripe.find_session if payment.has_session else self.stripe.open_session
+        status = find(payment, weather)
+        if status is None:
+            raise Refusal(503, "gateway-unavailable")
+        if status == "refused":
+            raise Refusal(502, "gateway-refused")
+        if payment.status in UNPAID and status in ("succeeded", "canceled"):
+            self._follow(payment, status)  # what Stripe says is true, whatever was asked for
+            raise Refusal(409, "invalid-transition")
+
+    def confirm(
+        self, who: str, key: str, payment: Payment | None, *, transaction: str, belief: Belief, weather: Weather
+    ) -> Answer:
+        payment = self.owned(who, payment)
+        if not payment.is_by_card and who != ADMIN:
+            raise Refusal(403, "forbidden")
+        known = self.used(who, key, "confirm", payment, transaction)
+        if known is not None:
+            return self.replay(known)
+        if payment.status in PAID and payment.transaction == transaction:
+            return Answer(200, payment, first=Key("confirm", (), payment))  # a retry by its transaction
+        self.require(belief)
+        if payment.status not in (*UNPAID, "expired", "failed"):
+            raise Refusal(409, "invalid-transition")
+        if payment.received:  # came too late, and is kept for review
+            self._refuse_late(payment)
+        if payment.is_by_card:
+            self._verify(payment, transaction, weather)
+        if any(other.transaction == transaction and other.method == payment.method for other in self.payments):
+            raise Refusal(409, "transaction-already-used")  # M5
+        self._receive(payment, transaction)
+        if payment.status not in PAID:
+            self._refuse_late(payment)
+        return self.keep(200, who, key, Key("confirm", (payment, transaction), payment))
+
+    def _verify(self, payment: Payment, transaction: str, weather: Weather) -> None:
+        if weather.is_silent and transaction.startswith("pi_"):
+            raise Refusal(503, "gateway-unavailable")
+        if not self.stripe.has_paid(payment, transaction):
+            raise Refusal(402, "payment-not-verified")
+
+    def _refuse_late(self, payment: Payment) -> NoReturn:
+        is_taken = self.active(payment.consultation) is not None
+        raise Refusal(409, "active-payment-exists" if is_taken else "invalid-transition")
+
+    def cancel(self, who: str, key: str, payment: Payment | None, belief: Belief, weather: Weather) -> Answer:
+        payment = self.owned(who, payment)
+        known = self.used(who, key, "cancel", payment)
+        if known is not None:
+            return self.replay(known)
+        self.require(belief)
+        if payment.status != "pending":
+            raise Refusal(409, "invalid-transition")
+        self._end_session(payment, weather)
+        payment.status = "cancelled"
+        payment.version += 1
+        return self.keep(200, who, key, Key("cancel", (payment,), payment))
+
+    def _end_session(self, payment: Payment, weather: Weather) -> None:
+        """At the gateway first: money that came there, or is on its way, is not to be given up."""
+        if not payment.is_by_card or not payment.has_session:
+            return
+        status = self.stripe.end_session(payment, weather)
+        if status is None:
+            raise Refusal(503, "gateway-unavailable")
+        if status in ("succeeded", "processing"):
+            self._follow(payment, status)
+            raise Refusal(409, "invalid-transition")
+
+    def refund(
+        self, who: str, key: str, payment: Payment | None, *, amount: int | None, belief: Belief, weather: Weather
+    ) -> Answer:
+        if who != ADMIN:
+            raise Refusal(403, "forbidden")
+        payment = self.owned(who, payment)
+        known = self.used(who, key, "refund", payment, amount)
+        if known is not None:
+            return self.replay(known)
+        self.require(belief)
+        if payment.status not in REFUNDABLE and not (payment.needs_review and payment.received):
+            raise Refusal(409, "invalid-transition")
+        if not 0 < (amount or payment.left) <= payment.left:
+            raise Refusal(422, "refund-exceeds-balance")  # M3
+        refund = Refund(amount or payment.left)
+        payment.refunds.append(refund)
+        payment.version += 1
+        told = self.stripe.take_refund(payment, refund, weather) if payment.is_by_card else "succeeded"
+        self._settle(payment, refund, told)
+        outcome = {"succeeded": 200, "failed": 402}.get(refund.status, 202)
+        return self.keep(outcome, who, key, Key("refund", (payment, amount), payment, refund))
+
+    # Commands
+
+    def expire(self, weather: Weather) -> None:
+        for payment in self.payments:
+            if payment.status == "pending" and payment.is_overdue:
+                self._give_up(payment, "expired", weather)
+
+    def resume(self, weather: Weather) -> None:
+        for payment in self.payments:
+            for refund in payment.refunds:
+                if refund.status in OPEN and refund.is_told:
+                    self._settle(payment, refund, self.stripe.find_or_take_refund(payment, refund, weather))
+            if payment.status == "processing" and not weather.is_silent:
+                status = self.stripe.sessions[payment]
+                if status in ("succeeded", "canceled"):
+                    self._follow(payment, status)
+                elif status == "open" and payment.is_overdue:
+                    self._give_up(payment, "failed", weather)
+
+    def _give_up(self, payment: Payment, status: str, weather: Weather) -> None:
+        try:
+            self._end_session(payment, weather)
+        except Refusal:
+            return
+        payment.status = status
+        payment.version += 1
+
+    def prune(self) -> None:
+        for key in self.keys.values():
+            key.is_pruned = key.is_pruned or (key.is_old and key.keeps_its_answer)
+
+    # What Stripe says, in whatever order
+
+    def hear(self, event_id: str, payment: Payment, what: str, refund: Refund | None = None) -> None:
+        """Take an event in: once."""
+        if event_id in self._heard:
+            return
+        self._heard.add(event_id)
+        if refund is not None:
+            self._hear_of_refund(payment, refund, what)
+        elif what != "payment_failed":  # a declined attempt is no end
+            payment.has_session = True
+            self._follow(payment, what)
+
+    def _follow(self, payment: Payment, what: str) -> None:
+        if what == "succeeded":
+            self._receive(payment, self.stripe.references[payment])
+        elif what == "processing" and payment.status == "pending":
+            payment.status = "processing"
+            payment.version += 1
+        elif what == "canceled" and payment.status in UNPAID:
+            payment.status = "cancelled"
+            payment.version += 1
+
+    def _receive(self, payment: Payment, transaction: str) -> None:
+        if payment.received:
+            return
+        is_free = payment.status in ("expired", "failed") and self.active(payment.consultation) is None
+        if payment.status in UNPAID or is_free:
+            payment.status = "completed"
+        else:
+            payment.needs_review = True
+        payment.transaction, payment.received = transaction, payment.amount
+        payment.version += 1
+
+    def _hear_of_refund(self, payment: Payment, refund: Refund, what: str) -> None:
+        if not refund.is_told:  # made elsewhere, and new to us
+            refund.is_told = True
+            if what != "failed":
+                refund.excess = refund.amount - min(refund.amount, payment.left)
+                payment.needs_review = payment.needs_review or refund.excess > 0
+                payment.version += 1
+            refund.status = "pending"
+            payment.refunds.append(refund)
+            if what == "failed":
+                refund.status = "failed"
+            elif what == "succeeded":
+                refund.status = "succeeded"
+                self._count(payment, refund)
+        elif refund.status != "failed":
+            self._settle(payment, refund, what)
+
+    # Refunds
+
+    def _settle(self, payment: Payment, refund: Refund, what: str) -> None:
+        """Nothing moves back: only an open refund succeeds, and what failed stays failed."""
+        if what == "failed":
+            if refund.status == "succeeded":
+                payment.needs_review = True
+            refund.status, refund.excess = "failed", 0
+            payment.version += 1
+            self._make_room(payment)
+        elif refund.status in OPEN and what == "succeeded":
+            refund.status = "succeeded"
+            payment.version += 1
+            self._count(payment, refund)
+        elif refund.status in OPEN:
+            # What Stripe has accepted, its silence does not make unknown.
+            refund.status = "pending" if what == "pending" else refund.status if what == "silent" else what
+
+    def _count(self, payment: Payment, refund: Refund) -> None:
+        """The money is back; the payment's status follows, but in review only the amounts move."""
+        if payment.status in REFUNDABLE and refund.counted:
+            payment.status = "refunded" if payment.refunded == payment.received else "partially_refunded"
+        if payment.refunded == payment.received and not any(each.excess for each in payment.refunds):
+            payment.needs_review = False
+
+    def _make_room(self, payment: Payment) -> None:
+        """A refund came to nothing: those made elsewhere that did not fit may fit now."""
+        had_excess = False
+        for refund in payment.refunds:
+            if refund.excess:
+                had_excess = True
+                refund.excess -= min(refund.excess, payment.left)
+                if refund.status == "succeeded":
+                    self._count(payment, refund)
+        came_back = any(refund.status == "failed" and refund.at_stripe == "failed" for refund in payment.refunds)
+        is_settled = had_excess and not any(refund.excess for refund in payment.refunds)
+        if is_settled and payment.status in PAID and not came_back:
+            payment.needs_review = False

@@ -1,0 +1,122 @@
+"""The service under test, beside its model: an app on a real database, with a fake Stripe, emptied for each example."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from flask import Flask
+from sqlalchemy import text
+from werkzeug.test import TestResponse
+
+from payments_app import clock
+from payments_app.accounts.models import Role
+from payments_app.idempotency import repository as idempotency
+from payments_app.payments import audit, expire
+from payments_app.payments.events import Deed
+from payments_app.payments.expire import Deadlines
+from payments_app.refunds import process
+from tests.support.apps import engine_of
+from tests.support.databases import empty
+from tests.support.fake_stripe import FakeStripe
+from tests.support.fake_stripe_state import Wire
+from tests.support.people import People
+from tests.support.rows import Rows
+from tests.support.stripe_apps import CardShop
+from tests.webhooks import tell
+
+# Whose the consultations are at first.
+PATIENTS = {1: "patient", 2: "patient", 3: "other"}
+
+# What the API shows of a payment, and how the table says it: amounts in major units, and a truth that is no number.
+SHOWN = ("consultation_id", "amount", "status", "version", "transaction_id", "refunded_amount", "needs_review")
+_PAYMENTS = text(
+    "SELECT id, consultation_id, amount_minor / 100, status, version, transaction_id, refunded_minor / 100,"
+    " CASE WHEN needs_review THEN 1 ELSE 0 END FROM payments"
+)
+# All checks of the command as one statement: one by one they take longer than what they look at.
+_AUDIT = text(" UNION ALL ".join(f"SELECT '{c.invariant}', id, detail FROM ({c.query}) AS q" for c in audit.CHECKS))
+
+
+@dataclass(frozen=True)
+class House:
+    """What the machine needs besides HTTP: what timers do, what time does, and what the audit finds."""
+
+    fake: FakeStripe
+    app: Flask
+    people: People
+    rows: Rows
+
+    @classmethod
+    def emptied(cls, fake: FakeStripe, app: Flask) -> Self:
+        fake.reset()
+        with app.app_context():
+            empty(engine_of(app))
+        people = People(app)
+        people.add_consultations(Role.PATIENT, 1, 2)
+        people.add_consultations("other", 3, 3)
+        return cls(fake, app, people, Rows(engine_of(app)))
+
+    def hear(self, event: Wire) -> None:
+        tell(CardShop(self.fake, self.app, self.people), event)
+
+    def make_overdue(self, payment_id: int) -> None:
+        """As if its time were over: a week and a day is more than any gateway gives."""
+        at = self.rows.moment(datetime.now(UTC) - timedelta(days=8))
+        self.rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=at, id=payment_id)
+
+    def make_old(self, user_id: int, key: str) -> None:
+        at = self.rows.moment(datetime.now(UTC) - timedelta(days=2))
+        named = "WHERE user_id = :user_id AND key = :key"
+        self.rows.execute(f"UPDATE idempotency_keys SET created_at = :at {named}", at=at, user_id=user_id, key=key)
+
+    # What the commands of the same names do, without their printing.
+
+    def expire(self) -> None:
+        with self.app.app_context():
+            for payment_id in list(expire.find_overdue(self._deadlines())):
+                expire.expire(payment_id, self._deed())
+
+    def resume(self) -> None:
+        settings = self.app.config["SETTINGS"]
+        with self.app.app_context():
+            for refund_id in list(process.find_open(clock.now())):
+                process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=self._deed())
+            for payment_id in list(expire.find_processing()):
+                expire.resume(payment_id, self._deadlines(), self._deed())
+
+    def prune(self) -> None:
+        retention = timedelta(seconds=self.app.config["SETTINGS"].idempotency_retention_seconds)
+        with self.app.app_context():
+            idempotency.prune_batch(before=clock.now() - retention, size=1_000)
+
+    def payments(self) -> dict[int, tuple[Any, ...]]:
+        """All of them as they are kept."""
+        with engine_of(self.app).connect() as connection:
+            return {row[0]: tuple(row[1:]) for row in connection.execute(_PAYMENTS)}
+
+    def offenders(self) -> list[Any]:
+        with engine_of(self.app).connect() as connection:
+            return list(connection.execute(_AUDIT))
+
+    def audit(self) -> list[Any]:
+        """What the command finds, in the command's own way."""
+        with self.app.app_context():
+            return [offender for check in audit.CHECKS for offender in audit.find_offenders(check)]
+
+    def ask(self, path: str) -> Any:
+        """What staff are shown."""
+        answer = self.people.admin.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json["data"]
+
+    def _deadlines(self) -> Deadlines:
+        return Deadlines.at(clock.now(), self.app.config["SETTINGS"])
+
+    @staticmethod
+    def _deed() -> Deed:
+        return Deed("command:model", None, clock.now())
+
+
+def problem_of(answer: TestResponse) -> str | None:
+    """The end of the problem's type; None for an answer that is none."""
+    return answer.json["type"].rpartition("/")[2] if answer.mimetype == "application/problem+json" else None

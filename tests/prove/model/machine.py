@@ -1,0 +1,369 @@
+"""Whatever people, Stripe, timers and time may do, in any order; after each step service, model and audit agree."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, MultipleResults, initialize, multiple, precondition, rule
+
+from tests.prove.model.comparison import INTENTS, REFUNDS, Comparison, Rule, headers_for, id_of
+from tests.prove.model.house import PATIENTS, problem_of
+from tests.prove.model.records import ADMIN, Answer, Belief, Payment, Refund, Refusal
+from tests.prove.model.stripe_account import Weather
+from tests.support.fake_stripe_state import PAYABLE, Wire
+
+# Often the same few, so that keys meet; None leaves the key to the service.
+keys = st.sampled_from([None, None, None, None, "k1", "k2", "k3"])
+# Who asks: mostly those who may.
+askers = st.sampled_from(["owner"] * 6 + ["staff", "staff", "stranger"])
+whoever = st.sampled_from(["patient", "other", ADMIN])
+beliefs = st.sampled_from(
+    [Belief()] * 5
+    + [Belief(if_match=True), Belief(if_match=False), Belief(expected_version=True), Belief(expected_version=False)]
+    + [Belief(if_match=True, expected_version=False)]
+)
+line = st.sampled_from([Weather.FINE] * 6 + [Weather.LOST, Weather.BROKEN])
+rarely = st.sampled_from([False] * 15 + [True])
+choices = st.integers(0, 11)
+# The same amount may be written in several ways.
+amounts = st.sampled_from([5000, 5000, 5000, "5000", "5000.00", 6000, 999])
+methods = st.sampled_from(["stripe", "stripe", "bank_transfer"])
+
+# How far the first payments have come when an example begins: random steps alone seldom go a long way.
+OPENINGS: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "pending": ("create",),
+    "in checkout": ("create", "checkout"),
+    "paid": ("create", "checkout", "pay"),
+    "processing": ("create", "checkout", "start", "tell"),
+    "completed": ("create", "checkout", "pay", "confirm"),
+    "partly refunded": ("create", "checkout", "pay", "confirm", "refund"),
+    "expired": ("create", "checkout", "overdue", "expire"),
+    # The answer to the checkout was lost, so that we know of no session to end; and then somebody pays by it.
+    "paid after its end": ("create", "checkout, lost", "cancel", "pay", "tell"),
+    "paid after its time": ("create", "checkout, lost", "overdue", "expire", "pay"),
+}
+# Where there is money, there is most to go wrong.
+openings = st.sampled_from(
+    [*OPENINGS, "completed", "completed", "partly refunded", "partly refunded", "partly refunded"]
+)
+
+
+def remembered(ask: Rule) -> Rule:
+    """A request under a key is remembered, to be sent again."""
+
+    @wraps(ask)
+    def asking(machine: "PaymentsMachine", **how: Any) -> Any:
+        if how["key"] is not None:
+            machine.asked.append((ask, how))
+        return ask(machine, **how)
+
+    return asking
+
+
+class PaymentsMachine(Comparison):
+    """Each rule is a step."""
+
+    payments = Bundle("payments")
+    news = Bundle("news")
+
+    @initialize(target=payments, openings=st.tuples(openings, openings, openings), method=methods)
+    def open_with(self, openings: tuple[str, ...], method: str) -> MultipleResults[Payment]:
+        for number, opening in enumerate(openings, start=1):
+            for verb in OPENINGS[opening]:
+                self._open_with(verb, number, method)
+        return multiple(*self.clinic.payments)
+
+    def _open_with(self, verb: str, number: int, method: str) -> None:
+        payment = next((each for each in reversed(self.clinic.payments) if each.consultation == number), None)
+        fine = {"who": "owner", "key": None, "is_missing": False, "weather": Weather.FINE}
+        by_staff = {**fine, "who": "staff", "belief": Belief()}
+        verbs: dict[str, Callable[[], Any]] = {
+            "create": lambda: self.create(who="owner", key=None, number=number, amount=5000, method=method),
+            "checkout": lambda: self.checkout(payment=payment, **fine),
+            "checkout, lost": lambda: self.checkout(payment=payment, **{**fine, "weather": Weather.LOST}),
+            "cancel": lambda: self.cancel(payment=payment, belief=Belief(), **fine),
+            "confirm": lambda: self.confirm(payment=payment, transaction="own", pays_first=False, **by_staff),
+            "refund": lambda: self.refund(payment=payment, amount=1000, **by_staff),
+            "overdue": lambda: self.time_is_over(payment=payment),
+            "expire": lambda: self.expire(weather=Weather.FINE),
+            "pay": lambda: self.at_stripe(payment=payment, what="pay"),
+            "start": lambda: self.at_stripe(payment=payment, what="start"),
+            "tell": lambda: self.hear(event=self.tell_of_a_session(payment=payment)),
+        }
+        if verb not in ("pay", "start", "tell") or method == "stripe":
+            verbs[verb]()
+
+    # What people ask for
+
+    @rule(
+        target=payments,
+        who=askers,
+        key=keys,
+        number=st.sampled_from([1, 1, 2, 2, 3, 9]),
+        amount=amounts,
+        method=methods,
+    )
+    @remembered
+    def create(self, *, who: str, key: str | None, number: int, amount: int | str, method: str) -> Any:
+        consultation = self.clinic.consultations.get(number)
+        asker = self._asker(who, consultation.patient if consultation else "patient")
+        model_key = self._model_key(key)
+        expected = self._judge(lambda: self.clinic.create(asker, model_key, number, int(float(amount)), method))
+        body = {"consultation_id": number, "amount": amount, "payment_method": method}
+        self._compare(self._person(asker).post("/payments", body, headers=headers_for(key)), expected)
+        return expected.payment if isinstance(expected, Answer) and expected.made else multiple()
+
+    @rule(who=askers, key=keys, payment=payments, is_missing=rarely, weather=st.one_of(line, st.just(Weather.REFUSING)))
+    @remembered
+    def checkout(self, *, who: str, key: str | None, payment: Payment, is_missing: bool, weather: Weather) -> None:
+        asker, model_key, found = (
+            self._asker(who, payment.patient),
+            self._model_key(key),
+            None if is_missing else payment,
+        )
+        expected = self._judge(lambda: self.clinic.checkout(asker, model_key, found, weather))
+        with self._stripe(weather, INTENTS):
+            answer = self._person(asker).post(f"/payments/{id_of(found)}/checkout", headers=headers_for(key))
+        self._learn_references()
+        self._compare(answer, expected)
+
+    @rule(
+        who=askers,
+        key=keys,
+        payment=payments,
+        is_missing=rarely,
+        transaction=st.one_of(st.sampled_from(["own"] * 8 + ["TXN-1", "TXN-2", "pi_none"]), payments),
+        pays_first=st.booleans(),
+        belief=beliefs,
+        weather=line,
+    )
+    @remembered
+    def confirm(
+        self,
+        *,
+        who: str,
+        key: str | None,
+        payment: Payment,
+        is_missing: bool,
+        transaction: str | Payment,
+        pays_first: bool,
+        belief: Belief,
+        weather: Weather,
+    ) -> None:
+        if pays_first:
+            self.at_stripe(payment=payment, what="pay")
+        if transaction == "own" or isinstance(transaction, Payment):
+            transaction = self._transaction_of(transaction if isinstance(transaction, Payment) else payment)
+        asker, model_key, found = (
+            self._asker(who, payment.patient),
+            self._model_key(key),
+            None if is_missing else payment,
+        )
+        version = payment.version
+        expected = self._judge(
+            lambda: self.clinic.confirm(
+                asker, model_key, found, transaction=transaction, belief=belief, weather=weather
+            )
+        )
+        with self._stripe(weather, INTENTS):
+            answer = self._change(asker, "confirm", found, key, believed=belief, at=version, transaction_id=transaction)
+        self._compare(answer, expected)
+
+    @rule(who=askers, key=keys, payment=payments, is_missing=rarely, belief=beliefs, weather=line)
+    @remembered
+    def cancel(
+        self, *, who: str, key: str | None, payment: Payment, is_missing: bool, belief: Belief, weather: Weather
+    ) -> None:
+        asker, model_key, found = (
+            self._asker(who, payment.patient),
+            self._model_key(key),
+            None if is_missing else payment,
+        )
+        version = payment.version
+        expected = self._judge(lambda: self.clinic.cancel(asker, model_key, found, belief, weather))
+        with self._stripe(weather, INTENTS):
+            answer = self._change(asker, "cancel", found, key, believed=belief, at=version)
+        self._compare(answer, expected)
+
+    @rule(
+        who=st.sampled_from(["staff"] * 8 + ["owner"]),
+        key=keys,
+        payment=payments,
+        is_missing=rarely,
+        amount=st.sampled_from([None, 1000, 1000, 2500, 100_000]),
+        belief=beliefs,
+        weather=st.one_of(line, st.sampled_from([Weather.SLOW, Weather.LATE, Weather.REFUSING])),
+    )
+    @remembered
+    def refund(
+        self,
+        *,
+        who: str,
+        key: str | None,
+        payment: Payment,
+        is_missing: bool,
+        amount: int | None,
+        belief: Belief,
+        weather: Weather,
+    ) -> None:
+        asker, model_key, found = (
+            self._asker(who, payment.patient),
+            self._model_key(key),
+            None if is_missing else payment,
+        )
+        version = payment.version
+        expected = self._judge(
+            lambda: self.clinic.refund(asker, model_key, found, amount=amount, belief=belief, weather=weather)
+        )
+        members = {} if amount is None else {"amount": amount}
+        with self._stripe(weather, REFUNDS):
+            answer = self._change(asker, "refund", found, key, believed=belief, at=version, **members)
+        self._compare(answer, expected)
+
+    @precondition(lambda self: self.asked)
+    @rule(target=payments, choice=choices)
+    def ask_again(self, choice: int) -> Any:
+        """Word for word, under the same key, however long after."""
+        ask, how = self.asked[choice % len(self.asked)]
+        made = ask(self, **how)
+        return multiple() if made is None else made
+
+    @rule(
+        number=st.sampled_from(list(PATIENTS)),
+        patient=st.sampled_from(["patient", "other"]),
+        fee=st.sampled_from([None, None, 5000]),
+    )
+    def put_consultation(self, number: int, patient: str, fee: int | None) -> None:
+        expected = self._judge(lambda: self.clinic.put_consultation(number, patient, fee))
+        body = {"patient_id": self._person(patient).id, "fee": fee}
+        answer = self.house.people.booking.put(f"/consultations/{number}", body)
+        if isinstance(expected, Refusal):
+            self._compare(answer, expected)
+        else:
+            assert answer.status_code == 200, answer.text
+        self._compare_consultations()
+
+    @rule(who=whoever, key=st.sampled_from(["k1", "k2", "k3"]))
+    def ask_what_a_key_did(self, who: str, key: str) -> None:
+        """Whoever else used the same key, it is another one."""
+        known = self.clinic.keys.get((who, key))
+        answer = self._person(who).get(f"/idempotency-keys/{key}")
+        if known is None:
+            assert (answer.status_code, problem_of(answer)) == (404, "idempotency-key-not-found")
+            return
+        shown = answer.json["data"]
+        assert (shown["operation"], shown["status"]) == (known.operation, known.status)
+        assert shown["payment_id"] == known.payment.id
+        assert shown["refund_id"] == (known.refund and known.refund.id)
+        assert (shown["first_response"] is not None) == known.keeps_its_answer
+
+    @rule(who=whoever, payment=payments)
+    def look(self, who: str, payment: Payment) -> None:
+        expected = 200 if who in (ADMIN, payment.patient) else 403
+        assert self._person(who).get(f"/payments/{payment.id}").status_code == expected
+
+    # What customers do at Stripe, and people at its dashboard; each is told by an event, which may come at any time
+
+    @rule(target=news, payment=payments, what=st.sampled_from(["pay", "pay", "pay", "start", "decline", "cancel"]))
+    def at_stripe(self, payment: Payment, what: str) -> Any:
+        status = self.clinic.stripe.sessions.get(payment)
+        reference = self.clinic.stripe.references.get(payment, "")
+        if status not in ("open", "processing") or (what == "cancel" and status != "open"):
+            return multiple()
+        fake, sessions = self.house.fake, self.clinic.stripe.sessions
+        act, kind, after = {
+            "pay": (fake.pay, "succeeded", "succeeded"),
+            "start": (fake.start_processing, "processing", "processing"),
+            "decline": (fake.decline, "payment_failed", "open"),
+            "cancel": (fake.cancel, "canceled", "canceled"),
+        }[what]
+        assert fake.intents[reference]["status"] in PAYABLE
+        act(reference)
+        sessions[payment] = after
+        return (payment, kind, None, fake.intent_event(kind, reference))
+
+    @rule(target=news, payment=payments)
+    def tell_of_a_session(self, payment: Payment) -> Any:
+        """An event of what is, and was told before perhaps."""
+        status = self.clinic.stripe.sessions.get(payment)
+        if status not in ("processing", "succeeded", "canceled"):
+            return multiple()
+        return (payment, status, None, self.house.fake.intent_event(status, self.clinic.stripe.references[payment]))
+
+    @precondition(lambda self: any(p.received and p.is_by_card for p in self.clinic.payments))
+    @rule(target=news, choice=choices, amount=st.sampled_from([1000, 2500, 5000]))
+    def refund_in_the_dashboard(self, choice: int, amount: int) -> Any:
+        paid = [p for p in self.clinic.payments if p.received and p.is_by_card]
+        payment = paid[choice % len(paid)]
+        if amount > self.clinic.stripe.left(payment):
+            return multiple()
+        refund = Refund(amount, is_told=False)
+        self.clinic.stripe.refund_in_dashboard(payment, refund)
+        made = self.house.fake.refund_in_dashboard(self.clinic.stripe.references[payment], amount * 100)
+        refund.reference = made["id"]
+        return (payment, "succeeded", refund, self.house.fake.refund_event("created", made["id"]))
+
+    @precondition(lambda self: self.clinic.stripe.refunds)
+    @rule(target=news, choice=choices, status=st.sampled_from(["succeeded", "failed", None]))
+    def settle_a_refund(self, choice: int, status: str | None) -> Any:
+        """A bank may send back even what had succeeded; None only tells of it once more."""
+        payment, refund = self.clinic.stripe.refunds[choice % len(self.clinic.stripe.refunds)]
+        reference = self._reference_of(payment, refund)
+        if status is not None and refund.at_stripe != "failed":
+            self.house.fake.settle_refund(reference, status)
+            refund.at_stripe = status
+        assert refund.at_stripe is not None
+        kind = "failed" if refund.at_stripe == "failed" else "updated"
+        return (payment, refund.at_stripe, refund, self.house.fake.refund_event(kind, reference))
+
+    @rule()
+    def what_was_late_arrives_at_stripe(self) -> None:
+        self.clinic.stripe.apply_late()
+        self.house.fake.apply_late()
+
+    @rule(event=news)
+    def hear(self, event: tuple[Payment, str, Refund | None, Wire]) -> None:
+        payment, what, refund, wire = event
+        self.touched = payment
+        self.clinic.hear(wire["id"], payment, what, refund)
+        self.house.hear(wire)
+
+    # What time does, and timers
+
+    @rule(payment=payments)
+    def time_is_over(self, payment: Payment) -> None:
+        payment.is_overdue = True
+        self.house.make_overdue(payment.id)
+
+    @rule(weather=line)
+    def expire(self, weather: Weather) -> None:
+        self.clinic.expire(weather)
+        with self._stripe(weather, INTENTS):
+            self.house.expire()
+
+    @rule(weather=line)
+    def resume(self, weather: Weather) -> None:
+        self.clinic.resume(weather)
+        with self._stripe(weather, INTENTS), self._stripe(weather, REFUNDS):
+            self.house.resume()
+
+    @precondition(lambda self: self.clinic.keys)
+    @rule(choice=choices)
+    def a_day_passes_for_a_key(self, choice: int) -> None:
+        named = [(who, key) for who, key in self.clinic.keys if not key.startswith("made-")]
+        if named:
+            who, key = named[choice % len(named)]
+            self.clinic.keys[who, key].is_old = True
+            self.house.make_old(self._person(who).id, key)
+
+    @rule()
+    def prune(self) -> None:
+        self.clinic.prune()
+        self.house.prune()
+
+    @rule()
+    def a_moment_passes(self) -> None:
+        """Nothing happens. Hypothesis begins with the simplest way it knows, which is to choose this each time."""
+        self.nothing_happened = True

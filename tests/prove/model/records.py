@@ -1,0 +1,122 @@
+"""What the model knows of: consultations, payments, refunds, keys; and what may be answered. Amounts in major units."""
+
+from dataclasses import dataclass, field
+
+ACTIVE = ("pending", "processing", "completed", "partially_refunded")
+UNPAID = ("pending", "processing")
+PAID = ("completed", "partially_refunded", "refunded")
+REFUNDABLE = ("completed", "partially_refunded")
+OPEN = ("pending", "unknown")
+LEAST_AMOUNT = 1000
+ADMIN = "admin"
+
+
+@dataclass(eq=False)
+class Consultation:
+    patient: str
+    fee: int | None = None
+
+
+@dataclass(eq=False)
+class Refund:
+    amount: int
+    status: str = "pending"
+    # Made at Stripe's dashboard, it may be more than is left of the money: so much of it is not counted.
+    excess: int = 0
+    id: int = 0
+    # Stripe's own word, and name for it; None as long as it has not heard of it.
+    at_stripe: str | None = None
+    reference: str | None = None
+    # One made elsewhere is not, at first.
+    is_told: bool = True
+
+    @property
+    def counted(self) -> int:
+        return self.amount - self.excess
+
+
+@dataclass(eq=False)
+class Payment:
+    consultation: int
+    patient: str
+    amount: int
+    method: str
+    status: str = "pending"
+    version: int = 0
+    transaction: str | None = None
+    received: int = 0
+    needs_review: bool = False
+    is_overdue: bool = False
+    # Whether we know of its session: its checkout was answered, or an event told of it.
+    has_session: bool = False
+    refunds: list[Refund] = field(default_factory=list)
+    id: int = 0
+
+    def __repr__(self) -> str:
+        return f"payment_{self.id}"
+
+    @property
+    def is_by_card(self) -> bool:
+        return self.method == "stripe"
+
+    @property
+    def refunded(self) -> int:
+        return sum(refund.counted for refund in self.refunds if refund.status == "succeeded")
+
+    @property
+    def left(self) -> int:
+        return self.received - sum(refund.counted for refund in self.refunds if refund.status != "failed")
+
+    @property
+    def invoice(self) -> str:
+        if self.status in UNPAID:
+            return "pending"
+        return {"refunded": "refunded"}.get(self.status, "paid" if self.status in PAID else "void")
+
+
+@dataclass(eq=False)
+class Key:
+    """What was done under a key, and what was answered first."""
+
+    operation: str
+    request: tuple[object, ...]
+    payment: Payment
+    refund: Refund | None = None
+    body: bytes | None = None
+    is_old: bool = False
+    is_pruned: bool = False
+
+    @property
+    def status(self) -> str:
+        return self.payment.status if self.refund is None else self.refund.status
+
+    @property
+    def keeps_its_answer(self) -> bool:
+        return self.operation != "checkout" and not self.is_pruned  # a session's answer holds a secret
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What a caller believes of the version: by If-Match, by ``expected_version``; right, wrong, or nothing (None)."""
+
+    if_match: bool | None = None
+    expected_version: bool | None = None
+
+
+class Refusal(Exception):
+    """The HTTP status, and the end of the problem's type."""
+
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(status, code)
+        self.status, self.code = status, code
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``first`` is set where the first answer is given again, ``made`` where this one is kept under a new key."""
+
+    status: int
+    payment: Payment
+    refund: Refund | None = None
+    first: Key | None = None
+    made: Key | None = None

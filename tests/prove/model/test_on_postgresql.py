@@ -1,0 +1,12 @@
+"""On PostgreSQL, service and model go the same way, whatever is asked, told and forgotten, in any order."""
+
+import pytest
+from flask import Flask
+
+from tests.prove.model.agreement import assert_agreement
+from tests.support.fake_stripe import FakeStripe
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+def test_service_model_and_audit_agree_after_every_step(session_shop: tuple[FakeStripe, Flask], effort: int) -> None:
+    assert_agreement(session_shop, on="postgresql", effort=effort)
