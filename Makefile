@@ -14,7 +14,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test check format clean bench bench-quick bench-locking translations
+.PHONY: run test prove check format clean bench bench-quick bench-locking translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -24,6 +24,10 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/pytest -n auto --dist loadfile
+
+# The long form of the proofs in tests/prove; PROOF_FIGURES=<folder> keeps their figures.
+prove: $(VENV)/.installed-dev
+	$(BIN)/pytest --long tests/prove
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -21,6 +21,24 @@ from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
+LONG_FACTOR = 20  # how much more `make prove` tries than `make test`
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try much more, as `make prove` does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        chosen = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def effort(request: pytest.FixtureRequest) -> int:
+    """How many times more than usual to try."""
+    return LONG_FACTOR if request.config.getoption("--long") else 1
 
 
 @pytest.hookimpl(hookwrapper=True)
