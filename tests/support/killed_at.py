@@ -29,8 +29,8 @@ _processes.set_forkserver_preload(["tests.support.killed_at"])
 
 class When(Enum):
     BEFORE = "before"
-    # It was sent, and nobody waits for the answer: the database finishes it, or the gateway does.
-    SENT = "with-the-answer-to"
+    # It was sent, and nobody reads the answer: the database finishes it by itself, or the gateway has.
+    SENT = "before-the-answer-to"
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,20 @@ def _do(app: Flask, operation: Operation, point: Point | None, pipe: Pipe) -> No
     os._exit(0)  # the parent's connections, files and exit handlers are the parent's
 
 
-def _die(*_: Any, **__: Any) -> NoReturn:
+def _die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable: nobody survives that")
 
 
 def _die_once_sent(connection: Connection | None) -> None:
     if connection is None:
-        http.client.HTTPConnection.getresponse = _die  # type: ignore[method-assign]  # in this process only
+        get_response = http.client.HTTPConnection.getresponse
+
+        def wait_and_die(client: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> NoReturn:
+            get_response(client, *args, **kwargs)  # its first line is here, so it has happened there
+            _die()
+
+        http.client.HTTPConnection.getresponse = wait_and_die  # type: ignore[method-assign]  # in this process only
         return
 
     def send_and_die(conversation: Iterator[Any], *_: Any, **__: Any) -> NoReturn:

@@ -292,7 +292,8 @@ class Search:
         if self._depth < len(self._path):
             node = self._path[self._depth]
             if node.choices != choices:
-                raise Diverged(f"expected {told_choices(node.choices)}, found {told_choices(choices)}")
+                so_far = "".join(NAMES[before.chosen] for before in self._path[: self._depth])
+                raise Diverged(f"{so_far}: expected {told_choices(node.choices)}, found {told_choices(choices)}")
         else:
             asleep = self._still_asleep()
             awake = [index for index in choices if index not in asleep]
@@ -310,7 +311,7 @@ class Search:
     def has_next(self, taken: Sequence[Taken]) -> bool:
         """Learn from a run, and prepare the next one; False where nothing is left to try."""
         self._find_races(taken[: len(self._path)])
-        self._depth, self._last, self.is_redundant = 0, -1, False
+        self.again()
         while self._path:
             node = self._path[-1]
             node.tried.add(node.chosen)
@@ -320,6 +321,10 @@ class Search:
                 return True
             self._path.pop()
         return False
+
+    def again(self) -> None:
+        """Begin the same schedule anew."""
+        self._depth, self._last, self.is_redundant = 0, -1, False
 
     def _still_asleep(self) -> frozenset[int]:
         """Who was asleep or tried at the last state, and does not mind what was done there."""

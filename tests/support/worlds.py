@@ -13,6 +13,7 @@ from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.database import Base
 from payments_app.payments import audit
+from payments_app.readiness import current_readiness
 from payments_app.refunds import process
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty
@@ -73,6 +74,8 @@ class World:
                 if self._kept.rows[table.name]:
                     connection.execute(insert(table), [dict(row) for row in self._kept.rows[table.name]])
         self.fake.recall(self._kept.stripe)
+        with self.app.app_context():  # who looks whether the database is ready keeps the others waiting
+            assert current_readiness().find_faults() == {}
 
     def finish(self, operation: Operation, told: Told | None) -> Told:
         """Do what whoever asked does: ask again, as long as that is what they are told, or are told nothing.

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from payments_app import clock
+from payments_app.refunds import process
 from tests.prove.scenes import (
     CONSULTATION,
     by_hand,
@@ -124,22 +126,22 @@ class Crash:
     def __init__(self, shop: CardShop, doomed: Doomed, prepare: Prepare) -> None:
         self.operation = prepare(shop)
         World(shop).end_leases()
-        self._world, self._doomed = World(shop), doomed
+        self.world, self._doomed = World(shop), doomed
         self.steps = doomed.watch(self.operation)
-        self._expected = self._world.look().state()
-        self._world.put_back()
+        self._expected = self.world.look().state()
+        self.world.put_back()
         self._told = [self.operation.do(shop.app).word for _ in range(2)]
-        assert self._world.look().state() == self._expected, "asked twice, it happened twice"
-        self.points = points(self.steps, of_sqlite=self._world.rows.is_sqlite)
+        assert self.world.look().state() == self._expected, "asked twice, it happened twice"
+        self.points = points(self.steps, of_sqlite=self.world.rows.is_sqlite)
 
     def at(self, point: Point) -> None:
         """Kill it there, and ask again until there is an answer: then it is as if nobody had been killed."""
-        self._world.put_back()
+        self.world.put_back()
         self._doomed.kill(self.operation, point)
-        told = self._world.finish(self.operation, None)
+        told = self.world.finish(self.operation, None)
         assert told.word in self._told, f"{point}: {told}"
-        assert self._world.look().state() == self._expected, point
-        assert self._world.offenders() == [], point
+        assert self.world.look().state() == self._expected, point
+        assert self.world.offenders() == [], point
 
 
 def of_those(chosen: list[Point]) -> list[Point]:
@@ -165,6 +167,31 @@ def test_a_process_killed_where_something_is_done_does_it_once(
     others = random.Random(seed).sample([point for point in crash.points if point not in decisive], OTHERS)  # noqa: S311  # no secret depends on it
     for point in of_those(decisive + others):
         crash.at(point)
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_refund_whose_process_died_is_left_alone_as_long_as_its_lease_lasts(
+    shop: CardShop, doomed: Doomed, when: When
+) -> None:
+    """Somebody may be at work on it: whoever asks is told that it is open, and only a resume sends it again."""
+    crash = Crash(shop, doomed, a_refund)
+    (point,) = [point for point in crash.points if (point.words, point.when) == ("POST /v1/refunds", when)]
+    crash.world.put_back()
+    doomed.kill(crash.operation, point)
+    for _ in range(2):
+        assert crash.operation.do(shop.app).word == "202 replayed"
+        with shop.app.app_context():
+            assert list(process.find_open(clock.now())) == []
+    assert shop.fake.count("POST", "/v1/refunds") == (when is When.SENT)
+
+    crash.world.resume_all()
+
+    assert crash.operation.do(shop.app).word == "200 replayed"
+    assert shop.fake.count("POST", "/v1/refunds") == 1
+    assert crash.world.rows.one("SELECT refunded_minor, refund_reserved_minor FROM payments") == {
+        "refunded_minor": 150_000,
+        "refund_reserved_minor": 0,
+    }
 
 
 @pytest.mark.long

@@ -122,5 +122,6 @@ def test_every_order_ends_as_a_serial_one(shop: CardShop, stage: Stage, prepare:
         outcomes=len(tried.outcomes),
         serial_outcomes=len(race.serial),
         deadlocks=tried.deadlocks,
+        begun_again=tried.diverged,
         seed=None if tried.is_all else seed,
     )
