@@ -18,7 +18,9 @@ from typing import Any, NoReturn
 from flask import Flask
 from sqlalchemy import Connection, Engine
 
-from tests.support.apps import app_with
+from payments_app.gateways import registry
+from payments_app.readiness import current_readiness
+from tests.support.apps import app_with, engine_of
 from tests.support.operations import Operation
 from tests.support.service import PATIENCE_SECONDS
 from tests.support.steps import Kind, Step, driver_connection, listening
@@ -43,6 +45,9 @@ class Point:
 
     def __str__(self) -> str:
         return f"{self.number}-{self.when.value}-{self.words}".replace(" ", "-")
+
+
+PRACTICE = "practice"
 
 
 def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
@@ -80,6 +85,12 @@ class Doomed:
             parent.join(PATIENCE_SECONDS)
             parent.close()
 
+    def practise(self, operation: Operation) -> None:
+        """Do it in the process that the others are forked from, so that not each of them compiles all statements."""
+        self._pipe.send((operation, PRACTICE))
+        assert self._pipe.poll(PATIENCE_SECONDS)
+        self._pipe.recv()
+
     def watch(self, operation: Operation) -> list[Step]:
         """Do it undisturbed; the steps that it took."""
         steps, exit_code = self._do(operation, None)
@@ -103,6 +114,10 @@ def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
     """Fork a process for each operation, and tell what became of it."""
     with app_with(database_url, **settings) as app:
         while (order := pipe.recv()) is not None:
+            if order[1] == PRACTICE:
+                _practise(app, order[0])
+                pipe.send(None)
+                continue
             theirs, ours = multiprocessing.Pipe(duplex=False)
             process_id = os.fork()
             if process_id == 0:
@@ -114,6 +129,15 @@ def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
                 steps = None
             _, status = os.waitpid(process_id, 0)
             pipe.send((steps, os.waitstatus_to_exitcode(status)))
+
+
+def _practise(app: Flask, operation: Operation) -> None:
+    operation.do(app)
+    # What is inherited must not be a connection, nor what was seen of the database.
+    engine_of(app).dispose()
+    registry.init_app(app)
+    with app.app_context():
+        current_readiness().doubt()
 
 
 def _do(app: Flask, operation: Operation, point: Point | None, pipe: Pipe) -> NoReturn:

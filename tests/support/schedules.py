@@ -35,6 +35,10 @@ MOST_ACTORS = 4
 
 NAMES = "ABCD"
 
+# How often a schedule is begun again that leads elsewhere than before: that PostgreSQL decides otherwise so many times in
+# turn is as likely as so many heads of a coin.
+MOST_DIVERGED = 12
+
 _LOCKS = text("SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_locks WHERE NOT granted")
 
 
@@ -278,27 +282,37 @@ class _Node:
 
 
 class Search:
-    """All schedules that may make a difference, depth first: one for each ``choose`` from start to end."""
+    """All schedules that may make a difference, depth first: one for each ``choose`` from start to end.
+
+    Of two threads that wait for the same row, PostgreSQL decides who gets it. Where it decides otherwise than the first
+    time, what follows is brought to an end as any other schedule, and the one that was wanted is begun again.
+    """
 
     def __init__(self) -> None:
         self._path: list[_Node] = []
-        self._depth = 0
-        self._last = -1
-        self.is_redundant = False
+        self._failures = 0
+        # Schedules that led elsewhere than before, and how many of those that were wanted were given up for it.
+        self.diverged = 0
+        self.given_up = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._depth, self._last = 0, -1
+        self._is_redundant = self._has_diverged = False
 
     def choose(self, choices: Mapping[int, Step]) -> int:
-        if self.is_redundant:  # all that could follow was tried; bring it to an end
+        if self._is_redundant or self._has_diverged:  # bring it to an end
             return min(choices)
         if self._depth < len(self._path):
             node = self._path[self._depth]
             if node.choices != choices:
-                so_far = "".join(NAMES[before.chosen] for before in self._path[: self._depth])
-                raise Diverged(f"{so_far}: expected {told_choices(node.choices)}, found {told_choices(choices)}")
+                self._has_diverged = True
+                return min(choices)
         else:
             asleep = self._still_asleep()
             awake = [index for index in choices if index not in asleep]
-            if not awake:
-                self.is_redundant = True
+            if not awake:  # all that could follow was tried
+                self._is_redundant = True
                 return min(choices)
             # Whoever went on last goes on: the first run is a serial one, and each later one is as near as can be.
             chosen = self._last if self._last in awake else awake[0]
@@ -310,8 +324,22 @@ class Search:
 
     def has_next(self, taken: Sequence[Taken]) -> bool:
         """Learn from a run, and prepare the next one; False where nothing is left to try."""
-        self._find_races(taken[: len(self._path)])
-        self.again()
+        if self._has_diverged:
+            self.diverged += 1
+            self._failures += 1
+            if self._failures < MOST_DIVERGED:
+                self._begin()
+                return True
+            self.given_up += 1
+            del self._path[self._depth :]
+        else:
+            self._find_races(taken[: len(self._path)])
+        self._failures = 0
+        self._begin()
+        return self._go_back()
+
+    def _go_back(self) -> bool:
+        """To the last state from which something is due that was not tried."""
         while self._path:
             node = self._path[-1]
             node.tried.add(node.chosen)
@@ -321,10 +349,6 @@ class Search:
                 return True
             self._path.pop()
         return False
-
-    def again(self) -> None:
-        """Begin the same schedule anew."""
-        self._depth, self._last, self.is_redundant = 0, -1, False
 
     def _still_asleep(self) -> frozenset[int]:
         """Who was asleep or tried at the last state, and does not mind what was done there."""

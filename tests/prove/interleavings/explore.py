@@ -8,12 +8,9 @@ from itertools import permutations
 
 from tests.prove.interleavings.cases import Prepare
 from tests.support.operations import Operation, Told
-from tests.support.schedules import Chooser, Diverged, InTurn, Search, Stage, Taken, Wandering, letters, told
+from tests.support.schedules import Chooser, InTurn, Search, Stage, Taken, Wandering, letters, told
 from tests.support.stripe_apps import CardShop
 from tests.support.worlds import World
-
-# How often the same steps may lead elsewhere, before something that decides is not in our hands.
-MOST_DIVERGED = 3
 
 # What each operation was told in the end, and what has become of everything.
 Outcome = tuple[tuple[str, ...], str]
@@ -27,6 +24,7 @@ class Tried:
     steps: int = 0
     deadlocks: int = 0
     diverged: int = 0
+    given_up: int = 0
     is_all: bool = False
     outcomes: set[Outcome] = field(default_factory=set)
 
@@ -74,20 +72,12 @@ class Race:
         """Every schedule that may make a difference, or the first so many."""
         search = Search()
         while most is None or self.tried.schedules < most:
-            taken = self._steadily(search)
-            if not search.has_next(taken):
-                self.tried.is_all = True
+            taken = self.check(search)
+            is_over = not search.has_next(taken)
+            self.tried.diverged, self.tried.given_up = search.diverged, search.given_up
+            if is_over:
+                self.tried.is_all = search.given_up == 0
                 return
-
-    def _steadily(self, search: Search) -> list[Taken]:
-        """A schedule of the search; begun again where a machine that stood still let a wait for a lock run out."""
-        for _ in range(MOST_DIVERGED):
-            try:
-                return self.check(search)
-            except Diverged:
-                self.tried.diverged += 1
-                search.again()
-        return self.check(search)
 
     def wander(self, count: int, seed: int) -> None:
         """So many random schedules; the seed gives the same ones again."""
