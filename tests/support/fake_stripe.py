@@ -25,6 +25,9 @@ OTHER_PARAMETERS = (
     "Try using a key other than '{}' if you meant to execute a different request."
 )
 
+# Intents, charges, refunds, and the answers that are kept under keys.
+Memory = tuple[dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, Answer]]]
+
 Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
 
 
@@ -89,6 +92,17 @@ class FakeStripe(Account):
             self._forget_objects()
             self._forget_requests()
             self.release()
+
+    def remember(self) -> Memory:
+        """What it knows now, to be put back by ``recall``, as often as it takes."""
+        with self._lock:
+            return deepcopy((self.intents, self.charges, self.refunds, self._answers))
+
+    def recall(self, memory: Memory) -> None:
+        """Know what it knew then, and no request since."""
+        self.reset()
+        with self._lock:
+            self.intents, self.charges, self.refunds, self._answers = deepcopy(memory)
 
     def _forget_requests(self) -> None:
         self.received: list[Received] = []
@@ -186,10 +200,11 @@ class FakeStripe(Account):
         """The event that tells of refunds only by their sum, unless it is ``with_refunds`` as it used to be."""
         return self.event("charge.refunded", self.charge_of(intent_id, with_refunds=with_refunds), **options)
 
-    def sign(self, body: bytes, *, secret: str | list[str] | None = None, at: float | None = None) -> str:
+    @classmethod
+    def sign(cls, body: bytes, *, secret: str | list[str] | None = None, at: float | None = None) -> str:
         """The header Stripe-Signature; with several secrets, as while one of them is being replaced."""
         stamp = int(time.time() if at is None else at)
-        wanted = [secret] if isinstance(secret, str) else secret or [self.webhook_secret]
+        wanted = [secret] if isinstance(secret, str) else secret or [cls.webhook_secret]
         signatures = [hmac.new(each.encode(), b"%d." % stamp + body, hashlib.sha256).hexdigest() for each in wanted]
         return ",".join([f"t={stamp}", *(f"v1={signature}" for signature in signatures)])
 

@@ -1,136 +1,182 @@
-"""A process that does one thing with the service and is killed, as by ``kill -9``, at a step that the test names.
+"""Processes that do one thing with the service and are killed, as by ``kill -9``, at a step of it.
 
-It is forked from a clean one that has imported the service already, which is quicker than a start, and as real: an app,
-connections and a gateway client of its own, and nothing of them left but what was committed or sent.
+They are forked from one that has made its app already, which is quicker than a start, and as real: connections and a
+gateway client of its own, and nothing of them left but what was committed or sent.
 """
 
 import http.client
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from multiprocessing.connection import Connection as Pipe
+from typing import Any, NoReturn
 
 from flask import Flask
-from sqlalchemy import Engine, event
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine
 
-from payments_app import clock
-from payments_app.payments.events import Deed
-from payments_app.refunds import process
-from tests.support.apps import app_with
+from payments_app.gateways import registry
+from payments_app.readiness import current_readiness
+from tests.support.apps import app_with, engine_of
+from tests.support.operations import Operation
 from tests.support.service import PATIENCE_SECONDS
-from tests.support.statements import lone_statements
+from tests.support.steps import Kind, Step, listening
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.support.killed_at"])
 
 
 class When(Enum):
-    # Of the statement, or of the transaction that it is part of.
-    BEFORE_THE_STATEMENT = "before"
-    BEFORE_ITS_COMMIT = "before the commit of"
-    AFTER_ITS_COMMIT = "after the commit of"
-    # Of the call to the gateway: it was applied there, and nobody has read the answer.
-    ANSWERED = "answered"
+    BEFORE = "before"
+    # It was sent, and nobody reads the answer: the database finishes it by itself, or the gateway has.
+    SENT = "before-the-answer-to"
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step of what the process does: by words of an SQL statement, or of a gateway's address."""
+class Point:
+    """Where a process is killed: at its so manieth step, counted from 0; ``words`` are that step's."""
 
+    number: int
     when: When
     words: str
 
     def __str__(self) -> str:
-        return f"{self.when.value} {self.words}".replace(" ", "-")
+        return f"{self.number}-{self.when.value}-{self.words}".replace(" ", "-")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a client asks of the service."""
-
-    path: str
-    body: bytes
-    headers: dict[str, str]
-
-    def do(self, app: Flask) -> None:
-        app.test_client().post(f"/api/v1{self.path}", data=self.body, headers=self.headers)
+PRACTICE = "practice"
 
 
-@dataclass(frozen=True)
-class Resume:
-    """What the timer does about one refund."""
+def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
+    """Before each step, and when it is over but for its answer, where that makes a difference; and at the very end.
 
-    refund_id: int
-
-    def do(self, app: Flask) -> None:
-        with app.app_context():
-            process.resume(self.refund_id, lease_seconds=60, deed=Deed("killed", None, clock.now()))
-
-
-def kill_at(step: Step, work: Request | Resume, database_url: str, **settings: str) -> None:
-    """Do it in another process, which is killed at the step; it is an error if it never came there."""
-    doomed = _processes.Process(target=_do, args=(step, work, database_url, settings))
-    doomed.start()
-    doomed.join(PATIENCE_SECONDS)
-    assert doomed.exitcode == -signal.SIGKILL, f"it ended with {doomed.exitcode} and never came to: {step}"
-    doomed.close()
+    After a step is before the next one: nothing is between them that outlives the process.
+    """
+    before = [Point(number, When.BEFORE, str(step)) for number, step in enumerate(steps)]
+    sent = [
+        Point(number, When.SENT, str(step))
+        for number, step in enumerate(steps)
+        # SQLite has nobody who would finish what a dead process began.
+        if step.is_for_good and (step.kind is Kind.CALL or not of_sqlite)
+    ]
+    end = Point(len(steps), When.BEFORE, "answer")
+    return sorted([*before, *sent, end], key=lambda point: (point.number, point.when.name))
 
 
-def _do(step: Step, work: Request | Resume, database_url: str, settings: dict[str, str]) -> None:
-    with app_with(database_url, **settings) as app, _dying_at(step):
-        work.do(app)
+class Doomed:
+    """Whoever does things in processes that may not come to their end."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    @classmethod
+    @contextmanager
+    def ready(cls, database_url: str, **settings: str) -> Iterator["Doomed"]:
+        ours, theirs = _processes.Pipe()
+        parent = _processes.Process(target=_serve, args=(theirs, database_url, settings))
+        parent.start()
+        try:
+            yield cls(ours)
+        finally:
+            ours.send(None)
+            parent.join(PATIENCE_SECONDS)
+            parent.close()
+
+    def practise(self, operation: Operation) -> None:
+        """Do it in the process that the others are forked from, so that not each of them compiles all statements."""
+        self._pipe.send((operation, PRACTICE))
+        assert self._pipe.poll(PATIENCE_SECONDS)
+        self._pipe.recv()
+
+    def watch(self, operation: Operation) -> list[Step]:
+        """Do it undisturbed; the steps that it took."""
+        steps, exit_code = self._do(operation, None)
+        assert exit_code == 0
+        assert steps is not None
+        return steps
+
+    def kill(self, operation: Operation, point: Point) -> None:
+        """Begin to do it; it is an error if it never came to the point."""
+        _, exit_code = self._do(operation, point)
+        assert exit_code == -signal.SIGKILL, f"it ended with {exit_code} and never came to: {point}"
+
+    def _do(self, operation: Operation, point: Point | None) -> tuple[list[Step] | None, int]:
+        self._pipe.send((operation, point))
+        assert self._pipe.poll(PATIENCE_SECONDS)
+        answer: tuple[list[Step] | None, int] = self._pipe.recv()
+        return answer
 
 
-@contextmanager
-def _dying_at(step: Step) -> Iterator[None]:
-    # Of the present transaction: the process has one thread, and so one transaction at a time.
-    statements: list[str] = []
-
-    def now(when: When) -> None:
-        if step.when is when and any(step.words in statement for statement in statements):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        statements.append(statement)
-        now(When.BEFORE_THE_STATEMENT)
-
-    def before_alone(_engine: Engine, statement: str, _values: Any) -> None:
-        statements[:] = [statement]
-        now(When.BEFORE_THE_STATEMENT)
-
-    event.listen(Engine, "begin", lambda _connection: statements.clear())
-    event.listen(Engine, "before_cursor_execute", note)
-    event.listen(Engine, "commit", lambda _connection: now(When.BEFORE_ITS_COMMIT))
-    event.listen(Session, "after_commit", lambda _session: now(When.AFTER_ITS_COMMIT))
-    if step.when is When.ANSWERED:
-        http.client.HTTPConnection.getresponse = _dying(step.words)  # type: ignore[method-assign]  # in this process only
-
-    def after_alone(*_: Any) -> None:  # it has committed itself: there is no commit of ours to come before
-        now(When.BEFORE_ITS_COMMIT)
-        now(When.AFTER_ITS_COMMIT)
-
-    with lone_statements(before=before_alone, after=after_alone):
-        yield
+def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
+    """Fork a process for each operation, and tell what became of it."""
+    with app_with(database_url, **settings) as app:
+        while (order := pipe.recv()) is not None:
+            if order[1] == PRACTICE:
+                _practise(app, order[0])
+                pipe.send(None)
+                continue
+            theirs, ours = multiprocessing.Pipe(duplex=False)
+            process_id = os.fork()
+            if process_id == 0:
+                _do(app, *order, ours)
+            ours.close()
+            try:
+                steps = theirs.recv()
+            except EOFError:  # killed
+                steps = None
+            _, status = os.waitpid(process_id, 0)
+            pipe.send((steps, os.waitstatus_to_exitcode(status)))
 
 
-def _dying(words: str) -> Callable[..., http.client.HTTPResponse]:
-    get_response, request = http.client.HTTPConnection.getresponse, http.client.HTTPConnection.putrequest
-    asked: list[str] = []
+def _practise(app: Flask, operation: Operation) -> None:
+    operation.do(app)
+    # What is inherited must not be a connection, nor what was seen of the database.
+    engine_of(app).dispose()
+    registry.init_app(app)
+    with app.app_context():
+        current_readiness().doubt()
 
-    def noting(connection: http.client.HTTPConnection, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        asked.append(f"{method} {url}")
-        request(connection, method, url, *args, **kwargs)
 
-    def dying(connection: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
-        response = get_response(connection, *args, **kwargs)  # its first line is here, so it has happened there
-        if words in asked[-1]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return response
+def _do(app: Flask, operation: Operation, point: Point | None, pipe: Pipe) -> NoReturn:
+    steps: list[Step] = []
 
-    http.client.HTTPConnection.putrequest = noting  # type: ignore[method-assign]  # in this process only
-    return dying
+    def hear(step: Step, driver: Any) -> None:
+        if point is not None and point.number == len(steps):
+            assert point.words == str(step), f"{point.number} is {step} here, and was {point.words}"
+            if point.when is When.BEFORE:
+                _die()
+            _die_once_sent(driver)
+        steps.append(step)
+
+    with listening(Engine, hear):
+        operation.do(app)
+    if point is not None and point.number == len(steps):
+        _die()
+    pipe.send(steps)
+    os._exit(0)  # the parent's connections, files and exit handlers are the parent's
+
+
+def _die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable: nobody survives that")
+
+
+def _die_once_sent(driver: Any) -> None:
+    if driver is None:
+        get_response = http.client.HTTPConnection.getresponse
+
+        def wait_and_die(client: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> NoReturn:
+            get_response(client, *args, **kwargs)  # its first line is here, so it has happened there
+            _die()
+
+        http.client.HTTPConnection.getresponse = wait_and_die  # type: ignore[method-assign]  # in this process only
+        return
+
+    def send_and_die(conversation: Iterator[Any], *_: Any, **__: Any) -> NoReturn:
+        next(conversation)  # as far as it goes without an answer
+        _die()
+
+    driver.wait = send_and_die

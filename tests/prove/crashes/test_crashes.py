@@ -1,0 +1,218 @@
+"""Processes killed at every step of what they do: asked again, it has happened once, and the money is right.
+
+The steps are those that it takes when it is left alone, found by doing so: a new statement in the code is a new point
+to be killed at. ``POINT=<number>`` in the environment, with ``-k``, tries that step alone.
+"""
+
+import os
+import random
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from payments_app import clock
+from payments_app.refunds import process
+from tests.prove.scenes import (
+    CONSULTATION,
+    by_hand,
+    completed,
+    lost_refund,
+    paid_at_stripe,
+    pending,
+    returned_elsewhere,
+    succeeded,
+)
+from tests.support.databases import Database
+from tests.support.figures import note
+from tests.support.killed_at import Doomed, Point, When, points
+from tests.support.operations import Expire, Operation, Resume, cancel, checkout, confirm, create, refund
+from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
+from tests.support.worlds import LASTING, World, open_shop
+
+Prepare = Callable[[CardShop], Operation]
+
+
+def a_create(shop: CardShop) -> Operation:
+    return create(shop.people.patient, CONSULTATION, "the-key")
+
+
+def a_checkout(shop: CardShop) -> Operation:
+    return checkout(shop.people.patient, pending(shop), "the-key")
+
+
+def a_confirm(shop: CardShop) -> Operation:
+    payment_id, intent = paid_at_stripe(shop)
+    return confirm(shop.people.patient, payment_id, intent, "the-key")
+
+
+def a_webhook(shop: CardShop) -> Operation:
+    return succeeded(shop, paid_at_stripe(shop)[1])
+
+
+def a_cancel(shop: CardShop) -> Operation:
+    return cancel(shop.people.patient, open_by_card(shop.people, CONSULTATION)[0], "the-key")
+
+
+def an_expiry(shop: CardShop) -> Operation:
+    return Expire(open_by_card(shop.people, CONSULTATION)[0])
+
+
+def a_confirm_by_hand(shop: CardShop) -> Operation:
+    return confirm(shop.people.admin, by_hand(shop), "TXN-1", "the-key")
+
+
+def a_refund(shop: CardShop) -> Operation:
+    return refund(shop.people.admin, completed(shop)[0], 1500, "the-key")
+
+
+def a_webhook_of_a_refund(shop: CardShop) -> Operation:
+    return returned_elsewhere(shop, completed(shop)[1], 150_000)
+
+
+def a_resume_that_sends_again(shop: CardShop) -> Operation:
+    return Resume(lost_refund(shop, applied=False))
+
+
+def a_resume_that_finds_it(shop: CardShop) -> Operation:
+    return Resume(lost_refund(shop, applied=True))
+
+
+OPERATIONS: list[Prepare] = [
+    a_create,
+    a_checkout,
+    a_confirm,
+    a_webhook,
+    a_cancel,
+    an_expiry,
+    a_confirm_by_hand,
+    a_refund,
+    a_webhook_of_a_refund,
+    a_resume_that_sends_again,
+    a_resume_that_finds_it,
+]
+# A short run kills these where something is done for good.
+ASKED_FOR: list[Prepare] = [a_create, a_confirm, a_webhook, a_refund, a_resume_that_sends_again]
+# And at so many other steps.
+OTHERS = 2
+
+
+@pytest.fixture(scope="module", params=["postgresql", pytest.param("sqlite", marks=pytest.mark.long)])
+def database(request: pytest.FixtureRequest, databases: Callable[[str], Database]) -> Database:
+    return databases(request.param)
+
+
+@pytest.fixture(scope="module")
+def database_shop(database: Database) -> Iterator[CardShop]:
+    with open_shop(database) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def blank(database_shop: CardShop) -> World:
+    return World(database_shop)
+
+
+@pytest.fixture
+def shop(database_shop: CardShop, blank: World) -> CardShop:
+    blank.put_back()
+    return database_shop
+
+
+@pytest.fixture(scope="module")
+def doomed(database: Database, database_shop: CardShop) -> Iterator[Doomed]:
+    with Doomed.ready(database.url, **stripe_settings(database_shop.fake, **LASTING)) as doomed:
+        yield doomed
+
+
+class Crash:
+    """An operation, what comes of it when it is left alone, and the points at which it may be killed."""
+
+    def __init__(self, shop: CardShop, doomed: Doomed, prepare: Prepare) -> None:
+        self.operation = prepare(shop)
+        World(shop).end_leases()
+        self.world, self._doomed = World(shop), doomed
+        doomed.practise(self.operation)
+        self.world.put_back()
+        self.steps = doomed.watch(self.operation)
+        self._expected = self.world.look().state()
+        self.world.put_back()
+        self._told = [self.operation.do(shop.app).word for _ in range(2)]
+        assert self.world.look().state() == self._expected, "asked twice, it happened twice"
+        self.points = points(self.steps, of_sqlite=self.world.rows.is_sqlite)
+
+    def at(self, point: Point) -> None:
+        """Kill it there, and ask again until there is an answer: then it is as if nobody had been killed."""
+        self.world.put_back()
+        self._doomed.kill(self.operation, point)
+        told = self.world.finish(self.operation, None)
+        assert told.word in self._told, f"{point}: {told}"
+        assert self.world.look().state() == self._expected, point
+        assert self.world.offenders() == [], point
+
+
+def of_those(chosen: list[Point]) -> list[Point]:
+    """Where one step is to be tried alone, that one."""
+    number = os.environ.get("POINT")
+    return chosen if number is None else [point for point in chosen if point.number == int(number)]
+
+
+def where_something_is_done(crash: Crash) -> list[Point]:
+    """Around each commit, each statement that commits itself, and each call."""
+    numbers = {number for number, step in enumerate(crash.steps) if step.is_for_good}
+    return [point for point in crash.points if point.number in numbers or point.number - 1 in numbers]
+
+
+@pytest.mark.parametrize("prepare", ASKED_FOR, ids=lambda prepare: prepare.__name__)
+def test_a_process_killed_where_something_is_done_does_it_once(
+    shop: CardShop, doomed: Doomed, prepare: Prepare
+) -> None:
+    crash = Crash(shop, doomed, prepare)
+    decisive = where_something_is_done(crash)
+    assert len(decisive) > 1
+    seed = int(os.environ.get("SEED", secrets.randbelow(2**31)))
+    others = random.Random(seed).sample([point for point in crash.points if point not in decisive], OTHERS)  # noqa: S311  # no secret depends on it
+    for point in of_those(decisive + others):
+        crash.at(point)
+
+
+@pytest.mark.parametrize("when", When)
+def test_a_refund_whose_process_died_is_left_alone_as_long_as_its_lease_lasts(
+    shop: CardShop, doomed: Doomed, when: When
+) -> None:
+    """Somebody may be at work on it: whoever asks is told that it is open, and only a resume sends it again."""
+    crash = Crash(shop, doomed, a_refund)
+    (point,) = [point for point in crash.points if (point.words, point.when) == ("POST /v1/refunds", when)]
+    crash.world.put_back()
+    doomed.kill(crash.operation, point)
+    for _ in range(2):
+        assert crash.operation.do(shop.app).word == "202 replayed"
+        with shop.app.app_context():
+            assert list(process.find_open(clock.now())) == []
+    assert shop.fake.count("POST", "/v1/refunds") == (when is When.SENT)
+
+    crash.world.resume_all()
+
+    assert crash.operation.do(shop.app).word == "200 replayed"
+    assert shop.fake.count("POST", "/v1/refunds") == 1
+    assert crash.world.rows.one("SELECT refunded_minor, refund_reserved_minor FROM payments") == {
+        "refunded_minor": 150_000,
+        "refund_reserved_minor": 0,
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("prepare", OPERATIONS, ids=lambda prepare: prepare.__name__)
+def test_a_process_killed_at_any_step_does_it_once(
+    shop: CardShop, doomed: Doomed, prepare: Prepare, database: Database
+) -> None:
+    crash = Crash(shop, doomed, prepare)
+    for point in of_those(crash.points):
+        crash.at(point)
+    dialect = database.url.partition(":")[0].partition("+")[0]
+    note(
+        f"crashes-{prepare.__name__}-{dialect}",
+        steps=len(crash.steps),
+        kills=len(crash.points),
+        in_flight=sum(point.when is When.SENT for point in crash.points),
+    )

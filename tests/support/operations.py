@@ -1,0 +1,148 @@
+"""What is done to a payment, as plain values: so that it can be done in another thread, in a process that is to be
+killed, or again, as whoever had no answer does.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flask import Flask
+
+from payments_app import clock
+from payments_app.errors import AppError
+from payments_app.payments import expire
+from payments_app.payments.events import Deed
+from payments_app.refunds import process
+from tests.support.fake_stripe import FakeStripe
+from tests.support.fake_stripe_state import PAYABLE
+from tests.support.people import Person
+from tests.support.steps import Kind, Step, announce
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of it, in a word, and, of a request, its answer."""
+
+    word: str
+    body: str = ""
+    # Whether to ask again is what whoever asked would do.
+    ask_again: bool = False
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.body)["data"]
+
+
+class Operation(Protocol):
+    def do(self, app: Flask) -> Told:
+        """Do it by this app."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks of the service."""
+
+    path: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+
+    def do(self, app: Flask) -> Told:
+        return self._ask(app, self.headers)
+
+    def _ask(self, app: Flask, headers: tuple[tuple[str, str], ...]) -> Told:
+        answer = app.test_client().post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
+        said = answer.get_json()
+        kind = said["type"].rpartition("/")[2] if "type" in said else "replayed" if _is_replay(answer.headers) else ""
+        # A refund that is open is asked for again too: 202 with Retry-After.
+        again = said.get("retryable", False) or answer.status_code in (202, 503)
+        return Told(f"{answer.status_code} {kind}".strip(), answer.get_data(as_text=True), ask_again=again)
+
+
+def _is_replay(headers: Any) -> bool:
+    return "Idempotent-Replayed" in headers
+
+
+@dataclass(frozen=True)
+class Webhook(Request):
+    """What Stripe says, signed whenever it says it."""
+
+    def do(self, app: Flask) -> Told:
+        return self._ask(app, (("Stripe-Signature", FakeStripe.sign(self.body)),))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What the timer does about one refund; where somebody is at work on it, nothing."""
+
+    refund_id: int
+    lease_seconds: int = 600
+
+    def do(self, app: Flask) -> Told:
+        with app.app_context():
+            try:
+                process.resume(self.refund_id, lease_seconds=self.lease_seconds, deed=_deed())
+            except AppError as error:
+                return Told(error.code, ask_again=True)
+        return Told("resumed")  # by it or by another
+
+
+@dataclass(frozen=True)
+class Expire:
+    """What the timer does about one payment."""
+
+    payment_id: int
+
+    def do(self, app: Flask) -> Told:
+        with app.app_context():
+            return Told(expire.expire(self.payment_id, _deed()).value)
+
+
+@dataclass(frozen=True)
+class PayAtStripe:
+    """What the patient does in Stripe's own form; where nobody can pay any more, nothing."""
+
+    fake: FakeStripe
+    intent: str
+
+    def do(self, app: Flask) -> Told:
+        announce(Step(Kind.CALL, "the patient pays"))
+        with self.fake._lock:
+            if self.fake.intents[self.intent]["status"] not in PAYABLE:
+                return Told("too late")
+            self.fake.pay(self.intent)
+        return Told("paid")
+
+
+def _deed() -> Deed:
+    return Deed("system:test", None, clock.now())
+
+
+def ask(person: Person, path: str, key: str | None = None, **body: Any) -> Request:
+    headers = {**person.authorization, "Content-Type": "application/json"}
+    if key is not None:
+        headers["Idempotency-Key"] = key
+    return Request(path, json.dumps(body).encode(), tuple(headers.items()))
+
+
+def create(person: Person, consultation_id: int, key: str, method: str = "stripe") -> Request:
+    return ask(person, "/payments", key, consultation_id=consultation_id, amount=5000, payment_method=method)
+
+
+def confirm(person: Person, payment_id: int, transaction_id: str, key: str) -> Request:
+    return ask(person, f"/payments/{payment_id}/confirm", key, transaction_id=transaction_id)
+
+
+def cancel(person: Person, payment_id: int, key: str) -> Request:
+    return ask(person, f"/payments/{payment_id}/cancel", key)
+
+
+def checkout(person: Person, payment_id: int, key: str) -> Request:
+    return ask(person, f"/payments/{payment_id}/checkout", key)
+
+
+def refund(person: Person, payment_id: int, amount: int, key: str) -> Request:
+    return ask(person, f"/payments/{payment_id}/refund", key, amount=amount)
+
+
+def webhook(event: dict[str, Any]) -> Webhook:
+    return Webhook("/webhooks/stripe", json.dumps(event).encode(), ())

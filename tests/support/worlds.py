@@ -1,0 +1,214 @@
+"""A shop whose state can be put back as often as it takes, and told in words that do not say when it came about."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, delete, insert, select
+
+from payments_app import clock
+from payments_app.accounts.models import Role
+from payments_app.database import Base
+from payments_app.payments import audit
+from payments_app.readiness import current_readiness
+from payments_app.refunds import process
+from tests.support.apps import app_with, engine_of
+from tests.support.databases import Database, empty
+from tests.support.fake_stripe import Memory
+from tests.support.operations import Operation, Resume, Told
+from tests.support.people import People
+from tests.support.rows import Rows
+from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
+
+# What an operation may change; who there is, and what is paid for, stays.
+CHANGING = [table for table in Base.metadata.sorted_tables if table.name not in ("users", "consultations", "id_blocks")]
+
+# A lease that no test outlives by waiting: where one has to end, it is ended behind the app's back.
+LASTING = {"GATEWAY_TIMEOUT": "5", "REFUND_LEASE": "600"}
+
+# How often whoever is told to ask again does so, before something is wrong.
+MOST_REPETITIONS = 5
+
+
+@contextmanager
+def open_shop(database: Database) -> Iterator[CardShop]:
+    """An app, a Stripe, a patient with consultations 1 to 20, and an admin, on a database that was emptied."""
+    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake, **LASTING)) as app:
+        empty(engine_of(app))
+        people = People(app)
+        people.add_consultations(Role.PATIENT, 1, 20)
+        yield CardShop(fake, app, people)
+
+
+@dataclass
+class Kept:
+    """What is in the database and at Stripe at one moment."""
+
+    rows: dict[str, Sequence[Mapping[str, Any]]]
+    stripe: Memory
+
+
+class World:
+    """An app, its database and its Stripe, at a moment that is kept when it is made."""
+
+    def __init__(self, shop: CardShop) -> None:
+        self.fake, self.app, self.people = shop
+        self.engine: Engine = engine_of(shop.app)
+        self.rows = Rows(self.engine)
+        self._kept = self._keep()
+
+    def _keep(self) -> Kept:
+        with self.engine.connect() as connection:
+            rows = {table.name: connection.execute(select(table)).mappings().all() for table in CHANGING}
+        return Kept(rows, self.fake.remember())
+
+    def put_back(self) -> None:
+        """To the moment when this was made."""
+        with self.engine.begin() as connection:
+            for table in reversed(CHANGING):
+                connection.execute(delete(table))
+            for table in CHANGING:
+                if self._kept.rows[table.name]:
+                    connection.execute(insert(table), [dict(row) for row in self._kept.rows[table.name]])
+        self.fake.recall(self._kept.stripe)
+        with self.app.app_context():  # who looks whether the database is ready keeps the others waiting
+            assert current_readiness().find_faults() == {}
+
+    def finish(self, operation: Operation, told: Told | None) -> Told:
+        """Do what whoever asked does: ask again, as long as that is what they are told, or are told nothing.
+
+        A refund that is open is resumed in between, once its lease is over.
+        """
+        for _ in range(MOST_REPETITIONS):
+            if told is not None and not told.ask_again:
+                return told
+            told = operation.do(self.app)
+            self.resume_all()
+        assert told is not None
+        assert not told.ask_again, f"it never ends: {told}"
+        return told
+
+    def end_leases(self) -> None:
+        """As if time had passed."""
+        self.rows.execute("UPDATE refunds SET leased_until = created_at WHERE settled_at IS NULL")
+
+    def resume_all(self) -> None:
+        """What the timer does, when all leases are over."""
+        if not self.rows.count("refunds", "status IN ('pending', 'unknown')"):
+            return
+        self.end_leases()
+        with self.app.app_context():
+            found = list(process.find_open(clock.now()))
+        for refund_id in found:
+            Resume(refund_id).do(self.app)
+
+    def look(self) -> "Seen":
+        """What is there now."""
+        with self.engine.connect() as connection:
+            rows = {
+                table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
+                for table in CHANGING
+            }
+        return Seen(rows, self.fake.remember())
+
+    def offenders(self) -> list[audit.Offender]:
+        """What `payments audit` finds."""
+        with self.app.app_context():
+            return [offender for check in audit.CHECKS for offender in audit.find_offenders(check)]
+
+
+_IN_ORDER = {table.name: select(table).order_by(*table.primary_key) for table in CHANGING}
+
+
+class Seen:
+    """What was in the database and at Stripe at one moment, told without ids and times."""
+
+    def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:
+        self._rows = rows
+        self._intents, _, self._returned, _ = stripe
+        rows["payments"].sort(key=lambda payment: (payment["consultation_id"], payment["created_at"], payment["id"]))
+        self._names = {payment["id"]: f"payment {number}" for number, payment in enumerate(rows["payments"], 1)}
+
+    @property
+    def fingerprint(self) -> str:
+        """All rows: those who find the same one would find the same broken promises."""
+        told = {table: [dict(self._told(row)) for row in rows] for table, rows in self._rows.items()}
+        return json.dumps(told, sort_keys=True)
+
+    def _told(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        yield "payment", self._names.get(row["id"] if "consultation_id" in row else row["payment_id"])
+        for name, value in row.items():
+            if name not in _SAYS_NOTHING and not name.endswith("_at"):
+                yield name, value
+
+    def state(self) -> str:
+        """All that matters of it, without the order of what may come in any."""
+        state = {
+            "payments": [self._payment(payment) for payment in self._rows["payments"]],
+            "sessions": sorted(
+                (self._names[each["payment_id"]], self._session_status(each)) for each in self._rows["gateway_sessions"]
+            ),
+            "keys": self._of("idempotency_keys", "user_id", "key", "operation"),
+            "webhooks": self._of("webhook_events", "event_id"),
+            # Nobody can pay by one that was cancelled: it is as if it had never been.
+            "intents": sorted(each["status"] for each in self._intents.values() if each["status"] != "canceled"),
+            "returned": sorted((each["amount"], each["status"]) for each in self._returned.values()),
+        }
+        return json.dumps(state, indent=1, sort_keys=True)
+
+    def _payment(self, payment: Mapping[str, Any]) -> dict[str, Any]:
+        trail = self._belonging("payment_events", payment)
+        return {
+            **{name: payment[name] for name in _OF_PAYMENT},
+            # What moved it, in order; and what else happened: two refunds may be asked for before either arrives.
+            "moves": [
+                (each["event"], each["from_status"], each["to_status"])
+                for each in trail
+                if each["from_status"] != each["to_status"]
+            ],
+            "events": Counter(each["event"] for each in trail),
+            "invoices": [(each["status"], each["amount_minor"]) for each in self._belonging("invoices", payment)],
+            "tax": [each["amount_minor"] for each in self._belonging("tax_records", payment)],
+            "refunds": sorted(self._refund(each) for each in self._belonging("refunds", payment)),
+        }
+
+    def _refund(self, refund: Mapping[str, Any]) -> tuple[Any, ...]:
+        """With the amount that Stripe returned under the name that we know it by."""
+        made = self._returned.get(refund["reference"] or "")
+        return (*(refund[name] for name in _OF_REFUND), "at Stripe", None if made is None else made["amount"])
+
+    def _session_status(self, session: Mapping[str, Any]) -> str:
+        """One that has brought its money may still be called open, until Stripe's own message says so."""
+        (payment,) = [each for each in self._rows["payments"] if each["id"] == session["payment_id"]]
+        return "succeeded" if session["status"] == "open" and payment["received_minor"] else session["status"]
+
+    def _belonging(self, table: str, payment: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [row for row in self._rows[table] if row["payment_id"] == payment["id"]]
+
+    def _of(self, table: str, *columns: str) -> list[list[str]]:
+        return sorted(
+            [self._names.get(row["payment_id"], "none"), *(str(row[name]) for name in columns)]
+            for row in self._rows[table]
+        )
+
+
+_OF_PAYMENT = (
+    "consultation_id",
+    "status",
+    "version",
+    "transaction_id",
+    "received_minor",
+    "refund_reserved_minor",
+    "refunded_minor",
+    "needs_review",
+    "review_held",
+)
+_OF_REFUND = ("amount_minor", "excess_minor", "status", "made_elsewhere")
+# Ids, and what is made of them.
+_SAYS_NOTHING = {
+    "id", "payment_id", "refund_id", "invoice_number", "request_id", "key", "reference", "request", "request_hash",
+    "response_body", "leased_until",
+}  # fmt: skip
