@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from tests.support.service import PATIENCE_SECONDS
 from tests.support.steps import Kind, Step, listening
@@ -35,8 +35,8 @@ MOST_ACTORS = 4
 
 NAMES = "ABCD"
 
-# How often a schedule is begun again that leads elsewhere than before: that PostgreSQL decides otherwise so many times in
-# turn is as likely as so many heads of a coin.
+# How often a schedule is begun again that leads elsewhere than before: that PostgreSQL decides otherwise so many times
+# in turn is as likely as so many heads of a coin.
 MOST_DIVERGED = 12
 
 _LOCKS = text("SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_locks WHERE NOT granted")
@@ -108,15 +108,10 @@ class Stage:
     def on(cls, engine: Engine, watching: Engine) -> Iterator["Stage"]:
         """``watching`` is for looking at PostgreSQL's locks, which are not to be looked at through the app's pool."""
         stage = cls(engine, watching)
-        after = [("after_cursor_execute", stage._on_answer), ("handle_error", stage._on_error)]
-        for name, heard_of in after:
-            event.listen(engine, name, heard_of)
         try:
-            with listening(engine, stage._on_step):
+            with listening(engine, stage._on_step, answered=stage._on_answer):
                 yield stage
         finally:
-            for name, heard_of in after:
-                event.remove(engine, name, heard_of)
             stage._pool.shutdown()
 
     def play(self, works: Sequence[Callable[[], T]], chooser: Chooser) -> tuple[list[Taken], list[T]]:
@@ -163,9 +158,6 @@ class Stage:
         actor = getattr(self._here, "actor", None)
         if actor is not None:
             actor.is_asking = False
-
-    def _on_error(self, _context: Any) -> None:
-        self._on_answer()
 
     def _become(self, actor: Actor, state: State) -> None:
         with self._changed:

@@ -90,19 +90,26 @@ def announce(step: Step, driver: Any = None) -> None:
 
 
 @contextmanager
-def listening(target: Engine | type[Engine], listener: Listener) -> Iterator[None]:
-    """Tell the listener of each step, in the thread that is about to take it; the step is taken when it returns."""
+def listening(
+    target: Engine | type[Engine], listener: Listener, *, answered: Callable[..., None] = lambda *_: None
+) -> Iterator[None]:
+    """Tell the listener of each step, in the thread that is about to take it; the step is taken when it returns.
+
+    ``answered`` is called, in the same thread, when the database has answered a statement, well or ill.
+    """
     heard: list[tuple[str, Callable[..., None]]] = [
         ("before_cursor_execute", _on_statement),
         ("commit", _on_commit),
         ("rollback", _on_rollback),
+        ("after_cursor_execute", answered),
+        ("handle_error", answered),
     ]
     put_request, execute_alone = http.client.HTTPConnection.putrequest, psycopg.RawCursor.execute
     _listeners.append(listener)
     for name, heard_of in heard:
         event.listen(target, name, heard_of)
     http.client.HTTPConnection.putrequest = _announcing(put_request)  # type: ignore[method-assign]  # given back below
-    psycopg.RawCursor.execute = _announcing_alone(execute_alone)  # type: ignore[method-assign]  # given back below
+    psycopg.RawCursor.execute = _announcing_alone(execute_alone, answered)  # type: ignore[method-assign]  # given back below
     try:
         yield
     finally:
@@ -159,12 +166,15 @@ def _on_end(kind: Kind, connection: Connection) -> None:
     connection.info[_HELD] = set()
 
 
-def _announcing_alone(execute: Callable[..., Any]) -> Callable[..., Any]:
+def _announcing_alone(execute: Callable[..., Any], answered: Callable[..., None]) -> Callable[..., Any]:
     """What goes to PostgreSQL without SQLAlchemy goes by this cursor, and commits itself."""
 
     def announcing(cursor: psycopg.RawCursor[Any], sql: bytes, *args: Any, **kwargs: Any) -> Any:
         announce(_step_of(sql.decode(), alone=True), cursor.connection)
-        return execute(cursor, sql, *args, **kwargs)
+        try:
+            return execute(cursor, sql, *args, **kwargs)
+        finally:
+            answered()
 
     return announcing
 
