@@ -35,8 +35,8 @@ MOST_ACTORS = 4
 
 NAMES = "ABCD"
 
-# How often a schedule is begun again that leads elsewhere than before: that PostgreSQL decides otherwise so many times in
-# turn is as likely as so many heads of a coin.
+# How often a schedule is begun again that leads elsewhere than before: that PostgreSQL decides otherwise so many times
+# in turn is as likely as so many heads of a coin.
 MOST_DIVERGED = 12
 
 _LOCKS = text("SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_locks WHERE NOT granted")
