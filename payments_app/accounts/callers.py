@@ -2,10 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from datetime import datetime
+from typing import Any, Protocol, Self, TypeVar
 
-from payments_app.accounts.models import Role, User
+from payments_app.accounts.models import Role
 from payments_app.errors import Forbidden, NotAuthenticated
+
+
+class Recorded(Protocol):
+    """What the database says of a user, read as an object or as a row."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def token_version(self) -> int: ...
+    @property
+    def disabled_at(self) -> datetime | None: ...
+
+
+AsRecorded = TypeVar("AsRecorded", bound=Recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class Caller:
         """The name under which their deeds stand in the audit trail, such as ``patient:7``."""
         return f"{self.role}:{self.user_id}"
 
-    def require_still(self, user: User | None) -> User:
+    def require_still(self, user: AsRecorded | None) -> AsRecorded:
         """What the token claims must still be so.
 
         Raises:

@@ -12,7 +12,7 @@ statement itself asks whether the key is known, which saves the work of most ret
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -30,6 +30,7 @@ from sqlalchemy import (
     exists,
     insert,
     literal,
+    literal_column,
     null,
     or_,
     select,
@@ -65,7 +66,7 @@ from payments_app.locking import locks
 from payments_app.logs import event_log
 from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.models import ACTIVE_PREDICATE, Payment
-from payments_app.payments.statuses import PaymentStatus
+from payments_app.payments.statuses import ACTIVE, PaymentStatus
 from payments_app.texts import Message
 
 log = event_log(__name__)
@@ -245,7 +246,10 @@ def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, 
         is_made = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
         return answer if is_made else None
     for payment_id, status, body in _ONE_STATEMENT.rows(session, values):
-        return answer if payment_id is not None else Answer(status, body, replayed=True)
+        if payment_id is not None:
+            return answer
+        if body is not None:  # else dropped for its age
+            return Answer(status, body, replayed=True)
     return None
 
 
@@ -270,7 +274,11 @@ def _one_statement() -> CompoundSelect[Any]:
 
 
 def _known_answer() -> Select[int, str | None]:
-    """The answer that the key gave to the same request, if it is kept, and if the caller is still who they were."""
+    """What the key answered to the same request, if the caller is still who they were.
+
+    Whether the answer is still kept is not asked here: that is an index's predicate, by which PostgreSQL would look
+    through all keys whose answers are.
+    """
     return (
         select(KEYS.c.response_status, KEYS.c.response_body)
         .join_from(KEYS, User, User.id == KEYS.c.user_id)
@@ -278,7 +286,6 @@ def _known_answer() -> Select[int, str | None]:
             KEYS.c.user_id == _value(KEYS, "user_id"),
             KEYS.c.key == _value(KEYS, "key"),
             KEYS.c.request_hash == _value(KEYS, "request_hash"),
-            KEYS.c.response_body.is_not(None),
             *_still_the_caller(),
         )
     )
@@ -345,34 +352,64 @@ def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest
     One statement, so that all it sees is of one moment. None where nothing stands in the way any more.
     """
     asked = {"consultation_id": payment["consultation_id"], "user_id": keyed.user_id, "key": keyed.key}
-    user, consultation, key, active = session.execute(_WHY, asked).one()
-    caller.require_still(user)
-    if consultation is None:
+    (row,) = _WHY.rows(session, asked)
+    why = _Why(*row)
+    caller.require_still(None if why.user_id is None else why)
+    if why.patient_id is None:
         raise ConsultationNotFound
-    if consultation.patient_id != caller.user_id:
+    if why.patient_id != caller.user_id:
         raise Forbidden
-    if key is not None:
-        return key
-    if active is not None:
-        raise ActivePaymentExists(payment_id=active.id, payment_status=active.status)
-    if consultation.fee_minor not in (None, payment["amount_minor"]):
-        raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_major(consultation.fee_minor))]})
+    if why.key is not None:
+        return session.get_one(IdempotencyKey, (keyed.user_id, keyed.key))
+    if why.payment_id is not None:
+        raise ActivePaymentExists(payment_id=why.payment_id, payment_status=why.status)
+    if why.fee_minor not in (None, payment["amount_minor"]):
+        raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_major(why.fee_minor))]})
     return None
 
 
-def _why() -> Select[User, Consultation, IdempotencyKey, Payment]:
-    """The user, the consultation, the key's row and the active payment, each where there is one, in one row."""
-    one_row = select(literal(1).label("one")).subquery()
+class _Why(NamedTuple):
+    """What may stand in the way of a payment; None for whatever is not there."""
+
+    user_id: int | None
+    role: str
+    token_version: int
+    disabled_at: datetime | None
+    patient_id: int | None
+    fee_minor: int | None
+    key: str | None
+    payment_id: int | None
+    status: str
+
+
+def _why() -> Select[Any]:
+    """The user, the consultation, the key and the active payment, each where there is one, in one row."""
+    one_row = select(literal_column("1").label("one")).subquery()
+    # Named by themselves, as in the index's predicate: of parameters PostgreSQL could not know that it fits.
+    active = PAYMENTS.c.status.in_([literal_column(f"'{status.value}'") for status in ACTIVE])
     consultation_id = bindparam("consultation_id", type_=Consultation.id.type)
     user_id = bindparam("user_id", type_=User.id.type)
+    shown = {
+        "user_id": User.id,
+        "role": User.role,
+        "token_version": User.token_version,
+        "disabled_at": User.disabled_at,
+        "patient_id": Consultation.patient_id,
+        "fee_minor": Consultation.fee_minor,
+        "key": IdempotencyKey.key,
+        "payment_id": PAYMENTS.c.id,
+        "status": PAYMENTS.c.status,
+    }
+    wanted: Select[Any] = select(*(shown[name].label(name) for name in _Why._fields))  # type: ignore[assignment]  # of so many columns it knows no types
     return (
-        select(User, Consultation, IdempotencyKey, Payment)
-        .select_from(one_row)
+        wanted.select_from(one_row)
         .outerjoin(User, User.id == user_id)
         .outerjoin(Consultation, Consultation.id == consultation_id)
         .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == user_id, IdempotencyKey.key == bindparam("key")))
-        .outerjoin(Payment, and_(Payment.consultation_id == consultation_id, Payment.is_active))
+        .outerjoin(
+            PAYMENTS, and_(PAYMENTS.c.consultation_id == consultation_id, active, PAYMENTS.c.deleted_at.is_(None))
+        )
     )
 
 
-_WHY = _why()
+_WHY = SingleStatement(_why())
