@@ -17,7 +17,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test prove prove-pgbouncer defences check format clean bench bench-quick bench-locking bench-growth bench-flame translations
+.PHONY: run test prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -47,6 +47,19 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive payments_app config.py gunicorn.conf.py wsgi.py migrations
+
+# From each requirements*.in the requirements*.txt with exact versions and the hashes of all files of each, for every
+# platform and for Python 3.11 and newer. What is pinned stays as it is; `make pins UPGRADE=--upgrade` takes the newest
+# of all, `make pins UPGRADE="--upgrade-package flask"` of one. uv has an environment of its own: nothing runs on it.
+pins: PINS := instance/pins/bin
+pins:
+	$(PYTHON) -m venv instance/pins
+	$(PINS)/pip install --quiet --disable-pip-version-check uv==0.13.9
+	for name in requirements requirements-dev requirements-bench; do \
+	    $(PINS)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	        --no-emit-index-url --custom-compile-command "make pins" $(UPGRADE) $$name.in -o $$name.txt || exit 1; \
+	done
 
 # Into bench/results/: this service beside its limit and its peers. See docs/performance.md.
 bench: $(VENV)/.installed-bench

@@ -75,7 +75,7 @@ AMOUNT_CEILING = Decimal(10**12)
 # Methods that people carry out by hand.
 MANUAL_METHODS = ("gcash", "bank_transfer", "e_wallet")
 
-DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # refused in production
+DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # nosec B105  # refused in production
 
 
 # What software ships with, examples show and guessers try first; compared without case, dashes and dots.

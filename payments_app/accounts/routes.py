@@ -13,6 +13,8 @@ from payments_app.errors import InvalidCredentials
 login_blueprint = Blueprint("login", __name__, url_prefix="/api", description="Getting a bearer token")
 blueprint = Blueprint("accounts", __name__, url_prefix="/api/v1", description="The caller")
 
+SCHEME = "Bearer"  # RFC 6750
+
 
 @login_blueprint.route("/login", methods=["POST"])
 @failed_logins_per_address
@@ -29,7 +31,7 @@ def login(body: dict[str, str]) -> Response:
     g.login_email = body["email"].lower()
     credentials = _check(body["email"], body["password"])
     ttl_seconds = current_app.config["SETTINGS"].access_token_ttl_seconds
-    return json_answer({"token": tokens.issue(credentials), "token_type": "Bearer", "expires_in": ttl_seconds})
+    return json_answer({"token": tokens.issue(credentials), "token_type": SCHEME, "expires_in": ttl_seconds})
 
 
 @failed_logins

@@ -79,13 +79,15 @@ CREATED: Examples = {
 }
 
 
+CLIENT_SECRET = "pi_3MtwBwLkdIwHu7ix28a3tqPa_secret_YrKJUKribcBjcG8HVhfZluoGH"  # noqa: S105  # nosec B105  # opens nothing
+
 CHECKOUT: Examples = {
     "card": {
         "value": {
             "data": {
                 "gateway": "stripe",
                 "reference": "pi_3MtwBwLkdIwHu7ix28a3tqPa",
-                "client_secret": "pi_3MtwBwLkdIwHu7ix28a3tqPa_secret_YrKJUKribcBjcG8HVhfZluoGH",
+                "client_secret": CLIENT_SECRET,
                 "payment": {**_PAYMENT, "gateway": "stripe"},
             },
             "message": "OK",

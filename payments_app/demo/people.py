@@ -2,7 +2,7 @@
 
 from payments_app.accounts.models import Role
 
-PASSWORD = "password"  # noqa: S105  # published on purpose; refused in production
+PASSWORD = "password"  # noqa: S105  # nosec B105  # published on purpose; refused in production
 PATIENT = "patient@test.com"
 USERS = (
     (PATIENT, "Demo Patient", Role.PATIENT),

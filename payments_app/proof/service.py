@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404  # starts our own interpreter, without a shell
 import sys
 import tempfile
 import time
