@@ -17,7 +17,8 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth translations
+.PHONY: run test prove prove-pgbouncer defences check format clean pins
+.PHONY: bench bench-quick bench-locking bench-growth bench-flame translations
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -68,6 +69,10 @@ bench: $(VENV)/.installed-bench
 # One short round, only to see that it runs.
 bench-quick: $(VENV)/.installed-bench
 	$(BIN)/python -m bench --rounds 1 --seconds 1 --memory-requests 3000 --results instance/bench
+
+# Into bench/results/: a flame graph of one worker that creates payments. py-spy has to be allowed to look at it.
+bench-flame: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.flame create
 
 # The tables of docs/locking.md, in about four minutes.
 bench-locking: $(VENV)/.installed-dev

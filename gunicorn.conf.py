@@ -4,6 +4,7 @@ The timeouts are steps of one ladder, which docs/deployment.md shows whole; a te
 """
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -98,6 +99,14 @@ _prefix = f"payments-metrics-{os.getpid()}-"
 if _prefix not in os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ""):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
     atexit.register(_drop_the_numbers, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
+
+
+def pre_fork(_server: object, _worker: object) -> None:
+    """What was loaded before is nobody's garbage. Looking through it would write to it, and so end its being shared:
+    half of a worker's own memory, at its first full collection.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def child_exit(_server: object, worker: object) -> None:

@@ -27,6 +27,9 @@ CONFIRMERS = 2
 # Payments between two steps of the progress bar.
 AT_ONCE = 2_000
 
+# For what was done to be counted.
+PATIENCE_SECONDS = 10
+
 MEBIBYTE = 2**20
 
 TABLES = ("payments", "invoices")
@@ -143,6 +146,16 @@ def updates(connection: Connection, table: str) -> Updates:
     return Updates(*counted)
 
 
+def all_updates(connection: Connection, payments: int) -> dict[str, Updates]:
+    """Of both tables, once all are told of: sessions do that when they end, a moment after their last answer."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(updates(connection, table).made != payments for table in TABLES):
+        if time.monotonic() > deadline:
+            raise SystemExit("not every payment was confirmed, or PostgreSQL does not say so")
+        time.sleep(0.1)
+    return {table: updates(connection, table) for table in TABLES}
+
+
 def pages_read(connection: Connection, query: str) -> int:
     """Pages of tables and indexes that a query looks at."""
     explained = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}").fetchone()  # type: ignore[arg-type]
@@ -169,15 +182,14 @@ def report(
     connection: Connection, before: dict[str, int], fillfactor: int | None, payments: int, minutes: float
 ) -> str:
     after = sizes(connection)
-    counted = {table: updates(connection, table) for table in TABLES}
-    if any(one.made != payments for one in counted.values()):
-        raise SystemExit(f"not every payment was confirmed: {counted}")
+    counted = all_updates(connection, payments)
     connection.execute("VACUUM ANALYZE")
     version = connection.execute("SHOW server_version").fetchone()
     parts = [
         f"# Growth, measured on {clock.now():%Y-%m-%d}",
-        f"`python -m bench.growth{' '.join(['', *sys.argv[1:]])}`: {payments:,} payments with their invoices, each"
-        f" confirmed in a transaction of its own, in no order, {CONFIRMERS} at a time, in {minutes:.0f} minutes."
+        f"`python -m bench.growth --payments {payments}{f' --fillfactor {fillfactor}' if fillfactor else ''}`, in"
+        f" {minutes:.0f} minutes: {payments:,} payments with their invoices, each"
+        f" confirmed in a transaction of its own, in no order, {CONFIRMERS} at a time."
         f" PostgreSQL {version[0] if version else ''}, autovacuum on; fillfactor "
         + (f"{fillfactor} of both tables." if fillfactor else "as the migrations set it."),
         "## Goals",

@@ -5,7 +5,8 @@ chained by CTEs, SQLite, which has no inserting CTEs, the same inserts in turn u
 payment is inserted only where its consultation is the caller's and may be paid, and ON CONFLICT DO NOTHING lets the
 partial unique index decide; the key's insert has no such clause, so that a key used elsewhere undoes everything.
 
-When no row comes back, one read tells why. Nothing is looked up beforehand: that would be a race.
+When no row comes back, one read tells why. Nothing is looked up beforehand: that would be a race. (On PostgreSQL the
+statement itself asks whether the key is known, which saves the work of most retries, and decides nothing.)
 """
 
 from collections.abc import Callable

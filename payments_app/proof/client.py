@@ -20,6 +20,8 @@ PATIENCE_SECONDS = 90
 # Seconds before the same request is sent again where the answer, if there was one, does not say.
 PAUSE_SECONDS = 0.1
 
+BUG = 500
+
 # Statuses by which a service, or a proxy before it, asks for the same request later.
 _LATER = frozenset({429, 502, 503, 504})
 
@@ -138,7 +140,8 @@ class Client:
         except HTTPError:  # cut off, refused or silent: it may have happened, and the key says so
             return Told(ask, 0, {}), PAUSE_SECONDS
         told = Told(ask, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
-        may_succeed_later = answer.status in _LATER or told.body.get("retryable") is True
+        # A 500 says so too, but it breaks a promise: sent again, it would only be told later.
+        may_succeed_later = answer.status in _LATER or (told.body.get("retryable") is True and answer.status != BUG)
         return told, _pause_seconds(answer.headers.get("Retry-After")) if may_succeed_later else None
 
 

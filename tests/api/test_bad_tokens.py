@@ -133,6 +133,20 @@ def test_a_token_written_by_hand_is_a_token(people: People) -> None:
     assert answer.json["data"]["id"] == people.patient.id
 
 
+def test_a_token_that_is_remembered_ends_when_it_says(people: People) -> None:
+    """What it says was read at the first request, and has ended at the last."""
+    ends_at = int(time.time()) + 2
+    headers = {"Authorization": f"Bearer {signed(people, people.patient, exp=ends_at)}"}
+    client = people.anonymous()
+    assert client.get("/api/v1/me", headers=headers).status_code == 200
+
+    while (answer := client.get("/api/v1/me", headers=headers)).status_code == 200:
+        assert time.time() < ends_at + 1
+
+    assert_problem(answer, 401, code="not-authenticated")
+    assert time.time() >= ends_at
+
+
 @pytest.mark.parametrize("proof", PROOFS_OF_NOTHING.values(), ids=PROOFS_OF_NOTHING)
 def test_a_bad_token_reads_nothing_and_pays_nothing(
     house: House, caplog: pytest.LogCaptureFixture, proof: Token

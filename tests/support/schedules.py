@@ -39,6 +39,9 @@ NAMES = "ABCD"
 # in turn is as likely as so many heads of a coin.
 MOST_DIVERGED = 12
 
+# PostgreSQL's SQLSTATE for whoever it chooses to let the others go on.
+DEADLOCK = "40P01"
+
 _LOCKS = text("SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_locks WHERE NOT granted")
 
 
@@ -100,7 +103,7 @@ class Stage:
         self._actors: list[Actor] = []
         self._here = threading.local()
         self._pool = ThreadPoolExecutor(MOST_ACTORS)
-        # How often PostgreSQL had to break a deadlock before anybody could go on.
+        # How often PostgreSQL had to break one.
         self.deadlocks = 0
 
     @classmethod
@@ -154,10 +157,13 @@ class Stage:
                 assert self._changed.wait_for(lambda: actor.state is not State.STOPPED, PATIENCE_SECONDS)
         actor.is_asking = step.kind is Kind.STATEMENT
 
-    def _on_answer(self, *_: Any) -> None:
+    def _on_answer(self, *heard: Any) -> None:
         actor = getattr(self._here, "actor", None)
         if actor is not None:
             actor.is_asking = False
+        error = getattr(heard[0], "original_exception", None) if heard else None
+        if getattr(error, "sqlstate", None) == DEADLOCK:
+            self.deadlocks += 1
 
     def _become(self, actor: Actor, state: State) -> None:
         with self._changed:
@@ -184,7 +190,6 @@ class Stage:
     def _choices(self) -> dict[int, Step]:
         """Who can go on, once everybody has stopped, or is done, or waits for a row of somebody who has stopped."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        was_deadlocked = False
         with self._changed:
             while any(actor.state is State.MOVING for actor in self._actors):
                 self._changed.wait(LOOK_AGAIN_SECONDS)
@@ -196,9 +201,6 @@ class Stage:
                     continue
                 if not self._is_deadlock(waiting):
                     break
-                if not was_deadlocked:
-                    was_deadlocked = True
-                    self.deadlocks += 1
                 assert time.monotonic() < deadline, "nobody goes on"
             return {
                 actor.index: actor.step

@@ -151,10 +151,10 @@ class Crash:
         assert self.world.offenders() == [], point
 
 
-def of_those(chosen: list[Point]) -> list[Point]:
-    """Where one step is to be tried alone, that one."""
+def wanted_of(crash: Crash, chosen: list[Point]) -> list[Point]:
+    """Those that were chosen; where one step is to be tried alone, that one."""
     number = os.environ.get("POINT")
-    return chosen if number is None else [point for point in chosen if point.number == int(number)]
+    return chosen if number is None else [point for point in crash.points if point.number == int(number)]
 
 
 def where_something_is_done(crash: Crash) -> list[Point]:
@@ -172,7 +172,7 @@ def test_a_process_killed_where_something_is_done_does_it_once(
     assert len(decisive) > 1
     seed = int(os.environ.get("SEED", secrets.randbelow(2**31)))
     others = random.Random(seed).sample([point for point in crash.points if point not in decisive], OTHERS)  # noqa: S311  # no secret depends on it
-    for point in of_those(decisive + others):
+    for point in wanted_of(crash, decisive + others):
         crash.at(point)
 
 
@@ -207,7 +207,7 @@ def test_a_process_killed_at_any_step_does_it_once(
     shop: CardShop, doomed: Doomed, prepare: Prepare, database: Database
 ) -> None:
     crash = Crash(shop, doomed, prepare)
-    for point in of_those(crash.points):
+    for point in wanted_of(crash, crash.points):
         crash.at(point)
     dialect = database.url.partition(":")[0].partition("+")[0]
     note(

@@ -49,10 +49,11 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
     refundable, verify = Payment.refundable_minor.fget, WebhookSignature.verify_header  # type: ignore[attr-defined]
 
     def rewriting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        text = query.decode() if isinstance(query, bytes) else query
         for name, (pattern, replacement) in _REWRITTEN.items():
-            if is_on(name) and isinstance(query, str):
-                query = re.sub(pattern, replacement, query, flags=re.DOTALL)
-        return execute(cursor, query, *args, **kwargs)
+            if is_on(name) and isinstance(text, str):
+                text = re.sub(pattern, replacement, text, flags=re.DOTALL)
+        return execute(cursor, text, *args, **kwargs)
 
     def looking(readiness: Readiness) -> Any:
         if is_on(NO_LOOK):

@@ -1,0 +1,167 @@
+"""A page costs what a page costs: rows read do not grow with what lies before it, whoever asks and however filtered."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, text
+
+from payments_app import clock
+from payments_app.api.pages import _serializer
+from payments_app.payments import review
+from tests.support.apps import app_with
+from tests.support.fresh import fresh_database
+from tests.support.people import People
+from tests.support.statements import statements_sent
+
+PAYMENTS = 40_000
+PAGE = 15
+
+# From the sixth on PostgreSQL may keep one plan for all values; what it then does is what a busy worker sees.
+EXECUTIONS = 8
+
+# Of so many payments one is refunded: for each row that is shown a filter passes over so many at most.
+TURN = 4
+# Of so many payments one is the patient's.
+PATIENT_HAS = 50
+ONE_CONSULTATION = 5
+
+# Before the last, so that there is a full page behind it.
+DEEP = PAYMENTS - 6_000
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[tuple[Flask, People]]:
+    """The patient's payments are all for one consultation; the others', for another."""
+    with fresh_database("postgresql") as database, app_with(database.url) as app:
+        people = People(app)
+        people.add_consultations("patient", ONE_CONSULTATION, ONE_CONSULTATION)
+        people.add_consultations("other", 21, 21)
+        with app.app_context():
+            load(app.extensions["sqlalchemy"].engine, people)
+        yield app, people
+
+
+def load(engine: Engine, people: People) -> None:
+    columns = (
+        "id, user_id, consultation_id, amount_minor, currency, payment_method, gateway, status, transaction_id,"
+        " received_minor, refund_reserved_minor, refunded_minor, needs_review, version, created_at, updated_at,"
+        " completed_at"
+    )
+    refunded = f"(n + n / {PATIENT_HAS}) % {TURN} = 0"  # of the patient's as of the others'
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO payments ({columns}) SELECT 1000000 + n,"
+                f" CASE WHEN n % {PATIENT_HAS} = 0 THEN :patient ELSE :other END,"
+                f" CASE WHEN n % {PATIENT_HAS} = 0 THEN {ONE_CONSULTATION} ELSE 21 END,"
+                " 500000, 'PHP', 'stripe', 'sandbox',"
+                f" CASE WHEN {refunded} THEN 'refunded' ELSE 'cancelled' END,"
+                f" CASE WHEN {refunded} THEN 'TXN-' || n END, CASE WHEN {refunded} THEN 500000 ELSE 0 END, 0,"
+                f" CASE WHEN {refunded} THEN 500000 ELSE 0 END, n % 5000 = 0, 1, at, at,"
+                f" CASE WHEN {refunded} THEN at END"
+                f" FROM generate_series(1, {PAYMENTS}) n,"
+                " LATERAL (SELECT timestamptz '2025-01-01' + n * interval '1 second') AS t (at)"
+            ),
+            {"patient": people.patient.id, "other": people.other.id},
+        )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE payments"))
+
+
+@pytest.mark.parametrize("depth", [0, DEEP])
+@pytest.mark.parametrize(
+    ("who", "filters", "passed_over"),
+    [
+        ("patient", "", 0),
+        ("admin", "", 0),
+        ("admin", f"consultation_id={ONE_CONSULTATION}", 0),
+        ("admin", "status=cancelled", TURN),
+        ("admin", "status=refunded", TURN),
+        ("patient", "status=cancelled", TURN),
+        ("patient", "status=refunded", TURN),
+    ],
+)
+def test_a_page_reads_no_more_rows_than_it_shows(
+    loaded: tuple[Flask, People], who: str, filters: str, passed_over: int, depth: int
+) -> None:
+    """Page 1 and a page behind most of all, each in one walk along an index without sorting.
+
+    A patient who filters by consultation reads no more than that consultation has: a handful, which may be sorted.
+    """
+    app, people = loaded
+    person = getattr(people, who)
+    cursor = f"&cursor={cursor_behind(app, depth)}" if depth else ""
+    with app.app_context():
+        engine = app.extensions["sqlalchemy"].engine
+        with statements_sent(engine) as sent:
+            answer = person.get(f"/payments?per_page={PAGE}&{filters}{cursor}")
+    assert len(answer.json["data"]) == PAGE
+
+    plan = kept_plan(engine, *sent[-1])
+
+    nodes = list(all_nodes(plan))
+    assert {node["Node Type"] for node in nodes} == {"Limit", "Index Scan"}
+    assert sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in nodes[1:]) <= (PAGE + 1) * (
+        1 + passed_over
+    )
+    assert plan["Actual Rows"] == PAGE + 1
+
+
+def test_counting_the_payments_in_review_reads_those_alone(loaded: tuple[Flask, People]) -> None:
+    app, _ = loaded
+    with app.app_context():
+        engine = app.extensions["sqlalchemy"].engine
+        with statements_sent(engine) as sent:
+            assert review.count() == PAYMENTS // 5000
+
+    nodes = list(all_nodes(kept_plan(engine, *sent[-1])))
+
+    assert {node.get("Index Name") for node in nodes[1:]} == {"ix_payments_review"}
+    assert nodes[-1]["Actual Rows"] == PAYMENTS // 5000
+
+
+def test_sqlite_too_counts_the_payments_in_review_by_their_index() -> None:
+    with fresh_database("sqlite") as database, app_with(database.url) as app, app.app_context():
+        engine = app.extensions["sqlalchemy"].engine
+        with statements_sent(engine) as sent:
+            assert review.count() == 0
+        with engine.connect() as connection:
+            plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent[-1][0]}").all())
+    assert "ix_payments_review" in plan
+
+
+def cursor_behind(app: Flask, depth: int) -> str:
+    """Where the page begins that has so many payments before it, as the service would say on the page before."""
+    query = text("SELECT created_at, id FROM payments ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :depth")
+    with app.app_context(), app.extensions["sqlalchemy"].engine.connect() as connection:
+        row = connection.execute(query, {"depth": depth - 1}).one()
+        cursor: str = _serializer("payments").dumps([clock.to_text(row.created_at), row.id])
+    return cursor
+
+
+def kept_plan(engine: Engine, statement: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the database does for a statement that a connection has prepared, and has sent before."""
+    names = list(parameters)
+    prepared = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement)
+    values = f"({', '.join(['%s'] * len(names))})" if names else ""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.ClientCursor(psycopg.connect(url, autocommit=True)) as cursor:
+        cursor.execute(f"PREPARE asked AS {prepared}".encode())
+        for _ in range(EXECUTIONS):
+            cursor.execute(f"EXECUTE asked {values}".encode(), list(parameters.values()))
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked {values}".encode(), list(parameters.values()))
+        explained = cursor.fetchone()
+        cursor.connection.close()
+    assert explained is not None
+    return explained[0][0]["Plan"]  # type: ignore[no-any-return]
+
+
+def all_nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The steps of a plan, from the last one to the first."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from all_nodes(below)
