@@ -42,13 +42,18 @@ def take_key(body: dict[str, Any]) -> str:
     return given[0]
 
 
+def is_well_formed(key: str) -> bool:
+    """Whether anything may have been done under such a key; others the databases cannot even look for."""
+    return _WELL_FORMED.fullmatch(key) is not None
+
+
 def require_well_formed(key: str) -> str:
     """The key itself.
 
     Raises:
         ValidationFailed: no key of ours may look like that (422).
     """
-    if not _WELL_FORMED.fullmatch(key):
+    if not is_well_formed(key):
         raise ValidationFailed(
             {"idempotency_key": [N_('Must be 1 to 255 visible ASCII characters without space, " and \\.')]}
         )

@@ -5,7 +5,9 @@ from flask import Response
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.tokens import authenticated
 from payments_app.api.blueprint import Blueprint, success
+from payments_app.errors import IdempotencyKeyNotFound
 from payments_app.idempotency import repository, schemas
+from payments_app.idempotency.keys import is_well_formed
 
 blueprint = Blueprint(
     "idempotency", __name__, url_prefix="/api/v1/idempotency-keys", description="What became of a request"
@@ -21,4 +23,6 @@ def show_idempotency_key(key: str, caller: Caller) -> Response:
 
     404 means nothing so far: send the request again with the same key, never with a new one.
     """
+    if not is_well_formed(key):
+        raise IdempotencyKeyNotFound
     return success(schemas.IdempotencyKey().dump(repository.get_key(caller.user_id, key)), message="OK")

@@ -133,3 +133,11 @@ def test_an_unknown_key_is_404_and_says_what_to_do(people: People) -> None:
         answer = person.get(f"/idempotency-keys/{key}")
         assert answer.status_code == 404
         assert "same key" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("key", ["%00", "k%00", "a%20b", "%22k%22", "%5C", "k%09", "caf%C3%A9", "%FF", "k" * 256])
+def test_nothing_was_done_under_a_key_that_is_none(people: People, key: str) -> None:
+    answer = people.patient.get(f"/idempotency-keys/{key}")
+
+    assert answer.status_code == 404
+    assert answer.json["type"].endswith("/idempotency-key-not-found")
