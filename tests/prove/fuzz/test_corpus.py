@@ -5,6 +5,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import pytest
@@ -29,7 +30,7 @@ on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=Tru
 
 @dataclass(frozen=True)
 class Request:
-    """One that is refused at the last, however far it comes: the consultation is paid, the version is not that."""
+    """One that is refused at the last, however far it comes: the consultation is paid, the payment has ended."""
 
     method: str
     path: str
@@ -54,10 +55,10 @@ class Request:
         return b"\r\n".join(lines) + b"\r\n\r\n" + content
 
 
-def doors(people: People, paid_id: int) -> list[Request]:
+def doors(people: People, ended_id: int) -> list[Request]:
     """All endpoints, by those who may."""
     patient, admin = people.patient.token, people.admin.token
-    paid, v1 = f"/api/v1/payments/{paid_id}", "/api/v1"
+    ended, v1 = f"/api/v1/payments/{ended_id}", "/api/v1"
     stale: dict[str, object] = {"expected_version": 99}
     return [
         Request("POST", "/api/login", "", {"email": "nobody@example.com", "password": PASSWORD}),
@@ -68,21 +69,21 @@ def doors(people: People, paid_id: int) -> list[Request]:
         Request("GET", f"{v1}/payment-methods", patient),
         Request("POST", f"{v1}/payments", patient, {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}),
         Request("GET", f"{v1}/payments", patient),
-        Request("GET", paid, patient),
-        Request("GET", f"{paid}/events", patient),
-        Request("POST", f"{paid}/checkout", patient, {}),
-        Request("POST", f"{paid}/confirm", admin, {"transaction_id": "TXN-9", "receipt_url": None, **stale}),
-        Request("POST", f"{paid}/cancel", admin, stale),
-        Request("POST", f"{paid}/refund", admin, {"amount": 1000, "reason": None, **stale}),
+        Request("GET", ended, patient),
+        Request("GET", f"{ended}/events", patient),
+        Request("POST", f"{ended}/checkout", patient, {}),
+        Request("POST", f"{ended}/confirm", admin, {"transaction_id": "TXN-9", "receipt_url": None, **stale}),
+        Request("POST", f"{ended}/cancel", admin, stale),
+        Request("POST", f"{ended}/refund", admin, {"amount": 1000, "reason": None, **stale}),
         Request("GET", f"{v1}/idempotency-keys/5", patient),
         Request("POST", f"{v1}/webhooks/stripe", "", {"id": "evt_1", "type": "payment_intent.succeeded"}),
         *(Request("GET", path, "") for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")),
     ]
 
 
-def crossings(people: People, paid_id: int) -> Iterator[tuple[str, Request]]:
+def crossings(people: People, ended_id: int) -> Iterator[tuple[str, Request]]:
     """Each item of the corpus at each door where there is a place for it."""
-    for door in doors(people, paid_id):
+    for door in doors(people, ended_id):
         name = f"{door.method} {door.path}"
         for item, body in corpus.BODIES.items():
             yield f"{name} body {item}", replace(door, raw_body=body)
@@ -91,7 +92,7 @@ def crossings(people: People, paid_id: int) -> Iterator[tuple[str, Request]]:
         for item, token in corpus.TOKENS.items():
             yield f"{name} token {item}", replace(door, authorization=token)
         for item, spelt in corpus.IDS.items():
-            for number in ("5", str(paid_id)):
+            for number in ("5", str(ended_id)):
                 if f"/{number}" in door.path:
                     path = door.path.encode().replace(f"/{number}".encode(), b"/" + spelt)
                     yield f"{name} id {item}", replace(door, raw_path=path)
@@ -115,38 +116,42 @@ def _with(door: Request, member: str, json_text: str) -> Request:
 
 
 def send(service: Service, request: bytes) -> tuple[int, str, str]:
-    """Status, media type and text of the answer; status 0 where the connection was closed without one."""
+    """Status, media type and text of the answer; 0 where the connection was closed without one, -1 where none came."""
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
         try:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            return answer.status, answer.headers.get_content_type(), answer.read().decode("latin-1")
+            with closing(http.client.HTTPResponse(connection)) as answer:
+                answer.begin()
+                return answer.status, answer.headers.get_content_type(), answer.read().decode("latin-1")
         except (http.client.BadStatusLine, ConnectionError):
             return 0, "", ""
+        except TimeoutError:
+            return -1, "", "no answer in time"
 
 
 @pytest.fixture
 def fortress(database: Database, people: People) -> Iterator[tuple[Service, int]]:
-    """A gunicorn, and consultation 5 with a payment that is completed: most things are refused at once."""
+    """A gunicorn; consultation 5, which is paid, and a payment that has ended: there is nothing to do any more."""
     paid_id = people.patient.pay(5).json["data"]["payment_id"]
     assert people.patient.confirm(paid_id).status_code == 200
+    ended_id = people.patient.pay(6).json["data"]["payment_id"]
+    assert people.patient.post(f"/payments/{ended_id}/cancel").status_code == 200
     with Service.started(database.url) as service:
-        yield service, paid_id
+        yield service, ended_id
 
 
 @on_postgresql
 def test_whatever_hostile_is_sent_to_whatever_door_nothing_changes(
     fortress: tuple[Service, int], people: People, rows: Rows, effort: int
 ) -> None:
-    service, paid_id = fortress
+    service, ended_id = fortress
     before = contents(rows)
     host = service.url.removeprefix("http://")
     answered: Counter[str] = Counter()
 
-    for name, request in list(crossings(people, paid_id))[:: STRIDE if effort == 1 else 1]:
+    for name, request in list(crossings(people, ended_id))[:: STRIDE if effort == 1 else 1]:
         status, media_type, text = send(service, request.on_the_wire(host))
         assert 200 <= status < 500, (name, status, text)
         assert not [word for word in INTERNALS if word in text] or request.path == "/docs", (name, text)
