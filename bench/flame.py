@@ -29,9 +29,11 @@ def draw(what: str) -> None:
         load.ask_all(running, asking.creates(store.patient, READ), clients=CLIENTS)
         picture = RESULTS / f"flame-{what}.svg"
         picture.parent.mkdir(exist_ok=True)
-        command = ["py-spy", "record", "--pid", str(running.workers[0]), "--output", str(picture), "--gil"]
+        command = ["py-spy", "record", "--pid", str(running.workers[0]), "--output", picture.name, "--gil"]
         command += ["--duration", str(SECONDS), "--rate", str(SAMPLES_A_SECOND)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as watching:
+        with subprocess.Popen(
+            command, cwd=RESULTS, stdout=subprocess.DEVNULL
+        ) as watching:  # it writes its command down
             came = load.ask(running, _requests(what, store), clients=CLIENTS, seconds=SECONDS + 1)
         if watching.returncode:
             raise SystemExit(
