@@ -127,6 +127,10 @@ def run_alone(engine: Engine, statement: str, values: Sequence[Any]) -> list[tup
         raise _as_sqlalchemy_says(engine, error, is_broken=False) from error
     driver = cast("psycopg.Connection[tuple[Any, ...]]", pooled.driver_connection)
     try:
+        # Whoever borrowed it with an isolation level of their own gave it back with the driver's BEGIN switched on:
+        # what was answered would then be rolled back.
+        if not driver.autocommit:
+            driver.autocommit = True
         return psycopg.RawCursor(driver).execute(statement.encode(), values).fetchall()
     except psycopg.Error as error:
         is_broken = driver.closed or error.sqlstate == _DEMOTED_SQLSTATE

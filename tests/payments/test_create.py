@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import Engine, text
 
 from tests.support.people import People
 from tests.support.rows import MADE_TOGETHER, Rows
@@ -173,3 +174,12 @@ def test_a_method_that_is_not_on_offer_is_refused(people: People, rows: Rows) ->
     assert answer.status_code == 422
     assert list(answer.json["errors"]) == ["payment_method"]
     assert rows.count("payments") == 0
+
+
+def test_a_connection_that_somebody_gave_back_changed_still_commits(people: People, rows: Rows, engine: Engine) -> None:
+    """SQLAlchemy resets the isolation level of a connection by having the driver begin transactions again."""
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+    assert people.patient.pay(5).status_code == 201
+    assert rows.count("payments") == 1
