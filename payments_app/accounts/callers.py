@@ -55,6 +55,15 @@ class Caller:
         """The name under which their deeds stand in the audit trail, such as ``patient:7``."""
         return f"{self.role}:{self.user_id}"
 
+    def require_own(self, patient_id: int) -> None:
+        """Patients see and change what is theirs, admins what is anybody's.
+
+        Raises:
+            Forbidden: it is another patient's (403).
+        """
+        if not self.is_admin and patient_id != self.user_id:
+            raise Forbidden
+
     def require_still(self, user: AsRecorded | None) -> AsRecorded:
         """What the token claims must still be so.
 

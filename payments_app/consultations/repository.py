@@ -11,7 +11,7 @@ from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import require_valid
 from payments_app.consultations.models import Consultation
 from payments_app.database import insert_or_nothing, read_transaction, write_transaction
-from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, Forbidden, ValidationFailed
+from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, ValidationFailed
 from payments_app.paging import Page
 from payments_app.texts import N_
 
@@ -38,8 +38,7 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
     consultation = session.get(Consultation, consultation_id, options=[with_payment])
     if consultation is None:
         raise ConsultationNotFound
-    if not caller.is_admin and consultation.patient_id != caller.user_id:
-        raise Forbidden
+    caller.require_own(consultation.patient_id)
     return consultation
 
 

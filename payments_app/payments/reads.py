@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from payments_app.accounts.callers import Caller
 from payments_app.database import SingleStatement, read_transaction, table_of
-from payments_app.errors import Forbidden, PaymentNotFound
+from payments_app.errors import PaymentNotFound
 from payments_app.paging import Page
 from payments_app.payments.models import Payment
 from payments_app.payments.statuses import PaymentStatus
@@ -52,8 +52,7 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
     if not rows:
         raise PaymentNotFound
     payment = whole.read(rows)
-    if not caller.is_admin and payment.user_id != caller.user_id:
-        raise Forbidden
+    caller.require_own(payment.user_id)
     return payment
 
 

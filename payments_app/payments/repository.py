@@ -11,7 +11,7 @@ from payments_app import metrics
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import require_valid
 from payments_app.database import read_transaction
-from payments_app.errors import Forbidden, PaymentNotFound, PreconditionFailed, VersionConflict
+from payments_app.errors import PaymentNotFound, PreconditionFailed, VersionConflict
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.locking import locks
@@ -95,8 +95,7 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     ).all()
     if not found:
         raise PaymentNotFound
-    if not caller.is_admin and found[0].user_id != caller.user_id:
-        raise Forbidden
+    caller.require_own(found[0].user_id)
     return [event for _, event in found if event is not None]
 
 
@@ -147,8 +146,7 @@ def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: C
     payment = session.execute(found).unique().scalar_one_or_none()
     if payment is None:
         raise PaymentNotFound
-    if not caller.is_admin and payment.user_id != caller.user_id:
-        raise Forbidden
+    caller.require_own(payment.user_id)
     return payment
 
 
