@@ -5,8 +5,8 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDED := instance/.demo-seeded
-# Not those that start, spoil or look into a server of their own, and not test_audit.py, which copies a database that
-# nobody may be connected to: a PgBouncer stays connected for a while.
+# Not those that start, spoil or look into a server of their own, and not test_page_costs.py, which compares plans that
+# one connection keeps.
 BEHIND_PGBOUNCER := $(addprefix tests/,accounts api concurrency consultations idempotency locking payments refunds webhooks)
 
 # The demo has a database of its own, whatever .env says of the real one. Flask puts it into instance/.
@@ -40,7 +40,7 @@ defences: $(VENV)/.installed-dev
 
 # What the service promises, again: with a PgBouncer in transaction mode before PostgreSQL.
 prove-pgbouncer: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.support.pgbouncer $(BIN)/pytest -n auto --dist loadfile -k "not sqlite and not test_audit" $(BEHIND_PGBOUNCER)
+	$(BIN)/python -m tests.support.pgbouncer $(BIN)/pytest -n auto --dist loadfile -k "not sqlite and not test_page_costs" $(BEHIND_PGBOUNCER)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -15,6 +15,9 @@ from sqlalchemy import Engine, create_engine, make_url
 from tests.support import databases
 from tests.support.databases import Database, make_postgresql, make_sqlite, start_postgresql
 
+# Up to 5,000 ms are waited for each that is told to.
+_LEAVE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
+
 
 @contextmanager
 def fresh_database(dialect: str) -> Iterator[Database]:
@@ -38,7 +41,7 @@ def engine_on(database_url: str) -> Iterator[Engine]:
 
 @cache
 def _template(dialect: str) -> Database:
-    """Made by the migrations, and never connected to: PostgreSQL copies no database that somebody uses."""
+    """Made by the migrations, and never connected to again: PostgreSQL copies no database that somebody uses."""
     database = make_sqlite() if dialect == "sqlite" else make_postgresql()
     atexit.register(database.close)
     return database
@@ -55,6 +58,8 @@ def _copy_sqlite() -> Database:
 def _copy_postgresql() -> Database:
     server = os.environ.get("TEST_DATABASE_URL") or start_postgresql()
     name, copied = f"test_{uuid.uuid4().hex}", make_url(_template("postgresql").url).database
+    # A pooler in between stays connected for a while to what was migrated through it.
+    databases._administer(server, _LEAVE.format(name=copied))
     databases._administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{copied}"')
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
     return Database(url, lambda: databases._administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))

@@ -77,6 +77,11 @@ class World:
         with self.app.app_context():  # who looks whether the database is ready keeps the others waiting
             assert current_readiness().find_faults() == {}
 
+    def changed(self) -> set[str]:
+        """The tables whose rows are not what they were at the moment when this was made."""
+        now = self._keep().rows
+        return {name for name, rows in self._kept.rows.items() if now[name] != rows}
+
     def finish(self, operation: Operation, told: Told | None) -> Told:
         """Do what whoever asked does: ask again, as long as that is what they are told, or are told nothing.
 

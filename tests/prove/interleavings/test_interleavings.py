@@ -2,11 +2,10 @@
 
 A step is a statement, a commit or a call to the gateway. Where an order fails, it is named: ``SCHEDULE=ABBA`` in the
 environment, with ``-k`` and the name of the case, repeats just that one, letter by letter of whose step it was.
-``SEED`` repeats what was chosen at random.
+``PROOF_SEED`` repeats what was chosen at random.
 """
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -72,11 +71,6 @@ def blank(postgresql_shop: CardShop) -> World:
 def shop(postgresql_shop: CardShop, blank: World) -> CardShop:
     blank.put_back()
     return postgresql_shop
-
-
-@pytest.fixture(scope="module")
-def seed() -> int:
-    return int(os.environ.get("SEED", secrets.randbelow(2**31)))
 
 
 def name_of(prepare: Prepare) -> str:

@@ -8,5 +8,7 @@ from tests.support.fake_stripe import FakeStripe
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
-def test_service_model_and_audit_agree_after_every_step(session_shop: tuple[FakeStripe, Flask], effort: int) -> None:
-    assert_agreement(session_shop, on="sqlite", effort=effort)
+def test_service_model_and_audit_agree_after_every_step(
+    session_shop: tuple[FakeStripe, Flask], effort: int, seed: int
+) -> None:
+    assert_agreement(session_shop, on="sqlite", effort=effort, seed=seed)

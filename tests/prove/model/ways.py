@@ -1,7 +1,5 @@
 """How the machine is let loose on the service."""
 
-import os
-import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,16 +12,6 @@ from tests.prove.model.machine import PaymentsMachine
 from tests.support.fake_stripe import FakeStripe
 
 STEPS_PER_WAY = 100
-
-# The short form always goes the same ways; the long one goes others each time, or those of PROOF_SEED.
-SHORT_SEED = 1
-
-
-def chosen_seed(effort: int) -> int:
-    given = os.environ.get("PROOF_SEED")
-    if given:
-        return int(given)
-    return SHORT_SEED if effort == 1 else random.getrandbits(32)
 
 
 def go(shop: tuple[FakeStripe, Flask], *, ways: int, start: int, phases: Sequence[Phase]) -> Counter[str]:
