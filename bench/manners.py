@@ -4,7 +4,7 @@ import requests
 
 from bench.asking import AMOUNT
 from bench.stage import FIRST_UNPAID, UNPAID, Store
-from tests.support.service import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 NOBODYS = FIRST_UNPAID + 10 * UNPAID
 SOMEBODY_ELSES = FIRST_UNPAID + UNPAID

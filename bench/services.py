@@ -13,12 +13,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import psutil
-import requests
 
 from bench.stage import Stage
 from tests.support.apps import PRODUCTION
 from tests.support.databases import ROOT
-from tests.support.service import PATIENCE_SECONDS, free_port
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
 
 # As many as gunicorn.conf.py gives to each of our workers.
 THREADS = 8
@@ -112,21 +112,8 @@ def _started(command: list[str], port: int, **environment: str) -> Iterator[Runn
         )
     try:
         running = Running(f"http://127.0.0.1:{port}", process.pid)
-        _wait_until_answered(running, process, log)
+        wait_until_answered(running.url, process, log)
         yield running
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
-
-
-def _wait_until_answered(running: Running, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        if time.monotonic() > deadline or process.poll() is not None:
-            raise SystemExit(f"a service did not come up:\n{log.read_text()}")
-        try:
-            requests.get(running.url, timeout=PATIENCE_SECONDS)
-        except requests.ConnectionError:
-            time.sleep(0.05)
-        else:
-            return

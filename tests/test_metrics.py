@@ -25,9 +25,9 @@ from tests.support.databases import ROOT
 from tests.support.people import People
 from tests.support.raw import Raw
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.statements import statements_sent
 from tests.support.stripe_apps import CardShop, pay_by_card, refund
+from tests.support.waiting import PATIENCE_SECONDS
 
 Rise = Callable[..., float]
 

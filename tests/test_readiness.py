@@ -10,7 +10,7 @@ import pytest
 from payments_app import readiness
 from payments_app.errors import NotReady
 from payments_app.readiness import Readiness
-from tests.support.service import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 LOST = {"index": "missing"}
 

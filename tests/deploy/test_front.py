@@ -11,9 +11,8 @@ import pytest
 import requests
 
 from tests.support.people import PASSWORD
-from tests.support.service import PATIENCE_SECONDS
-from tests.support.socket_activated import wait_until
 from tests.support.stack import Stack
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 def assert_problem(answer: requests.Response, status: int) -> None:

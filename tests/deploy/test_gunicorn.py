@@ -17,7 +17,8 @@ from sqlalchemy import text
 
 from tests.support.databases import ROOT, Database
 from tests.support.fresh import engine_on
-from tests.support.socket_activated import SocketActivated, wait_until
+from tests.support.socket_activated import SocketActivated
+from tests.support.waiting import wait_until
 
 # A counter and a gauge of each process, as payments_app/metrics.py shows its own, and a word that may be changed.
 SMALL_APP = """

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 from tests.support.databases import ROOT
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.stack import PRODUCTION, Stack
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def test_a_deployment_is_proved_through_nginx_and_nothing_is_left(stack: Stack) -> None:

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.stack import Stack
+from tests.support.waiting import PATIENCE_SECONDS
 
 # Behind each, the Content-Length tells the truth; who goes by anything else finds another request in the body.
 LENGTHS = {

@@ -15,8 +15,8 @@ from tests.deploy.test_front import assert_problem
 from tests.support.commands import commands_on
 from tests.support.databases import ROOT
 from tests.support.fresh import engine_on
-from tests.support.socket_activated import wait_until
 from tests.support.stack import Load, Stack
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ That a process may be killed at any step of what it does is tried in tests/prove
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -18,8 +17,9 @@ from payments_app.refunds import process
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS, Service, at_once, statuses
+from tests.support.service import Service, at_once, statuses
 from tests.support.stripe_apps import CardShop, card_shop, pay_by_card, stripe_settings
+from tests.support.waiting import wait_until
 from tests.support.worlds import LASTING
 
 
@@ -70,9 +70,7 @@ def test_workers_killed_in_mid_storm_return_nothing_twice(shop: CardShop, databa
         shop.fake.misbehave("hang", times=None)
         at_once([*(partial(ask, key) for key in keys), kill])
         # Whoever had no answer asks again with the same key, until somebody is there to answer.
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not set(statuses(answers := [ask(key) for key in keys])) <= {200, 202}:
-            assert time.monotonic() < deadline, statuses(answers)
+        wait_until(lambda: set(statuses([ask(key) for key in keys])) <= {200, 202})
 
         end_leases(rows)
         resume(shop)

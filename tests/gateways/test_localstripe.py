@@ -18,8 +18,8 @@ from tests.support.fake_stripe_http import Answer, Received, Server
 from tests.support.localstripe import LocalStripe, local_stripe
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.stripe_apps import open_by_card, refund, resume_refunds
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Line:

@@ -18,8 +18,8 @@ from tests.support.databases import Database, flask
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.statements import statements_sent
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 LockingApp = Callable[..., AbstractContextManager[People]]
 
@@ -210,16 +210,6 @@ def test_two_who_both_believe_they_hold_the_lease_still_make_one_payment(
     assert sorted(statuses) == [201, 409]
     assert rows.count("payments") == 1
     flask(database.url, "payments", "audit")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Until something that another thread is about to do has been done."""
-    arrived = threading.Event()
-    for _ in range(int(PATIENCE_SECONDS / 0.005)):
-        if condition():
-            return
-        arrived.wait(0.005)
-    raise AssertionError("it never happened")
 
 
 def test_without_redis_the_lock_is_not_missed(locking: Callable[..., People], rows: Rows) -> None:

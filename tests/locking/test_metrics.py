@@ -7,7 +7,8 @@ import requests
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
-from tests.support.service import PATIENCE_SECONDS, Service, at_once
+from tests.support.service import Service, at_once
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def number(service: Service, name: str) -> float:

@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from tests.support.fresh import engine_on, fresh_database
 from tests.support.guards import DROP_INDEX
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS, Service
+from tests.support.service import Service
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 
@@ -89,13 +89,6 @@ def others(people: People, engine: Engine) -> Iterator[dict[str, list[Any]]]:
     before = everything(engine)
     yield before
     assert everything(engine) == before
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def scratch(rows: Rows) -> int:

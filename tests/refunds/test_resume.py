@@ -17,7 +17,6 @@ from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.stripe_apps import (
     CardShop,
     card_shop,
@@ -25,6 +24,7 @@ from tests.support.stripe_apps import (
     refund,
     resume_refunds,
 )
+from tests.support.waiting import PATIENCE_SECONDS
 
 RACERS = 8
 

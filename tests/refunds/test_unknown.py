@@ -10,7 +10,6 @@ from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.stripe_apps import (
     CardShop,
     card_shop,
@@ -19,6 +18,7 @@ from tests.support.stripe_apps import (
     resume_refunds,
     stripe_settings,
 )
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("audited")
 

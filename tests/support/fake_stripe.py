@@ -16,7 +16,7 @@ import requests
 
 from tests.support.fake_stripe_http import Answer, Received, Server, gone
 from tests.support.fake_stripe_state import CARD_DECLINED, Account, Refusal, Wire
-from tests.support.service import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 API_VERSION = "2026-10-28.endive"
 

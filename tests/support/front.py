@@ -3,7 +3,6 @@
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from tests.support.databases import ROOT
-from tests.support.service import PATIENCE_SECONDS, free_port
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
 
 SITE = ROOT / "deploy" / "nginx" / "payments.conf"
 
@@ -98,7 +98,7 @@ def front_of(socket: Path, folder: Path) -> Iterator[Front]:
     (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, tells_its_address=front.TELLS_ITS_ADDRESS))
     process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
     try:
-        _wait_until_up(front, process)
+        wait_until_answered(f"http://127.0.0.1:{front.http_port}", process, folder / "error.log")
         yield front
     finally:
         process.terminate()
@@ -133,16 +133,3 @@ def _make_certificate(certificate: Path, key: Path) -> None:
         check=True,
         capture_output=True,
     )  # fmt: skip
-
-
-def _wait_until_up(front: Front, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            requests.get(f"http://127.0.0.1:{front.http_port}", allow_redirects=False, timeout=PATIENCE_SECONDS)
-        except requests.ConnectionError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((front.folder / "error.log").read_text()) from None
-            time.sleep(0.02)
-        else:
-            return

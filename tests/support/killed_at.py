@@ -22,8 +22,8 @@ from payments_app.gateways import registry
 from payments_app.readiness import current_readiness
 from tests.support.apps import app_with, engine_of
 from tests.support.operations import Operation
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.steps import Kind, Step, listening
+from tests.support.waiting import PATIENCE_SECONDS
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.support.killed_at"])

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 
 import requests
 
-from tests.support.service import PATIENCE_SECONDS, free_port
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
 
 API_KEY = "sk_test_localstripe"
 CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cvc": "123"}
@@ -66,21 +66,8 @@ def local_stripe() -> Iterator[LocalStripe]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait_until_it_answers(port, process, log)
+        wait_until_answered(f"http://127.0.0.1:{port}/js.stripe.com/v3/", process, log)
         yield LocalStripe(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
-
-
-def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            requests.get(f"http://127.0.0.1:{port}/js.stripe.com/v3/", timeout=PATIENCE_SECONDS)
-        except requests.ConnectionError:
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise RuntimeError(f"localstripe did not come up:\n{log.read_text()}") from None
-            time.sleep(0.05)
-        else:
-            return

@@ -15,8 +15,7 @@ from typing import Any
 import requests
 
 from tests.support.people import PASSWORD, People
-from tests.support.service import PATIENCE_SECONDS
-from tests.support.socket_activated import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # Clients in all; more than one worker has threads, and an even number: they come in pairs.
 CLIENTS = 12

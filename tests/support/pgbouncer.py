@@ -16,8 +16,8 @@ import psycopg
 import pytest
 
 from tests.support.cluster import Cluster, cluster_in_a_folder
-from tests.support.service import PATIENCE_SECONDS, free_port
-from tests.support.socket_activated import wait_until
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # The environment of an app or a command whose DATABASE_URL leads to a PgBouncer.
 BEHIND_PGBOUNCER = {"DATABASE_POOLER": "transaction"}

@@ -6,7 +6,7 @@ from payments_app.payments import audit
 from tests.support.commands import Commands
 from tests.support.persistent import REFUNDED_MINOR, Load
 from tests.support.rows import Rows
-from tests.support.socket_activated import wait_until
+from tests.support.waiting import wait_until
 
 # A payment with each of the rows that are made with it, by the key that asked for it.
 _MADE = """

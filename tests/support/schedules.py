@@ -22,8 +22,8 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine, text
 
-from tests.support.service import PATIENCE_SECONDS
 from tests.support.steps import Kind, Step, listening
+from tests.support.waiting import PATIENCE_SECONDS
 
 T = TypeVar("T")
 

@@ -18,9 +18,7 @@ import requests
 
 from tests.support.databases import ROOT
 from tests.support.people import Person
-
-# Seconds; far more than a start or a request takes, so that only something broken runs into it.
-PATIENCE_SECONDS = 60
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @dataclass

@@ -5,12 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.databases import ROOT
-from tests.support.service import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # What systemd does between fork and exec: the socket becomes descriptor 3, for the process of this very id.
 _HAND_OVER = """
@@ -112,12 +110,3 @@ class SocketActivated:
 
     def _told(self) -> str:
         return self.log.read_text()
-
-
-def wait_until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "it did not happen in time") -> None:
-    """Wait for a condition; far longer than it can take, so that only something broken runs into the end."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(why_not())
-        time.sleep(0.02)

@@ -19,8 +19,8 @@ from tests.support.own_server import OwnServer, own_postgresql
 from tests.support.people import People, Person
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS
-from tests.support.socket_activated import SocketActivated, wait_until
+from tests.support.socket_activated import SocketActivated
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # Consultations that nobody has paid yet; far more than the tests pay.
 CONSULTATIONS = 20_000

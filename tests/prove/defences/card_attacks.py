@@ -11,7 +11,8 @@ from stripe import WebhookSignature
 from payments_app.proof.attacks import Attack, Breach, Size
 from payments_app.proof.client import Ask
 from payments_app.proof.scene import Patient, Scene
-from tests.support.service import PATIENCE_SECONDS, at_once
+from tests.support.service import at_once
+from tests.support.waiting import PATIENCE_SECONDS
 
 SECRET = "whsec_of-the-tests-of-defences"
 

@@ -36,7 +36,8 @@ from tests.support.databases import empty
 from tests.support.fresh import fresh_database
 from tests.support.guards import ADD_CHECK, CREATE_INDEX, DROP_CHECK, DROP_INDEX
 from tests.support.redis_server import RedisServer
-from tests.support.service import PATIENCE_SECONDS, free_port
+from tests.support.service import free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 CROWD = Crowd(clients=16, share=16)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.deployment import Deployment, deployed
 from tests.support.figures import note
-from tests.support.socket_activated import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

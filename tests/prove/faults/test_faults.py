@@ -15,7 +15,7 @@ from tests.support.clock import Clock, hours_ahead
 from tests.support.cluster import Cluster
 from tests.support.deployment import WORKERS, Deployment
 from tests.support.small_disk import SmallDisk
-from tests.support.socket_activated import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_killed_workers_lose_nothing_that_was_acknowledged(deployment: Deployment, effort: int) -> None:

@@ -16,7 +16,8 @@ from tests.support.databases import Database
 from tests.support.figures import note
 from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
-from tests.support.service import PATIENCE_SECONDS, Service
+from tests.support.service import Service
+from tests.support.waiting import PATIENCE_SECONDS
 
 # Of all crossings the short form tries each seventh: a prime, so that each door and each item has its turn.
 STRIDE = 7
