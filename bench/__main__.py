@@ -79,8 +79,9 @@ def measure_memory(stage: Stage, requests: int) -> tuple[memory.Memory, memory.M
 def write(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     day = f"{run.at:%Y-%m-%d}"
+    told = run.text(f"{day}.png")  # before a file is changed: it names the commit, and whether there is more than that
     picture.draw(run.arms, run.rounds, folder / f"{day}.png")
-    (folder / f"{day}.md").write_text(run.text(f"{day}.png"))
+    (folder / f"{day}.md").write_text(told)
     click.echo(f"Written: {folder / day}.md and .png")
 
 
