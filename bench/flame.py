@@ -31,9 +31,8 @@ def draw(what: str) -> None:
         picture.parent.mkdir(exist_ok=True)
         command = ["py-spy", "record", "--pid", str(running.workers[0]), "--output", picture.name, "--gil"]
         command += ["--duration", str(SECONDS), "--rate", str(SAMPLES_A_SECOND)]
-        with subprocess.Popen(
-            command, cwd=RESULTS, stdout=subprocess.DEVNULL
-        ) as watching:  # it writes its command down
+        # In that folder, because py-spy writes its command down in the picture.
+        with subprocess.Popen(command, cwd=RESULTS, stdout=subprocess.DEVNULL) as watching:
             came = load.ask(running, _requests(what, store), clients=CLIENTS, seconds=SECONDS + 1)
         if watching.returncode:
             raise SystemExit(

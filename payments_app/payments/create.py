@@ -34,6 +34,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -66,7 +67,7 @@ from payments_app.locking import locks
 from payments_app.logs import event_log
 from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.models import ACTIVE_PREDICATE, Payment
-from payments_app.payments.statuses import ACTIVE, PaymentStatus
+from payments_app.payments.statuses import PaymentStatus
 from payments_app.texts import Message
 
 log = event_log(__name__)
@@ -349,7 +350,8 @@ _STATEMENTS_IN_TURN = _statements_in_turn()
 def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest) -> IdempotencyKey | None:
     """Why no payment was made, judged in the order of the contract; or the key's row, where the key was used.
 
-    One statement, so that all it sees is of one moment. None where nothing stands in the way any more.
+    One statement, so that all it judges is of one moment (a key's row is read after it: of that, the request stays as
+    it is). None where nothing stands in the way any more.
     """
     asked = {"consultation_id": payment["consultation_id"], "user_id": keyed.user_id, "key": keyed.key}
     (row,) = _WHY.rows(session, asked)
@@ -385,9 +387,10 @@ class _Why(NamedTuple):
 def _why() -> Select[Any]:
     """The user, the consultation, the key and the active payment, each where there is one, in one row."""
     one_row = select(literal_column("1").label("one")).subquery()
-    # Named by themselves, as in the index's predicate: of parameters PostgreSQL could not know that it fits.
-    active = PAYMENTS.c.status.in_([literal_column(f"'{status.value}'") for status in ACTIVE])
     consultation_id = bindparam("consultation_id", type_=Consultation.id.type)
+    # By the index's own words: of statuses that are parameters PostgreSQL could not know that it fits.
+    of_consultation = select(PAYMENTS.c.id, PAYMENTS.c.status).where(PAYMENTS.c.consultation_id == consultation_id)
+    active = of_consultation.where(ACTIVE_PREDICATE).subquery("active")
     user_id = bindparam("user_id", type_=User.id.type)
     shown = {
         "user_id": User.id,
@@ -397,8 +400,8 @@ def _why() -> Select[Any]:
         "patient_id": Consultation.patient_id,
         "fee_minor": Consultation.fee_minor,
         "key": IdempotencyKey.key,
-        "payment_id": PAYMENTS.c.id,
-        "status": PAYMENTS.c.status,
+        "payment_id": active.c.id,
+        "status": active.c.status,
     }
     wanted: Select[Any] = select(*(shown[name].label(name) for name in _Why._fields))  # type: ignore[assignment]  # of so many columns it knows no types
     return (
@@ -406,9 +409,7 @@ def _why() -> Select[Any]:
         .outerjoin(User, User.id == user_id)
         .outerjoin(Consultation, Consultation.id == consultation_id)
         .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == user_id, IdempotencyKey.key == bindparam("key")))
-        .outerjoin(
-            PAYMENTS, and_(PAYMENTS.c.consultation_id == consultation_id, active, PAYMENTS.c.deleted_at.is_(None))
-        )
+        .outerjoin(active, true())
     )
 
 

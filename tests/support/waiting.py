@@ -10,6 +10,7 @@ import requests
 # Seconds; far more than a start or a request takes, so that only something broken runs into it.
 PATIENCE_SECONDS = 60
 
+# Short beside any start or answer that is waited for, and long enough to leave the processor to it.
 LOOK_AGAIN_SECONDS = 0.02
 
 
