@@ -1,5 +1,6 @@
 """Real parts for every test: a SQLite file and a PostgreSQL 18, both with tables made by the migrations."""
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 
@@ -33,6 +34,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded by now stays: looking for garbage in it again and again takes a tenth of the tests' time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,14 @@
-"""A house for those who are turned away at its doors."""
+"""A house for those who are turned away at its doors, and a real server before them."""
+
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 
 from tests.api.refusals import House
+from tests.support.databases import Database
+from tests.support.people import People
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,15 @@ def house(request: pytest.FixtureRequest, kept_houses: list[House]) -> House:
         people, rows = request.getfixturevalue("people"), request.getfixturevalue("rows")
         kept_houses[:] = [House.built(people, rows)]
     return kept_houses[0]
+
+
+@pytest.fixture(scope="session")
+def session_front(database: Database) -> Iterator[Service]:
+    with Service.started(database.url) as service:
+        yield service
+
+
+@pytest.fixture
+def front(session_front: Service, people: People) -> Service:  # noqa: ARG001  # its people are in the database
+    """gunicorn, for what is refused before any locking strategy has a part in it."""
+    return session_front

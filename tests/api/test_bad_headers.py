@@ -120,7 +120,7 @@ def test_a_well_formed_key_is_one_key_wherever_and_however_it_is_given(people: P
     assert rows.all("SELECT key FROM idempotency_keys") == [{"key": key}]
 
 
-def test_a_header_with_a_control_character_pays_nothing(service: Service, people: People, rows: Rows) -> None:
+def test_a_header_with_a_control_character_pays_nothing(front: Service, people: People, rows: Rows) -> None:
     """gunicorn refuses it with a body of its own; what counts is that nobody pays under a key that is none."""
     body = b'{"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}'
     lines = [
@@ -132,7 +132,7 @@ def test_a_header_with_a_control_character_pays_nothing(service: Service, people
         "Connection: close",
         "Idempotency-Key: one\x01key",
     ]
-    host, port = service.url.removeprefix("http://").split(":")
+    host, port = front.url.removeprefix("http://").split(":")
 
     with nothing_written(rows), socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

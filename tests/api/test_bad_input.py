@@ -137,8 +137,8 @@ def post_in_chunks(url: str, body: bytes, **headers: str) -> requests.Response:
     return requests.post(url, data=iter(lambda: source.read(4096), b""), headers=headers, timeout=10)
 
 
-def test_a_chunked_body_is_limited_as_any_other(service: Service, people: People, rows: Rows) -> None:
-    url = f"{service.url}/api/v1/payments"
+def test_a_chunked_body_is_limited_as_any_other(front: Service, people: People, rows: Rows) -> None:
+    url = f"{front.url}/api/v1/payments"
     headers = {**people.patient.authorization, "Content-Type": "application/json"}
 
     assert post_in_chunks(url, GOOD.ljust(LIMIT_BYTES), **headers).status_code == 201
@@ -149,10 +149,10 @@ def test_a_chunked_body_is_limited_as_any_other(service: Service, people: People
     assert too_large.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_chunked_login_form_is_limited_as_any_other(service: Service) -> None:
+def test_a_chunked_login_form_is_limited_as_any_other(front: Service) -> None:
     form = b"email=patient@example.com&password=wrong".ljust(LIMIT_BYTES + 1, b"&")
 
-    answer = post_in_chunks(f"{service.url}/api/login", form, **{"Content-Type": FORM})
+    answer = post_in_chunks(f"{front.url}/api/login", form, **{"Content-Type": FORM})
 
     assert answer.status_code == 413, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"

@@ -8,11 +8,12 @@ import pytest
 import requests
 
 from payments_app.redis_client import Breaker, GuardedRedis, RedisUnavailable
-from tests.support.databases import Database, flask
+from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service, at_once, statuses
+from tests.support.waiting import wait_until
 
 CONSULTATIONS = range(1, 21)
 CLICKS_EACH = 5
@@ -36,6 +37,7 @@ def flush_again_and_again(redis_server: RedisServer) -> None:
         redis_server.client.flushall()
 
 
+@pytest.mark.usefixtures("audited")
 @pytest.mark.parametrize(
     ("hurt", "heal"),
     [
@@ -46,11 +48,10 @@ def flush_again_and_again(redis_server: RedisServer) -> None:
     ],
     ids=["killed", "stopped", "flushed", "sleeping"],
 )
-def test_a_redis_that_goes_away_in_mid_storm_costs_nobody_anything(  # noqa: PLR0917  # fixtures
+def test_a_redis_that_goes_away_in_mid_storm_costs_nobody_anything(
     fragile: tuple[Service, RedisServer],
     people: People,
     rows: Rows,
-    database: Database,
     hurt: Callable[[RedisServer], None],
     heal: Callable[[RedisServer], None],
 ) -> None:
@@ -76,7 +77,6 @@ def test_a_redis_that_goes_away_in_mid_storm_costs_nobody_anything(  # noqa: PLR
     assert {a.json()["type"].rpartition("/")[2] for a in answers if a.status_code == 409} == {"active-payment-exists"}
     assert [a.text for a in replays] == [a.text for a in after] == [winning(answers, c).text for c in CONSULTATIONS]
     assert rows.counts(*MADE_TOGETHER) == dict.fromkeys(MADE_TOGETHER, 20)
-    flask(database.url, "payments", "audit")
 
 
 def winning(answers: list[requests.Response], consultation: int) -> requests.Response:
@@ -93,8 +93,7 @@ def winner(answers: list[requests.Response], consultation: int) -> str:
 
 
 def hurt_when_some_are_paid(rows: Rows, hurt: Callable[[], None]) -> None:
-    while rows.count("payments") < len(CONSULTATIONS) // 5:
-        pass
+    wait_until(lambda: rows.count("payments") >= len(CONSULTATIONS) // 5)
     hurt()
 
 

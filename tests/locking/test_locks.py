@@ -14,7 +14,7 @@ from payments_app.gateways.base import Approved, RefundOrder
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.locking import locks
 from tests.support.apps import app_with, engine_of
-from tests.support.databases import Database, flask
+from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
@@ -184,8 +184,9 @@ def test_a_lease_that_ran_out_under_a_slow_transaction_releases_nobody_elses(
     assert rows.count("payments") == 0
 
 
+@pytest.mark.usefixtures("audited")
 def test_two_who_both_believe_they_hold_the_lease_still_make_one_payment(
-    locking: Callable[..., People], redis_server: RedisServer, rows: Rows, database: Database
+    locking: Callable[..., People], redis_server: RedisServer, rows: Rows
 ) -> None:
     """The first is held up inside its lease, which ends; the second gets in. The index decides."""
     people = locking("redis", PAYMENT_LOCK_TIMEOUT="1")
@@ -209,7 +210,6 @@ def test_two_who_both_believe_they_hold_the_lease_still_make_one_payment(
 
     assert sorted(statuses) == [201, 409]
     assert rows.count("payments") == 1
-    flask(database.url, "payments", "audit")
 
 
 def test_without_redis_the_lock_is_not_missed(locking: Callable[..., People], rows: Rows) -> None:
