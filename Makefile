@@ -26,7 +26,7 @@ run: $(VENV)/.installed
 	@exec $(BIN)/gunicorn
 
 test: $(VENV)/.installed-dev check
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The proofs in their long forms: what they try, and how to replay a failure, is in docs/proof.md.
 # Its figures land in the folder that PROOF_FIGURES names.

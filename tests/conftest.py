@@ -22,6 +22,7 @@ from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
+LONGEST = {"prove", "concurrency", "browser"}  # folders
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test`
 
 
@@ -34,6 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
+    # What takes longest comes first, or one worker would be left with it at the end and the others with nothing.
+    items.sort(key=lambda item: not LONGEST.intersection(item.path.parts))
 
 
 def pytest_collection_finish() -> None:
