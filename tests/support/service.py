@@ -6,10 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +17,7 @@ import requests
 
 from tests.support.databases import ROOT
 from tests.support.people import Person
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 @dataclass
@@ -59,14 +58,14 @@ class Service:
             process.wait(PATIENCE_SECONDS)
 
     def wait_until_answered_by(self, workers: int) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(self.pids_that_served()) < workers:
-            if time.monotonic() > deadline or self.process.poll() is not None:
+        def have_answered() -> bool:
+            if self.process.poll() is not None:
                 raise RuntimeError(f"gunicorn did not come up:\n{self.log.read_text()}")
-            try:
+            with suppress(requests.ConnectionError):  # it does not listen yet
                 requests.get(f"{self.url}/api/v1/me", timeout=PATIENCE_SECONDS)
-            except requests.ConnectionError:
-                time.sleep(0.05)
+            return len(self.pids_that_served()) >= workers
+
+        wait_until(have_answered, self.log.read_text)
 
     def pids_that_served(self) -> set[str]:
         return {line.split()[-1] for line in self.log.read_text().splitlines() if line.startswith("served by")}

@@ -4,7 +4,6 @@ import multiprocessing
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ from tests.support.fresh import fresh_database
 from tests.support.guards import ADD_CHECK, CREATE_INDEX, DROP_CHECK, DROP_INDEX
 from tests.support.redis_server import RedisServer
 from tests.support.service import free_port
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 CROWD = Crowd(clients=16, share=16)
 
@@ -244,14 +243,12 @@ def _service(database_url: str, folder: Path, **more: str) -> Iterator[str]:
 
 
 def _wait_until_it_answers(url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
+    def answers() -> bool:
         try:
             # Closed: a connection that idles would keep a worker that is to stop waiting for more.
             urllib3.request("GET", f"{url}/healthz", headers={"Connection": "close"}, retries=False)
         except HTTPError:
-            if time.monotonic() > deadline:
-                raise RuntimeError(log.read_text()) from None
-            time.sleep(0.02)
-        else:
-            return
+            return False
+        return True
+
+    wait_until(answers, log.read_text)
