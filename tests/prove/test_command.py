@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,21 @@ def test_a_service_that_runs_is_proved_within_its_rate_limits(running: Service, 
     assert "at most 3 new payments of one user" in result.stderr
     assert "8 of 8 promises held" in result.stdout
     assert len(running.pids_that_served()) == 2
+
+
+def test_a_live_services_socket_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = tmp_path / "live.sock"
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", f"--bind unix:{address} --pid {tmp_path / 'pid'}")
+    with socket.socket(socket.AF_UNIX) as live, fresh_database("sqlite") as database:
+        live.bind(str(address))
+        live.listen()
+        before = address.stat()
+
+        status, told, said = finished(database.url, *SMALL)
+
+        assert status == 0, (told, said)
+        assert address.stat() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["live.sock"]
 
 
 @ON_POSTGRESQL
