@@ -17,6 +17,9 @@ from payments_app.proof.service import DoesNotStart, OwnWorkers
 # Requests at once that our nginx allows one network (limit_conn).
 MOST_CLIENTS = 100
 
+# New payments that a user must be allowed for there to be a race.
+LEAST_SHARE = 2
+
 
 @click.command("prove")
 @click.option(
@@ -95,6 +98,11 @@ def _crowd(clients: int) -> Crowd:
     """By the limit on new payments of one user, which is the deployment's own and is not turned off for this."""
     settings = current_app.config["SETTINGS"]
     allowed = int(settings.ratelimit_payments.split()[0]) if settings.ratelimit_enabled else clients
+    if allowed < LEAST_SHARE:  # each storm would be of one click, and hold whatever is broken
+        raise CommandFailed(
+            f"RATELIMIT_PAYMENTS allows a user {settings.ratelimit_payments}, but it takes"
+            f" {LEAST_SHARE} for one to be in the way of the other: nothing was tried."
+        )
     return Crowd(clients, share=min(clients, allowed))
 
 

@@ -267,6 +267,15 @@ def test_nothing_is_written_unless_the_plan_is_agreed_to(database: Database) -> 
     assert (unasked.exit_code, unasked.stdout) == (2, "")
 
 
+def test_a_limit_that_leaves_no_two_to_race_proves_nothing_and_says_so() -> None:
+    with fresh_database("sqlite") as database:
+        limits = {"RATELIMIT_ENABLED": "true", "RATELIMIT_PAYMENTS": "1 per second"}
+        with commands_on(database.url, **limits) as commands:
+            refusal = commands.refused("payments", "prove", *SMALL)
+
+    assert refusal.startswith("Error: RATELIMIT_PAYMENTS allows a user 1 per second")
+
+
 def test_somebody_elses_consultation_within_the_range_stops_it(people: People, database: Database) -> None:
     people.admin.put(f"/consultations/{FIRST_CONSULTATION + 7}", {"patient_email": people.patient.email})
 
