@@ -8,7 +8,7 @@ import click
 
 from payments_app.commands import show_facts
 from payments_app.proof import repository
-from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION
+from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.run import Orders, Report
 from payments_app.proof.scene import METHOD
 
@@ -16,8 +16,8 @@ from payments_app.proof.scene import METHOD
 SHOWN_BREACHES = 5
 
 
-def show_plan(orders: Orders) -> None:
-    """What is going to be written and sent, before any of it is."""
+def show_plan(orders: Orders, left: Leftovers) -> None:
+    """What is going to be written, sent and removed, before any of it is; ``left`` is of runs that were killed."""
     crowd = orders.crowd
     sizes = [each.size(crowd) for each in orders.attacks]
     # One of staff and one patient besides, by whom the service is found to be the right one.
@@ -32,7 +32,8 @@ def show_plan(orders: Orders) -> None:
         "writes": f"in each round {users} users and {consultations} consultations, with a payment each at the most",
         "ids": f"consultations within {FIRST_CONSULTATION} to {LAST_CONSULTATION}, where nothing else is",
         "money": f"none moves: method {METHOD}, confirmed and refunded on the word of a user of its own",
-        "removes": "all of it at the end of each round, and when it is interrupted",
+        "removes": "all of it at the end of each round, and when it is interrupted"
+        + f"; and first {left.users} users and {left.payments} payments of a run that was killed" * (left.users > 0),
         "seed": orders.seed,
     }
     show_facts(facts, err=True)

@@ -20,7 +20,7 @@ from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.database import Base
 from payments_app.payments import audit
-from payments_app.proof import repository
+from payments_app.proof import cli, repository
 from payments_app.proof.repository import FIRST_CONSULTATION
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import ROOT, Database
@@ -233,6 +233,9 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(database: Database, a
     status, _, said = finished(database.url, *SMALL)
 
     assert status == 0, said
+    assert re.search(
+        r"^removes .* first [0-9]+ users and [0-9]+ payments of a run that was killed$", said, re.MULTILINE
+    )
     assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", said, re.MULTILINE)
 
 
@@ -242,6 +245,21 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.usefixtures("others")
+def test_what_a_killed_run_left_stays_where_nobody_agrees(database: Database, app: Flask, rows: Rows) -> None:
+    with app.app_context():
+        repository.add_user("left", Role.PATIENT, consultations=[FIRST_CONSULTATION], currency="PHP")
+    long_ago = rows.moment(clock.now() - timedelta(minutes=31))
+    rows.execute("UPDATE users SET created_at = :at WHERE email LIKE '%@proof.invalid'", at=long_ago)
+
+    with commands_on(database.url) as commands:
+        told = commands.run("payments", "prove", answer="n\n")
+
+        assert "and first 1 users and 0 payments of a run that was killed" in told.stderr
+        assert told.stderr.endswith("nothing was written\n")
+        assert commands.ok("payments", "prove", "--clean-up", "--yes") == "2 rows removed\n"
 
 
 @pytest.mark.usefixtures("others")
@@ -265,6 +283,24 @@ def test_nothing_is_written_unless_the_plan_is_agreed_to(database: Database) -> 
     assert (told.exit_code, told.stdout) == (0, "")
     assert told.stderr.endswith("Go on? [y/N]: n\nnothing was written\n")
     assert (unasked.exit_code, unasked.stdout) == (2, "")
+
+
+def test_a_database_that_is_not_migrated_or_not_there_is_no_verdict(tmp_path: Path) -> None:
+    with commands_on(f"sqlite:///{tmp_path / 'empty.db'}") as commands:
+        assert "migrations: at migration none" in commands.refused("payments", "prove", *SMALL)
+    with commands_on("postgresql+psycopg://nobody@127.0.0.1:1/none") as commands:
+        assert commands.refused("payments", "prove", *SMALL).startswith("Error: database: ")
+
+
+def test_ctrl_c_before_anything_is_begun_is_no_verdict(
+    commands_elsewhere: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_faults", interrupted)
+
+    assert "no row of this run is there" in commands_elsewhere.refused("payments", "prove", *SMALL)
 
 
 def test_a_limit_that_leaves_no_two_to_race_proves_nothing_and_says_so() -> None:
