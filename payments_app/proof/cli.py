@@ -4,7 +4,9 @@ import secrets
 import sys
 
 import click
+import urllib3
 from flask import current_app
+from urllib3.exceptions import LocationParseError
 
 from payments_app.commands import CommandFailed, json_option
 from payments_app.health.checks import find_faults
@@ -68,6 +70,7 @@ def prove(
             return
         if kill_workers and (url is not None or not OwnWorkers.can_be_found()):
             raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
+        _require_address(url)
         seed = secrets.randbelow(10**9) if seed is None else seed
         orders = Orders(_crowd(clients), rounds, seed, url, pace, kill_workers)
         raise SystemExit(_try_out(orders, yes=yes, as_json=as_json))
@@ -99,6 +102,19 @@ def _try_out(orders: Orders, *, yes: bool, as_json: bool) -> int:
     if _require_room().users:  # asked again: while somebody read the plan, another run may have begun
         click.echo(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
     return telling.tell(_prove(orders), orders, as_json=as_json)
+
+
+def _require_address(url: str | None) -> None:
+    """Before anything is written for a service that nobody can ask."""
+    if url is None:
+        return
+    try:
+        address = urllib3.util.parse_url(url)
+    except LocationParseError:
+        address = urllib3.util.Url()
+    # Without its scheme, https would be asked in the clear.
+    if address.scheme not in ("http", "https") or not address.host:
+        raise CommandFailed("--url must be the address of a service, such as https://pay.clinic.example")
 
 
 def _crowd(clients: int) -> Crowd:

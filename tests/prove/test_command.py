@@ -161,6 +161,19 @@ def test_a_service_on_another_database_is_not_attacked(running: Service, command
     assert "nothing is left of any run" in commands_elsewhere.ok("payments", "prove", "--clean-up")
 
 
+def test_where_nobody_answers_it_says_why(commands_elsewhere: Commands) -> None:
+    told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, "http://127.0.0.1:9")
+
+    assert told.exit_code == 2
+    assert "http://127.0.0.1:9 does not answer: " in told.stderr
+    assert "refused" in told.stderr
+
+
+@pytest.mark.parametrize("url", ["", "pay.clinic.example", "127.0.0.1:8000", "ftp://host", "http://", "http://[::1"])
+def test_what_is_no_address_is_not_asked(url: str, commands_elsewhere: Commands) -> None:
+    assert "--url must be the address" in commands_elsewhere.refused("payments", "prove", *SMALL, *AT, url)
+
+
 @pytest.fixture
 def commands_elsewhere() -> Iterator[Commands]:
     with fresh_database("sqlite") as database, commands_on(database.url) as commands:
