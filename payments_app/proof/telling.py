@@ -42,8 +42,13 @@ def show_plan(orders: Orders, left: Leftovers) -> None:
 def tell(report: Report, orders: Orders, *, as_json: bool) -> int:
     """Show what became of each promise; the command's exit status."""
     verdicts = [_verdict(each.name, each.promise, report, orders) for each in orders.attacks]
-    total = {
-        "held": report.held,
+    _show(verdicts, _total(report, orders, held=report.held), as_json=as_json)
+    return 0 if report.held else 1
+
+
+def _total(report: Report, orders: Orders, *, held: bool) -> dict[str, Any]:
+    return {
+        "held": held,
         "seed": orders.seed,
         "clients": orders.crowd.clients,
         "rounds": report.rounds_done,
@@ -52,8 +57,6 @@ def tell(report: Report, orders: Orders, *, as_json: bool) -> int:
         "rows_written_and_removed": report.rows_removed,
         "seconds": round(report.seconds, 1),
     }
-    _show(verdicts, total, as_json=as_json)
-    return 0 if report.held else 1
 
 
 def _verdict(name: str, promise: str, report: Report, orders: Orders) -> dict[str, Any]:
@@ -73,7 +76,8 @@ def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> 
     broken = [f"{name}: {why}" for name, why in faults.items()]
     promise = "what the service stands on is in place"
     verdict = {"attack": "none", "promise": promise, "held": False, "rounds": 0, "requests": 0, "broken": broken}
-    _show([verdict], {"held": False, "seed": orders.seed, "rounds": 0, "requests": 0}, as_json=as_json)
+    nothing_done = Report(breaches={}, requests={})
+    _show([verdict], _total(nothing_done, orders, held=False), as_json=as_json)
     return 1
 
 

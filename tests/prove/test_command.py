@@ -49,6 +49,11 @@ ATTACKS = {
 }
 
 
+# What a line of JSON has.
+OF_AN_ATTACK = {"attack", "promise", "held", "rounds", "requests", "broken"}
+OF_ALL = {"held", "seed", "clients", "rounds", "requests", "sent_again", "rows_written_and_removed", "seconds"}
+
+
 def started(database_url: str, *arguments: str) -> "subprocess.Popen[str]":
     """The command as an operator starts it, with rate limits as in production."""
     return subprocess.Popen(
@@ -107,9 +112,10 @@ def test_a_run_proves_every_promise_with_workers_killed_and_leaves_nothing(datab
     assert status == 0, (told, said)
     assert {verdict["attack"] for verdict in verdicts} == ATTACKS | {"killed workers"}
     for verdict in verdicts:
-        assert verdict.keys() == {"attack", "promise", "held", "rounds", "requests", "broken"}
+        assert verdict.keys() == OF_AN_ATTACK
         assert (verdict["held"], verdict["rounds"], verdict["broken"]) == (True, 1, [])
         assert verdict["requests"] >= 4
+    assert total.keys() == OF_ALL
     assert (total["held"], total["seed"], total["clients"], total["rounds"]) == (True, 7, 4, 1)
     assert total["requests"] == sum(verdict["requests"] for verdict in verdicts)
     assert total["rows_written_and_removed"] > 100
@@ -190,7 +196,10 @@ def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_
         connection.execute(text(DROP_INDEX))
 
     told = commands_elsewhere.run("payments", "prove", *SMALL)
+    verdict, total = map(json.loads, commands_elsewhere.run("payments", "prove", *SMALL, "--json").stdout.splitlines())
 
+    assert (verdict.keys(), total.keys()) == (OF_AN_ATTACK, OF_ALL)
+    assert (verdict["attack"], verdict["held"], total["held"]) == ("none", False, False)
     assert told.exit_code == 1
     assert "BROKEN" in told.stdout
     assert "index: uq_payments_active_consultation is missing: nothing stops a second payment" in told.stdout
