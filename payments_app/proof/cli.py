@@ -4,18 +4,23 @@ import secrets
 import sys
 
 import click
+import urllib3
 from flask import current_app
+from urllib3.exceptions import LocationParseError
 
 from payments_app.commands import CommandFailed, json_option
 from payments_app.health.checks import find_faults
 from payments_app.proof import repository, run, telling
-from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION
+from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.run import NotRemoved, Orders, Report, Stopped
 from payments_app.proof.scene import Astray, Crowd
 from payments_app.proof.service import DoesNotStart, OwnWorkers
 
 # Requests at once that our nginx allows one network (limit_conn).
 MOST_CLIENTS = 100
+
+# New payments that a user must be allowed for there to be a race.
+LEAST_SHARE = 2
 
 
 @click.command("prove")
@@ -65,11 +70,14 @@ def prove(
             return
         if kill_workers and (url is not None or not OwnWorkers.can_be_found()):
             raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
+        _require_address(url)
         seed = secrets.randbelow(10**9) if seed is None else seed
         orders = Orders(_crowd(clients), rounds, seed, url, pace, kill_workers)
         raise SystemExit(_try_out(orders, yes=yes, as_json=as_json))
     except click.Abort:  # nobody there to answer: 1 would be a verdict
         raise CommandFailed("Nothing was written: say --yes where nobody can be asked.") from None
+    except KeyboardInterrupt:  # before the first row or after the last; 1 would be a verdict
+        raise CommandFailed("Stopped by SIGINT; no row of this run is there.") from None
     except Stopped as signal:
         raise CommandFailed(f"Stopped by {signal}; everything that was written is removed.") from None
     except (Astray, DoesNotStart) as reason:
@@ -80,26 +88,51 @@ def prove(
 
 def _try_out(orders: Orders, *, yes: bool, as_json: bool) -> int:
     """The exit status."""
-    _require_room()
     faults = find_faults()
+    for name in ("database", "migrations"):
+        if name in faults:  # there is nothing to try it on, which is no verdict
+            raise CommandFailed(f"{name}: {faults[name]}")
     if faults:
         return telling.tell_faults(faults, orders, as_json=as_json)
-    telling.show_plan(orders)
+    left = _require_room()
+    telling.show_plan(orders, left)
     if not yes and not click.confirm("Go on?", err=True):
         click.echo("nothing was written", err=True)
         return 0
+    if _require_room().users:  # asked again: while somebody read the plan, another run may have begun
+        click.echo(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
     return telling.tell(_prove(orders), orders, as_json=as_json)
+
+
+def _require_address(url: str | None) -> None:
+    """Before anything is written for a service that nobody can ask."""
+    if url is None:
+        return
+    try:
+        address = urllib3.util.parse_url(url)
+    except LocationParseError:
+        address = urllib3.util.Url()
+    # Without its scheme, https would be asked in the clear.
+    if address.scheme not in ("http", "https") or not address.host:
+        raise CommandFailed("--url must be the address of a service, such as https://pay.clinic.example")
 
 
 def _crowd(clients: int) -> Crowd:
     """By the limit on new payments of one user, which is the deployment's own and is not turned off for this."""
     settings = current_app.config["SETTINGS"]
     allowed = int(settings.ratelimit_payments.split()[0]) if settings.ratelimit_enabled else clients
+    if allowed < LEAST_SHARE:  # each storm would be of one click, and hold whatever is broken
+        raise CommandFailed(
+            f"RATELIMIT_PAYMENTS allows a user {settings.ratelimit_payments}, but it takes"
+            f" {LEAST_SHARE} for one to be in the way of the other: nothing was tried."
+        )
     return Crowd(clients, share=min(clients, allowed))
 
 
-def _require_room() -> None:
-    """Go on only where the range of our consultations is free, and no other run is under way."""
+def _require_room() -> Leftovers:
+    """Go on only where the range of our consultations is free, and no other run is under way; what is there of those
+    that were killed.
+    """
     strangers = repository.find_strangers()
     if strangers:
         raise CommandFailed(
@@ -107,14 +140,12 @@ def _require_room() -> None:
             f" ({FIRST_CONSULTATION} to {LAST_CONSULTATION}): nothing was written."
         )
     left = repository.find_leftovers()
-    if not left.users:
-        return
-    if not run.is_abandoned(left):
+    if left.users and not run.is_abandoned(left):
         raise CommandFailed(
             f"Another run is under way, or was killed within {run.ABANDONED_AFTER.seconds // 60} minutes:"
             " if it was killed, payments prove --clean-up"
         )
-    click.echo(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
+    return left
 
 
 def _clean_up(*, yes: bool) -> None:

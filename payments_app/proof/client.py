@@ -39,12 +39,13 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer; status 0 where none came as long as the client was patient."""
+    """An answer; status 0 where none came as long as the client was patient, and ``silence`` says what came instead."""
 
     ask: Ask
     status: int
     body: dict[str, Any]
     replayed: bool = False
+    silence: str = ""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -137,8 +138,8 @@ class Client:
             answer = self._pool.request(
                 ask.method, f"{self.url}/api/v1{ask.path}", headers=headers, json=ask.body, redirect=False
             )
-        except HTTPError:  # cut off, refused or silent: it may have happened, and the key says so
-            return Told(ask, 0, {}), PAUSE_SECONDS
+        except HTTPError as error:  # cut off, refused or silent: it may have happened, and the key says so
+            return Told(ask, 0, {}, silence=str(error)), PAUSE_SECONDS
         told = Told(ask, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
         # A 500 says so too, but it breaks a promise: sent again, it would only be told later.
         may_succeed_later = answer.status in _LATER or (told.body.get("retryable") is True and answer.status != BUG)

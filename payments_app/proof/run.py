@@ -77,7 +77,7 @@ def prove(orders: Orders, tell: Callable[[], None]) -> Report:
 
     Raises:
         Stopped: by a signal; nothing is left.
-        Astray: the service asked works on another database.
+        Astray: the service asked works on another database, or does not answer.
         DoesNotStart: the gunicorn of the proof's own did not come up.
         NotRemoved: rows are left, for ``remove_all`` later.
     """

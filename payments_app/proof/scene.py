@@ -19,7 +19,7 @@ METHOD = "gcash"
 
 
 class Astray(Exception):
-    """The service that is asked does not work on the database that was written to."""
+    """The service that is asked does not answer, or does not work on the database that was written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class Scene:
         watched = self.add_patient(consultations=1)
         (consultation,) = watched.consultations
         told = self.client.try_once(Ask("GET", f"/consultations/{consultation}", watched.token))
+        if told.silence:  # nobody listens there, or the certificate is not believed
+            raise Astray(f"{self.client.url} does not answer: {told.silence}")
         if told.status != 200 or told.data.get("id") != consultation:  # noqa: PLR2004  # OK
             raise Astray(f"{told} of what was just written: is it another deployment's, or has it other secrets?")
 

@@ -90,8 +90,13 @@ def _environment(listener: socket.socket) -> dict[str, str]:
         "TRUSTED_PROXIES": "1",  # us
         "LOG_LEVEL": "WARNING",
     }
-    # The sockets that systemd has handed to whoever started us are not for this one.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN_")}
+    # The sockets that systemd has handed to whoever started us are not for this one. Nor is what GUNICORN_CMD_ARGS
+    # says, which gunicorn puts above our BIND: a live service's socket in it would be taken away from that service.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LISTEN_") and name != "GUNICORN_CMD_ARGS"
+    }
     return {**inherited, **ours}
 
 

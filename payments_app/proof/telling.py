@@ -8,7 +8,7 @@ import click
 
 from payments_app.commands import show_facts
 from payments_app.proof import repository
-from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION
+from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.run import Orders, Report
 from payments_app.proof.scene import METHOD
 
@@ -16,8 +16,8 @@ from payments_app.proof.scene import METHOD
 SHOWN_BREACHES = 5
 
 
-def show_plan(orders: Orders) -> None:
-    """What is going to be written and sent, before any of it is."""
+def show_plan(orders: Orders, left: Leftovers) -> None:
+    """What is going to be written, sent and removed, before any of it is; ``left`` is of runs that were killed."""
     crowd = orders.crowd
     sizes = [each.size(crowd) for each in orders.attacks]
     # One of staff and one patient besides, by whom the service is found to be the right one.
@@ -32,7 +32,8 @@ def show_plan(orders: Orders) -> None:
         "writes": f"in each round {users} users and {consultations} consultations, with a payment each at the most",
         "ids": f"consultations within {FIRST_CONSULTATION} to {LAST_CONSULTATION}, where nothing else is",
         "money": f"none moves: method {METHOD}, confirmed and refunded on the word of a user of its own",
-        "removes": "all of it at the end of each round, and when it is interrupted",
+        "removes": "all of it at the end of each round, and when it is interrupted"
+        + f"; and first {left.users} users and {left.payments} payments of a run that was killed" * (left.users > 0),
         "seed": orders.seed,
     }
     show_facts(facts, err=True)
@@ -41,8 +42,13 @@ def show_plan(orders: Orders) -> None:
 def tell(report: Report, orders: Orders, *, as_json: bool) -> int:
     """Show what became of each promise; the command's exit status."""
     verdicts = [_verdict(each.name, each.promise, report, orders) for each in orders.attacks]
-    total = {
-        "held": report.held,
+    _show(verdicts, _total(report, orders, held=report.held), as_json=as_json)
+    return 0 if report.held else 1
+
+
+def _total(report: Report, orders: Orders, *, held: bool) -> dict[str, Any]:
+    return {
+        "held": held,
         "seed": orders.seed,
         "clients": orders.crowd.clients,
         "rounds": report.rounds_done,
@@ -51,8 +57,6 @@ def tell(report: Report, orders: Orders, *, as_json: bool) -> int:
         "rows_written_and_removed": report.rows_removed,
         "seconds": round(report.seconds, 1),
     }
-    _show(verdicts, total, as_json=as_json)
-    return 0 if report.held else 1
 
 
 def _verdict(name: str, promise: str, report: Report, orders: Orders) -> dict[str, Any]:
@@ -72,7 +76,8 @@ def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> 
     broken = [f"{name}: {why}" for name, why in faults.items()]
     promise = "what the service stands on is in place"
     verdict = {"attack": "none", "promise": promise, "held": False, "rounds": 0, "requests": 0, "broken": broken}
-    _show([verdict], {"held": False, "seed": orders.seed, "rounds": 0, "requests": 0}, as_json=as_json)
+    nothing_done = Report(breaches={}, requests={})
+    _show([verdict], _total(nothing_done, orders, held=False), as_json=as_json)
     return 1
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.database import Base
 from payments_app.payments import audit
-from payments_app.proof import repository
+from payments_app.proof import cli, repository
 from payments_app.proof.repository import FIRST_CONSULTATION
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import ROOT, Database
@@ -46,6 +47,11 @@ ATTACKS = {
     "refunds",
     "refund twins",
 }
+
+
+# What a line of JSON has.
+OF_AN_ATTACK = {"attack", "promise", "held", "rounds", "requests", "broken"}
+OF_ALL = {"held", "seed", "clients", "rounds", "requests", "sent_again", "rows_written_and_removed", "seconds"}
 
 
 def started(database_url: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -106,9 +112,10 @@ def test_a_run_proves_every_promise_with_workers_killed_and_leaves_nothing(datab
     assert status == 0, (told, said)
     assert {verdict["attack"] for verdict in verdicts} == ATTACKS | {"killed workers"}
     for verdict in verdicts:
-        assert verdict.keys() == {"attack", "promise", "held", "rounds", "requests", "broken"}
+        assert verdict.keys() == OF_AN_ATTACK
         assert (verdict["held"], verdict["rounds"], verdict["broken"]) == (True, 1, [])
         assert verdict["requests"] >= 4
+    assert total.keys() == OF_ALL
     assert (total["held"], total["seed"], total["clients"], total["rounds"]) == (True, 7, 4, 1)
     assert total["requests"] == sum(verdict["requests"] for verdict in verdicts)
     assert total["rows_written_and_removed"] > 100
@@ -135,6 +142,21 @@ def test_a_service_that_runs_is_proved_within_its_rate_limits(running: Service, 
     assert len(running.pids_that_served()) == 2
 
 
+def test_a_live_services_socket_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = tmp_path / "live.sock"
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", f"--bind unix:{address} --pid {tmp_path / 'pid'}")
+    with socket.socket(socket.AF_UNIX) as live, fresh_database("sqlite") as database:
+        live.bind(str(address))
+        live.listen()
+        before = address.stat()
+
+        status, told, said = finished(database.url, *SMALL)
+
+        assert status == 0, (told, said)
+        assert address.stat() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["live.sock"]
+
+
 @ON_POSTGRESQL
 @pytest.mark.usefixtures("others")
 def test_a_service_on_another_database_is_not_attacked(running: Service, commands_elsewhere: Commands) -> None:
@@ -143,6 +165,19 @@ def test_a_service_on_another_database_is_not_attacked(running: Service, command
     assert told.exit_code == 2
     assert "The service could not be asked: GET /consultations/" in told.stderr
     assert "nothing is left of any run" in commands_elsewhere.ok("payments", "prove", "--clean-up")
+
+
+def test_where_nobody_answers_it_says_why(commands_elsewhere: Commands) -> None:
+    told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, "http://127.0.0.1:9")
+
+    assert told.exit_code == 2
+    assert "http://127.0.0.1:9 does not answer: " in told.stderr
+    assert "refused" in told.stderr
+
+
+@pytest.mark.parametrize("url", ["", "pay.clinic.example", "127.0.0.1:8000", "ftp://host", "http://", "http://[::1"])
+def test_what_is_no_address_is_not_asked(url: str, commands_elsewhere: Commands) -> None:
+    assert "--url must be the address" in commands_elsewhere.refused("payments", "prove", *SMALL, *AT, url)
 
 
 @pytest.fixture
@@ -161,7 +196,10 @@ def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_
         connection.execute(text(DROP_INDEX))
 
     told = commands_elsewhere.run("payments", "prove", *SMALL)
+    verdict, total = map(json.loads, commands_elsewhere.run("payments", "prove", *SMALL, "--json").stdout.splitlines())
 
+    assert (verdict.keys(), total.keys()) == (OF_AN_ATTACK, OF_ALL)
+    assert (verdict["attack"], verdict["held"], total["held"]) == ("none", False, False)
     assert told.exit_code == 1
     assert "BROKEN" in told.stdout
     assert "index: uq_payments_active_consultation is missing: nothing stops a second payment" in told.stdout
@@ -217,6 +255,9 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(database: Database, a
     status, _, said = finished(database.url, *SMALL)
 
     assert status == 0, said
+    assert re.search(
+        r"^removes .* first [0-9]+ users and [0-9]+ payments of a run that was killed$", said, re.MULTILINE
+    )
     assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", said, re.MULTILINE)
 
 
@@ -226,6 +267,21 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.usefixtures("others")
+def test_what_a_killed_run_left_stays_where_nobody_agrees(database: Database, app: Flask, rows: Rows) -> None:
+    with app.app_context():
+        repository.add_user("left", Role.PATIENT, consultations=[FIRST_CONSULTATION], currency="PHP")
+    long_ago = rows.moment(clock.now() - timedelta(minutes=31))
+    rows.execute("UPDATE users SET created_at = :at WHERE email LIKE '%@proof.invalid'", at=long_ago)
+
+    with commands_on(database.url) as commands:
+        told = commands.run("payments", "prove", answer="n\n")
+
+        assert "and first 1 users and 0 payments of a run that was killed" in told.stderr
+        assert told.stderr.endswith("nothing was written\n")
+        assert commands.ok("payments", "prove", "--clean-up", "--yes") == "2 rows removed\n"
 
 
 @pytest.mark.usefixtures("others")
@@ -249,6 +305,33 @@ def test_nothing_is_written_unless_the_plan_is_agreed_to(database: Database) -> 
     assert (told.exit_code, told.stdout) == (0, "")
     assert told.stderr.endswith("Go on? [y/N]: n\nnothing was written\n")
     assert (unasked.exit_code, unasked.stdout) == (2, "")
+
+
+def test_a_database_that_is_not_migrated_or_not_there_is_no_verdict(tmp_path: Path) -> None:
+    with commands_on(f"sqlite:///{tmp_path / 'empty.db'}") as commands:
+        assert "migrations: at migration none" in commands.refused("payments", "prove", *SMALL)
+    with commands_on("postgresql+psycopg://nobody@127.0.0.1:1/none") as commands:
+        assert commands.refused("payments", "prove", *SMALL).startswith("Error: database: ")
+
+
+def test_ctrl_c_before_anything_is_begun_is_no_verdict(
+    commands_elsewhere: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_faults", interrupted)
+
+    assert "no row of this run is there" in commands_elsewhere.refused("payments", "prove", *SMALL)
+
+
+def test_a_limit_that_leaves_no_two_to_race_proves_nothing_and_says_so() -> None:
+    with fresh_database("sqlite") as database:
+        limits = {"RATELIMIT_ENABLED": "true", "RATELIMIT_PAYMENTS": "1 per second"}
+        with commands_on(database.url, **limits) as commands:
+            refusal = commands.refused("payments", "prove", *SMALL)
+
+    assert refusal.startswith("Error: RATELIMIT_PAYMENTS allows a user 1 per second")
 
 
 def test_somebody_elses_consultation_within_the_range_stops_it(people: People, database: Database) -> None:
