@@ -162,5 +162,11 @@ def _clean_up(*, yes: bool) -> None:
 
 def _prove(orders: Orders) -> Report:
     total = orders.rounds * len(orders.attacks)
-    with click.progressbar(length=total, label="Proving", file=sys.stderr) as bar:
-        return run.prove(orders, tell=lambda: bar.update(1))
+    report = Report.blank(orders)
+    try:
+        with click.progressbar(length=total, label="Proving", file=sys.stderr) as bar:
+            run.prove(orders, report, tell=lambda: bar.update(1))
+    except (Stopped, Astray, NotRemoved):
+        telling.tell_found(report)
+        raise
+    return report

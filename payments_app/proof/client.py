@@ -75,7 +75,7 @@ class Client:
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.url = url.rstrip("/")
-        self.sent = self.repeated = 0
+        self.sent = self.answered = self.repeated = 0
         self._headers = headers or {}
         self._pace = pace
         self._patience_seconds = patience_seconds
@@ -140,6 +140,8 @@ class Client:
             )
         except HTTPError as error:  # cut off, refused or silent: it may have happened, and the key says so
             return Told(ask, 0, {}, silence=str(error)), PAUSE_SECONDS
+        with self._counting:
+            self.answered += 1
         told = Told(ask, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
         # A 500 says so too, but it breaks a promise: sent again, it would only be told later.
         may_succeed_later = answer.status in _LATER or (told.body.get("retryable") is True and answer.status != BUG)

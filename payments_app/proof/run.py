@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 from types import FrameType
+from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,7 +18,7 @@ from payments_app.errors import AppError
 from payments_app.proof import repository, service
 from payments_app.proof.attacks import ATTACKS, KILLED_WORKERS, Attack, Breach, attack
 from payments_app.proof.client import Client
-from payments_app.proof.scene import Crowd, Scene
+from payments_app.proof.scene import Astray, Crowd, Scene
 from payments_app.proof.service import Workers, own_gunicorn
 
 # Longer than a round can last: rows of an older one belong to a run that was killed.
@@ -71,9 +72,16 @@ class Report:
     def held(self) -> bool:
         return not any(self.breaches.values())
 
+    @classmethod
+    def blank(cls, orders: Orders) -> Self:
+        """Before anything is done."""
+        return cls({each.name: [] for each in orders.attacks}, {each.name: 0 for each in orders.attacks})
 
-def prove(orders: Orders, tell: Callable[[], None]) -> Report:
+
+def prove(orders: Orders, report: Report, tell: Callable[[], None]) -> None:
     """Make every attack in every round, and take away whatever was written, however it ends; tell after each attack.
+
+    What was found by then stands in the report also where it is stopped.
 
     Raises:
         Stopped: by a signal; nothing is left.
@@ -81,7 +89,6 @@ def prove(orders: Orders, tell: Callable[[], None]) -> Report:
         DoesNotStart: the gunicorn of the proof's own did not come up.
         NotRemoved: rows are left, for ``remove_all`` later.
     """
-    report = Report({each.name: [] for each in orders.attacks}, {each.name: 0 for each in orders.attacks})
     started = time.monotonic()
     with _signals_raise_stopped(), _asked(orders) as (client, workers):
         for number in range(orders.rounds):
@@ -93,7 +100,6 @@ def prove(orders: Orders, tell: Callable[[], None]) -> Report:
             report.rounds_done += 1
         report.repeated = client.repeated
     report.seconds = time.monotonic() - started
-    return report
 
 
 def remove_all() -> int:
@@ -125,8 +131,11 @@ def _asked(orders: Orders) -> Iterator[tuple[Client, Workers | None]]:
 
 def _attack_all(orders: Orders, scene: Scene, report: Report, tell: Callable[[], None]) -> None:
     for each in scene.chance.sample(orders.attacks, len(orders.attacks)):
-        sent = scene.client.sent
-        report.breaches[each.name] += attack(each, scene)
+        sent, answered = scene.client.sent, scene.client.answered
+        found = attack(each, scene)
+        if scene.client.answered == answered:  # what is found where nobody answers breaks no promise
+            raise Astray(f"{scene.client.url} answers no more")
+        report.breaches[each.name] += found
         report.requests[each.name] += scene.client.sent - sent
         tell()
 

@@ -32,7 +32,7 @@ class Workers(Protocol):
 
 
 class DoesNotStart(Exception):
-    """What it said last."""
+    """What became of it, and what it said last."""
 
 
 class OwnWorkers:
@@ -110,5 +110,6 @@ def _wait_until_answered(url: str, process: subprocess.Popen[bytes], log: int) -
             time.sleep(0.05)
         else:
             return
+    what = f"it did not answer within {START_SECONDS} seconds" if process.poll() is None else "it ended"
     lines = os.pread(log, 100_000, 0).decode(errors="replace").splitlines()
-    raise DoesNotStart(lines[-1] if lines else "it said nothing")
+    raise DoesNotStart(f"{what}, and said last: {lines[-1] if lines else 'nothing'}")

@@ -71,6 +71,13 @@ def _verdict(name: str, promise: str, report: Report, orders: Orders) -> dict[st
     }
 
 
+def tell_found(report: Report) -> None:
+    """Of a run that does not come to its end, what it had found: nobody should have to wait for it again."""
+    for name, breaches in report.breaches.items():
+        for breach in breaches[:SHOWN_BREACHES]:
+            click.echo(f"BROKEN  {name}: {breach.what}: {breach.detail}", err=True)
+
+
 def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> int:
     """Without what the service stands on it takes no payment, and there is nothing to attack."""
     broken = [f"{name}: {why}" for name, why in faults.items()]

@@ -1,0 +1,128 @@
+"""A run of ``payments prove`` that comes to its end finds out what is broken, and touches nobody's rows."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, finished
+from tests.support.commands import Commands, commands_on
+from tests.support.databases import Database
+from tests.support.fresh import engine_on, fresh_database
+from tests.support.guards import DROP_INDEX
+from tests.support.service import Service
+
+ATTACKS = {
+    "storm",
+    "twins",
+    "key reuse",
+    "confirms",
+    "confirm against cancel",
+    "one transaction",
+    "refunds",
+    "refund twins",
+}
+
+# What a line of JSON has.
+OF_AN_ATTACK = {"attack", "promise", "held", "rounds", "requests", "broken"}
+OF_ALL = {"held", "seed", "clients", "rounds", "requests", "sent_again", "rows_written_and_removed", "seconds"}
+
+
+@pytest.mark.usefixtures("others", "audited")
+def test_a_run_proves_every_promise_with_workers_killed_and_leaves_nothing(database: Database) -> None:
+    status, told, said = finished(database.url, *SMALL, "--seed", "7", "--kill-workers", "--json")
+
+    *verdicts, total = map(json.loads, told.splitlines())
+    assert status == 0, (told, said)
+    assert {verdict["attack"] for verdict in verdicts} == ATTACKS | {"killed workers"}
+    for verdict in verdicts:
+        assert verdict.keys() == OF_AN_ATTACK
+        assert (verdict["held"], verdict["rounds"], verdict["broken"]) == (True, 1, [])
+        assert verdict["requests"] >= 4
+    assert total.keys() == OF_ALL
+    assert (total["held"], total["seed"], total["clients"], total["rounds"]) == (True, 7, 4, 1)
+    assert total["requests"] == sum(verdict["requests"] for verdict in verdicts)
+    assert total["rows_written_and_removed"] > 100
+    for promised in ("database", "sends", "writes", "removes", "money"):
+        assert re.search(rf"^{promised} ", said, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def running(database: Database) -> Iterator[Service]:
+    with Service.started(database.url, RATELIMIT_ENABLED="true", RATELIMIT_PAYMENTS="3 per minute") as service:
+        yield service
+
+
+@ON_POSTGRESQL
+@pytest.mark.usefixtures("others", "audited")
+def test_a_service_that_runs_is_proved_within_its_rate_limits(running: Service, database: Database) -> None:
+    limits = {"RATELIMIT_ENABLED": "true", "RATELIMIT_PAYMENTS": "3 per minute"}
+    with commands_on(database.url, **limits) as commands:
+        result = commands.run("payments", "prove", *SMALL, *AT, running.url)
+
+    assert result.exit_code == 0, result.output
+    assert "at most 3 new payments of one user" in result.stderr
+    assert "8 of 8 promises held" in result.stdout
+    assert len(running.pids_that_served()) == 2
+
+
+def test_a_live_services_socket_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = tmp_path / "live.sock"
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", f"--bind unix:{address} --pid {tmp_path / 'pid'}")
+    with socket.socket(socket.AF_UNIX) as live, fresh_database("sqlite") as database:
+        live.bind(str(address))
+        live.listen()
+        before = address.stat()
+
+        status, told, said = finished(database.url, *SMALL)
+
+        assert status == 0, (told, said)
+        assert address.stat() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["live.sock"]
+
+
+@ON_POSTGRESQL
+@pytest.mark.usefixtures("others")
+def test_a_service_on_another_database_is_not_attacked(running: Service, commands_elsewhere: Commands) -> None:
+    told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, running.url)
+
+    assert told.exit_code == 2
+    assert "The service could not be asked: GET /consultations/" in told.stderr
+    assert "nothing is left of any run" in commands_elsewhere.ok("payments", "prove", "--clean-up")
+
+
+# What is broken
+
+
+def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_elsewhere: Commands) -> None:
+    with commands_elsewhere.app.app_context():
+        engine = commands_elsewhere.app.extensions["sqlalchemy"].engine
+    with engine.begin() as connection:
+        connection.execute(text(DROP_INDEX))
+
+    told = commands_elsewhere.run("payments", "prove", *SMALL)
+    verdict, total = map(json.loads, commands_elsewhere.run("payments", "prove", *SMALL, "--json").stdout.splitlines())
+
+    assert (verdict.keys(), total.keys()) == (OF_AN_ATTACK, OF_ALL)
+    assert (verdict["attack"], verdict["held"], total["held"]) == ("none", False, False)
+    assert told.exit_code == 1
+    assert "BROKEN" in told.stdout
+    assert "index: uq_payments_active_consultation is missing: nothing stops a second payment" in told.stdout
+    assert "0 of 1 promises held" in told.stdout
+
+
+def test_a_key_that_is_not_unique_any_more_is_found_by_what_it_does() -> None:
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE idempotency_keys DROP CONSTRAINT pk_idempotency_keys"))
+
+        status, told, said = finished(database.url, *SMALL)
+
+        assert status == 1, (told, said)
+        assert re.search(r"^BROKEN +key reuse +one key for two consultations makes one payment", told, re.MULTILINE)
+        assert "one key made several payments: consultation 9" in told
+        assert not any(everything(engine).values())
