@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Run:
         return "\n\n".join(parts) + "\n"
 
     def _circumstances(self) -> str:
-        count = max(len(measured) for measured in self.rounds.values())
+        count = max((len(measured) for measured in self.rounds.values()), default=0)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return (
             f"`{self.command}`, at commit {_commit()}: {count} rounds through all arms in turn, in {self.minutes:.0f}"
@@ -117,6 +118,8 @@ def _processor() -> str:
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:  # an archive was unpacked: no reason to lose what was measured
+        return "unknown"
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607  # wherever it is
         cwd=ROOT,

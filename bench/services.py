@@ -49,8 +49,8 @@ class Running:
         raise SystemExit(f"{self.url} has not got its {self.how_many_workers} workers in {PATIENCE_SECONDS} s")
 
 
-# As operators run it, but for the rate limit: log lines of JSON, behind a proxy that speaks HTTPS. The key of Stripe is
-# never used: to create a payment nobody is asked.
+# As operators run it, but for the rate limit and the replacing of workers (below): log lines of JSON, behind a proxy
+# that speaks HTTPS. The key of Stripe is never used: to create a payment nobody is asked.
 AS_IN_PRODUCTION = {
     **PRODUCTION,
     "TRUSTED_PROXIES": "1",
@@ -63,7 +63,8 @@ AS_IN_PRODUCTION = {
 def ours(database_url: str, *, workers: int = 2) -> Iterator[Running]:
     """This project's, as gunicorn.conf.py serves it."""
     port = free_port()
-    command = ["gunicorn", "--config", str(ROOT / "gunicorn.conf.py")]
+    # No worker is replaced in mid-measurement, as after 100,000 requests it would be.
+    command = ["gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--max-requests", "0"]
     settings = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": str(workers)}
     with _started(command, port, **AS_IN_PRODUCTION, **settings) as running:
         yield replace(running, how_many_workers=workers)

@@ -6,16 +6,17 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask, request_finished
 from sqlalchemy import Engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
@@ -34,6 +35,7 @@ from tests.support.own_server import own_postgresql
 from tests.support.people import PASSWORD, People, Person
 from tests.support.raw import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
+from tests.support.statements import lone_statements
 
 # Seconds; only something broken runs into it.
 PATIENCE_SECONDS = 60
@@ -467,6 +469,30 @@ def test_a_connection_cut_in_mid_transaction_costs_an_attempt_and_has_no_effect(
     assert len(backends) == len(set(backends)) == 2
     fee = 1 if transaction is write_transaction else None
     assert {row["fee_minor"] for row in rows.all("SELECT fee_minor FROM consultations")} == {fee}
+
+
+@on_postgresql
+@pytest.mark.parametrize("replay", ["same", "conflict"])
+def test_a_create_whose_commit_was_not_heard_of_is_no_replay(
+    replay: str, people: People, rows: Rows, database: Database
+) -> None:
+    """Its second attempt finds the key that the first has committed; to the client it is the first answer."""
+    sent: list[str] = []
+
+    def lose_the_first(_engine: Engine, statement: str, _values: Sequence[Any]) -> None:
+        sent.append(statement)
+        if len(sent) == 1:
+            raise OperationalError(None, None, psycopg.OperationalError(), connection_invalidated=True)
+
+    with app_with(database.url, IDEMPOTENCY_REPLAY=replay) as other:
+        people = people.seen_by(other)
+        with lone_statements(before=lambda *_: None, after=lose_the_first):
+            answer = people.patient.pay(5, key="the-key")
+
+    assert len(sent) == 2
+    assert answer.status_code == 201
+    assert "Idempotent-Replayed" not in answer.headers
+    assert rows.one("SELECT id FROM payments") == {"id": answer.json["data"]["payment_id"]}
 
 
 def test_a_database_without_tables_is_503_until_it_is_migrated(people: People) -> None:

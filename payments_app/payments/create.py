@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
     BindParameter,
     ColumnElement,
     CompoundSelect,
@@ -221,7 +220,7 @@ def _insert_or_explain(
     if found is None:
         raise LostRace  # what stood in the way is gone again: one more attempt
     if found.payment_id == payment["id"]:
-        return answer  # by an earlier attempt of ours, whose commit was done and whose confirmation was lost
+        return answer  # by an earlier attempt of ours, which the one after it had to wait for
     return idempotency.replay(found, keyed)
 
 
@@ -240,6 +239,7 @@ def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, 
     """Insert the five rows; None, and nothing inserted, where the payment may not be made.
 
     On PostgreSQL also the first answer of a key that was used for the same request, which is the end of most retries.
+    Not where that was an earlier attempt of ours, whose commit was done and whose confirmation was lost.
     """
     values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
     values.update(caller_role=caller.role, caller_token_version=caller.token_version)
@@ -247,7 +247,7 @@ def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, 
         is_made = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
         return answer if is_made else None
     for payment_id, status, body in _ONE_STATEMENT.rows(session, values):
-        if payment_id is not None:
+        if payment_id == rows[PAYMENTS]["id"]:
             return answer
         if body is not None:  # else dropped for its age
             return Answer(status, body, replayed=True)
@@ -269,19 +269,19 @@ def _one_statement() -> CompoundSelect[Any]:
     made = inserts.pop(KEYS).returning(KEYS.c.payment_id).cte("made")
     found = union_all(
         select(made.c.payment_id, cast(null(), Integer), cast(null(), Text)),
-        select(cast(null(), BigInteger), known.c.response_status, known.c.response_body),
+        select(known.c.payment_id, known.c.response_status, known.c.response_body),
     )
     return found.add_cte(*(inserted.cte(f"inserted_{table.name}") for table, inserted in inserts.items()))
 
 
-def _known_answer() -> Select[int, str | None]:
-    """What the key answered to the same request, if the caller is still who they were.
+def _known_answer() -> Select[int, int, str | None]:
+    """What the key made of the same request, and answered, if the caller is still who they were.
 
     Whether the answer is still kept is not asked here: that is an index's predicate, by which PostgreSQL would look
     through all keys whose answers are.
     """
     return (
-        select(KEYS.c.response_status, KEYS.c.response_body)
+        select(KEYS.c.payment_id, KEYS.c.response_status, KEYS.c.response_body)
         .join_from(KEYS, User, User.id == KEYS.c.user_id)
         .where(
             KEYS.c.user_id == _value(KEYS, "user_id"),

@@ -7,7 +7,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import Table, bindparam, inspect, literal_column, select, tuple_
@@ -24,6 +24,10 @@ PAYMENTS = table_of(Payment)
 
 # Named as the columns are, which the type checker does not know.
 PaymentRow: Any = namedtuple("PaymentRow", PAYMENTS.c.keys())  # type: ignore[misc]
+
+# Statements of lists, at 6 KiB each. Clients ask for a few; one who asked for every size with every filter would have
+# thousands kept, and a worker twice as large.
+PAGES_KEPT = 256
 
 # What is shown with a payment, by the names of its relationships: refunds are of a room that this one does not know.
 BELONGING = ("invoices", "tax_records", "refunds")
@@ -68,7 +72,7 @@ def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Any]:
     return Page.cut([PaymentRow._make(row) for row in rows], shown.per_page)
 
 
-@cache  # as many as there are sets of filters, times the page sizes that clients choose
+@lru_cache(PAGES_KEPT)
 def _page(given: frozenset[str], status: PaymentStatus | None, per_page: int) -> SingleStatement:
     """Its size and its status are in the statement itself: PostgreSQL plans once for all values that it is not told,
     and would take any size for a tenth of the table, and a rare status for a common one.

@@ -7,6 +7,8 @@ import pytest
 from psycopg import RawCursor
 from sqlalchemy import Engine, text
 
+from payments_app.payments import reads
+from payments_app.payments.statuses import PaymentStatus
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
@@ -131,3 +133,13 @@ def plan_of_last_select(engine: Engine, ask: Callable[[], object]) -> str:
             cursor = RawCursor(connection.connection.driver_connection)
             return "\n".join(str(row) for row in cursor.execute(f"{explain} {statement}".encode(), parameters))
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters))
+
+
+def test_a_client_that_asks_for_every_page_there_is_does_not_fill_the_memory(people: People) -> None:
+    """A statement is kept for each page size and filter: of those that were asked for lately."""
+    for status in (None, *PaymentStatus):
+        for per_page in range(1, 101):
+            reads._page(frozenset({"user_id"}), status, per_page)
+
+    assert reads._page.cache_info().currsize == reads.PAGES_KEPT
+    assert people.patient.get("/payments?per_page=1&status=pending").status_code == 200  # long forgotten
