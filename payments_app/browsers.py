@@ -26,6 +26,8 @@ def init_app(app: Flask) -> None:
 
 
 def _tell(response: Response) -> Response:
+    theirs = {name.lower() for name, _ in response.headers}
     for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+        if name.lower() not in theirs:
+            response.headers.add(name, value)
     return response

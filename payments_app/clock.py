@@ -13,4 +13,4 @@ def to_text(moment: datetime) -> str:
 
     A fixed width lets clients compare the texts themselves.
     """
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

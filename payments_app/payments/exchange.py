@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, json, request, url_for
+from flask import Response, json, request
 
 from payments_app import clock
 from payments_app.accounts.callers import Caller
@@ -88,7 +88,7 @@ def _respond_with_payment(answer: Answer) -> Response:
     response = Response(answer.body, status=answer.status, mimetype="application/json")
     response.headers["ETag"] = etag(payment["version"])
     if answer.status == HTTPStatus.CREATED:
-        response.headers["Location"] = url_for("payments.show_payment", payment_id=payment["id"])
+        response.headers["Location"] = f"{request.script_root}{request.path}/{payment['id']}"
     if answer.status == HTTPStatus.ACCEPTED:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
