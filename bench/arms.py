@@ -57,7 +57,7 @@ class Party:
         if self.database_pid is not None:
             trees["database"] = self.database_pid
         meter = CpuMeter(trees)
-        came = load.ask(self.running, requests, clients=CLIENTS, seconds=seconds)
+        came = load.ask(self.running, requests, clients=CLIENTS, seconds=seconds, begin=meter.begin)
         spent = meter.spent()
         _require_statuses(came, {expected: came.answers})
         cpu_ms = {name: of_all / came.answers * 1000 for name, of_all in spent.items()}

@@ -11,12 +11,17 @@ import psutil
 
 @dataclass
 class CpuMeter:
-    """Seconds of processor time since it was made, of this process (the client) and of named trees of processes."""
+    """Seconds of processor time since it was made, or begun again, of this process (the client) and of named trees of
+    processes.
+    """
 
     trees: Mapping[str, int]
     _before: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
         self._before = self._now()
 
     def spent(self) -> dict[str, float]:
