@@ -3,8 +3,8 @@
 import gc
 import sys
 
-# Nothing to speak of that is loaded here is ever garbage. Looking for it, now and again when the process ends, takes a
-# good third of the time of a command.
+# Nothing to speak of that is loaded here is ever garbage. Looking for it, here and once more when the process
+# ends, takes a good third of the time of a command.
 gc.disable()
 
 from config import ConfigError, read_env_file  # noqa: E402  # what is imported is what there is to look through

@@ -55,12 +55,36 @@ def ask(
 
     ``begin`` is called when all are connected, before the first request.
     """
-    return _ask(running, requests, clients=clients, seconds=seconds, begin=begin)
+    left = iter(requests)
+    statuses: Counter[int] = Counter()
+    latencies: list[float] = []
+    with selectors.DefaultSelector() as waiting:
+        connections = _connect(running, clients, waiting)
+        begin()
+        started = time.perf_counter()
+        ends_at = started + seconds
+        under_way = sum(_ask_next(connection, left, ends_at) for connection in connections)
+        while under_way:
+            ready = waiting.select(PATIENCE_SECONDS)
+            if not ready:
+                raise SystemExit(f"no answer from {running.url} for {PATIENCE_SECONDS} s")
+            for event, _ in ready:
+                answered = event.data.receive()
+                if answered is not None:
+                    statuses[answered[0]] += 1
+                    latencies.append(answered[1])
+                    under_way += _ask_next(event.data, left, ends_at) - 1
+        took = time.perf_counter() - started
+    for connection in connections:
+        connection.socket.close()
+    _require_enough(left, ends_at)
+    percentiles = quantiles(latencies, n=100)
+    return Load(dict(statuses), took, percentiles[49], percentiles[98])
 
 
 def ask_all(running: Running, requests: Sequence[bytes], *, clients: int) -> Load:
     """Ask until every request has been answered."""
-    return _ask(running, requests, clients=clients, seconds=float("inf"), begin=lambda: None)
+    return ask(running, requests, clients=clients, seconds=float("inf"))
 
 
 class _Connection:
@@ -93,36 +117,6 @@ def _content_length(head: bytes) -> int:
     lowered = head.lower()
     start = lowered.index(_LENGTH) + len(_LENGTH)
     return int(lowered[start:].split(b"\r\n", 1)[0])
-
-
-def _ask(
-    running: Running, requests: Sequence[bytes], *, clients: int, seconds: float, begin: Callable[[], None]
-) -> Load:
-    left = iter(requests)
-    statuses: Counter[int] = Counter()
-    latencies: list[float] = []
-    with selectors.DefaultSelector() as waiting:
-        connections = _connect(running, clients, waiting)
-        begin()
-        started = time.perf_counter()
-        ends_at = started + seconds
-        under_way = sum(_ask_next(connection, left, ends_at) for connection in connections)
-        while under_way:
-            ready = waiting.select(PATIENCE_SECONDS)
-            if not ready:
-                raise SystemExit(f"no answer from {running.url} for {PATIENCE_SECONDS} s")
-            for event, _ in ready:
-                answered = event.data.receive()
-                if answered is not None:
-                    statuses[answered[0]] += 1
-                    latencies.append(answered[1])
-                    under_way += _ask_next(event.data, left, ends_at) - 1
-        took = time.perf_counter() - started
-    for connection in connections:
-        connection.socket.close()
-    _require_enough(left, ends_at)
-    percentiles = quantiles(latencies, n=100)
-    return Load(dict(statuses), took, percentiles[49], percentiles[98])
 
 
 def _connect(running: Running, clients: int, waiting: selectors.BaseSelector) -> list[_Connection]:

@@ -20,6 +20,9 @@ from tests.support.databases import ROOT
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
 
+# All that a service has of the environment that the benchmark is run in: no setting of somebody's service gets in.
+_SURROUNDINGS = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+
 # As many as gunicorn.conf.py gives to each of our workers.
 THREADS = 8
 
@@ -107,7 +110,7 @@ def _started(command: list[str], port: int, **environment: str) -> Iterator[Runn
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=folder,  # away from our gunicorn.conf.py, which is for ours alone
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**_SURROUNDINGS, "PYTHONPATH": str(ROOT), **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -30,7 +30,7 @@ def reader_language() -> str:
     return g.get("language") or _negotiated(request.headers.get("Accept-Language", "")) or default
 
 
-@lru_cache(1_024)  # browsers of one clinic ask for few different things; at most 64 KiB each
+@lru_cache(1_024)  # browsers of one clinic ask for few different things; gunicorn takes 8 KiB of a header
 def _negotiated(header: str) -> str | None:
     accepted = parse_accept_header(header, LanguageAccept)
     wanted = [language for language, quality in accepted if quality > 0]  # the most wanted first

@@ -36,9 +36,7 @@ from tests.support.people import PASSWORD, People, Person
 from tests.support.raw import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.statements import lone_statements
-
-# Seconds; only something broken runs into it.
-PATIENCE_SECONDS = 60
+from tests.support.waiting import PATIENCE_SECONDS
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")

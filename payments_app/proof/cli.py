@@ -66,7 +66,7 @@ def prove(
     """
     try:
         if clean_up:
-            _clean_up(yes=yes)
+            _clean_up(yes=yes, as_json=as_json)
             return
         if kill_workers and (url is not None or not OwnWorkers.can_be_found()):
             raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
@@ -148,16 +148,16 @@ def _require_room() -> Leftovers:
     return left
 
 
-def _clean_up(*, yes: bool) -> None:
+def _clean_up(*, yes: bool, as_json: bool) -> None:
     left = repository.find_leftovers()
     if not left.users:
-        click.echo("nothing is left of any run")
+        telling.tell_removed(0, as_json=as_json)
         return
-    click.echo(f"{left.users} users and {left.payments} payments are left of runs that were killed", err=True)
+    click.echo(f"left of runs that were killed: {left}", err=True)
     if not yes and not click.confirm("Remove them? A run that is under way fails by it.", err=True):
         click.echo("nothing was removed", err=True)
         return
-    click.echo(f"{run.remove_all()} rows removed")
+    telling.tell_removed(run.remove_all(), as_json=as_json)
 
 
 def _prove(orders: Orders) -> Report:

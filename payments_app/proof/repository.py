@@ -59,6 +59,9 @@ class Leftovers:
     payments: int
     newest_at: datetime | None
 
+    def __str__(self) -> str:
+        return f"users {self.users}, payments {self.payments}"
+
 
 def new_round() -> tuple[str, int]:
     """A name for the rows of a round, and the first id of its consultations. By chance, whatever the seed is."""

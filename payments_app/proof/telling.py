@@ -33,7 +33,7 @@ def show_plan(orders: Orders, left: Leftovers) -> None:
         "ids": f"consultations within {FIRST_CONSULTATION} to {LAST_CONSULTATION}, where nothing else is",
         "money": f"none moves: method {METHOD}, confirmed and refunded on the word of a user of its own",
         "removes": "all of it at the end of each round, and when it is interrupted"
-        + f"; and first {left.users} users and {left.payments} payments of a run that was killed" * (left.users > 0),
+        + f"; and first what a run that was killed has left: {left}" * (left.users > 0),
         "seed": orders.seed,
     }
     show_facts(facts, err=True)
@@ -88,6 +88,14 @@ def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> 
     return 1
 
 
+def tell_removed(rows: int, *, as_json: bool) -> None:
+    """How many rows of runs that were killed were there, and are gone."""
+    if as_json:
+        click.echo(json.dumps({"rows_removed": rows}))
+        return
+    click.echo(f"{rows} rows removed" if rows else "nothing is left of any run")
+
+
 def _show(verdicts: list[dict[str, Any]], total: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         for row in (*verdicts, total):
@@ -103,7 +111,5 @@ def _show(verdicts: list[dict[str, Any]], total: dict[str, Any], *, as_json: boo
         if len(verdict["broken"]) > SHOWN_BREACHES:
             click.echo(f"        and {len(verdict['broken']) - SHOWN_BREACHES} more")
     held = sum(verdict["held"] for verdict in verdicts)
-    facts = ", ".join(
-        f"{value} {name.replace('_', ' ')}" for name, value in total.items() if name not in ("held", "seed")
-    )
-    click.echo(f"{held} of {len(verdicts)} promises held: {facts}; seed {total['seed']}")
+    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in total.items() if name != "held")
+    click.echo(f"{held} of {len(verdicts)} promises held: {facts}")

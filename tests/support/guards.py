@@ -1,4 +1,4 @@
-"""M1's index and M3's CHECKs, and how operators spoil them."""
+"""M1's index, M3's CHECKs and the keys' primary key, and how operators spoil them."""
 
 INDEX = "uq_payments_active_consultation"
 DROP_INDEX = f"DROP INDEX {INDEX}"
@@ -20,6 +20,8 @@ SPOILT_INDEXES = {
     "of-all-payments": CREATE_INDEX.partition(" WHERE ")[0],
     "of-either": CREATE_INDEX.replace(" AND ", " OR "),
 }
+
+DROP_KEYS = "ALTER TABLE idempotency_keys DROP CONSTRAINT pk_idempotency_keys"
 
 CHECK = "ck_payments_refunds_within_received"
 PROMISE = "refund_reserved_minor + refunded_minor <= received_minor"

@@ -1,5 +1,6 @@
 """Whatever becomes of a run of ``payments prove``, none of its rows stay, and what it had found is told."""
 
+import json
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from tests.support.apps import app_with
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.fresh import engine_on, fresh_database
+from tests.support.guards import DROP_KEYS
 from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -64,7 +66,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(database: Database, a
 
     assert status == 0, said
     assert re.search(
-        r"^removes .* first [0-9]+ users and [0-9]+ payments of a run that was killed$", said, re.MULTILINE
+        r"^removes .* first what a run that was killed has left: users [0-9]+, payments [0-9]+$", said, re.MULTILINE
     )
     assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", said, re.MULTILINE)
 
@@ -79,7 +81,7 @@ def test_what_a_killed_run_left_stays_where_nobody_agrees(database: Database, ap
     with commands_on(database.url) as commands:
         told = commands.run("payments", "prove", answer="n\n")
 
-        assert "and first 1 users and 0 payments of a run that was killed" in told.stderr
+        assert "and first what a run that was killed has left: users 1, payments 0" in told.stderr
         assert told.stderr.endswith("nothing was written\n")
         assert commands.ok("payments", "prove", "--clean-up", "--yes") == "2 rows removed\n"
 
@@ -90,6 +92,7 @@ def test_what_is_left_is_removed_when_asked_for(database: Database, app: Flask) 
         repository.add_user("left", Role.PATIENT, consultations=[FIRST_CONSULTATION], currency="PHP")
     with commands_on(database.url) as commands:
         assert commands.ok("payments", "prove", "--clean-up", answer="y\n") == "2 rows removed\n"
+        assert json.loads(commands.ok("payments", "prove", "--clean-up", "--json")) == {"rows_removed": 0}
 
 
 def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,7 @@ def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "prove", prove_until_something_is_found)
     with fresh_database("postgresql") as database, engine_on(database.url) as engine:
         with engine.begin() as connection:
-            connection.execute(text("ALTER TABLE idempotency_keys DROP CONSTRAINT pk_idempotency_keys"))
+            connection.execute(text(DROP_KEYS))
 
         # For the gunicorn of its own.
         monkeypatch.setenv("APP_ENV", "testing")

@@ -13,7 +13,7 @@ from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, fi
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
 from tests.support.fresh import engine_on, fresh_database
-from tests.support.guards import DROP_INDEX
+from tests.support.guards import DROP_INDEX, DROP_KEYS
 from tests.support.service import Service
 
 ATTACKS = {
@@ -118,7 +118,7 @@ def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_
 def test_a_key_that_is_not_unique_any_more_is_found_by_what_it_does() -> None:
     with fresh_database("postgresql") as database, engine_on(database.url) as engine:
         with engine.begin() as connection:
-            connection.execute(text("ALTER TABLE idempotency_keys DROP CONSTRAINT pk_idempotency_keys"))
+            connection.execute(text(DROP_KEYS))
 
         status, told, said = finished(database.url, *SMALL)
 
