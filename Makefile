@@ -18,7 +18,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations
+.PHONY: run test prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -42,6 +42,15 @@ defences: $(VENV)/.installed-dev
 # What the service promises, again: with a PgBouncer in transaction mode before PostgreSQL.
 prove-pgbouncer: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.support.pgbouncer $(BIN)/pytest -n auto --dist loadfile -k "not sqlite and not test_page_costs" $(BEHIND_PGBOUNCER)
+
+# Whether a hole is known in what is pinned. Asks PyPI, so it needs a network; --strict: what cannot be asked about is
+# no pass. pip-audit has an environment of its own: nothing runs on it.
+known-holes: HOLES := instance/known-holes/bin
+known-holes:
+	$(PYTHON) -m venv instance/known-holes
+	$(HOLES)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(HOLES)/pip-audit --strict --require-hashes --disable-pip \
+	    -r requirements.txt -r requirements-dev.txt -r requirements-bench.txt
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
