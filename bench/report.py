@@ -58,8 +58,7 @@ class Run:
         return (
             f"`{self.command}`, at commit {_commit()}: {count} rounds through all arms in turn, in {self.minutes:.0f}"
             f" minutes. {_processor()}, {os.cpu_count()} cores, shared by client, service and database; "
-            f"{platform.system()} {platform.release()}, Python {platform.python_version()}. PostgreSQL: {settings}; "
-            f"SQLite: WAL, synchronous FULL."
+            f"{platform.system()} {platform.release()}, Python {platform.python_version()}. PostgreSQL: {settings}."
         )
 
     def _ratio_rows(self) -> list[str]:

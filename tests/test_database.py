@@ -38,6 +38,9 @@ from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.statements import lone_statements
 from tests.support.waiting import PATIENCE_SECONDS
 
+# As SQLite says it: https://sqlite.org/pragma.html#pragma_synchronous. NORMAL, 1, may forget what was committed.
+SYNCHRONOUS_FULL = 2
+
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 
@@ -213,6 +216,16 @@ def sqlite_connection(app: Flask) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+@on_sqlite
+def test_on_sqlite_a_commit_is_on_the_disk_before_it_is_answered(app: Flask) -> None:
+    with engine_of(app).connect() as connection:
+        journal, synchronous = (
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
+        )
+
+    assert (journal, synchronous) == ("wal", SYNCHRONOUS_FULL)
 
 
 @on_sqlite
