@@ -4,7 +4,7 @@ from flask import Flask
 
 from payments_app.payments import audit
 from tests.support.commands import Commands
-from tests.support.persistent import REFUNDED_MINOR, Load
+from tests.support.persistent import REFUNDED_MINOR, Acknowledged, Load
 from tests.support.rows import Rows
 from tests.support.waiting import wait_until
 
@@ -48,7 +48,7 @@ def resume_what_is_open(rows: Rows, app: Flask) -> None:
 def _assert_payments_kept(load: Load, rows: Rows) -> None:
     made = _by_key(rows, "create", load)
     for told in load.payments:
-        row = made[told.key]
+        row = _row_of(told, made)
         assert (row["consultation_id"], row["payment_id"]) == (told.consultation_id, told.payment_id)
         assert (row["invoices"], row["tax_records"], row["created"]) == (1, 1, 1)
     # One winner, and whoever was refused was told of that one.
@@ -63,7 +63,7 @@ def _assert_payments_kept(load: Load, rows: Rows) -> None:
 def _assert_confirmations_kept(load: Load, rows: Rows) -> None:
     made = _by_key(rows, "confirm", load)
     for told in load.confirmed:
-        row = made[told.key]
+        row = _row_of(told, made)
         assert row["payment_id"] == told.payment_id
         assert row["status"] in ("completed", "partially_refunded")
         assert (row["invoice"], row["completed"]) == ("paid", 1)
@@ -89,6 +89,11 @@ def _assert_refunds_kept(load: Load, rows: Rows) -> None:
         }
         for payment_id in sorted(told_of)
     ]
+
+
+def _row_of(told: Acknowledged, made: dict[str, dict[str, object]]) -> dict[str, object]:
+    assert told.key in made, f"acknowledged, and gone: {told}"
+    return made[told.key]
 
 
 def _by_key(rows: Rows, operation: str, load: Load) -> dict[str, dict[str, object]]:

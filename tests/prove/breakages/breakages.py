@@ -1,0 +1,184 @@
+"""Ways to break the service by changing a line or two of it, and which of the proofs notice."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_INTERLEAVINGS = "tests/prove/interleavings/test_interleavings.py"
+_SHORT = f"{_INTERLEAVINGS}::test_every_order_of_few_steps_ends_as_a_serial_one"
+_RANDOM = f"{_INTERLEAVINGS}::test_random_orders_end_as_a_serial_one"
+_LONG = f"{_INTERLEAVINGS}::test_every_order_ends_as_a_serial_one"
+_KILLED = "tests/prove/crashes/test_crashes.py::test_a_process_killed_where_something_is_done_does_it_once"
+
+# What docs/proof.md calls a test: the test.
+TESTS = {
+    "confirm/confirm": f"{_RANDOM}[confirms]",
+    "confirm/cancel": f"{_SHORT}[confirm_and_cancel]",
+    "confirm/expire": f"{_RANDOM}[confirm_and_expire]",
+    "confirm/webhook": f"{_RANDOM}[confirm_and_webhook]",
+    "refund/refund": f"{_RANDOM}[refunds]",
+    "refund/webhook": f"{_RANDOM}[refund_and_webhook]",
+    "resume/resume": f"{_RANDOM}[resumes]",
+    "confirm/cancel/expire": f"{_RANDOM}[confirm_cancel_and_expire]",
+    "refund/refund/webhook": f"{_RANDOM}[refunds_and_webhook]",
+    "one key for two consultations": f"{_SHORT}[creates_of_one_key]",
+    "cancel/checkout (`--long`)": f"{_LONG}[cancel_and_checkout]",
+    "a confirm killed": f"{_KILLED}[postgresql-a_confirm]",
+    "a webhook killed": f"{_KILLED}[postgresql-a_webhook]",
+    "a refund killed": f"{_KILLED}[postgresql-a_refund]",
+    "a resume killed": f"{_KILLED}[postgresql-a_resume_that_sends_again]",
+    "`tests/refunds/test_resume.py`": (
+        "tests/refunds/test_resume.py::test_a_refund_in_somebodys_hands_is_left_to_them[postgresql]"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A text of the service, and what is to stand in its place."""
+
+    path: str
+    old: str
+    new: str
+
+    def make(self, root: Path) -> None:
+        file = root / self.path
+        file.write_text(self.fitting(root).replace(self.old, self.new))
+
+    def fitting(self, root: Path) -> str:
+        """The file's text, in which the old one is there once."""
+        text = (root / self.path).read_text()
+        times = text.count(self.old)
+        assert times == 1, f"the breakage no longer fits: {self.path} has {times} times {self.old!r}"
+        return text
+
+
+@dataclass(frozen=True)
+class Breakage:
+    """In the words of docs/proof.md: what is broken, which tests notice, and which do not, though they might."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    noticed_by: tuple[str, ...]
+    missed_by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """As part of the names of tests and files."""
+        return re.sub(r"\W+", "-", self.name).strip("-")
+
+
+_MODELS = "payments_app/payments/models.py"
+_CREATE = "payments_app/payments/create.py"
+_CONFIRM = "payments_app/payments/confirm.py"
+_CANCEL = "payments_app/payments/cancel.py"
+_REFUNDS = "payments_app/refunds/repository.py"
+_PROCESS = "payments_app/refunds/process.py"
+_STRIPE = "payments_app/gateways/stripe.py"
+_WEBHOOKS = "payments_app/webhooks/repository.py"
+
+BREAKAGES = (
+    Breakage(
+        "the payment's version is counted, and not compared",
+        (
+            Edit(_MODELS, "Mapped[int] = mapped_column()", 'Mapped[int] = mapped_column(onupdate=text("version + 1"))'),
+            Edit(
+                _MODELS,
+                '"version_id_col": version,\n'
+                '        "version_id_generator": lambda version: 0 if version is None else version + 1,',
+                '"eager_defaults": True,',  # who has written it also reads it
+            ),
+        ),
+        noticed_by=(
+            "confirm/cancel",
+            "confirm/expire",
+            "confirm/confirm",
+            "confirm/webhook",
+            "refund/refund",
+            "refund/webhook",
+            "confirm/cancel/expire",
+            "refund/refund/webhook",
+        ),
+    ),
+    Breakage(
+        "a refund is sent in the transaction that sets its money aside",
+        (
+            Edit(
+                _REFUNDS,
+                "    return Placed.of(refund), answer\n",
+                "    find_gateway(payment.gateway).refund(Placed.of(refund).order)\n"
+                "    return Placed.of(refund), answer\n",
+            ),
+            Edit(_PROCESS, "(refund.gateway).refund(refund.order)", "(refund.gateway).look_up_refund(refund.order)"),
+        ),
+        noticed_by=("a refund killed",),
+    ),
+    Breakage(
+        "a refund's key is kept with its outcome, not with its row",
+        (
+            Edit(_REFUNDS, "    idempotency.keep(session,", "    # idempotency.keep(session,"),
+            Edit(
+                _REFUNDS,
+                "idempotency.keep_final(session, wanted.keyed, answer)",
+                "idempotency.keep(session, wanted.keyed, answer,"
+                " payment_id=payment.id, refund_id=refund_id, at=wanted.deed.at)",
+            ),
+        ),
+        noticed_by=("a refund killed",),
+    ),
+    Breakage(
+        "what a confirm does and its key are two transactions",
+        (Edit(_CONFIRM, "        return flush_and_keep(", "        session.commit()\n        return flush_and_keep("),),
+        noticed_by=("a confirm killed",),
+    ),
+    Breakage(
+        "a webhook's row and its effect are two transactions",
+        (
+            Edit(
+                _WEBHOOKS, "    if is_new and payment is not", "    session.commit()\n    if is_new and payment is not"
+            ),
+        ),
+        noticed_by=("a webhook killed", "refund/webhook", "refund/refund/webhook"),
+    ),
+    Breakage(
+        "`ON CONFLICT DO NOTHING` on the key as well",
+        (
+            # The plain insert has no such clause.
+            Edit(
+                _CREATE,
+                "table: insert(table).from_select(_columns(table), _values(table).select_from(payment))",
+                "table: postgresql.insert(table).from_select(_columns(table), _values(table).select_from(payment))",
+            ),
+            Edit(_CREATE, "inserts.pop(KEYS).returning", "inserts.pop(KEYS).on_conflict_do_nothing().returning"),
+        ),
+        noticed_by=("one key for two consultations",),
+    ),
+    Breakage(
+        "each refund call has a gateway key of its own, and a resume does not look it up first",
+        (
+            Edit(_STRIPE, 'f"refund-{order.refund_id}"', "str(uuid.uuid4())"),
+            Edit(_PROCESS, "known = gateway.look_up_refund(placed.order)", "known = None"),
+        ),
+        noticed_by=("a refund killed", "a resume killed"),
+    ),
+    Breakage(
+        "a confirm does not judge again in its transaction what it judged before the gateway's answer",
+        (Edit(_CONFIRM, "answered = _judge(session, payment, wanted, claim, render)", "answered = None"),),
+        noticed_by=("confirm/confirm", "confirm/cancel", "confirm/cancel/expire"),
+    ),
+    Breakage(
+        "a cancel does not look whether a session was opened while it ended those that it knew",
+        (Edit(_CANCEL, "if set(open_references(session, self.bill.payment_id)) - set(self.references):", "if False:"),),
+        noticed_by=("cancel/checkout (`--long`)",),
+    ),
+    Breakage(
+        "a cancel does not lock the payment's row",
+        (Edit(_CANCEL, "    lock_payment(session, wanted.payment_id)\n", ""),),
+        noticed_by=("cancel/checkout (`--long`)",),
+    ),
+    Breakage(
+        "a resume does not look at the lease",
+        (Edit(_REFUNDS, " or refund.leased_until > now", ""),),
+        noticed_by=("`tests/refunds/test_resume.py`",),
+        missed_by=("resume/resume", "a resume killed"),
+    ),
+)
