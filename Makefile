@@ -33,7 +33,7 @@ test: $(VENV)/.installed-dev check
 # Its figures land in the folder that PROOF_FIGURES names.
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadfile --long tests/prove
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --long tests/prove
 
 # Writes docs/defences.md, from trying what each defence is for.
 defences: $(VENV)/.installed-dev

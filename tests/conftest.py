@@ -22,7 +22,7 @@ from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
-LONGEST = {"prove", "concurrency", "browser"}  # folders
+LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test`
 
 
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
     # What takes longest comes first, or one worker would be left with it at the end and the others with nothing.
-    items.sort(key=lambda item: not LONGEST.intersection(item.path.parts))
+    items.sort(key=lambda item: [folder not in item.path.parts for folder in LONGEST])
 
 
 def pytest_collection_finish() -> None:
