@@ -71,6 +71,10 @@ class Cluster:
         """``fast``, as an administrator does; ``immediate``, as it does itself when one of its processes crashed."""
         self._control("-w", "-m", mode, "stop")
 
+    def restart(self) -> None:
+        """As an administrator does, whether it runs, hangs or has ended."""
+        self._control("-w", "-t", str(PATIENCE_SECONDS), "-l", str(self.log), "-m", "immediate", "restart")
+
     def is_followed(self, how: str) -> bool:
         """Whether a standby follows ``async``, or ``sync``: so that commits wait for it."""
         following = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"

@@ -66,14 +66,17 @@ class Load:
     def wait_for_more(self, count: int = 30) -> None:
         """Wait until so many more have been acknowledged."""
         enough = self.acknowledged + count
-        wait_until(
-            lambda: self.acknowledged >= enough or bool(self.strange), lambda: f"{self.acknowledged} of {enough}"
-        )
+        self._wait_until(lambda: self.acknowledged >= enough, lambda: f"{self.acknowledged} of {enough}")
 
     def wait_for_retries(self, count: int = CLIENTS) -> None:
         """Wait until so many more requests were in vain."""
         enough = self.retried + count
-        wait_until(lambda: self.retried >= enough or bool(self.strange), lambda: f"{self.retried} of {enough}")
+        self._wait_until(lambda: self.retried >= enough, lambda: f"{self.retried} of {enough}")
+
+    def _wait_until(self, condition: Callable[[], bool], why_not: Callable[[], str]) -> None:
+        """Wait for it; a strange answer, after which nobody asks any more, ends the test at once."""
+        wait_until(lambda: condition() or bool(self.strange), why_not)
+        assert self.strange == []
 
     def figures(self) -> dict[str, object]:
         return {

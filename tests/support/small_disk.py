@@ -24,14 +24,16 @@ class SmallDisk:
         self.folder = folder
         self._ballast = folder / "ballast"
 
-    def fill(self) -> None:
-        """Leave not a byte of it to anybody; again, where something was given back meanwhile."""
-        with self._ballast.open("ab", buffering=0) as ballast, suppress(OSError):
-            while True:
-                ballast.write(bytes(4096))
-
-    def make_room(self) -> None:
-        self._ballast.unlink()
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """Not a byte of it is left to anybody when the block begins; whatever comes of that, there is room again."""
+        try:
+            with self._ballast.open("ab", buffering=0) as ballast, suppress(OSError):
+                while True:
+                    ballast.write(bytes(4096))
+            yield
+        finally:
+            self._ballast.unlink()
 
 
 @contextmanager
