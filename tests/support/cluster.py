@@ -129,6 +129,12 @@ class Cluster:
                 if not first.execute(_TERMINATE_OTHERS, {"name": OF_THE_TEST}).fetchall():
                     return
 
+    def begin_segment(self) -> None:
+        """Of its log, with a checkpoint: neither wants room soon, that for 16 MB, the next checkpoint for minutes."""
+        with self.connect() as ours:
+            ours.execute("SELECT pg_switch_wal()")
+            ours.execute("CHECKPOINT")
+
     def times_said(self, text: str) -> int:
         """How often its log says this."""
         return self.log.read_text().count(text)

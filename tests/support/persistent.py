@@ -76,7 +76,7 @@ class Load:
     def _wait_until(self, condition: Callable[[], bool], why_not: Callable[[], str]) -> None:
         """Wait for it; a strange answer, after which nobody asks any more, ends the test at once."""
         wait_until(lambda: condition() or bool(self.strange), why_not)
-        assert self.strange == []
+        assert self.strange == [], self.strange
 
     def figures(self) -> dict[str, object]:
         return {

@@ -6,6 +6,8 @@ told, after each fault, is in ``tests/support/promises.py``; no fault needs a re
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import psycopg
@@ -16,6 +18,15 @@ from tests.support.cluster import Cluster
 from tests.support.deployment import WORKERS, Deployment
 from tests.support.small_disk import SmallDisk
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def what_postgresql_says(cluster: Cluster) -> Iterator[None]:
+    """Of itself, shown with a test that fails; what it says of statements and clients is far more."""
+    before = len(cluster.log.read_text())
+    yield
+    since = cluster.log.read_text()[before:].splitlines(keepends=True)
+    sys.stdout.writelines([line for line in since if " LOG: " in line or " PANIC: " in line][-40:])
 
 
 def test_killed_workers_lose_nothing_that_was_acknowledged(deployment: Deployment, effort: int) -> None:
@@ -56,20 +67,23 @@ def test_a_postgresql_without_a_free_connection_is_waited_for(
     assert deployment.service.workers() == workers
 
 
+# What PostgreSQL ends with where its log, or a checkpoint, has no room.
+PANIC = "PANIC:  could not write to file"
+
+
 def test_a_full_disk_refuses_and_loses_nothing(
     deployment: Deployment, cluster: Cluster, disk: SmallDisk, effort: int
 ) -> None:
-    workers = deployment.service.workers()
+    workers, panics = deployment.service.workers(), cluster.times_said(PANIC)
     with deployment.under_load("faults-disk-full", effort) as load:
         for _ in range(effort):
+            cluster.begin_segment()  # only data are to find no room: a log without any is the next test's
             with disk.full():
                 load.wait_for_retries()
             load.wait_for_more()
     assert cluster.times_said("could not extend file")
+    assert cluster.times_said(PANIC) == panics
     assert deployment.service.workers() == workers
-
-
-PANIC = "PANIC:  could not write to file"
 
 
 @pytest.mark.long
