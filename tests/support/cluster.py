@@ -65,7 +65,7 @@ class Cluster:
 
     def start(self) -> None:
         options = f"-h {self.host} -p {self.port} -k ''"  # no socket: what is asked by host and port may be anywhere
-        self._control("-w", "-t", str(PATIENCE_SECONDS), "-l", str(self.log), "-o", options, "start")
+        self._bring_up("-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
         """``fast``, as an administrator does; ``immediate``, as it does itself when one of its processes crashed."""
@@ -73,7 +73,7 @@ class Cluster:
 
     def restart(self) -> None:
         """As an administrator does, whether it runs, hangs or has ended."""
-        self._control("-w", "-t", str(PATIENCE_SECONDS), "-l", str(self.log), "-m", "immediate", "restart")
+        self._bring_up("-m", "immediate", "restart")
 
     def is_followed(self, how: str) -> bool:
         """Whether a standby follows ``async``, or ``sync``: so that commits wait for it."""
@@ -142,6 +142,9 @@ class Cluster:
     def close(self) -> None:
         if self.is_running():
             self.stop("immediate")
+
+    def _bring_up(self, *arguments: str) -> None:
+        self._control("-w", "-t", str(PATIENCE_SECONDS), "-l", str(self.log), *arguments)
 
     def _control(self, *arguments: str) -> None:
         self._run("pg_ctl", "-D", str(self.data), *arguments)

@@ -65,17 +65,16 @@ class Load:
 
     def wait_for_more(self, count: int = 30) -> None:
         """Wait until so many more have been acknowledged."""
-        enough = self.acknowledged + count
-        self._wait_until(lambda: self.acknowledged >= enough, lambda: f"{self.acknowledged} of {enough}")
+        self._wait_for(lambda: self.acknowledged, count)
 
     def wait_for_retries(self, count: int = CLIENTS) -> None:
         """Wait until so many more requests were in vain."""
-        enough = self.retried + count
-        self._wait_until(lambda: self.retried >= enough, lambda: f"{self.retried} of {enough}")
+        self._wait_for(lambda: self.retried, count)
 
-    def _wait_until(self, condition: Callable[[], bool], why_not: Callable[[], str]) -> None:
-        """Wait for it; a strange answer, after which nobody asks any more, ends the test at once."""
-        wait_until(lambda: condition() or bool(self.strange), why_not)
+    def _wait_for(self, so_far: Callable[[], int], count: int) -> None:
+        """Wait for so many more; a strange answer, after which nobody asks any more, ends the test at once."""
+        enough = so_far() + count
+        wait_until(lambda: so_far() >= enough or bool(self.strange), lambda: f"{so_far()} of {enough}")
         assert self.strange == [], self.strange
 
     def figures(self) -> dict[str, object]:

@@ -28,7 +28,7 @@ class SmallDisk:
     def full(self) -> Iterator[None]:
         """Not a byte of it is left to anybody when the block begins; whatever comes of that, there is room again."""
         try:
-            with self._ballast.open("ab", buffering=0) as ballast, suppress(OSError):
+            with self._ballast.open("wb", buffering=0) as ballast, suppress(OSError):
                 while True:
                     ballast.write(bytes(4096))
             yield

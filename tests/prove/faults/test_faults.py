@@ -93,13 +93,13 @@ def test_a_disk_too_full_for_the_log_stops_postgresql_and_loses_nothing(
     workers = deployment.service.workers()
     with deployment.under_load("faults-disk-full-for-the-log", effort) as load:
         for _ in range(effort):
-            panicked_before = cluster.times_said(PANIC)
+            panics = cluster.times_said(PANIC)
             with disk.full():
                 with suppress(psycopg.OperationalError), cluster.connect() as administrator:
                     while True:  # each begins another segment, until there is no room for one
                         administrator.execute("SELECT pg_switch_wal()")
                 load.wait_for_retries()
-                assert cluster.times_said(PANIC) > panicked_before  # once, or once more while it starts again
+                assert cluster.times_said(PANIC) > panics  # once, or once more while it starts again
             cluster.restart()  # it may be well again, have ended, or wait for ever: docs/operations.md, "The disk"
             load.wait_for_more()
     assert deployment.service.workers() == workers
