@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from babel.core import get_global
+from babel.numbers import get_territory_currencies
 from dotenv import load_dotenv
 from redis.connection import parse_url
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 # The project keeps money in hundredths and rates in hundredths of a percent.
-MINOR_PER_MAJOR = 100
+MINOR_DIGITS = 2
+MINOR_PER_MAJOR = 10**MINOR_DIGITS
 BASIS_POINTS_PER_ONE = 10_000
 
 # Below this many bytes an HMAC-SHA-256 key is weaker than the hash (RFC 7518, section 3.2).
@@ -34,12 +37,12 @@ PLACEHOLDERS = ("changeme", "replaceme", "example", "password", "secret")
 # Of a value that is refused so much is shown: enough to find it by.
 SHOWN_CHARACTERS = 20
 
-# Amounts are kept in hundredths. ISO 4217 currencies with another minor unit would be off by a factor of 10 to 1,000.
+# Amounts are kept in hundredths. ISO 4217 gives these currencies another minor unit: an amount would be off by a factor
+# of 10 to 100. (CLDR also shows some with hundredths, such as RSD, without them: a habit, and no other way to count.)
 CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
     [
         "BHD",
         "BIF",
-        "CLF",
         "CLP",
         "DJF",
         "GNF",
@@ -51,13 +54,11 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
         "KRW",
         "KWD",
         "LYD",
-        "OMN",
+        "OMR",
         "PYG",
         "RWF",
         "TND",
         "UGX",
-        "UYI",
-        "UYW",
         "VND",
         "VUV",
         "XAF",
@@ -119,6 +120,15 @@ def read_env_file() -> None:
     """
     if os.environ.get("APP_ENV", "").strip() != "production":
         load_dotenv(Path(__file__).with_name(".env"))
+
+
+def currencies_in_use() -> frozenset[str]:
+    """The codes of all currencies that are legal tender somewhere today, as CLDR knows them.
+
+    No funds, metals, test codes, or currencies of the past, all of which ISO 4217 has codes for.
+    """
+    territories = get_global("territory_currencies")
+    return frozenset(code for territory in territories for code in get_territory_currencies(territory))
 
 
 def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[list[str], int]:
@@ -442,6 +452,8 @@ class _Reader:
         value = self.text(name, default)
         if not re.fullmatch(r"[A-Z]{3}", value):
             raise ConfigError(f"{name} must be an ISO 4217 code of three capitals, not {_shown(value)}")
+        if value not in currencies_in_use():
+            raise ConfigError(f"{name} {value} is not a currency that any country uses at present")
         if value in CURRENCIES_WITHOUT_HUNDREDTHS:
             raise ConfigError(f"{name} {value} has no hundredths, which amounts are kept in")
         return value

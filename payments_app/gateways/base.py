@@ -143,6 +143,10 @@ class GatewayRefund:
 class Gateway(Protocol):
     """Every call may be made again: the gateway key made of our own id lets it happen once."""
 
+    def minor_digits(self, currency: str) -> int:
+        """How many decimals of a currency the gateway's whole numbers hold: 2 where it counts hundredths, as we do."""
+        ...
+
     def open_session(self, bill: Bill) -> CheckoutSession | Declined | OutcomeUnknown:
         """Open a checkout for the bill, or find the one that an earlier call opened."""
         ...

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from config import Settings
+from config import MINOR_DIGITS, ConfigError, Settings
 from payments_app.errors import GatewayUnavailable
 from payments_app.gateways.base import Gateway, GatewayName
 from payments_app.gateways.manual import ManualGateway
@@ -31,7 +31,11 @@ _MANUAL_METHODS = (
 
 
 def init_app(app: Flask) -> None:
-    """Set up the gateways of the settings; none of them is called before it is needed."""
+    """Set up the gateways of the settings; none of them is called before it is needed.
+
+    Raises:
+        ConfigError: a gateway counts amounts in ``PAYMENT_CURRENCY`` in another unit than hundredths.
+    """
     settings: Settings = app.config["SETTINGS"]
     gateways: dict[str, Gateway] = {GatewayName.MANUAL: ManualGateway(settings.payment_instructions)}
     if settings.sandbox_offered:
@@ -43,6 +47,12 @@ def init_app(app: Flask) -> None:
             timeout_seconds=settings.gateway_timeout_seconds,
             lease_seconds=settings.refund_lease_seconds,
         )
+    currency = settings.payment_currency
+    for name, gateway in gateways.items():
+        if gateway.minor_digits(currency) != MINOR_DIGITS:
+            raise ConfigError(
+                f"PAYMENT_CURRENCY {currency}: {name} does not count it in hundredths, as this service does"
+            )
     app.extensions["gateways"] = gateways
 
 

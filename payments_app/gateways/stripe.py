@@ -14,6 +14,7 @@ from typing import TypeVar
 import stripe
 from stripe import RequestOptions
 
+from config import MINOR_DIGITS
 from payments_app.gateways.base import (
     Approved,
     Bill,
@@ -25,7 +26,7 @@ from payments_app.gateways.base import (
     RefundOrder,
 )
 from payments_app.gateways.stripe_objects import refund_of, session_of
-from payments_app.texts import N_
+from payments_app.texts import N_, Message
 
 Answer = TypeVar("Answer")
 
@@ -38,6 +39,12 @@ PAGE_SIZE = 100
 
 # No PaymentIntent has this id: asking for it costs nothing, and shows nobody's payment.
 NO_PAYMENT_INTENT = "pi_000000000000000000000000"
+
+# What Stripe counts otherwise than in hundredths: https://docs.stripe.com/currencies#zero-decimal and #three-decimal.
+ZERO_DECIMAL_CURRENCIES = frozenset(
+    ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"]
+)
+THREE_DECIMAL_CURRENCIES = frozenset(["BHD", "JOD", "KWD", "OMR", "TND"])
 
 _PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]+")
 
@@ -58,7 +65,15 @@ class StripeGateway:
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
 
+    def minor_digits(self, currency: str) -> int:
+        if currency in ZERO_DECIMAL_CURRENCIES:
+            return 0
+        return 3 if currency in THREE_DECIMAL_CURRENCIES else 2
+
     def open_session(self, bill: Bill) -> CheckoutSession | Declined | OutcomeUnknown:
+        if self.minor_digits(bill.currency) != MINOR_DIGITS:
+            # A payment from when the settings had another currency: Stripe would bill 100 times too much, or a tenth.
+            return Declined(Message("Stripe does not count %(currency)s in hundredths.", currency=bill.currency))
         return _ask(
             lambda: session_of(
                 self._intents.create(
