@@ -217,6 +217,24 @@ class ConsultationHasPayments(Conflict):
     text = N_("The consultation has payments: its patient stays, and its fee stays while one is active.")
 
 
+class ConsultationCurrency(Conflict):
+    """Its fee was registered in another currency than payments are taken in: the figure means other money there."""
+
+    code = "consultation-currency"
+    text = N_("The consultation was registered in another currency; the booking system has to register it again.")
+
+    def __init__(self, *, of_consultation: str, of_payments: str) -> None:
+        super().__init__(
+            Message(
+                "The consultation was registered in %(registered)s, and payments are now taken in %(taken)s: "
+                "the booking system has to register it again.",
+                registered=of_consultation,
+                taken=of_payments,
+            ),
+            data={"consultation_currency": of_consultation, "payment_currency": of_payments},
+        )
+
+
 class LockTimeout(Conflict):
     """A configured lock was not had in time. Nothing was done; the same request may well succeed in a moment."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from payments_app.errors import (
     ActivePaymentExists,
     AppError,
+    ConsultationCurrency,
     ConsultationHasPayments,
     GatewayRefused,
     GatewayUnavailable,
@@ -143,6 +144,7 @@ CREATE = _refusals(
     "/api/v1/payments",
     {
         "active-payment-exists": ActivePaymentExists(payment_id=41, payment_status="pending"),
+        "consultation-currency": ConsultationCurrency(of_consultation="PHP", of_payments="USD"),
         "lock-timeout": LockTimeout(),
         "validation-failed": ValidationFailed({"amount": ["Must be from 1000.00 to 10000000.00."]}),
         "idempotency-key-reused": IdempotencyKeyReused(["amount"]),

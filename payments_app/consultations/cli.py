@@ -31,6 +31,7 @@ def put_consultation(consultation_id: int, patient: str, fee: int | None, as_jso
         "consultation": consultation.id,
         "patient": patient,
         "fee": None if consultation.fee_minor is None else money.to_text(consultation.fee_minor),
+        "currency": consultation.currency,
         "is_new": is_new,
     }
     show_facts(facts, as_json=as_json)

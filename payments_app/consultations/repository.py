@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from payments_app import clock
@@ -60,6 +60,8 @@ def put(
 ) -> tuple[Consultation, bool]:
     """Register or replace a consultation; the second value tells whether it is new.
 
+    Its currency is the one that the settings had when it was last registered without an active payment.
+
     Raises:
         ValidationFailed: no patient has that id or e-mail address (422).
         ConsultationHasPayments: another patient once any payment exists, or another fee while one is active (409).
@@ -78,16 +80,26 @@ def put(
     is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
     # Locked against the creation of payments, which takes a key share lock on the same row.
     consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
-    wanted = (patient_id, registration.fee_minor)
-    if (consultation.patient_id, consultation.fee_minor) != wanted:
-        if consultation.fee_minor != registration.fee_minor and consultation.active_payment is not None:
-            raise ConsultationHasPayments
+    is_free = consultation.active_payment is None
+    if consultation.fee_minor != registration.fee_minor and not is_free:
+        raise ConsultationHasPayments
+    # While a payment is active, the figure goes on meaning the money that is being paid.
+    currency = registration.currency if is_free else consultation.currency
+    wanted = (patient_id, registration.fee_minor, currency)
+    if (consultation.patient_id, consultation.fee_minor, consultation.currency) != wanted:
         # Another patient while there are payments breaks their foreign key: the database refuses it.
-        consultation.patient_id, consultation.fee_minor = wanted
+        consultation.patient_id, consultation.fee_minor, consultation.currency = wanted
         consultation.updated_at = now
         session.flush()
     session.refresh(consultation, ["active_payment"])
     return consultation, is_new
+
+
+@read_transaction
+def count_unpaid_in_other_currency(session: Session, currency: str) -> int:
+    """How many consultations without an active payment are registered in another currency, and so cannot be paid."""
+    unpaid = select(func.count()).select_from(Consultation).where(~Consultation.active_payment.has())
+    return session.scalars(unpaid.where(Consultation.currency != currency)).one()
 
 
 def lock_consultation(session: Session, consultation_id: int) -> None:

@@ -11,6 +11,7 @@ from config import Settings
 from payments_app import clock
 from payments_app.accounts import passwords
 from payments_app.accounts.repository import find_credentials
+from payments_app.consultations.repository import count_unpaid_in_other_currency
 from payments_app.demo.people import PASSWORD, USERS
 from payments_app.engines import driver_says
 from payments_app.errors import AppError
@@ -59,6 +60,7 @@ def all_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding(what, Verdict.BAD if fault else Verdict.OK, fault or _IN_PLACE[what])
     if settings.database_pooler != "none":
         yield from _timeouts()
+    yield from _currencies(settings.payment_currency)
     yield _redis(settings)
     yield from _methods(settings)
     yield from _stripe(settings)
@@ -77,6 +79,21 @@ def _timeouts() -> Iterator[Finding]:
         yield Finding("timeouts", Verdict.NOTE, f"{', '.join(off)} off: ALTER ROLE, as docs/deployment.md says")
     else:
         yield Finding("timeouts", Verdict.OK, "are the role's")
+
+
+def _currencies(currency: str) -> Iterator[Finding]:
+    try:
+        count = count_unpaid_in_other_currency(currency)
+    except (AppError, SQLAlchemyError):  # that the database does not answer is said already
+        return
+    if count:
+        yield Finding(
+            "currency",
+            Verdict.NOTE,
+            f"{count} unpaid consultations are in another currency than {currency}: register them again",
+        )
+    else:
+        yield Finding("currency", Verdict.OK, f"{currency}, as all unpaid consultations are")
 
 
 def _redis(settings: Settings) -> Finding:

@@ -54,7 +54,13 @@ from payments_app.database import (
     write_statement,
     write_transaction,
 )
-from payments_app.errors import ActivePaymentExists, ConsultationNotFound, Forbidden, ValidationFailed
+from payments_app.errors import (
+    ActivePaymentExists,
+    ConsultationCurrency,
+    ConsultationNotFound,
+    Forbidden,
+    ValidationFailed,
+)
 from payments_app.gateways.registry import PaymentMethod
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
@@ -100,6 +106,7 @@ def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, 
         Forbidden: another patient's consultation (403).
         IdempotencyKeyReused: the key was used for another request (422).
         ActivePaymentExists: the consultation has an active payment (409).
+        ConsultationCurrency: the consultation was registered in another currency (409).
         ValidationFailed: the amount is not the consultation's fee (422).
         LockTimeout: a configured lock was not had in time (409, retryable).
     """
@@ -309,13 +316,14 @@ def _statements_in_turn() -> list[Executable]:
 
 
 def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> Any:
-    """Insert the payment if its consultation is the caller's, may be paid at this amount, and has no active one."""
+    """Insert the payment if its consultation is the caller's, may be paid so much in this currency, and has no active one."""
     payable = (
         _values(PAYMENTS)
         .join_from(Consultation, User, User.id == Consultation.patient_id)
         .where(
             Consultation.id == _value(PAYMENTS, "consultation_id"),
             Consultation.patient_id == _value(PAYMENTS, "user_id"),
+            Consultation.currency == _value(PAYMENTS, "currency"),
             or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
             *_still_the_caller(),
             *conditions,
@@ -365,6 +373,8 @@ def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest
         return session.get_one(IdempotencyKey, (keyed.user_id, keyed.key))
     if why.payment_id is not None:
         raise ActivePaymentExists(payment_id=why.payment_id, payment_status=why.status)
+    if why.currency != payment["currency"]:
+        raise ConsultationCurrency(of_consultation=why.currency, of_payments=payment["currency"])
     if why.fee_minor not in (None, payment["amount_minor"]):
         raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_major(why.fee_minor))]})
     return None
@@ -379,6 +389,7 @@ class _Why(NamedTuple):
     disabled_at: datetime | None
     patient_id: int | None
     fee_minor: int | None
+    currency: str
     key: str | None
     payment_id: int | None
     status: str
@@ -399,6 +410,7 @@ def _why() -> Select[Any]:
         "disabled_at": User.disabled_at,
         "patient_id": Consultation.patient_id,
         "fee_minor": Consultation.fee_minor,
+        "currency": Consultation.currency,
         "key": IdempotencyKey.key,
         "payment_id": active.c.id,
         "status": active.c.status,

@@ -279,7 +279,7 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
     late_or_twice = {("invalid-transition", False), ("lock-timeout", True)}
 
     assert shown == {
-        CREATE: {("active-payment-exists", False), ("lock-timeout", True)},
+        CREATE: {("active-payment-exists", False), ("consultation-currency", False), ("lock-timeout", True)},
         CONFIRM: {
             *version_conflicts,
             *late_or_twice,

@@ -5,6 +5,8 @@ import threading
 import pytest
 from sqlalchemy import Engine
 
+from tests.support.apps import app_with
+from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
@@ -135,6 +137,77 @@ def test_a_fee_is_what_must_be_paid(people: People, rows: Rows) -> None:
     assert (wrong.status_code, right.status_code) == (422, 201)
     assert wrong.json["errors"] == {"amount": ["The fee is 7,000.00."]}
     assert rows.count("payments") == 1
+
+
+def test_after_a_change_of_currency_no_old_figure_is_billed_in_the_new_one(
+    people: People, database: Database, rows: Rows
+) -> None:
+    """5000 that were registered as pesos are not paid as dollars, whether they are a fee or what the patient types."""
+    paid = people.patient.pay(6, key="in-pesos")
+    people.booking.put("/consultations/5", {"patient_id": people.patient.id, "fee": 5000})
+
+    with app_with(database.url, PAYMENT_CURRENCY="USD", PAYMENT_MIN_AMOUNT="10") as app:
+        now = people.seen_by(app)
+        for consultation in (5, 7):  # with a fee, and without one
+            refused = now.patient.pay(consultation)
+            assert refused.status_code == 409
+            assert refused.json["type"].endswith("/consultation-currency")
+            assert not refused.json["retryable"]
+            assert refused.json["data"] == {"consultation_currency": "PHP", "payment_currency": "USD"}
+        assert now.patient.get("/consultations/5").json["data"]["currency"] == "PHP"
+
+        # What is paid already is that, whatever the currency; and a retry is answered as it was.
+        assert now.patient.pay(6).json["type"].endswith("/active-payment-exists")
+        assert now.patient.pay(6, key="in-pesos").json == paid.json
+
+        # Registered again, it means the money that is taken now.
+        again = now.booking.put("/consultations/5", {"patient_id": people.patient.id, "fee": 90})
+        assert (again.json["data"]["fee"], again.json["data"]["currency"]) == (90, "USD")
+        assert now.patient.pay(5, amount=90).json["data"]["payment"]["currency"] == "USD"
+    assert rows.all("SELECT consultation_id, currency FROM payments ORDER BY consultation_id") == [
+        {"consultation_id": 5, "currency": "USD"},
+        {"consultation_id": 6, "currency": "PHP"},
+    ]
+
+
+def test_the_new_currency_is_taken_once_no_payment_is_active(people: People, database: Database) -> None:
+    pending = people.patient.pay(5).json["data"]["payment_id"]
+    body = {"patient_id": people.patient.id}
+
+    with app_with(database.url, PAYMENT_CURRENCY="USD") as app:
+        now = people.seen_by(app)
+        kept = now.booking.put("/consultations/5", body)
+        now.patient.post(f"/payments/{pending}/cancel")
+        taken = now.booking.put("/consultations/5", body)
+        paid = now.patient.pay(5)
+
+    assert (kept.status_code, kept.json["data"]["currency"]) == (200, "PHP")
+    assert (taken.status_code, taken.json["data"]["currency"]) == (200, "USD")
+    assert (paid.status_code, paid.json["data"]["payment"]["currency"]) == (201, "USD")
+
+
+def test_a_new_currency_and_a_new_payment_at_once_never_disagree(
+    people: People, database: Database, rows: Rows
+) -> None:
+    """Some servers still take pesos, and the booking system already registers dollars at another one."""
+    with app_with(database.url, PAYMENT_CURRENCY="USD") as app:
+        now = people.seen_by(app)
+        for consultation in range(1, 21):
+            gate = threading.Barrier(2)
+
+            def register(consultation: int = consultation, gate: threading.Barrier = gate) -> None:
+                gate.wait()
+                now.booking.put(f"/consultations/{consultation}", {"patient_id": people.patient.id})
+
+            racer = threading.Thread(target=register)
+            racer.start()
+            gate.wait()
+            people.patient.pay(consultation)
+            racer.join()
+
+    disagreeing = "c.id = p.consultation_id AND c.currency <> p.currency"
+    assert rows.all(f"SELECT c.id FROM consultations c JOIN payments p ON {disagreeing}") == []
+    assert rows.count("payments") + rows.count("consultations", "currency = 'USD'") == 20
 
 
 def test_a_new_fee_and_a_new_payment_at_once_never_disagree(people: People, rows: Rows) -> None:

@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.health.conftest import Alter, read_only
-from tests.support.apps import PRODUCTION
+from tests.support.apps import PRODUCTION, app_with
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.guards import DROP_CHECK, DROP_INDEX, SPOILT_CHECKS
+from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
-SOUND = ("settings", "database", "migrations", "index", "checks", "redis", "method")
+SOUND = ("settings", "database", "migrations", "index", "checks", "currency", "redis", "method")
 LOUDER = ("ok", "note", "bad")
 
 
@@ -46,6 +47,19 @@ def test_without_the_index_nothing_is_sound(own_database: Database, alter: Alter
     found = verdicts(own_database)
 
     assert (found["index"], found["checks"], found["migrations"]) == ("bad", "ok", "ok")
+
+
+def test_unpaid_consultations_in_another_currency_are_counted(own_database: Database) -> None:
+    with app_with(own_database.url) as app:
+        people = People(app)
+        people.add_consultations("patient", 1, 3)
+        assert people.patient.pay(1).status_code == 201
+
+    found = {what: (verdict, rest) for verdict, what, rest in lines_of(own_database, PAYMENT_CURRENCY="USD")}
+
+    assert found["currency"][0] == "note"
+    assert found["currency"][1].startswith("2 unpaid consultations are in another currency than USD")
+    assert verdicts(own_database)["currency"] == "ok"
 
 
 @pytest.mark.parametrize("spoilt", SPOILT_CHECKS)
