@@ -178,6 +178,7 @@ class Settings:
     stripe_api_base: str
     gateway_timeout_seconds: int
     refund_lease_seconds: int
+    refund_repeat_window_seconds: int
     payment_pending_ttl_seconds: int
     payment_manual_ttl_seconds: int
     payment_instructions: Mapping[str, str]
@@ -234,6 +235,7 @@ class Settings:
             stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
             gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
             refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
+            refund_repeat_window_seconds=read.whole("REFUND_REPEAT_WINDOW", 600, at_least=0),
             payment_pending_ttl_seconds=read.whole("PAYMENT_PENDING_TTL", 1800, at_least=1),
             payment_manual_ttl_seconds=read.whole("PAYMENT_MANUAL_TTL", 604_800, at_least=1),
             payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),

@@ -207,6 +207,46 @@ class TransactionAlreadyUsed(Conflict):
     text = N_("This transaction_id already paid for another payment.")
 
 
+class RefundRepeated(Conflict):
+    """The same amount of the same payment was requested a short time ago, and neither request had a key to tell by.
+
+    A second press, or a second refund that is meant: only the caller knows.
+    """
+
+    code = "refund-repeated"
+    text = N_("A refund of the same amount was requested a short time ago; send allow_repeat if a second one is meant.")
+
+    def __init__(self, *, refund_id: int, amount: Decimal, currency: str) -> None:
+        super().__init__(
+            Message(
+                "Refund %(refund_id)s of this payment, of %(amount)s %(currency)s too, was requested a short time ago; "
+                "send allow_repeat if a second one is meant.",
+                refund_id=refund_id,
+                amount=amount,
+                currency=currency,
+            ),
+            data={"refund_id": refund_id},
+        )
+
+
+class RefundableChanged(Conflict):
+    """``expected_refundable`` is not the amount that can still be refunded: somebody else has refunded meanwhile."""
+
+    code = "refundable-changed"
+    text = N_("Another amount than expected can still be refunded: read the payment again first.")
+
+    def __init__(self, *, left: Decimal, currency: str, as_number: float) -> None:
+        super().__init__(
+            Message(
+                "%(left)s %(currency)s can still be refunded, not the amount that was expected: "
+                "read the payment again first.",
+                left=left,
+                currency=currency,
+            ),
+            data={"refundable": as_number},
+        )
+
+
 class UserExists(Conflict):
     code = "user-exists"
     text = N_("Somebody has that e-mail address already.")

@@ -86,6 +86,15 @@ class QueryInteger(fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
+class StrictBoolean(fields.Boolean):
+    """``true`` or ``false``, where marshmallow would take ``1``, ``"yes"`` and ``"off"`` too."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
 class Text(fields.String):
     """A string that both databases can keep: no NUL, no lone surrogate, no other control character."""
 

@@ -42,6 +42,11 @@ def take_key(body: dict[str, Any]) -> str:
     return given[0]
 
 
+def is_key_given(body: dict[str, Any]) -> bool:
+    """Whether the caller sent a key, by whatever way; asked before ``take_key`` takes it out."""
+    return "idempotency_key" in body or any(name in request.headers for name in HEADERS)
+
+
 def is_well_formed(key: str) -> bool:
     """Whether anything may have been done under such a key; others the databases cannot even look for."""
     return _WELL_FORMED.fullmatch(key) is not None

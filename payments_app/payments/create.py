@@ -316,7 +316,7 @@ def _statements_in_turn() -> list[Executable]:
 
 
 def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> Any:
-    """Insert the payment if its consultation is the caller's, may be paid so much in this currency, and has no active one."""
+    """Insert the payment if its consultation is the caller's, may be paid so, and has no active one."""
     payable = (
         _values(PAYMENTS)
         .join_from(Consultation, User, User.id == Consultation.patient_id)

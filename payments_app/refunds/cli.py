@@ -23,7 +23,7 @@ from payments_app.commands import (
     show_rows,
     with_progress,
 )
-from payments_app.errors import AppError
+from payments_app.errors import AppError, RefundRepeated
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.keys import require_well_formed
 from payments_app.payments import expire
@@ -56,16 +56,18 @@ WHAT_NOW = {
 @click.option("--amount", type=AmountType(), help="How much, such as 1500 or 1500.50. Without: all that is left.")
 @click.option("--reason", help="Why, for the records.")
 @click.option("--idempotency-key", "key", help="The same key again never refunds twice. Without: a new one.")
+@click.option("--again", is_flag=True, help="Refund the same amount a second time, even shortly after the first.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def create_refund(
-    *, payment_id: int, amount: int | None, reason: str | None, key: str | None, yes: bool, as_json: bool
+    *, payment_id: int, amount: int | None, reason: str | None, key: str | None, again: bool, yes: bool, as_json: bool
 ) -> None:
     """Return the money of a payment, or a part of it.
 
     Shows whose payment it is and how much is left, and asks before anything happens. If the answer is lost on the way,
     give the same --idempotency-key again: it tells what became of the refund, and nothing is returned twice.
     """
+    may_repeat = again or key is not None
     caller, key = system_caller(), require_well_formed(str(uuid.uuid4()) if key is None else key)
     if reason is not None and (len(reason) > MAX_REASON_LENGTH or not reason.isprintable()):
         raise CommandFailed(f"The reason must be one line of at most {MAX_REASON_LENGTH} characters.")
@@ -81,8 +83,17 @@ def create_refund(
         # What was shown is what was agreed to.
         conditions=Conditions() if yes else Conditions(expected_version=payment.version),
     )
-    lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
-    answer = process.refund(wanted, Wish(amount, reason), lease_seconds=lease_seconds, render=render_refund)
+    settings = current_app.config["SETTINGS"]
+    window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
+    wish = Wish(amount, reason, new_since=process.repeats_since(wanted.deed.at, window_seconds))
+    try:
+        answer = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+    except RefundRepeated as repeated:
+        refund_id = (repeated.data or {})["refund_id"]
+        raise CommandFailed(
+            f"Refund {refund_id} of this payment, of the same amount, was requested a short time ago: look at it with"
+            f" refunds show {refund_id}. If a second one is meant, give --again."
+        ) from None
     _show_outcome(answer, key, as_json=as_json)
 
 

@@ -163,6 +163,11 @@ class Refund(Base):
     def has_failed(self) -> bool:
         return self.status == RefundStatus.FAILED
 
+    def was_requested(self, amount_minor: int | None, *, since: datetime) -> bool:
+        """Whether it was requested here, of that amount, at that moment or later, and has not failed."""
+        is_ours = not self.made_elsewhere and not self.has_failed
+        return is_ours and self.amount_minor == amount_minor and self.created_at >= since
+
     @property
     def was_accepted(self) -> bool:
         """Whether the gateway has, or may have, counted it among what it returned, even if it failed later."""

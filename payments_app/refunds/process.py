@@ -31,6 +31,11 @@ SEND_AGAIN_WITHIN = timedelta(hours=23)
 BATCH_SIZE = 500
 
 
+def repeats_since(at: datetime, window_seconds: int) -> datetime | None:
+    """From when on a refund of the same amount counts as pressed twice; None if the settings refuse none."""
+    return at - timedelta(seconds=window_seconds) if window_seconds else None
+
+
 def refund(wanted: Change, wish: Wish, *, lease_seconds: int, render: Render) -> Answer:
     """Return money. The answer says what came of it: 200 succeeded, 202 on its way or unknown, 402 declined.
 

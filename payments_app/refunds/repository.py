@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from payments_app import clock, money
 from payments_app.database import read_transaction, write_transaction
-from payments_app.errors import RefundExceedsBalance, RefundNotFound
+from payments_app.errors import RefundableChanged, RefundExceedsBalance, RefundNotFound, RefundRepeated
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown, RefundOrder
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
@@ -27,10 +27,36 @@ Render = Callable[[Payment, Refund], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be returned, in minor units (None: all that is left), and why."""
+    """What is to be returned, in minor units (None: all that is left), and why.
+
+    ``expected_refundable_minor``: how much the caller believes can be refunded; None: they say nothing of it.
+    ``new_since``: a refund of the same amount, requested from then on, makes this one a repetition that is refused;
+    None: the request has a key of its own to be told by, or a repetition is meant.
+    """
 
     amount_minor: int | None
     reason: str | None
+    expected_refundable_minor: int | None = None
+    new_since: datetime | None = None
+
+    def require(self, payment: Payment) -> None:
+        """Raises:
+        RefundableChanged: another amount can be refunded than the caller believes (409).
+        """
+        if self.expected_refundable_minor not in (None, payment.refundable_minor):
+            left_minor = payment.refundable_minor
+            raise RefundableChanged(
+                left=money.to_major(left_minor), currency=payment.currency, as_number=money.to_json_number(left_minor)
+            )
+
+    def require_new(self, payment: Payment) -> None:
+        """Raises:
+        RefundRepeated: the same amount was requested a short time ago (409).
+        """
+        for refund in payment.refunds:
+            if self.new_since is not None and refund.was_requested(self.amount_minor, since=self.new_since):
+                amount = money.to_major(refund.amount_minor)
+                raise RefundRepeated(refund_id=refund.id, amount=amount, currency=refund.currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +96,8 @@ def place(
         PaymentNotFound: no such payment (404).
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        RefundableChanged: another amount can be refunded than the caller believes (409).
+        RefundRepeated: the same amount was requested a short time ago (409).
         InvalidTransition: no money came, or all of it went back (409).
         RefundExceedsBalance: more than is neither back nor on its way back (422).
         GatewayUnavailable: the payment's gateway is not configured any more (503).
@@ -79,7 +107,9 @@ def place(
     if answered is not None:
         return answered
     wanted.conditions.require(payment)
+    wish.require(payment)
     payment.require_refundable()
+    wish.require_new(payment)  # before the balance, of which the first one may have left too little
     amount_minor = payment.refundable_minor if wish.amount_minor is None else wish.amount_minor
     if not 0 < amount_minor <= payment.refundable_minor:
         raise RefundExceedsBalance(left=money.to_major(payment.refundable_minor), currency=payment.currency)

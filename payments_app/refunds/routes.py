@@ -10,6 +10,7 @@ from payments_app.accounts.models import Role
 from payments_app.accounts.tokens import authenticated
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint
+from payments_app.idempotency.keys import is_key_given
 from payments_app.payments.exchange import change_of, respond
 from payments_app.refunds import process, schemas
 from payments_app.refunds.answers import render_existing_refund, render_refund
@@ -29,17 +30,25 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Return an amount, or all that is left.
 
+    A named amount that was requested of the same payment a short time ago (`REFUND_REPEAT_WINDOW`), by a request
+    without an idempotency key, is refused as a second press of the same button, unless `allow_repeat` says otherwise.
     202 while the gateway has not said what became of it; the same key tells its present outcome, and nothing is sent
     again. 402 once the gateway has declined it: another attempt needs another key.
     """
     amount_minor = body["amount"]
+    expected_refundable_minor = body.pop("expected_refundable", None)
+    # With a key of its own, the key tells a repetition.
+    may_repeat = body.pop("allow_repeat", False) or is_key_given(body)
     # As text: the key knows amounts however they were written.
     asked = {**body, "amount": None if amount_minor is None else money.to_text(amount_minor)}
     wanted = change_of("refund", payment_id, asked, caller, revive=render_existing_refund, follows=True)
-    answer = process.refund(
-        wanted,
-        Wish(amount_minor, body["reason"]),
-        lease_seconds=current_app.config["SETTINGS"].refund_lease_seconds,
-        render=render_refund,
+    settings = current_app.config["SETTINGS"]
+    window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
+    wish = Wish(
+        amount_minor,
+        body["reason"],
+        expected_refundable_minor=expected_refundable_minor,
+        new_since=process.repeats_since(wanted.deed.at, window_seconds),
     )
+    answer = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
     return respond(answer)

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, ValidationError, fields
 
-from payments_app.api.fields import DECIMAL_PATTERN, Amount, Moment, Text
+from payments_app.api.fields import DECIMAL_PATTERN, Amount, Moment, StrictBoolean, Text
 from payments_app.payments.schemas import Payment, PaymentChange
 from payments_app.refunds.models import MAX_REASON_LENGTH, RefundStatus
 from payments_app.texts import N_
@@ -38,6 +38,11 @@ def _is_positive(amount_minor: int) -> None:
         raise ValidationError(N_("Must be above 0."))
 
 
+def _is_not_negative(amount_minor: int) -> None:
+    if amount_minor < 0:
+        raise ValidationError(N_("Must not be below 0."))
+
+
 class RefundCreate(PaymentChange):
     amount = Amount(
         load_default=None,
@@ -49,5 +54,16 @@ class RefundCreate(PaymentChange):
             "pattern": DECIMAL_PATTERN,
             "exclusiveMinimum": 0,
         },
+    )
+    expected_refundable = Amount(
+        validate=_is_not_negative,
+        metadata={
+            "description": "How much can still be refunded, as the caller believes; 409 if it is another amount.",
+            "pattern": DECIMAL_PATTERN,
+            "minimum": 0,
+        },
+    )
+    allow_repeat = StrictBoolean(
+        metadata={"description": "True: a second refund of the same amount within a short time is meant."}
     )
     reason = Text(load_default=None, allow_none=True, max_length=MAX_REASON_LENGTH)

@@ -287,7 +287,12 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
             ("transaction-already-used", False),
         },
         CANCEL: {*version_conflicts, *late_or_twice},
-        REFUND: {*version_conflicts, *late_or_twice},
+        REFUND: {
+            *version_conflicts,
+            *late_or_twice,
+            ("refund-repeated", False),
+            ("refundable-changed", False),
+        },
         CHECKOUT: {("invalid-transition", False)},
         PUT: {("consultation-has-payments", False)},
     }

@@ -37,7 +37,7 @@ STRIPE_WITHOUT_DECIMALS = [
 STRIPE_WITH_THREE_DECIMALS = ["BHD", "JOD", "KWD", "OMR", "TND"]
 
 # CLDR shows these without decimals because nobody uses them; in ISO 4217, and in amounts for machines, they have two.
-HUNDREDTHS_OUT_OF_USE = set(["AFN", "ALL", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "RSD", "SOS", "SYP", "YER"])
+HUNDREDTHS_OUT_OF_USE = {"AFN", "ALL", "IRR", "KPW", "LAK", "LBP", "MGA", "MMK", "RSD", "SOS", "SYP", "YER"}
 
 
 def starts_with(currency: str, **more: str) -> bool:

@@ -186,7 +186,16 @@ class Clinic:
             raise Refusal(409, "invalid-transition")
 
     def refund(
-        self, who: str, key: str, payment: Payment | None, *, amount: int | None, belief: Belief, weather: Weather
+        self,
+        who: str,
+        key: str,
+        payment: Payment | None,
+        *,
+        amount: int | None,
+        expects: int | None,
+        may_repeat: bool,
+        belief: Belief,
+        weather: Weather,
     ) -> Answer:
         if who != ADMIN:
             raise Refusal(403, "forbidden")
@@ -195,8 +204,13 @@ class Clinic:
         if known is not None:
             return self.replay(known)
         self.require(belief)
+        if expects not in (None, payment.left):
+            raise Refusal(409, "refundable-changed")
         if payment.status not in REFUNDABLE and not (payment.needs_review and payment.received):
             raise Refusal(409, "invalid-transition")
+        same = [each for each in payment.refunds if each.amount == amount and not each.made_elsewhere]
+        if not may_repeat and any(each.status != "failed" for each in same):
+            raise Refusal(409, "refund-repeated")
         if not 0 < (amount or payment.left) <= payment.left:
             raise Refusal(422, "refund-exceeds-balance")  # M3
         refund = Refund(amount or payment.left)

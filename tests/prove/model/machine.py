@@ -85,7 +85,7 @@ class PaymentsMachine(Comparison):
             "checkout, lost": lambda: self.checkout(payment=payment, **{**fine, "weather": Weather.LOST}),
             "cancel": lambda: self.cancel(payment=payment, belief=Belief(), **fine),
             "confirm": lambda: self.confirm(payment=payment, transaction="own", pays_first=False, **by_staff),
-            "refund": lambda: self.refund(payment=payment, amount=1000, **by_staff),
+            "refund": lambda: self.refund(payment=payment, amount=1000, expects=None, is_meant=True, **by_staff),
             "overdue": lambda: self.time_is_over(payment=payment),
             "expire": lambda: self.expire(weather=Weather.FINE),
             "pay": lambda: self.at_stripe(payment=payment, what="pay"),
@@ -193,6 +193,9 @@ class PaymentsMachine(Comparison):
         payment=payments,
         is_missing=rarely,
         amount=st.sampled_from([None, 1000, 1000, 2500, 100_000]),
+        # By how much the caller is wrong about what is left; None: they say nothing of it.
+        expects=st.sampled_from([None] * 6 + [0, 1]),
+        is_meant=st.sampled_from([None, False, True]),
         belief=beliefs,
         weather=st.one_of(line, st.sampled_from([Weather.SLOW, Weather.LATE, Weather.REFUSING])),
     )
@@ -205,6 +208,8 @@ class PaymentsMachine(Comparison):
         payment: Payment,
         is_missing: bool,
         amount: int | None,
+        expects: int | None,
+        is_meant: bool | None,
         belief: Belief,
         weather: Weather,
     ) -> None:
@@ -214,10 +219,21 @@ class PaymentsMachine(Comparison):
             None if is_missing else payment,
         )
         version = payment.version
+        expected_left = None if expects is None else payment.left + expects
+        members = {"amount": amount, "expected_refundable": expected_left, "allow_repeat": is_meant}
+        members = {name: value for name, value in members.items() if value is not None}
         expected = self._judge(
-            lambda: self.clinic.refund(asker, model_key, found, amount=amount, belief=belief, weather=weather)
+            lambda: self.clinic.refund(
+                asker,
+                model_key,
+                found,
+                amount=amount,
+                expects=expected_left,
+                may_repeat=bool(key or is_meant or amount is None),
+                belief=belief,
+                weather=weather,
+            )
         )
-        members = {} if amount is None else {"amount": amount}
         with self._stripe(weather, REFUNDS):
             answer = self._change(asker, "refund", found, key, believed=belief, at=version, **members)
         self._compare(answer, expected)
@@ -299,7 +315,7 @@ class PaymentsMachine(Comparison):
         payment = paid[choice % len(paid)]
         if amount > self.clinic.stripe.left(payment):
             return multiple()
-        refund = Refund(amount, is_told=False)
+        refund = Refund(amount, is_told=False, made_elsewhere=True)
         self.clinic.stripe.refund_in_dashboard(payment, refund)
         made = self.house.fake.refund_in_dashboard(self.clinic.stripe.references[payment], amount * 100)
         refund.reference = made["id"]

@@ -29,6 +29,7 @@ class Refund:
     reference: str | None = None
     # One made elsewhere is not, at first.
     is_told: bool = True
+    made_elsewhere: bool = False
 
     @property
     def counted(self) -> int:
