@@ -134,6 +134,11 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
         "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.transaction_id",
         TransactionAlreadyUsed,
     ),
+    (
+        "uq_payments_normalized_reference",
+        "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.normalized_reference",
+        TransactionAlreadyUsed,
+    ),
     # The only parent row that the API ever changes is a consultation's patient.
     ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
 )

@@ -499,12 +499,15 @@ def test_money_that_came_through_the_api_is_kept_as_whole_numbers(people: People
 def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
     """For each constraint that the app translates, a way to break it."""
     patient = people.patient.id
-    payment_id = raw.payment(patient, 5, "completed", transaction_id="TXN-1")
+    payment_id = raw.payment(patient, 5, "completed", transaction_id="TXN-1", normalized_reference="txn1")
     raw.key(patient, payment_id, key="the-key")
     return {
         "pk_idempotency_keys": lambda: raw.key(patient, payment_id, key="the-key"),
         "uq_payments_active_consultation": lambda: raw.payment(patient, 5),
         "uq_payments_transaction": lambda: raw.payment(patient, 6, "completed", transaction_id="TXN-1"),
+        "uq_payments_normalized_reference": lambda: raw.payment(
+            patient, 6, "completed", transaction_id="TXN 1", normalized_reference="txn1"
+        ),
         "fk_payments_consultation_patient": lambda: raw.update("consultations", 5, patient_id=people.other.id),
     }
 

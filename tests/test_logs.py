@@ -220,7 +220,7 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
     people.patient.confirm(payment_id, reference)
     refund(people.admin, payment_id, amount=1000)
     fake.misbehave("error")
-    refund(people.admin, payment_id, amount=1000)
+    refund(people.admin, payment_id, amount=1001)
     broken_login()
     assert people.anonymous().post("/api/login", json=login).status_code == 500
 

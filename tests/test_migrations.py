@@ -25,8 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from payments_app.database import Base
+from payments_app.gateways.references import normalized_reference
 from payments_app.payments.statuses import PaymentStatus
 from tests.conftest import DIALECTS
+from tests.payments.test_references_by_hand import OTHERS, SPELLINGS
 from tests.support.apps import app_with
 from tests.support.databases import ROOT, flask, make_postgresql
 from tests.support.fresh import engine_on, fresh_database
@@ -106,6 +108,69 @@ def test_rows_of_the_first_release_outlive_the_second_and_the_way_back(unmigrate
         connection.execute(text("DELETE FROM refunds"))
     migrate(unmigrated, "downgrade", "0001")
     assert all_rows(unmigrated) == before
+
+
+def test_references_by_hand_are_filled_in_and_what_two_payments_share_is_reported(unmigrated: Engine) -> None:
+    migrate(unmigrated, "upgrade", "0003")
+    raw = Raw(unmigrated)
+    patient_id = raw.user()
+
+    def paid(reference: str, *, gateway: str = "manual", method: str = "gcash") -> int:
+        how = {"gateway": gateway, "payment_method": method, "transaction_id": reference, "review_held": False}
+        return raw.payment(patient_id, raw.consultation(patient_id), "completed", **how)
+
+    first, second = paid("GCash 0917-555"), paid("gcash\u00a00917\u2010555")
+    third = paid("GCash 0917-555", method="bank_transfer")
+    nothing, hidden = paid("---"), paid("GCash\u200b0917\x1b555")
+    paid("pi_1", gateway="stripe", method="stripe")
+
+    said = migrate(unmigrated, "upgrade", "head").stdout
+
+    assert references(unmigrated) == {first: "gcash0917555", third: "gcash0917555"}
+    (repeated, without, unseen) = (line for line in said.splitlines() if line.startswith("payment "))
+    assert repeated.startswith(f"payment {second}: ")
+    assert f"payment {first}" in repeated
+    assert without.startswith(f"payment {nothing}: ")
+    assert unseen.startswith(f"payment {hidden}: ")
+    assert said.isascii()  # whatever was typed once, a terminal is shown its escapes
+    assert "\x1b" not in said
+    assert "3 payments by hand go without a reference that is compared" in said
+
+
+def test_a_filling_in_that_was_cut_short_goes_on(unmigrated: Engine) -> None:
+    """On PostgreSQL it is committed bit by bit; on SQLite as a whole, so that there is nothing to go on with."""
+    migrate(unmigrated, "upgrade", "0003")
+    raw = Raw(unmigrated)
+    patient_id = raw.user()
+    by_hand = {"gateway": "manual", "payment_method": "gcash", "review_held": False}
+    ids = [
+        raw.payment(patient_id, raw.consultation(patient_id), "completed", transaction_id=f"REF {n}", **by_hand)
+        for n in range(3)
+    ]
+    filled = {payment_id: f"ref{n}" for n, payment_id in enumerate(ids)}
+    migrate(unmigrated, "upgrade", "0004")
+    assert references(unmigrated) == filled
+    if unmigrated.dialect.name == "sqlite":
+        return
+
+    with unmigrated.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+        connection.execute(text("UPDATE payments SET normalized_reference = NULL WHERE id <> :id"), {"id": ids[0]})
+    migrate(unmigrated, "upgrade", "0004")
+
+    assert references(unmigrated) == filled
+
+
+def test_the_migration_compares_references_as_the_service_does() -> None:
+    migration = ScriptDirectory(str(ROOT / "migrations")).get_revision("0004").module
+    for spelling in [*SPELLINGS.values(), *OTHERS, *map(chr, range(0x10000)), *map(chr, range(0xE0000, 0xE0200))]:
+        assert migration._normalized(spelling) == normalized_reference("manual", spelling), ascii(spelling)
+
+
+def references(engine: Engine) -> dict[int, str]:
+    with engine.connect() as connection:
+        found = text("SELECT id, normalized_reference FROM payments WHERE normalized_reference IS NOT NULL")
+        return {row.id: row.normalized_reference for row in connection.execute(found)}
 
 
 def test_upgrading_what_is_up_to_date_changes_nothing(migrated: Engine) -> None:

@@ -19,6 +19,7 @@ from payments_app.gateways.base import Declined, GatewayName, OutcomeUnknown
 from payments_app.gateways.registry import find_stripe, payment_methods
 from payments_app.health import catalogue
 from payments_app.health.checks import CHECKS, fault_of, redis_state
+from payments_app.payments.repository import count_references_not_compared
 
 # Seconds that two clocks may be apart before it is said. A server's clock that is looked after is right to far less
 # than one; Stripe tells its own in whole ones, and some time passes on the way.
@@ -61,6 +62,7 @@ def all_findings(settings: Settings) -> Iterator[Finding]:
     if settings.database_pooler != "none":
         yield from _timeouts()
     yield from _currencies(settings.payment_currency)
+    yield from _references()
     yield _redis(settings)
     yield from _methods(settings)
     yield from _stripe(settings)
@@ -94,6 +96,19 @@ def _currencies(currency: str) -> Iterator[Finding]:
         )
     else:
         yield Finding("currency", Verdict.OK, f"{currency}, as all unpaid consultations are")
+
+
+def _references() -> Iterator[Finding]:
+    try:
+        count = count_references_not_compared()
+    except (AppError, SQLAlchemyError):  # that the database does not answer is said already
+        return
+    if count:
+        yield Finding(
+            "references",
+            Verdict.NOTE,
+            f"{count} payments by hand have a reference that is not compared: see docs/operations.md",
+        )
 
 
 def _redis(settings: Settings) -> Finding:

@@ -107,6 +107,15 @@ CHECKS = (
         FROM payments WHERE transaction_id IS NOT NULL
         GROUP BY gateway, payment_method, transaction_id HAVING count(*) > 1""",
     ),
+    Check(
+        "M5",
+        "one transfer by hand pays at most one payment, however its reference is spelled",
+        """
+        SELECT min(id) AS id,
+            gateway || ' transfer ' || normalized_reference || ' paid ' || count(*) || ' payments' AS detail
+        FROM payments WHERE normalized_reference IS NOT NULL
+        GROUP BY gateway, payment_method, normalized_reference HAVING count(*) > 1""",
+    ),
     Check("M6", "each payment has one invoice", _exactly_one("invoices", "invoices")),
     Check("M6", "each payment has one tax record", _exactly_one("tax records", "tax_records")),
     Check(

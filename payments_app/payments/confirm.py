@@ -12,8 +12,10 @@ from payments_app.errors import (
     GatewayUnavailable,
     InvalidTransition,
     PaymentNotVerified,
+    ValidationFailed,
 )
 from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, Money, verify
+from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer
@@ -96,11 +98,20 @@ def _judge(session: Session, payment: Payment, wanted: Change, claim: Claim, ren
         return answered
     if payment.was_completed_by(claim.transaction_id):
         return render(payment).as_replay()
+    _require_comparable(payment.gateway, claim.transaction_id)
     wanted.conditions.require(payment)
     payment.require_move(PaymentStatus.COMPLETED)
     if payment.received_minor:  # money was kept for review: told again, it changes nothing
         raise _taken(session, payment)
     return None
+
+
+def _require_comparable(gateway: str, transaction_id: str) -> None:
+    normalized = normalized_reference(gateway, transaction_id)
+    if normalized == "":
+        raise ValidationFailed({"transaction_id": [N_("Must have a letter or a digit.")]})
+    if normalized is not None and len(normalized) > MAX_NORMALIZED_LENGTH:
+        raise ValidationFailed({"transaction_id": [N_("Too long once ligatures and the like are written out.")]})
 
 
 def _verify(payment: Payment, claim: Claim) -> Money:

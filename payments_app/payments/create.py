@@ -159,6 +159,7 @@ def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime
         "gateway": new.method.gateway.value,
         "status": PaymentStatus.PENDING.value,
         "transaction_id": None,
+        "normalized_reference": None,
         "receipt_url": None,
         "received_minor": 0,
         "refund_reserved_minor": 0,

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 from payments_app.database import Base, BigId, UtcDateTime, one_of
 from payments_app.errors import InvalidTransition
 from payments_app.gateways.base import Bill
+from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payments.events import Deed, PaymentEvent
 from payments_app.payments.statuses import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
@@ -56,6 +57,16 @@ class Payment(Base):
         ),
         # One transaction at a gateway pays one payment. Nulls are distinct on both databases.
         UniqueConstraint("gateway", "payment_method", "transaction_id", name="uq_payments_transaction"),
+        # One transfer by hand too, in whatever spelling its reference was typed.
+        Index(
+            "uq_payments_normalized_reference",
+            "gateway",
+            "payment_method",
+            "normalized_reference",
+            unique=True,
+            postgresql_where=text("normalized_reference IS NOT NULL"),
+            sqlite_where=text("normalized_reference IS NOT NULL"),
+        ),
         Index("ix_payments_user_history", "user_id", "created_at", "id"),
         Index("ix_payments_history", "created_at", "id"),
         # For staff who look for the few that are refunded among the many that are not.
@@ -91,6 +102,8 @@ class Payment(Base):
     gateway: Mapped[str] = mapped_column(String(32))
     status: Mapped[str] = mapped_column(String(32))
     transaction_id: Mapped[str | None] = mapped_column(String(255))
+    # Of a gateway by hand: what all spellings of its transaction_id have in common (gateways/references.py).
+    normalized_reference: Mapped[str | None] = mapped_column(String(MAX_NORMALIZED_LENGTH))
     receipt_url: Mapped[str | None] = mapped_column(String(2048))
     received_minor: Mapped[int] = mapped_column(BigId)
     # Refunds that are pending or whose fate is unknown, and refunds that succeeded.
@@ -148,7 +161,17 @@ class Payment(Base):
 
     def was_completed_by(self, transaction_id: str) -> bool:
         """Whether confirming with this transaction again is a retry of what happened already."""
-        return self.completed_at is not None and self.transaction_id == transaction_id
+        return self.completed_at is not None and self._is_transaction(transaction_id)
+
+    def _is_transaction(self, transaction_id: str) -> bool:
+        """Whether that names the transaction of this payment, in whatever spelling."""
+        normalized = normalized_reference(self.gateway, transaction_id)
+        is_same_reference = normalized is not None and normalized == self.normalized_reference
+        return is_same_reference or self.transaction_id == transaction_id
+
+    def _name_transaction(self, transaction_id: str) -> None:
+        self.transaction_id = transaction_id
+        self.normalized_reference = normalized_reference(self.gateway, transaction_id)
 
     def require_move(self, to: PaymentStatus) -> None:
         """Raises:
@@ -219,7 +242,7 @@ class Payment(Base):
             InvalidTransition: the payment's status does not allow it (409).
         """
         self._move(PaymentStatus.COMPLETED, "payment.completed", deed)
-        self.transaction_id = transaction_id
+        self._name_transaction(transaction_id)
         self.receipt_url = receipt_url
         self.received_minor = self.amount_minor
         self.completed_at = deed.at
@@ -231,7 +254,7 @@ class Payment(Base):
     def quarantine(self, transaction_id: str, *, amount_minor: int, deed: Deed) -> None:
         """Keep money that may not complete the payment, for staff to return; the status stays."""
         self._change("payment.quarantined", deed)
-        self.transaction_id = transaction_id
+        self._name_transaction(transaction_id)
         self.received_minor = amount_minor
         self.needs_review = True
         self.deleted_at = None

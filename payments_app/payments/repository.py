@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Select, Tuple, literal, select, tuple_
+from sqlalchemy import Select, Tuple, func, literal, select, tuple_
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app import metrics
@@ -12,6 +12,7 @@ from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import require_valid
 from payments_app.database import read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, VersionConflict
+from payments_app.gateways.base import GatewayName
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.locking import locks
@@ -70,6 +71,17 @@ def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
 def get_status(session: Session, payment_id: int) -> str:
     """The present status of a payment that is known to be there, soft-deleted or not."""
     return session.scalars(select(Payment.status).where(Payment.id == payment_id)).one()
+
+
+@read_transaction
+def count_references_not_compared(session: Session) -> int:
+    """How many payments have a reference of money by hand that no other one is compared with.
+
+    An earlier payment has it in another spelling, or a process of a release that did not compare them confirmed it.
+    """
+    by_hand = (Payment.gateway == GatewayName.MANUAL, Payment.transaction_id.is_not(None))
+    wanted = select(func.count()).select_from(Payment).where(*by_hand, Payment.normalized_reference.is_(None))
+    return session.scalars(wanted).one()
 
 
 def keyset(position: tuple[datetime, int]) -> Tuple:

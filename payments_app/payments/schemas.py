@@ -123,7 +123,15 @@ class PaymentChange(IdempotentRequest):
 
 class PaymentConfirm(PaymentChange):
     transaction_id = Text(
-        required=True, min_length=1, max_length=255, outer_space=False, metadata={"example": "TXN-123456789"}
+        required=True,
+        min_length=1,
+        max_length=255,
+        outer_space=False,
+        metadata={
+            "example": "TXN-123456789",
+            "description": "The gateway's name for the money. Of money sent by hand, its reference: case, blanks, "
+            "hyphens and invisible characters do not count.",
+        },
     )
     receipt_url = WebAddress(load_default=None, metadata={"example": "https://receipts.example/123"})
 

@@ -18,8 +18,8 @@ def payment_id(people: People) -> int:
     """A payment with one of everything, and two refunds of an amount that is not whole."""
     payment_id: int = people.patient.pay().json["data"]["payment_id"]
     assert people.patient.confirm(payment_id).status_code == 200
-    for _ in range(2):
-        assert people.admin.post(f"/payments/{payment_id}/refund", {"amount": "1000.50"}).status_code == 200
+    for amount in ("1000.50", "1000.25"):
+        assert people.admin.post(f"/payments/{payment_id}/refund", {"amount": amount}).status_code == 200
     return payment_id
 
 

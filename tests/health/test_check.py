@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.health.conftest import Alter, read_only
-from tests.support.apps import PRODUCTION, app_with
+from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.guards import DROP_CHECK, DROP_INDEX, SPOILT_CHECKS
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
+from tests.support.rows import Rows
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
 SOUND = ("settings", "database", "migrations", "index", "checks", "currency", "redis", "method")
@@ -60,6 +61,22 @@ def test_unpaid_consultations_in_another_currency_are_counted(own_database: Data
     assert found["currency"][0] == "note"
     assert found["currency"][1].startswith("2 unpaid consultations are in another currency than USD")
     assert verdicts(own_database)["currency"] == "ok"
+
+
+def test_references_by_hand_that_are_not_compared_are_counted(own_database: Database) -> None:
+    with app_with(own_database.url) as app:
+        people = People(app)
+        people.add_consultations("patient", 1, 2)
+        for consultation in (1, 2):
+            made = people.patient.pay(consultation, payment_method="gcash").json["data"]["payment_id"]
+            assert people.admin.confirm(made, f"REF {consultation}").status_code == 200
+        assert "references" not in verdicts(own_database)
+        Rows(engine_of(app)).execute("UPDATE payments SET normalized_reference = NULL WHERE consultation_id = 2")
+
+    found = {what: (verdict, rest) for verdict, what, rest in lines_of(own_database)}
+
+    assert found["references"][0] == "note"
+    assert found["references"][1].startswith("1 payments by hand")
 
 
 @pytest.mark.parametrize("spoilt", SPOILT_CHECKS)

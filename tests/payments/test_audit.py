@@ -277,6 +277,14 @@ def a_transaction_that_paid_twice(books: Books) -> Named:
     return first_id, ("TXN-same", "2 payments")
 
 
+@breaks("one transfer by hand pays at most one payment, however its reference is spelled", without_guard=True)
+def a_transfer_that_paid_twice(books: Books) -> Named:
+    first_id, _ = books.confirm(books.pay(1)), books.confirm(books.pay(2))
+    books.rows.execute("DROP INDEX uq_payments_normalized_reference")
+    books.rows.execute("UPDATE payments SET normalized_reference = 'ref1'")
+    return first_id, ("ref1", "2 payments")
+
+
 @breaks("each payment has one invoice")
 def a_payment_without_an_invoice(books: Books) -> Named:
     payment_id = books.pay(1)

@@ -25,7 +25,8 @@ How each is taken out, in the service under test alone:
   second step happens to no deployment: as it is, the statement names the index, and PostgreSQL refuses all of it where
   there is none. **The look** is the one of `/readyz`, at index and CHECKs, without which no payment is taken; it is
   made every ten seconds, and here before each payment.
-- **The unique key**, **the unique transaction**, **the unique event**, **the CHECK**: the constraint is dropped.
+- **The unique key**, **the unique transaction**, **the unique event**, **the CHECK**: the constraint is dropped; with
+  the unique transaction, the unique reference of money by hand as well.
 - **The row version**: it is raised as ever, but the `UPDATE` no longer compares it with what was read.
 - **The look at what is left**: a refund is compared with all that came, not with what is left of it.
 - **The signature**: whatever is sent with one counts as signed.

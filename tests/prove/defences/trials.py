@@ -72,6 +72,11 @@ def _dropped(table: str, constraint: str, definition: str) -> tuple[str, str]:
 
 _KEYS = _dropped("idempotency_keys", "pk_idempotency_keys", "PRIMARY KEY (user_id, key)")
 _TRANSACTIONS = _dropped("payments", "uq_payments_transaction", "UNIQUE (gateway, payment_method, transaction_id)")
+_NORMALIZED = "uq_payments_normalized_reference"
+_REFERENCES = (
+    f"DROP INDEX {_NORMALIZED}",
+    f"CREATE UNIQUE INDEX {_NORMALIZED} ON payments (gateway, payment_method, normalized_reference)",
+)
 _INBOX = _dropped("webhook_events", "pk_webhook_events", "PRIMARY KEY (gateway, event_id)")
 _INDEX = (DROP_INDEX, CREATE_INDEX)
 _CHECK = (DROP_CHECK, ADD_CHECK)
@@ -116,7 +121,8 @@ TRIALS = (
     Trial("the look at what is left, and the CHECK", REFUNDS, TOO_MUCH, (NO_BALANCE, NO_LOOK), (_CHECK,)),
     Trial("the look at what is left alone: the CHECK holds", REFUNDS, None, (NO_BALANCE,)),
     Trial("the CHECK alone: the look and the version hold", REFUNDS, None, (NO_LOOK,), (_CHECK,)),
-    Trial("the unique transaction", ONE_TRANSACTION, "one transaction paid several payments", (), (_TRANSACTIONS,)),
+    Trial("the unique transaction", ONE_TRANSACTION, "one transaction paid several payments",
+          (), (_TRANSACTIONS, _REFERENCES)),
     Trial("the row version, with leases in Redis: those hold", CONFIRMS, None, (NO_VERSION,), locks=Locks.REDIS),
     Trial("the row version, with leases in a Redis that is gone", CONFIRMS, SEVERAL_CONFIRMS, (NO_VERSION,),
           locks=Locks.REDIS_GONE),
