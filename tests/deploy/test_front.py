@@ -197,6 +197,22 @@ def test_networks_are_counted_and_not_the_addresses_in_them(stack: Stack) -> Non
         assert post_from("203.0.113.11") != 429
 
 
+def test_an_ipv4_address_that_comes_as_ipv6_counts_as_ipv4(stack: Stack) -> None:
+    """As they all do if nginx listens to both by one socket."""
+
+    def post_from(address: str) -> int:
+        headers = {"X-Test-Address": address}
+        return client.post(f"{stack.front.url}/api/login", headers=headers, timeout=PATIENCE_SECONDS).status_code
+
+    with stack.front.client(stack.front.TELLS_ITS_ADDRESS) as client:
+        assert 429 in [post_from("::ffff:203.0.113.20") for _ in range(160)]
+        assert post_from("203.0.113.20") == 429
+        assert post_from("::ffff:203.0.113.21") != 429
+        # The bytes of a network may be any, a line feed and zeros among them.
+        assert 429 in [post_from("::ffff:10.0.10.0") for _ in range(160)]
+        assert post_from("10.0.10.0") == 429
+
+
 def test_one_client_with_many_slow_requests_leaves_connections_to_others(stack: Stack) -> None:
     head = b"POST /api/v1/me HTTP/1.1\r\nHost: payments.example.org\r\nContent-Length: 1000\r\n\r\n{"
     context = stack.front.tls()
