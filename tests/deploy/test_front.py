@@ -140,6 +140,17 @@ def test_a_body_of_64_kib_reaches_the_service(stack: Stack, client: requests.Ses
     assert answer.json()["instance"] == "/api/v1/payments"  # which nginx does not say
 
 
+def test_a_webhook_has_a_limit_of_its_own(stack: Stack, client: requests.Session) -> None:
+    url = f"{stack.front.url}/api/v1/webhooks/stripe"
+    largest = client.post(url, data=b" " * 512 * 1024, timeout=PATIENCE_SECONDS)
+    too_large = client.post(url, data=b" " * (512 * 1024 + 1), timeout=PATIENCE_SECONDS)
+    in_chunks = client.post(url, data=iter([b" " * 512 * 1024, b" "]), timeout=PATIENCE_SECONDS)
+
+    assert (largest.status_code, largest.json()["instance"]) == (400, "/api/v1/webhooks/stripe")
+    assert_problem(too_large, 413)
+    assert_problem(in_chunks, 413)
+
+
 def test_slow_clients_keep_nobody_else_waiting(stack: Stack, client: requests.Session) -> None:
     """More of them than the service has threads, each in the middle of its body."""
     address = ("127.0.0.1", stack.front.https_port)
