@@ -17,7 +17,7 @@ def limited(
 ) -> Iterator[People]:
     """The people at the door of an app with the limits of the contract, counted here or in Redis."""
     redis_server.client.flushall()
-    storage = {"REDIS_URL": redis_server.url} if request.param == "redis" else {}
+    storage = redis_server.settings if request.param == "redis" else {}
     with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:
         yield people.seen_by(app)
 
@@ -157,7 +157,7 @@ def test_all_processes_count_together_through_redis(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
-    settings = {"RATELIMIT_ENABLED": "true", "REDIS_URL": redis_server.url}
+    settings = {"RATELIMIT_ENABLED": "true", **redis_server.settings}
     with app_with(database.url, **settings) as one, app_with(database.url, **settings) as two:
         first, second = people.seen_by(one).patient, people.seen_by(two).patient
         statuses = [(first if c % 2 else second).pay(c).status_code for c in range(1, 12)]
@@ -169,7 +169,7 @@ def test_when_redis_goes_away_each_process_counts_by_itself(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
-    with app_with(database.url, RATELIMIT_ENABLED="true", REDIS_URL=redis_server.url) as app:
+    with app_with(database.url, RATELIMIT_ENABLED="true", **redis_server.settings) as app:
         patient = people.seen_by(app).patient
         assert patient.pay(1).status_code == 201
         redis_server.kill()
@@ -193,7 +193,7 @@ def test_a_redis_that_takes_no_writes_is_as_good_as_none(
 ) -> None:
     server = RedisServer()
     server.client.config_set(*refusing)
-    with app_with(database.url, RATELIMIT_ENABLED="true", REDIS_URL=server.url) as app:
+    with app_with(database.url, RATELIMIT_ENABLED="true", **server.settings) as app:
         patient = people.seen_by(app).patient
         statuses = [patient.pay(consultation).status_code for consultation in range(1, 21)]
     server.close()
