@@ -161,6 +161,7 @@ class Settings:
     idempotency_cache_ttl_seconds: int
     idempotency_retention_seconds: int
     redis_url: str | None = field(repr=False)
+    redis_timeout_ms: int
     payment_locking: str
     payment_lock_timeout_seconds: int
     payment_lock_retry_delay_ms: int
@@ -218,6 +219,9 @@ class Settings:
             idempotency_cache_ttl_seconds=read.whole("IDEMPOTENCY_CACHE_TTL", 300, at_least=1),
             idempotency_retention_seconds=read.whole("IDEMPOTENCY_RETENTION", 86_400, at_least=1),
             redis_url=read.redis_url(),
+            # On one network Redis answers within a millisecond; who waits for longer than 100 is better off without it.
+            # At most 5 s: nobody would wait for two such answers, and for the payment besides.
+            redis_timeout_ms=read.whole("REDIS_TIMEOUT", 100, at_least=1, at_most=5_000),
             payment_locking=read.choice("PAYMENT_LOCKING", "optimistic", "pessimistic", "redis", "hybrid"),
             payment_lock_timeout_seconds=read.whole("PAYMENT_LOCK_TIMEOUT", 5, at_least=1),
             payment_lock_retry_delay_ms=read.whole("PAYMENT_LOCK_RETRY_DELAY", 100, at_least=1),

@@ -44,10 +44,17 @@ class MalformedRequest(AppError):
 
 
 class WebhookNotGenuine(MalformedRequest):
-    """Not signed with a secret that we know within the last five minutes, or no event."""
+    """Not signed with a secret that we know within the last five minutes."""
 
     code = "webhook-not-genuine"
     text = N_("This is no event that the gateway has signed.")
+
+
+class WebhookOfOtherMode(MalformedRequest):
+    """A test event for a live key, by which no money has moved, or a live one for a test key."""
+
+    code = "webhook-of-other-mode"
+    text = N_("The event is not of the mode of this service's key, test or live.")
 
 
 class NotAuthenticated(AppError):

@@ -33,6 +33,9 @@ VERSION_CONFLICTS = Counter(
 )
 REFUNDS = Counter("payments_refunds_total", "What became of refunds; one may pass through several", ["outcome"])
 WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events, by what became of them", ["outcome"])
+# From the start on: of a number that is first seen at 1 Prometheus knows no rise, and each of these is worth an alert.
+for outcome in ("other_mode", "unreadable"):
+    WEBHOOK_EVENTS.labels(outcome)
 LOCK_WAIT_SECONDS = Histogram(
     "payments_lock_wait_seconds",
     "Time spent waiting for a Redis lock, by what became of it",

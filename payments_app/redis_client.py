@@ -16,25 +16,22 @@ from redis.backoff import NoBackoff
 from redis.exceptions import LockError, RedisError
 from redis.retry import Retry
 
+from config import Settings
 from payments_app import metrics
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Seconds. On one network Redis answers within a millisecond; who waits longer than this is better off without it.
-CONNECT_TIMEOUT_SECONDS = 0.1
-ANSWER_TIMEOUT_SECONDS = 0.1
-
 # Seconds between two looks at whether Redis is back. One request in each process pays a timeout for each look.
 COOL_DOWN_SECONDS = 5.0
 
 
-def impatience() -> dict[str, Any]:
-    """The options of every connection to Redis: wait for nothing, and try nothing twice."""
+def impatience(timeout_ms: int) -> dict[str, Any]:
+    """The options of every connection to Redis: wait so long to connect, and for each answer, and try nothing twice."""
     return {
-        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "socket_timeout": ANSWER_TIMEOUT_SECONDS,
+        "socket_connect_timeout": timeout_ms / 1000,
+        "socket_timeout": timeout_ms / 1000,
         # redis-py's own ten retries turned one PING to a dead port into four seconds.
         "retry": Retry(NoBackoff(), 0),
     }
@@ -92,10 +89,10 @@ class Breaker:
 class GuardedRedis:
     """A Redis client behind a breaker."""
 
-    def __init__(self, url: str, breaker: Breaker | None = None) -> None:
+    def __init__(self, url: str, breaker: Breaker | None = None, *, timeout_ms: int) -> None:
         self._client = redis.Redis.from_url(
             url,
-            **impatience(),
+            **impatience(timeout_ms),
             decode_responses=True,  # everything kept there is text
         )
         self.breaker = breaker or Breaker()
@@ -125,8 +122,9 @@ class GuardedRedis:
 
 def init_app(app: Flask) -> None:
     """Connect to Redis where the settings name one; lazily, so that its absence delays no start."""
-    url = app.config["SETTINGS"].redis_url
-    app.extensions["redis"] = GuardedRedis(url) if url else None
+    settings: Settings = app.config["SETTINGS"]
+    url, timeout_ms = settings.redis_url, settings.redis_timeout_ms
+    app.extensions["redis"] = GuardedRedis(url, timeout_ms=timeout_ms) if url else None
 
 
 def current_redis() -> GuardedRedis | None:

@@ -132,7 +132,7 @@ def strategy(request: pytest.FixtureRequest) -> Strategy:
 
 @pytest.fixture(scope="session")
 def session_service(database: Database, strategy: Strategy, redis_server: RedisServer) -> Iterator[Service]:
-    with Service.started(database.url, PAYMENT_LOCKING=strategy, REDIS_URL=redis_server.url) as service:
+    with Service.started(database.url, PAYMENT_LOCKING=strategy, **redis_server.settings) as service:
         yield service
 
 

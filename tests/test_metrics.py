@@ -22,12 +22,14 @@ from payments_app.health.backlog import Backlog
 from payments_app.payments.repository import locked
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT
+from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.raw import Raw
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
 from tests.support.stripe_apps import CardShop, pay_by_card, refund
 from tests.support.waiting import PATIENCE_SECONDS
+from tests.webhooks import send
 
 Rise = Callable[..., float]
 
@@ -142,6 +144,30 @@ def test_refunds_and_webhooks_are_counted_by_outcome(shop: CardShop, rise: Rise)
     shop.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}")
 
     assert counts() == [3, 1, 1, 1, 1]
+
+
+def test_what_becomes_of_signed_events_is_counted(shop: CardShop, rise: Rise) -> None:
+    outcomes = ("taken_in", "known", "unreadable", "other_mode")
+
+    def counts() -> list[float]:
+        return [rise("payments_webhook_events_total", outcome=outcome) for outcome in outcomes]
+
+    # From the start: a number that begins at 1 has never risen, and would alert nobody.
+    for outcome in ("unreadable", "other_mode"):
+        assert REGISTRY.get_sample_value("payments_webhook_events_total", {"outcome": outcome}) is not None
+    assert counts() == [0, 0, 0, 0]
+    shapes: list[Wire] = [
+        {"id": "evt_1", "type": "customer.created", "data": {"object": {"id": "cus_1"}}},
+        {"id": "evt_2", "type": "payment_intent.succeeded", "data": None},
+        {"id": "evt_2", "type": "payment_intent.succeeded", "data": None},
+        {"id": "evt_3", "type": "v1.refund.failed", "related_object": {"id": "re_1"}},
+        {"id": "evt_4", "type": "customer.created", "livemode": True},
+    ]
+    for shape in shapes:
+        body = json.dumps(shape).encode()
+        send(shop.app, body, shop.fake.sign(body))
+
+    assert counts() == [1, 1, 2, 1]
 
 
 def waiting(numbers: Backlog) -> dict[str, float]:

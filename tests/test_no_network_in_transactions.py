@@ -164,7 +164,7 @@ def test_redis_is_never_asked_inside_a_transaction(
     redis_calls_in_transactions: list[str],
 ) -> None:
     redis_server.client.flushall()
-    settings = {"REDIS_URL": redis_server.url, "PAYMENT_LOCKING": strategy, "RATELIMIT_ENABLED": "true"}
+    settings = {**redis_server.settings, "PAYMENT_LOCKING": strategy, "RATELIMIT_ENABLED": "true"}
     with app_with(database.url, **settings) as app, app.app_context(), watching(app.extensions["sqlalchemy"].engine):
         patient = people.seen_by(app).patient
         payment_id = patient.pay(5, key="k").json["data"]["payment_id"]

@@ -25,10 +25,16 @@ R = TypeVar("R")
 # are of those who come again soon, at about 1 KiB each; who is forgotten is verified anew.
 REMEMBERED = 4_096
 
+# Seconds that the clocks of two of our servers may be apart. A token is good from the second in which it was issued, so
+# a server whose clock is behind by less than one would refuse a token that another has just given. NTP keeps clocks
+# closer than a second, and `check` warns from 5 on; 30 let everybody work until that was read. RFC 7519 (4.1.4) allows
+# "some small leeway, usually no more than a few minutes"; a token lives so much longer.
+CLOCK_LEEWAY_SECONDS = 30
+
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """``expires_at``: seconds since 1970, as the token says."""
+    """``expires_at``: seconds since 1970, as the token says, and the leeway."""
 
     caller: Caller
     expires_at: float
@@ -36,6 +42,7 @@ class _Verified:
 
 def init_app(app: Flask) -> None:
     """Answer every bad token with the same 401, where the library would say 422 to some."""
+    app.config["JWT_DECODE_LEEWAY"] = CLOCK_LEEWAY_SECONDS  # for nbf, iat and exp alike
     jwt.init_app(app)
     _answer_bad_tokens(jwt)
     app.session_interface = _NoSessions()
@@ -110,4 +117,4 @@ def _verify(_header: str) -> _Verified:
     """
     verify_jwt_in_request()
     claims = get_jwt()
-    return _Verified(Caller.from_claims(claims), expires_at=claims.get("exp", math.inf))
+    return _Verified(Caller.from_claims(claims), expires_at=claims.get("exp", math.inf) + CLOCK_LEEWAY_SECONDS)

@@ -56,14 +56,14 @@ def read_json(request: Request) -> Any:
         ) from None
 
 
-def read_all(request: Request) -> bytes:
+def read_all(request: Request, *, at_most_bytes: int | None = None) -> bytes:
     """The whole body, which is kept, so that Werkzeug can still read a form from it.
 
     Raises:
-        RequestEntityTooLarge: more than 64 KiB (413, Werkzeug's).
+        RequestEntityTooLarge: more than ``at_most_bytes``, by default 64 KiB (413, Werkzeug's).
         MalformedRequest: chunks that are none (400).
     """
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    limit = at_most_bytes or current_app.config["MAX_CONTENT_LENGTH"]
     # Werkzeug cuts a chunked body at its limit without a word: one byte more tells whether there was more.
     request.max_content_length = limit + 1
     try:

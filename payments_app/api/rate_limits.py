@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 from flask import Flask, Response, current_app, g
 from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
 from redis.exceptions import RedisError
 
 from config import Settings
+from payments_app.api.client_network import client_network
 from payments_app.redis_client import impatience
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class FallingBackLimiter(Limiter):
                 self.limiter.hit(limit.limit, *arguments, cost=limit.deduction_amount)
 
 
-limiter = FallingBackLimiter(key_func=get_remote_address)
+limiter = FallingBackLimiter(key_func=client_network)
 
 
 def init_app(app: Flask) -> None:
@@ -47,7 +47,7 @@ def init_app(app: Flask) -> None:
     app.config.update(
         RATELIMIT_ENABLED=settings.ratelimit_enabled,
         RATELIMIT_STORAGE_URI=_storage_uri(settings.redis_url),
-        RATELIMIT_STORAGE_OPTIONS=impatience() if settings.redis_url else {},
+        RATELIMIT_STORAGE_OPTIONS=impatience(settings.redis_timeout_ms) if settings.redis_url else {},
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
         # A limit that cannot be counted is no reason to refuse a payment.
         RATELIMIT_SWALLOW_ERRORS=True,
@@ -75,15 +75,15 @@ payments_per_user: Decorator = limiter.limit(
     deduct_when=lambda response: "Idempotent-Replayed" not in response.headers,
 )
 
-# Only failures count, by address and e-mail: so nobody can lock a patient out from elsewhere by guessing, and those
+# Only failures count, by network and e-mail: so nobody can lock a patient out from elsewhere by guessing, and those
 # behind one address, such as a clinic's, do not use up one another's attempts. The view notes ``g.login_email``.
 failed_logins: Decorator = limiter.limit(
     lambda: _settings().ratelimit_failed_logins,
-    key_func=lambda: f"login:{get_remote_address()}:{g.login_email}",
+    key_func=lambda: f"login:{client_network()}:{g.login_email}",
     deduct_when=_failed,
 )
 
-# An address that fails as often as this tries one e-mail after another.
+# A network that fails as often as this tries one e-mail after another.
 failed_logins_per_address: Decorator = limiter.limit(
     lambda: _settings().ratelimit_failed_logins_per_address, deduct_when=_failed
 )

@@ -4,6 +4,7 @@ Each call that changes something carries a gateway key made of our own row's id 
 under which the SDK also repeats it: so it happens once. Stripe forgets such keys after about a day.
 """
 
+import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,8 +26,10 @@ from payments_app.gateways.base import (
     Reached,
     RefundOrder,
 )
-from payments_app.gateways.stripe_objects import refund_of, session_of
+from payments_app.gateways.stripe_objects import OtherMode, livemode_of, of_mode, refund_of, session_of
 from payments_app.texts import N_, Message
+
+log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -64,6 +67,7 @@ class StripeGateway:
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
+        self._livemode = livemode_of(api_key)
 
     def minor_digits(self, currency: str) -> int:
         if currency in ZERO_DECIMAL_CURRENCIES:
@@ -75,7 +79,7 @@ class StripeGateway:
             # A payment from when the settings had another currency: Stripe would bill 100 times too much, or a tenth.
             return Declined(Message("Stripe does not count %(currency)s in hundredths.", currency=bill.currency))
         return _ask(
-            lambda: session_of(
+            lambda: self._session_of(
                 self._intents.create(
                     {
                         "amount": bill.amount_minor,
@@ -86,17 +90,18 @@ class StripeGateway:
                         },
                     },
                     {"idempotency_key": f"checkout-{bill.payment_id}"},
-                ).to_dict()
+                )
             )
         )
 
     def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
         if not _PAYMENT_INTENT.fullmatch(transaction_id):
             return Declined(N_("It is no payment of Stripe's: the ids of those begin with pi_."))
-        return _ask(lambda: session_of(self._intents.retrieve(transaction_id).to_dict()))
+        # A PaymentIntent is both, a session and a transaction.
+        return self._look_up(transaction_id, of_other_mode=_PAYS_NOTHING)
 
-    # A PaymentIntent is both, a session and a transaction.
-    look_up_session = look_up
+    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        return self._look_up(reference, of_other_mode=_NOT_BELIEVED)
 
     def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
         # Another key for each call: Stripe would repeat a 500 under the same one for a day, and to cancel what is
@@ -104,14 +109,14 @@ class StripeGateway:
         # again: it may follow another call within the same request, and whoever waits for that waits for both.
         once: RequestOptions = {"max_network_retries": 0}
         keyed: RequestOptions = {**once, "idempotency_key": f"cancel-{bill.payment_id}-{uuid.uuid4()}"}
-        cancelled = _ask(lambda: session_of(self._intents.cancel(reference, {}, keyed).to_dict()))
+        cancelled = _ask(lambda: self._session_of(self._intents.cancel(reference, {}, keyed)))
         if not isinstance(cancelled, Declined):
             return cancelled
-        return _ask(lambda: session_of(self._intents.retrieve(reference, options=once).to_dict()))
+        return _ask(lambda: self._session_of(self._intents.retrieve(reference, options=once)))
 
     def refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown:
         answer = _ask(
-            lambda: refund_of(
+            lambda: self._refund_of(
                 self._refunds.create(
                     {
                         "payment_intent": order.transaction_id,
@@ -119,7 +124,7 @@ class StripeGateway:
                         "metadata": {"refund_id": str(order.refund_id), "payment_id": str(order.payment_id)},
                     },
                     {"idempotency_key": f"refund-{order.refund_id}"},
-                ).to_dict()
+                )
             )
         )
         return answer.outcome if isinstance(answer, GatewayRefund) else answer
@@ -146,12 +151,29 @@ class StripeGateway:
             return OutcomeUnknown(type(error).__name__)
         return Reached(_date_of(answered.last_response.headers if answered.last_response else {}))
 
+    def _look_up(
+        self, reference: str, *, of_other_mode: Declined | OutcomeUnknown
+    ) -> CheckoutSession | Declined | OutcomeUnknown:
+        return _ask(lambda: self._session_of(self._intents.retrieve(reference)), of_other_mode=of_other_mode)
+
     def _find_refund(self, order: RefundOrder) -> GatewayRefund | None:
         if order.reference is not None:
-            return refund_of(self._refunds.retrieve(order.reference).to_dict())
+            return self._refund_of(self._refunds.retrieve(order.reference))
         made = self._refunds.list({"payment_intent": order.transaction_id, "limit": PAGE_SIZE}).auto_paging_iter()
-        ours = (refund_of(refund.to_dict()) for refund in made)
+        ours = map(self._refund_of, made)
         return next((refund for refund in ours if refund.refund_id == order.refund_id), None)
+
+    def _session_of(self, intent: stripe.PaymentIntent) -> CheckoutSession:
+        return session_of(of_mode(intent.to_dict(), self._livemode))
+
+    def _refund_of(self, refund: stripe.Refund) -> GatewayRefund:
+        return refund_of(of_mode(refund.to_dict(), self._livemode))
+
+
+# What an object of the other mode says of a transaction that somebody named, and of all that is ours: that neither
+# happened nor not.
+_PAYS_NOTHING = Declined(N_("It is not of the mode of this service's key, test or live."))
+_NOT_BELIEVED = OutcomeUnknown("an object of the other mode, test or live, than our key's")
 
 
 def _connect_and_read(seconds: float) -> tuple[float, float]:
@@ -167,13 +189,18 @@ def _date_of(headers: Mapping[str, str]) -> datetime | None:
         return None
 
 
-def _ask(call: Callable[[], Answer]) -> Answer | Declined | OutcomeUnknown:
+def _ask(
+    call: Callable[[], Answer], *, of_other_mode: Declined | OutcomeUnknown = _NOT_BELIEVED
+) -> Answer | Declined | OutcomeUnknown:
     """The call's answer, or what its failure says of whether anything happened."""
     try:
         return call()
     except (stripe.CardError, stripe.InvalidRequestError) as refusal:
         # Read, understood, and refused for good (400, 402, 404).
         return Declined(str(refusal.user_message or refusal.code or "The gateway refused it."))
+    except OtherMode as error:
+        log.warning("Stripe answered with %s: %s", _NOT_BELIEVED.reason, error.reference)
+        return of_other_mode
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return OutcomeUnknown(f"an answer that cannot be read: {type(error).__name__}")
     except stripe.StripeError as error:

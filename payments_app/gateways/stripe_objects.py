@@ -28,8 +28,37 @@ _MOST = 2**63 - 1
 _LONGEST_ID = 255
 
 
+# How Stripe's keys begin, secret and restricted ones, and whether what they see is live. Sandboxes are test mode.
+_MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
+
+
 class Unreadable(ValueError):
     """Not an object of Stripe's as its documentation describes them."""
+
+
+class OtherMode(Unreadable):
+    """Not of our key's mode: in test mode no money moves, and in live mode it does."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(reference)
+        self.reference = reference
+
+
+def livemode_of(api_key: str | None) -> bool | None:
+    """Whether a key is one of live mode; None if its spelling does not tell."""
+    return _MODES.get((api_key or "")[: len("sk_test_")])
+
+
+def of_mode(thing: Mapping[str, Any], livemode: bool | None) -> Mapping[str, Any]:
+    """The object itself; one without ``livemode`` is not judged, and without a known mode of ours none is.
+
+    Raises:
+        OtherMode: it is of the other mode.
+    """
+    told = thing.get("livemode")
+    if isinstance(told, bool) and livemode is not None and told is not livemode:
+        raise OtherMode(text_or(thing.get("id"), "none"))
+    return thing
 
 
 def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
@@ -81,6 +110,14 @@ def text_of(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or not (value.isascii() and value.isprintable()):
         raise Unreadable
     return value
+
+
+def text_or(value: Any, otherwise: str) -> str:
+    """The same, or something else if it is none."""
+    try:
+        return text_of(value)
+    except Unreadable:
+        return otherwise
 
 
 def amount_of(value: Any, *, least: int) -> int:

@@ -1,10 +1,13 @@
 """Stripe's webhook events: whether they are Stripe's, and what of them concerns us.
 
 Signatures: https://docs.stripe.com/webhooks#verify-official-libraries. An event is judged by its signed body alone.
+Whatever is signed is an event, in a shape that we know or not: Stripe adds new ones, such as its thin events
+(https://docs.stripe.com/webhooks#event-destinations), and a refusal would only make it send them again.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +15,28 @@ from typing import Any
 from stripe import SignatureVerificationError, WebhookSignature
 
 from payments_app.gateways.base import CheckoutSession, GatewayRefund
-from payments_app.gateways.stripe_objects import amount_of, reference_of, refund_of, session_of, text_of
+from payments_app.gateways.stripe_objects import (
+    amount_of,
+    of_mode,
+    reference_of,
+    refund_of,
+    session_of,
+    text_of,
+    text_or,
+)
 
 # Seconds between the signing and the arrival: Stripe's own libraries' tolerance. Each delivery is signed anew.
 TOLERANCE_SECONDS = 300
 
+# A thin event about an object of API v1 has the name that the whole event has, after this.
+_THIN = "v1."
+
+# What reading a member of an object raises if Stripe, or whoever has its secret, wrote something else there.
+_UNEXPECTED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
+
 
 class NotGenuine(Exception):
-    """Not signed by the gateway, or not now; or not an event at all."""
+    """Not signed by the gateway, or not now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +61,48 @@ News = CheckoutSession | AttemptFailed | GatewayRefund | ChargeRefunded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayEvent:
-    """An event that is the gateway's; ``news`` is None where it is about nothing that we follow."""
+    """An event that is the gateway's.
+
+    ``news`` is None if it is about nothing that we follow, and if it cannot be read. Only one that is certainly about
+    nothing that we follow counts as read without news.
+    """
 
     event_id: str
     type: str
     reference: str
     created_at: datetime
     news: News | None
+    is_readable: bool
 
 
-def read_event(body: bytes, signature: str | None, secrets: Sequence[str]) -> GatewayEvent:
-    """The event in a webhook's body.
+def read_event(
+    body: bytes, signature: str | None, secrets: Sequence[str], *, livemode: bool | None, received_at: datetime
+) -> GatewayEvent:
+    """The event in a webhook's body. What it does not say of itself, or in no way that can be kept, is made up.
 
     Raises:
-        NotGenuine: no secret signed it within the last 300 seconds, or it is no event (400).
+        NotGenuine: no secret signed it within the last 300 seconds (400).
+        OtherMode: it is, or tells of an object, of the other mode than ``livemode``, if that is known (400).
     """
     if not any(_is_signed(body, signature, secret) for secret in secrets):
         raise NotGenuine
-    try:
-        event = json.loads(body)
-        return GatewayEvent(
-            event_id=text_of(event["id"]),
-            type=text_of(event["type"]),
-            reference=text_of(event["data"]["object"].get("id") or "none"),
-            created_at=datetime.fromtimestamp(event["created"], UTC),
-            news=_news(event["type"], event["data"]["object"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError) as error:
-        raise NotGenuine from error
+    event = of_mode(_parsed(body), livemode)
+    thing = of_mode(_members_of(_members_of(event.get("data")).get("object")), livemode)
+    news, is_readable = _read(event.get("type"), thing)
+    return GatewayEvent(
+        event_id=_id_of(event, body),
+        type=text_or(event.get("type"), "unreadable"),
+        reference=text_or((thing or _members_of(event.get("related_object"))).get("id"), "none"),
+        created_at=_created_at(event.get("created")) or received_at,
+        news=news,
+        is_readable=is_readable,
+    )
 
 
 def _is_signed(body: bytes, signature: str | None, secret: str) -> bool:
+    # The library would take the first time of several, and others the last.
+    if signature is None or [part.partition("=")[0].strip() for part in signature.split(",")].count("t") != 1:
+        return False
     try:
         WebhookSignature.verify_header(body.decode(), signature, secret, TOLERANCE_SECONDS)
     except (SignatureVerificationError, ValueError, TypeError):  # among them a header that is not ASCII
@@ -82,17 +110,48 @@ def _is_signed(body: bytes, signature: str | None, secret: str) -> bool:
     return True
 
 
-def _news(event_type: str, thing: Mapping[str, Any]) -> News | None:
-    match event_type:
-        case "payment_intent.processing" | "payment_intent.succeeded" | "payment_intent.canceled":
-            return session_of(thing)
-        case "payment_intent.payment_failed":
-            return AttemptFailed(session_of(thing))
-        case "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated":
-            return refund_of(thing)
-        case "charge.refunded":
-            return _charge_refunded(thing)
-    return None
+def _parsed(body: bytes) -> Mapping[str, Any]:
+    try:
+        return _members_of(json.loads(body))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _members_of(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _id_of(event: Mapping[str, Any], body: bytes) -> str:
+    """The event's id, or instead of one that cannot be kept another that is the same at each delivery."""
+    event_id = event.get("id")
+    named = event_id.encode(errors="surrogatepass") if isinstance(event_id, str) and event_id else body
+    return text_or(event_id, f"sha256:{hashlib.sha256(named).hexdigest()}")
+
+
+def _created_at(told: Any) -> datetime | None:
+    """Seconds since 1970 in an event of API v1, ISO 8601 in one of v2."""
+    try:
+        moment = datetime.fromisoformat(told) if isinstance(told, str) else datetime.fromtimestamp(told, UTC)
+        return moment.astimezone(UTC)
+    except _UNEXPECTED:
+        return None
+
+
+def _read(event_type: Any, thing: Mapping[str, Any]) -> tuple[News | None, bool]:
+    """What an event says of what we follow, and whether that could be read."""
+    if not isinstance(event_type, str):
+        return None, False
+    if event_type not in _READERS:
+        # A thin event of something that we follow names it, and does not say what became of it.
+        return None, event_type.removeprefix(_THIN) not in _READERS
+    try:
+        return _READERS[event_type](thing), True
+    except _UNEXPECTED:
+        return None, False
+
+
+def _attempt_failed(intent: Mapping[str, Any]) -> AttemptFailed:
+    return AttemptFailed(session_of(intent))
 
 
 def _charge_refunded(charge: Mapping[str, Any]) -> ChargeRefunded:
@@ -103,3 +162,16 @@ def _charge_refunded(charge: Mapping[str, Any]) -> ChargeRefunded:
         currency=text_of(charge["currency"]).upper(),
         refunds=refunds,
     )
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], News]] = {
+    "payment_intent.processing": session_of,
+    "payment_intent.succeeded": session_of,
+    "payment_intent.canceled": session_of,
+    "payment_intent.payment_failed": _attempt_failed,
+    "refund.created": refund_of,
+    "refund.updated": refund_of,
+    "refund.failed": refund_of,
+    "charge.refund.updated": refund_of,
+    "charge.refunded": _charge_refunded,
+}

@@ -14,6 +14,7 @@ from tests.support.rows import Rows
 from tests.support.service import Service
 
 LIMIT_BYTES = 64 * 1024
+WEBHOOK_LIMIT_BYTES = 512 * 1024
 MAX_DEPTH = 32
 GOOD = good_body("create")
 FORM = "application/x-www-form-urlencoded"
@@ -158,15 +159,26 @@ def test_a_chunked_login_form_is_limited_as_any_other(front: Service) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+def test_a_chunked_webhook_has_a_limit_of_its_own(front: Service, rows: Rows) -> None:
+    url = f"{front.url}/api/v1/webhooks/stripe"
+    with nothing_written(rows):
+        largest = post_in_chunks(url, b" " * WEBHOOK_LIMIT_BYTES)
+        too_large = post_in_chunks(url, b" " * (WEBHOOK_LIMIT_BYTES + 1))
+
+    assert (largest.status_code, largest.json()["type"]) == (400, "/problems/webhook-not-genuine")
+    assert too_large.status_code == 413, too_large.text
+    assert too_large.headers["Content-Type"] == "application/problem+json"
+
+
 def test_a_webhook_is_limited_as_any_other_body_and_judged_by_its_signature_alone(house: House) -> None:
     """Its media type and JSON come after, and without a secret (as here) nobody's signature is good."""
     client, path = house.people.anonymous(), "/api/v1/webhooks/stripe"
     signature = {"Stripe-Signature": "t=1,v1=00"}
     with house.nothing_written():
-        too_large = client.post(path, data=b" " * (LIMIT_BYTES + 1), content_type="application/json")
+        too_large = client.post(path, data=b" " * (WEBHOOK_LIMIT_BYTES + 1), content_type="application/json")
         unsigned = [
             client.post(path, data=body, content_type=content_type, headers=headers)
-            for body in (b"", b"{", b"{}", b"\xff", GOOD, b"[" * (MAX_DEPTH + 1))
+            for body in (b"", b"{", b"{}", b"\xff", GOOD, b" " * WEBHOOK_LIMIT_BYTES, b"[" * (MAX_DEPTH + 1))
             for content_type in ("application/json", "text/plain", None)
             for headers in ({}, signature, {"Stripe-Signature": ""}, {"Stripe-Signature": "t=x,v1="})
         ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from payments_app.accounts.tokens import CLOCK_LEEWAY_SECONDS
 from tests.api.refusals import House, assert_problem
 from tests.support.people import People, Person
 
@@ -110,8 +111,9 @@ PROOFS_OF_NOTHING: dict[str, Token] = {
     "an empty key": bearer(
         lambda house: written(b'{"alg":"HS256"}', json.dumps(claims_of(house.people.patient)).encode(), key="")
     ),
-    "expired a second ago": with_claims(exp=int(time.time()) - 1),
+    "expired, and not just now": with_claims(exp=int(time.time()) - CLOCK_LEEWAY_SECONDS),
     "not valid yet": with_claims(nbf=int(time.time()) + 3600),
+    "issued in an hour": with_claims(iat=int(time.time()) + 3600),
     "a refresh token": with_claims(type="refresh"),
     "without a subject": with_claims(sub=None),
     "a subject that is no id": with_claims(sub="patient"),
@@ -136,7 +138,8 @@ def test_a_token_written_by_hand_is_a_token(people: People) -> None:
 def test_a_token_that_is_remembered_ends_when_it_says(people: People) -> None:
     """What it says was read at the first request, and has ended at the last."""
     ends_at = int(time.time()) + 2
-    headers = {"Authorization": f"Bearer {signed(people, people.patient, exp=ends_at)}"}
+    token = signed(people, people.patient, exp=ends_at - CLOCK_LEEWAY_SECONDS)
+    headers = {"Authorization": f"Bearer {token}"}
     client = people.anonymous()
     assert client.get("/api/v1/me", headers=headers).status_code == 200
 
@@ -145,6 +148,21 @@ def test_a_token_that_is_remembered_ends_when_it_says(people: People) -> None:
 
     assert_problem(answer, 401, code="not-authenticated")
     assert time.time() >= ends_at
+
+
+# Seconds by which the clock of the server that issued a token was off, far enough from the leeway for a slow machine.
+@pytest.mark.parametrize(("ahead_seconds", "ttl_seconds"), [(1, 3600), (25, 3600), (-15, 1)])
+def test_a_token_from_a_server_with_another_clock_is_good(people: People, ahead_seconds: int, ttl_seconds: int) -> None:
+    issued_at = int(time.time()) + ahead_seconds
+    token = signed(people, people.patient, iat=issued_at, nbf=issued_at, exp=issued_at + ttl_seconds)
+
+    paid = people.anonymous().post(
+        "/api/v1/payments",
+        json={"consultation_id": 6, "amount": 5000, "payment_method": "stripe"},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+
+    assert paid.status_code == 201
 
 
 @pytest.mark.parametrize("proof", PROOFS_OF_NOTHING.values(), ids=PROOFS_OF_NOTHING)

@@ -17,7 +17,7 @@ def limited(
 ) -> Iterator[People]:
     """The people at the door of an app with the limits of the contract, counted here or in Redis."""
     redis_server.client.flushall()
-    storage = {"REDIS_URL": redis_server.url} if request.param == "redis" else {}
+    storage = redis_server.settings if request.param == "redis" else {}
     with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:
         yield people.seen_by(app)
 
@@ -101,6 +101,47 @@ def test_a_clinic_behind_one_address_is_not_locked_out(limited: People) -> None:
     assert login(limited.app, limited.other.email, PASSWORD).status_code == 200
 
 
+def test_an_ipv6_network_is_one_however_many_addresses_guess(limited: People) -> None:
+    app, email = limited.app, limited.patient.email
+    guesses = [login(app, email, "wrong", address=f"2001:db8::{number:x}:1").status_code for number in range(6)]
+
+    assert guesses == [401] * 5 + [429]
+    assert login(app, email, PASSWORD, address="2001:db8:0:0:ffff:ffff:ffff:ffff").status_code == 429
+    assert login(app, email, PASSWORD, address="2001:db8:0:1::1").status_code == 200
+
+
+def test_all_emails_that_one_ipv6_network_tries_are_counted(database: Database, people: People) -> None:
+    with app_with(database.url, RATELIMIT_ENABLED="true", RATELIMIT_FAILED_LOGINS_PER_ADDRESS="6 per minute") as app:
+        statuses = [
+            login(app, f"guess{n}@example.com", "wrong", address=f"2001:db8::{n:x}").status_code for n in range(7)
+        ]
+        assert statuses == [401] * 6 + [429]
+        assert login(app, people.patient.email, PASSWORD, address="2001:db8:1::1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("written", "elsewhere"),
+    [
+        (["203.0.113.7", "203.0.113.7:51234", '"203.0.113.7:51235"', "::ffff:203.0.113.7"], "203.0.113.8:51234"),
+        (["[2001:db8::1]", "[2001:db8::2]:443", '"[2001:db8::3]:51234"', "2001:db8::4"], "[2001:db8:0:1::1]:443"),
+        (["unknown", "_hidden", "_hidden:_port", "203.0.113.256", "2001:db8::1::2", "["], "203.0.113.7"),
+    ],
+    ids=["IPv4", "IPv6", "cannot be read"],
+)
+def test_an_address_counts_as_one_however_a_trusted_proxy_writes_it(
+    database: Database, people: People, written: list[str], elsewhere: str
+) -> None:
+    with app_with(database.url, RATELIMIT_ENABLED="true", TRUSTED_PROXIES="1") as app:
+        client = app.test_client()
+
+        def guess(forwarded_for: str) -> int:
+            wrong = {"email": people.patient.email, "password": "wrong"}
+            return client.post("/api/login", json=wrong, headers={"X-Forwarded-For": forwarded_for}).status_code
+
+        assert [guess(written[number % len(written)]) for number in range(6)] == [401] * 5 + [429]
+        assert guess(elsewhere) == 401
+
+
 def test_successful_logins_are_not_counted(limited: People) -> None:
     assert {login(limited.app, limited.patient.email, PASSWORD).status_code for _ in range(8)} == {200}
 
@@ -116,7 +157,7 @@ def test_all_processes_count_together_through_redis(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
-    settings = {"RATELIMIT_ENABLED": "true", "REDIS_URL": redis_server.url}
+    settings = {"RATELIMIT_ENABLED": "true", **redis_server.settings}
     with app_with(database.url, **settings) as one, app_with(database.url, **settings) as two:
         first, second = people.seen_by(one).patient, people.seen_by(two).patient
         statuses = [(first if c % 2 else second).pay(c).status_code for c in range(1, 12)]
@@ -128,7 +169,7 @@ def test_when_redis_goes_away_each_process_counts_by_itself(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
-    with app_with(database.url, RATELIMIT_ENABLED="true", REDIS_URL=redis_server.url) as app:
+    with app_with(database.url, RATELIMIT_ENABLED="true", **redis_server.settings) as app:
         patient = people.seen_by(app).patient
         assert patient.pay(1).status_code == 201
         redis_server.kill()
@@ -152,7 +193,7 @@ def test_a_redis_that_takes_no_writes_is_as_good_as_none(
 ) -> None:
     server = RedisServer()
     server.client.config_set(*refusing)
-    with app_with(database.url, RATELIMIT_ENABLED="true", REDIS_URL=server.url) as app:
+    with app_with(database.url, RATELIMIT_ENABLED="true", **server.settings) as app:
         patient = people.seen_by(app).patient
         statuses = [patient.pay(consultation).status_code for consultation in range(1, 21)]
     server.close()

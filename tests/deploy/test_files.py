@@ -17,6 +17,7 @@ import pytest
 from config import Settings
 from payments_app import engines
 from payments_app.gateways.stripe import NETWORK_RETRIES
+from payments_app.webhooks import routes as webhooks
 from tests.support.apps import app_with
 from tests.support.databases import ROOT
 from tests.support.front import SITE
@@ -81,9 +82,12 @@ def test_each_step_of_the_ladder_is_in_the_guide(gunicorn: dict[str, Any]) -> No
 
 
 def test_nginx_takes_bodies_as_large_as_the_service_does() -> None:
-    (kib,) = re.findall(r"client_max_body_size (\d+)k;", SITE.read_text())
+    general, of_webhooks = re.findall(r"client_max_body_size (\d+)k;", SITE.read_text())
 
-    assert int(kib) * 1024 == Settings.from_environment({}).flask_config()["MAX_CONTENT_LENGTH"]
+    assert int(general) * 1024 == Settings.from_environment({}).flask_config()["MAX_CONTENT_LENGTH"]
+    assert int(of_webhooks) * 1024 == webhooks.MOST_BYTES
+    # And keeps them in memory.
+    assert [general, of_webhooks] == re.findall(r"client_body_buffer_size (\d+)k;", SITE.read_text())
 
 
 def test_the_example_names_every_setting_with_a_comment_and_its_default() -> None:

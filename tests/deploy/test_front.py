@@ -140,6 +140,17 @@ def test_a_body_of_64_kib_reaches_the_service(stack: Stack, client: requests.Ses
     assert answer.json()["instance"] == "/api/v1/payments"  # which nginx does not say
 
 
+def test_a_webhook_has_a_limit_of_its_own(stack: Stack, client: requests.Session) -> None:
+    url = f"{stack.front.url}/api/v1/webhooks/stripe"
+    largest = client.post(url, data=b" " * 512 * 1024, timeout=PATIENCE_SECONDS)
+    too_large = client.post(url, data=b" " * (512 * 1024 + 1), timeout=PATIENCE_SECONDS)
+    in_chunks = client.post(url, data=iter([b" " * 512 * 1024, b" "]), timeout=PATIENCE_SECONDS)
+
+    assert (largest.status_code, largest.json()["instance"]) == (400, "/api/v1/webhooks/stripe")
+    assert_problem(too_large, 413)
+    assert_problem(in_chunks, 413)
+
+
 def test_slow_clients_keep_nobody_else_waiting(stack: Stack, client: requests.Session) -> None:
     """More of them than the service has threads, each in the middle of its body."""
     address = ("127.0.0.1", stack.front.https_port)
@@ -195,6 +206,22 @@ def test_networks_are_counted_and_not_the_addresses_in_them(stack: Stack) -> Non
         # Of IPv4 each address is one.
         assert 429 in [post_from("203.0.113.10") for _ in range(160)]
         assert post_from("203.0.113.11") != 429
+
+
+def test_an_ipv4_address_that_comes_as_ipv6_counts_as_ipv4(stack: Stack) -> None:
+    """As they all do if nginx listens to both by one socket."""
+
+    def post_from(address: str) -> int:
+        headers = {"X-Test-Address": address}
+        return client.post(f"{stack.front.url}/api/login", headers=headers, timeout=PATIENCE_SECONDS).status_code
+
+    with stack.front.client(stack.front.TELLS_ITS_ADDRESS) as client:
+        assert 429 in [post_from("::ffff:203.0.113.20") for _ in range(160)]
+        assert post_from("203.0.113.20") == 429
+        assert post_from("::ffff:203.0.113.21") != 429
+        # The bytes of a network may be any, a line feed and zeros among them.
+        assert 429 in [post_from("::ffff:10.0.10.0") for _ in range(160)]
+        assert post_from("10.0.10.0") == 429
 
 
 def test_one_client_with_many_slow_requests_leaves_connections_to_others(stack: Stack) -> None:

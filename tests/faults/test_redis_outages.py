@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import requests
 
-from payments_app.redis_client import Breaker, GuardedRedis, RedisUnavailable
+from payments_app.redis_client import Breaker, GuardedRedis, RedisUnavailable, current_redis
+from tests.support.apps import app_with
 from tests.support.databases import Database
 from tests.support.people import People
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import LONGEST_TIMEOUT_MS, RedisServer
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service, at_once, statuses
 from tests.support.waiting import wait_until
@@ -108,10 +109,21 @@ def test_a_redis_that_was_never_there_is_not_missed(database: Database, people: 
     assert log.count("Redis is away") == 2
 
 
+def test_a_redis_that_may_be_slow_is_waited_for(database: Database, redis_server: RedisServer, people: People) -> None:
+    """By default the service would go on without it, and hold no lease."""
+    with app_with(database.url, PAYMENT_LOCKING="redis", **redis_server.settings) as app:
+        redis_server.client.client_pause(400)  # four times the default
+
+        assert people.seen_by(app).patient.pay(5, key="k").status_code == 201
+        with app.app_context():
+            assert current_redis().breaker.is_open is False  # type: ignore[union-attr]  # it has one
+    assert redis_server.client.keys("payment:idempotency:*:k")
+
+
 def test_the_breaker_lets_one_in_to_look_and_closes_when_redis_is_back(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guarded = GuardedRedis(redis_server.url, Breaker(cool_down_seconds=0))
+    guarded = GuardedRedis(redis_server.url, Breaker(cool_down_seconds=0), timeout_ms=LONGEST_TIMEOUT_MS)
     redis_server.kill()
     with caplog.at_level(logging.INFO, "payments_app.redis_client"):
         for _ in range(5):
@@ -126,7 +138,7 @@ def test_the_breaker_lets_one_in_to_look_and_closes_when_redis_is_back(
 
 
 def test_an_open_breaker_asks_nobody(redis_server: RedisServer) -> None:
-    guarded = GuardedRedis(redis_server.url, Breaker(cool_down_seconds=3600))
+    guarded = GuardedRedis(redis_server.url, Breaker(cool_down_seconds=3600), timeout_ms=LONGEST_TIMEOUT_MS)
     redis_server.kill()
     with pytest.raises(RedisUnavailable):
         guarded.call(lambda client: client.ping())
@@ -152,7 +164,7 @@ def test_while_the_breaker_is_half_open_one_thread_looks(redis_server: RedisServ
 
 
 def test_one_strange_key_does_not_open_the_breaker(redis_server: RedisServer) -> None:
-    guarded = GuardedRedis(redis_server.url)
+    guarded = GuardedRedis(redis_server.url, timeout_ms=LONGEST_TIMEOUT_MS)
     redis_server.client.rpush("strange", "a list")
     redis_server.client.execute_command("SET", "stranger", b"\xff\xfe")
 

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import requests
 
 from payments_app.gateways.base import (
     Approved,
@@ -31,6 +32,7 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import free_port
 from tests.support.stripe_apps import card_shop, fake_stripe, open_by_card
+from tests.support.waiting import PATIENCE_SECONDS
 
 BILL = Bill(payment_id=7, consultation_id=5, amount_minor=500_000, currency="PHP", payment_method="stripe")
 
@@ -200,6 +202,7 @@ def assert_all_unknown(gateway: StripeGateway) -> None:
     for outcome in (
         gateway.open_session(BILL),
         gateway.look_up(BILL, "pi_1"),
+        gateway.look_up_session(BILL, "pi_1"),
         gateway.cancel_session(BILL, "pi_1"),
         gateway.refund(order_of("pi_1")),
         gateway.look_up_refund(order_of("pi_1")),
@@ -213,6 +216,53 @@ def assert_all_unknown(gateway: StripeGateway) -> None:
 def test_every_other_answer_says_nothing_of_what_happened(answer: tuple[int, bytes]) -> None:
     with always(*answer) as gateway:
         assert_all_unknown(gateway)
+
+
+LIVE_OBJECT = {
+    "id": "pi_1",
+    "livemode": True,
+    "status": "succeeded",
+    "amount": BILL.amount_minor,
+    "currency": "php",
+    "metadata": {"payment_id": str(BILL.payment_id), "consultation_id": str(BILL.consultation_id), "refund_id": "31"},
+    "payment_intent": "pi_1",
+    "object": "list",
+    "has_more": False,
+    "data": [{"id": "re_1", "livemode": True, "status": "succeeded", "amount": 1, "currency": "php"}],
+}
+
+
+def test_an_object_of_the_other_mode_pays_nothing_and_says_nothing_of_what_happened() -> None:
+    """It is an intent, a refund and a list of refunds in one: all that the calls read."""
+    with always(200, json.dumps(LIVE_OBJECT).encode()) as gateway:
+        named = gateway.look_up(BILL, "pi_1")
+        assert isinstance(named, Declined)
+        for outcome in (
+            gateway.open_session(BILL),
+            gateway.look_up_session(BILL, "pi_1"),
+            gateway.cancel_session(BILL, "pi_1"),
+            gateway.refund(order_of("pi_1")),
+            gateway.look_up_refund(order_of("pi_1")),
+            gateway.look_up_refund(order_of("pi_1", reference="re_1")),
+        ):
+            assert outcome == OutcomeUnknown("an object of the other mode, test or live, than our key's")
+
+
+@pytest.mark.parametrize("api_key", ["sk_live_1", "rk_live_1", "sk_org_1", "another"])
+def test_an_object_of_our_keys_mode_is_believed_and_without_a_known_mode_every_one(
+    fake: FakeStripe, monkeypatch: pytest.MonkeyPatch, api_key: str
+) -> None:
+    monkeypatch.setattr(fake, "api_key", api_key)
+    gateway = gateway_at(fake.url, api_key=api_key)
+    made = requests.post(
+        f"{fake.url}/v1/payment_intents",
+        data={"amount": BILL.amount_minor, "currency": "php"},
+        headers={"Authorization": f"Bearer {api_key}"},
+        timeout=PATIENCE_SECONDS,
+    ).json()
+    fake.tamper(made["id"], livemode=True)
+
+    assert isinstance(gateway.look_up(BILL, made["id"]), CheckoutSession)
 
 
 def test_nobody_there_says_nothing_of_what_happened() -> None:

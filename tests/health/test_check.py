@@ -36,7 +36,7 @@ def verdicts(database: Database, **settings: str) -> dict[str, str]:
 
 
 def test_a_migrated_database_is_sound(own_database: Database, redis_server: RedisServer) -> None:
-    found = verdicts(own_database, REDIS_URL=redis_server.url)
+    found = verdicts(own_database, **redis_server.settings)
 
     clock = () if own_database.url.startswith("sqlite") else ("clock",)
     assert found == dict.fromkeys((*SOUND, *clock), "ok")

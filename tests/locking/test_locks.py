@@ -31,7 +31,7 @@ def locking(database: Database, redis_server: RedisServer, people: People) -> It
     open_apps = []
 
     def start(strategy: str, **settings: str) -> People:
-        context = app_with(database.url, **{"PAYMENT_LOCKING": strategy, "REDIS_URL": redis_server.url, **settings})
+        context = app_with(database.url, **{"PAYMENT_LOCKING": strategy, **redis_server.settings, **settings})
         open_apps.append(context)
         return people.seen_by(context.__enter__())
 

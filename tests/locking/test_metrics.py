@@ -25,7 +25,7 @@ def test_what_both_processes_do_is_counted_together(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
-    with Service.started(database.url, PAYMENT_LOCKING="redis", REDIS_URL=redis_server.url) as service:
+    with Service.started(database.url, PAYMENT_LOCKING="redis", **redis_server.settings) as service:
         for key in ("k", "k", "other"):
             at_once([lambda c=c, k=key: service.pay(people.patient, c, f"{k}{c}") for c in range(1, 21)])  # type: ignore[misc]
 

@@ -41,7 +41,7 @@ def test_the_list_is_made_once(
 
     render = routes._METHODS.dump
     monkeypatch.setattr(routes._METHODS, "dump", lambda methods: made.append(1) or render(methods))
-    with app_with(database.url, **({"REDIS_URL": redis_server.url} if with_redis else {})) as app:
+    with app_with(database.url, **(redis_server.settings if with_redis else {})) as app:
         patient = people.seen_by(app).patient
         answers = {patient.get("/payment-methods").data for _ in range(3)}
 
@@ -54,7 +54,7 @@ def test_other_settings_find_no_old_list(database: Database, redis_server: Redis
     redis_server.client.flushall()
     offered = {}
     for name, settings in (("with", {"ALLOW_SANDBOX_GATEWAY": "1"}), ("without", {})):
-        with app_with(database.url, REDIS_URL=redis_server.url, **PRODUCTION, **settings) as app:
+        with app_with(database.url, **redis_server.settings, **PRODUCTION, **settings) as app:
             with app.app_context():
                 token = people.token_from(app, people.patient)
             answer = app.test_client().get(
@@ -77,7 +77,7 @@ def test_a_list_that_is_none_is_made_anew(
     database: Database, redis_server: RedisServer, people: People, garbage: str | bytes
 ) -> None:
     redis_server.client.flushall()
-    with app_with(database.url, REDIS_URL=redis_server.url) as app:
+    with app_with(database.url, **redis_server.settings) as app:
         patient = people.seen_by(app).patient
         sound = patient.get("/payment-methods").data
         (name,) = redis_server.client.keys("payment:methods:*")

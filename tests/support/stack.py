@@ -137,7 +137,7 @@ def running_stack(redis: RedisServer) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="payments-stack-") as name, own_postgresql() as database:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user, where nginx is started by root
-        environment = {**PRODUCTION, "DATABASE_URL": database.url, "REDIS_URL": redis.url}
+        environment = {**PRODUCTION, "DATABASE_URL": database.url, **redis.settings}
         secrets = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
         service = SocketActivated(folder, **environment)
         with app_with(database.url, **secrets) as app, front_of(service.path, folder) as front:

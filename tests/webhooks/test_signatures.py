@@ -15,7 +15,7 @@ from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
 from tests.webhooks import send, state_of
 
 TOLERANCE_SECONDS = 300
-LIMIT_BYTES = 64 * 1024
+LIMIT_BYTES = 512 * 1024
 
 
 pytestmark = pytest.mark.usefixtures("audited")
@@ -100,6 +100,10 @@ def test_no_signature_at_all_is_400(shop: CardShop, body: bytes, rows: Rows) -> 
         lambda good: f"{good.split(',')[0]},v1=\u00e9",
         lambda _good: "t=,v1=",
         lambda _good: ",,,===",
+        # Two times, of which others believe the last; as two lines of the header arrive, too.
+        lambda good: f"{good},t=1",
+        lambda good: f"{good}, t=1,v1=00",
+        lambda good: f"{good},{good}",
     ],
 )
 def test_a_malformed_signature_is_400(shop: CardShop, body: bytes, rows: Rows, spoil: Callable[[str], str]) -> None:
@@ -173,44 +177,7 @@ def test_without_a_secret_every_webhook_is_400(shop: CardShop, database: Databas
             assert_not_genuine(send(app, body, signature), rows)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "not JSON",
-        "null",
-        "[]",
-        '"evt_1"',
-        "{}",
-        '{"id": "evt_1", "type": "x", "created": 1}',
-        '{"id": "evt_1", "type": "x", "created": 1, "data": null}',
-        '{"id": "evt_1", "type": "x", "created": 1, "data": {"object": []}}',
-        '{"id": "evt_1", "type": "x", "created": 1, "data": {"object": null}}',
-        '{"id": null, "type": "x", "created": 1, "data": {"object": {}}}',
-        '{"id": "", "type": "x", "created": 1, "data": {"object": {}}}',
-        '{"id": 7, "type": "x", "created": 1, "data": {"object": {}}}',
-        '{"id": "evt_1", "type": ["x"], "created": 1, "data": {"object": {}}}',
-        '{"id": "evt_1", "type": "x", "created": "now", "data": {"object": {}}}',
-        '{"id": "evt_1", "type": "x", "created": 1e300, "data": {"object": {}}}',
-        '{"id": "evt_1", "type": "x", "created": NaN, "data": {"object": {}}}',
-        '{"id": "evt\\u0000", "type": "x", "created": 1, "data": {"object": {}}}',
-        '{"id": "evt_\\ud800", "type": "x", "created": 1, "data": {"object": {}}}',
-        '{"id": "evt_1", "type": "x", "created": 1, "data": {"object": {"id": "\\u0000"}}}',
-        '{"id": "' + 256 * "e" + '", "type": "x", "created": 1, "data": {"object": {}}}',
-        '{"id": "evt_1", "type": "payment_intent.succeeded", "created": 1, "data": {"object": {}}}',
-        '{"id": "evt_1", "type": "refund.created", "created": 1, "data": {"object": {"id": "re_1"}}}',
-        '{"id": "evt_1", "type": "charge.refunded", "created": 1, "data": {"object": {"id": "ch_1"}}}',
-        "[" * 30_000,
-    ],
-    ids=lambda text: text[:90],
-)
-def test_what_is_signed_and_no_event_is_400(shop: CardShop, payment_id: int, rows: Rows, text: str) -> None:  # noqa: ARG001  # one that nothing may happen to
-    body = text.encode()
-
-    assert_not_genuine(send(shop.app, body, shop.fake.sign(body)), rows)
-
-
-def test_a_body_of_64_kib_is_read_and_a_larger_one_is_413(
+def test_an_event_of_512_kib_is_read_and_a_larger_one_is_413(
     shop: CardShop, event: Wire, payment_id: int, rows: Rows
 ) -> None:
     def padded(length: int) -> bytes:
