@@ -12,7 +12,7 @@ from marshmallow import ValidationError as MarshmallowError
 from webargs.flaskparser import FlaskParser
 
 from payments_app.api.examples import Examples
-from payments_app.api.json_body import read_all, read_json
+from payments_app.api.json_body import names_one_type, read_all, read_json
 from payments_app.errors import ValidationFailed
 from payments_app.languages import told
 
@@ -34,7 +34,7 @@ class StrictParser(FlaskParser):
         return read_json(req)
 
     def load_json_or_form(self, req: Request, schema: Schema) -> Any:
-        if req.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        if req.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data") and names_one_type(req):
             read_all(req)
             return self.load_form(req, schema)
         return read_json(req)

@@ -44,6 +44,13 @@ def find_committed(session: Session, keyed: KeyedRequest) -> Answer | None:
 
 
 @read_transaction
+def is_used(session: Session, user_id: int, key: str) -> bool:
+    """Whether something is committed under the key. If so, it stays so: keys are never deleted."""
+    of_key = select(IdempotencyKey.user_id).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
+    return session.scalar(of_key) is not None
+
+
+@read_transaction
 def get_key(session: Session, user_id: int, key: str) -> IdempotencyKey:
     """A key with the payment that it made or changed, and the refund, if it made one.
 

@@ -89,7 +89,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any cal
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, such_as=examples.CREATE)
 def create_payment(body: dict[str, Any], caller: Caller) -> Response:
     """Create the one payment of a consultation; the same key again gives the same answer again."""
-    key = take_key(body)
+    key = take_key(body, caller.user_id)
     settings = current_app.config["SETTINGS"]
     new = NewPayment(
         consultation_id=body["consultation_id"],
