@@ -25,4 +25,4 @@ def show_idempotency_key(key: str, caller: Caller) -> Response:
     """
     if not is_well_formed(key):
         raise IdempotencyKeyNotFound
-    return success(schemas.IdempotencyKey().dump(repository.get_key(caller.user_id, key)), message="OK")
+    return success(schemas.IdempotencyKey().dump(repository.get_key(caller, key)), message="OK")

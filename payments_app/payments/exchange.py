@@ -36,7 +36,7 @@ def change_of(
     """What the request asks for. What the caller believes of the version is a condition, and no part of it."""
     key = take_key(body, caller.user_id)
     wanted = {name: value for name, value in body.items() if name != "expected_version"}
-    keyed = KeyedRequest(caller.user_id, key, operation, {"payment_id": payment_id, **wanted}, revive, follows)
+    keyed = KeyedRequest(caller, key, operation, {"payment_id": payment_id, **wanted}, revive, follows)
     conditions = Conditions(_if_match(), body.get("expected_version"))
     return Change(payment_id=payment_id, caller=caller, keyed=keyed, deed=deed_of(caller), conditions=conditions)
 

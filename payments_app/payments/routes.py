@@ -98,9 +98,7 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
         method=_method_on_offer(body["payment_method"]),
         tax_rate_basis_points=settings.payment_tax_rate_basis_points,
     )
-    keyed = KeyedRequest(
-        caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_existing
-    )
+    keyed = KeyedRequest(caller, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_existing)
     answer = creation.create(new, caller=caller, keyed=keyed, deed=deed_of(caller), render=_render_created)
     if answer.replayed and settings.idempotency_replay == "conflict":
         payment_id = json.loads(answer.body)["data"]["payment_id"]

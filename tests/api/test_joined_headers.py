@@ -176,13 +176,11 @@ def test_such_a_key_is_its_users_and_good_for_one_request(people: People, rows: 
 
 
 def test_a_key_with_a_comma_costs_one_look_and_no_other_key_any(people: People, rows: Rows, engine: Engine) -> None:
-    people.patient.pay(4, key="takes-a-block-of-ids")
-    with statements_sent(engine) as refused:
-        assert people.patient.pay(5, key=JOINED).status_code == 422
-    with statements_sent(engine) as made:
-        assert people.patient.pay(5, key="no-comma").status_code == 201
-
-    def sent(statements: Sequence[Any]) -> int:
+    def sent(consultation_id: int, key: str, status: int) -> int:
+        with statements_sent(engine) as statements:
+            assert people.patient.pay(consultation_id, key=key).status_code == status
         return len([statement for statement, _ in statements if not statement.startswith("BEGIN")])
 
-    assert (sent(refused), sent(made)) == (1, 5 if rows.is_sqlite else 1)
+    refused = sent(5, JOINED, 422)
+    made = min(sent(number, f"no-comma-{number}", 201) for number in (6, 7))  # one of them may take a block of ids
+    assert (refused, made) == (1, 5 if rows.is_sqlite else 1)
