@@ -20,7 +20,10 @@ DESCRIPTION = """One payment for one medical consultation, once, whatever happen
 
 Log in at `/api/login`, send the token as `Authorization: Bearer ...`, and send an `Idempotency-Key` with whatever has
 an effect: the same key again gives the first answer again. Errors are problem details (RFC 9457); `retryable` says
-whether the same request with the same key may succeed later."""
+whether the same request with the same key may succeed later.
+
+Under `/api/v1` a query parameter that is not described here is 422, as is one that is given twice with different
+values; the error names those that are known. Gateways' webhooks ignore what they do not know."""
 
 _TEXT = {"type": "string"}
 _SECONDS = {"type": "integer", "minimum": 1}
