@@ -85,6 +85,23 @@ def test_two_tokens_are_nobodys_and_two_types_or_hosts_are_none(front: Service, 
     assert [status for status, _ in before_us] == [400] * len(by_gunicorn)
 
 
+def test_two_versions_are_none_and_one_version_twice_is_one(front: Service, people: People, rows: Rows) -> None:
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    path = f"/api/v1/payments/{payment_id}/cancel"
+    contradicting: list[Lines] = [
+        [JSON, ("If-Match", '"0"'), ("If-Match", '"1"')],
+        [JSON, ("If-Match", '"1"'), ("If-Match", '"0"')],
+        [JSON, ("If-Match", "*"), ("If-Match", '"1"')],
+    ]
+
+    with nothing_written(rows):
+        refused = [ask_gunicorn(front, people.patient, path, {}, lines) for lines in contradicting]
+
+    assert [status for status, _ in refused] == [412] * len(contradicting)
+    twice = [JSON, ("If-Match", '"0"'), ("If-Match", '"0"')]
+    assert ask_gunicorn(front, people.patient, path, {}, twice)[0] == 200
+
+
 @pytest.mark.parametrize("joined", ["application/json; charset=utf-8,text/plain", "application/json;x=y, text/plain"])
 @pytest.mark.parametrize("door", DOORS)
 def test_media_types_that_were_joined_are_none(house: House, door: str, joined: str) -> None:
