@@ -1,10 +1,13 @@
-"""In whose language: English, or Indonesian where the reader prefers it (``Accept-Language``, RFC 9110, 12.5.4)."""
+"""In whose language: English, or Indonesian if the reader prefers it, or a language near to it, in ``Accept-Language``
+(RFC 9110, 12.5.4).
+"""
 
+import re
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from babel import negotiate_locale
+from babel.core import get_global
 from flask import Flask, current_app, g, has_request_context, request
 from flask_babel import Babel, format_decimal, get_translations
 from werkzeug.datastructures import LanguageAccept
@@ -13,6 +16,15 @@ from werkzeug.http import parse_accept_header
 from payments_app.texts import Message
 
 LANGUAGES = ("en", "id")
+
+# Whose readers are nearer to Indonesian than to English: Malay, Javanese and Sundanese as in CLDR's language matching,
+# and the other large languages of Indonesia, where Indonesian is taught.
+_NEAREST = dict.fromkeys(
+    ("ms", "jv", "su", "ace", "ban", "bew", "bjn", "bug", "mad", "mak", "min", "sas"),
+    "id",
+)
+# CLDR's newer names for old and for long codes, such as id for in and ind, and ms for may and zsm.
+_ALIASES = get_global("language_aliases")
 
 
 def init_app(app: Flask) -> None:
@@ -27,14 +39,28 @@ def reader_language() -> str:
     default: str = current_app.config["SETTINGS"].default_locale
     if not has_request_context():
         return "en"  # operators read commands and logs; both are English
-    return g.get("language") or _negotiated(request.headers.get("Accept-Language", "")) or default
+    return g.get("language") or _negotiated(request.headers.get("Accept-Language", ""), default)
+
+
+def nearest_language(tag: str) -> str | None:
+    """The language of ours that is nearest to a language tag such as ``in-ID``, ``ms-MY`` or ``id-Latn`` (RFC 5646)."""
+    primary = re.split("[-_]", tag, maxsplit=1)[0].lower()  # Java writes id_ID
+    code = _ALIASES.get(primary, primary)
+    nearest = _NEAREST.get(code, code)
+    return nearest if nearest in LANGUAGES else None
 
 
 @lru_cache(1_024)  # browsers of one clinic ask for few different things; gunicorn takes 8 KiB of a header
-def _negotiated(header: str) -> str | None:
-    accepted = parse_accept_header(header, LanguageAccept)
-    wanted = [language for language, quality in accepted if quality > 0]  # the most wanted first
-    return negotiate_locale(wanted, LANGUAGES, sep="-")
+def _negotiated(header: str, default: str) -> str:
+    """The nearest to what is wanted most; ``*`` stands for the languages that the header does not name."""
+    accepted = parse_accept_header(header, LanguageAccept)  # the most wanted first, and * last
+    named = {nearest_language(tag) for tag, _ in accepted}
+    unnamed = next((language for language in (default, *LANGUAGES) if language not in named), None)
+    for tag, quality in accepted:
+        nearest = unnamed if tag == "*" else nearest_language(tag)
+        if quality > 0 and nearest is not None:
+            return nearest
+    return default
 
 
 def told(text: str) -> str:

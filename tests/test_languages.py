@@ -70,6 +70,29 @@ def test_what_is_wrong_with_a_field_is_told_too(people: People) -> None:
     [
         ("id", "Pembayaran tidak ditemukan"),
         ("in, id;q=0.1", "Pembayaran tidak ditemukan"),
+        ("in", "Pembayaran tidak ditemukan"),  # Android and Java, for Indonesian
+        ("in-ID,en;q=0.9", "Pembayaran tidak ditemukan"),
+        ("in_ID", "Pembayaran tidak ditemukan"),
+        ("IN-id", "Pembayaran tidak ditemukan"),
+        ("ind", "Pembayaran tidak ditemukan"),
+        ("id-Latn", "Pembayaran tidak ditemukan"),
+        ("ms", "Pembayaran tidak ditemukan"),
+        ("ms-MY,ms;q=0.9,en;q=0.8", "Pembayaran tidak ditemukan"),
+        ("zsm", "Pembayaran tidak ditemukan"),
+        ("jv", "Pembayaran tidak ditemukan"),
+        ("jw-ID", "Pembayaran tidak ditemukan"),
+        ("su-Latn-ID", "Pembayaran tidak ditemukan"),
+        ("min", "Pembayaran tidak ditemukan"),
+        ("fr, ms;q=0.5, en;q=0.4", "Pembayaran tidak ditemukan"),
+        ("en;q=0, *", "Pembayaran tidak ditemukan"),
+        ("en, ms", "Payment not found"),
+        ("ms;q=0.4, en;q=0.5", "Payment not found"),
+        ("ms;q=0, en;q=0.1", "Payment not found"),
+        ("*", "Payment not found"),
+        ("fr, *;q=0.5", "Payment not found"),
+        ("in-", "Pembayaran tidak ditemukan"),
+        ("inx", "Payment not found"),
+        ("-in", "Payment not found"),
         ("en", "Payment not found"),
         ("en-GB, id;q=0.5", "Payment not found"),
         ("fr", "Payment not found"),
@@ -89,7 +112,14 @@ def test_a_clinic_may_prefer_indonesian(database: Database, people: People) -> N
         patient = people.seen_by(app).patient
 
         assert patient.get("/payments/999").json["message"] == "Pembayaran tidak ditemukan"
-        assert patient.get("/payments/999", headers={"Accept-Language": "en"}).json["message"] == "Payment not found"
+        for accepted, text in {
+            "en": "Payment not found",
+            "*": "Pembayaran tidak ditemukan",
+            "fr": "Pembayaran tidak ditemukan",
+            "id;q=0, *": "Payment not found",
+        }.items():
+            answer = patient.get("/payments/999", headers={"Accept-Language": accepted})
+            assert answer.json["message"] == text, accepted
 
 
 def test_a_replay_is_the_first_answer_in_the_language_of_the_first(people: People) -> None:

@@ -1,14 +1,16 @@
 """Users, as the database knows them."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import Role, User
-from payments_app.database import insert_or_nothing, read_transaction, write_transaction
+from payments_app.database import SingleStatement, insert_or_nothing, read_transaction, write_transaction
 from payments_app.errors import UserExists, UserNotFound
 
 
@@ -44,8 +46,23 @@ def get_self(session: Session, caller: Caller) -> User:
 
 @read_transaction
 def require_current(session: Session, caller: Caller) -> None:
-    """``require_valid`` in a transaction of its own, for what staff read."""
-    require_valid(session, caller)
+    """``require_valid`` in a transaction of its own: for what staff read, and for answers that Redis has kept."""
+    row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
+    caller.require_still(None if row is None else _Record(*row))
+
+
+class _Record(NamedTuple):
+    """What a token's claims are compared with."""
+
+    role: str
+    token_version: int
+    disabled_at: datetime | None
+
+
+_OF_USER = select(User.role, User.token_version, User.disabled_at).where(
+    User.id == bindparam("user_id", type_=User.id.type)
+)
+_RECORD = SingleStatement(_OF_USER)  # type: ignore[arg-type]  # whose rows are of any columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,8 +46,9 @@ def _check(email: str, password: str) -> Credentials:
 
 @blueprint.route("/me")
 @authenticated()
+@blueprint.without_parameters
 @blueprint.success_response(200, schemas.User)
-@blueprint.problems(401, 403, 503)
+@blueprint.problems(401, 403, 422, 503)
 def show_me(caller: Caller) -> Response:
     """The user whom the token names."""
     return success(schemas.User().dump(repository.get_self(caller)), message="OK")

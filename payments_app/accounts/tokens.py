@@ -108,13 +108,15 @@ def _read_token() -> Caller:
     return verified.caller
 
 
-def _verify(_header: str) -> _Verified:
+def _verify(header: str) -> _Verified:
     """What the token in this request's header says. Of one that is refused nothing is remembered: this raises.
 
     Raises:
-        NotAuthenticated: signed with our key, but none of our access tokens (401).
+        NotAuthenticated: signed with our key, but none of our access tokens; or not the only one in its header (401).
         The library's errors, each answered as 401: no token, or a bad one.
     """
+    if "," in header:  # two lines joined: the library would look for one that it knows, and believe that
+        raise NotAuthenticated
     verify_jwt_in_request()
     claims = get_jwt()
     return _Verified(Caller.from_claims(claims), expires_at=claims.get("exp", math.inf) + CLOCK_LEEWAY_SECONDS)

@@ -1,18 +1,19 @@
 """The blueprint whose decorators state a view's contract, and the shape of a success."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
 from http import HTTPStatus
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import flask_smorest
-from flask import Request, Response, json
+from flask import Request, Response, json, request
 from marshmallow import Schema, fields
 from marshmallow import ValidationError as MarshmallowError
 from webargs.flaskparser import FlaskParser
 
 from payments_app.api.examples import Examples
-from payments_app.api.json_body import read_all, read_json
+from payments_app.api.json_body import names_one_type, read_all, read_json
+from payments_app.api.query import refuse_contradictions, refuse_parameters
 from payments_app.errors import ValidationFailed
 from payments_app.languages import told
 
@@ -30,12 +31,25 @@ _BEFORE_THE_KEY = (
 class StrictParser(FlaskParser):
     """webargs with our reader of JSON, and with our error instead of its own nested one."""
 
+    # As in a body: what the schema does not know is refused.
+    DEFAULT_UNKNOWN_BY_LOCATION: ClassVar[dict[str, str | None]] = {  # type: ignore[misc]  # webargs has no ClassVar
+        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
+        "query": None,
+    }
+
     def load_json(self, req: Request, schema: Schema) -> Any:
-        return read_json(req)
+        body = read_json(req)
+        refuse_parameters(req)
+        return body
+
+    def load_querystring(self, req: Request, schema: Schema) -> Any:
+        refuse_contradictions(req.args)
+        return super().load_querystring(req, schema)
 
     def load_json_or_form(self, req: Request, schema: Schema) -> Any:
-        if req.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        if req.mimetype in ("application/x-www-form-urlencoded", "multipart/form-data") and names_one_type(req):
             read_all(req)
+            refuse_contradictions(req.form)
             return self.load_form(req, schema)
         return read_json(req)
 
@@ -99,6 +113,16 @@ class Blueprint(flask_smorest.Blueprint):
             return _described(view, by=lambda view: self.doc(operationId=view.__name__)(respond(view)))
 
         return decorate
+
+    def without_parameters(self, view: View) -> View:
+        """Refuse every query parameter: for a view that takes neither a query nor a body, which do so by themselves."""
+
+        @wraps(view)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            refuse_parameters(request)
+            return view(*args, **kwargs)
+
+        return wrapper  # type: ignore[return-value]  # called as the view is
 
     def idempotent(self, view: View) -> View:
         """Document the idempotency key."""

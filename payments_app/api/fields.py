@@ -26,7 +26,9 @@ DECIMAL_PATTERN = f"^{money.PLAIN_DECIMAL.pattern}$"
 # dot segments, which URL libraries would resolve away in GET /idempotency-keys/{key}.
 _KEY = r'(?!\.{1,2}"?$)[!#-\[\]-~]{1,255}'
 KEY_PATTERN = f"^{_KEY}$"
-KEY_HEADER_PATTERN = f'^(?:{_KEY}|"{_KEY}")$'
+# In a header a key has no comma: servers and proxies join two lines of one header with a comma (RFC 9110, 5.3).
+_KEY_IN_HEADER = _KEY.replace("[!#-", r"[!#-+\--")
+KEY_HEADER_PATTERN = f'^(?:{_KEY_IN_HEADER}|"{_KEY_IN_HEADER}")$'
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 _TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
 _WEB_ADDRESS_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"

@@ -35,7 +35,7 @@ def read_json(request: Request) -> Any:
     raw = read_all(request)
     if not raw:
         return {}
-    if not request.is_json:
+    if not request.is_json or not names_one_type(request):
         raise UnsupportedMediaType
     try:
         text = raw.decode("utf-8")
@@ -54,6 +54,13 @@ def read_json(request: Request) -> Any:
         raise MalformedRequest(
             Message("The body is not JSON, at character %(position)s.", position=error.pos)
         ) from None
+
+
+def names_one_type(request: Request) -> bool:
+    """Whether its Content-Type is one header line; two lines that were joined on the way have a comma between them."""
+    content_type = request.content_type or ""
+    # In quotes a comma is part of a value, such as the boundary of a form.
+    return "," not in content_type or "," not in _STRING.sub("", content_type)
 
 
 def read_all(request: Request, *, at_most_bytes: int | None = None) -> bytes:

@@ -20,7 +20,10 @@ DESCRIPTION = """One payment for one medical consultation, once, whatever happen
 
 Log in at `/api/login`, send the token as `Authorization: Bearer ...`, and send an `Idempotency-Key` with whatever has
 an effect: the same key again gives the first answer again. Errors are problem details (RFC 9457); `retryable` says
-whether the same request with the same key may succeed later."""
+whether the same request with the same key may succeed later.
+
+Under `/api/v1` a query parameter that is not described here is 422, as is one that is given twice with different
+values; the error names those that are known. Gateways' webhooks ignore what they do not know."""
 
 _TEXT = {"type": "string"}
 _SECONDS = {"type": "integer", "minimum": 1}
@@ -31,7 +34,8 @@ _KEY_IN_HEADER = {"type": "string", "minLength": 1, "maxLength": 257, "pattern":
 PARAMETERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
         "description": "One key, bare or in quotes, for one intention: send it again to get the first answer again. "
-        "Made where absent.",
+        "Made where absent. Without a comma: a header that was sent twice arrives as one with a comma. A key with one "
+        "is 422, unless something was done under it before; send such keys in the body.",
         "schema": _KEY_IN_HEADER,
     },
     "X-Idempotency-Key": {
@@ -39,7 +43,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": _KEY_IN_HEADER,
     },
     "If-Match": {
-        "description": "The ETag of the payment as the caller knows it; 412 where it has changed since.",
+        "description": "The ETag of the payment as the caller knows it; 412 if it has changed since. "
+        "All ETags of a list must be the same: two that differ are 412 too.",
         "schema": _TEXT,
     },
     "If-None-Match": {"description": "The ETag of what the caller has; 304 where it is the same.", "schema": _TEXT},

@@ -6,7 +6,7 @@ from config import Settings
 from payments_app import money
 from payments_app.browsers import page_policy
 from payments_app.checkout.texts import TEXTS
-from payments_app.languages import LANGUAGES, reader_language, told
+from payments_app.languages import nearest_language, reader_language, told
 
 blueprint = Blueprint(
     "checkout", __name__, static_folder="static", static_url_path="/checkout/static", template_folder="templates"
@@ -23,9 +23,7 @@ def init_app(app: Flask) -> None:
 @blueprint.get("/")
 def show_page() -> Response:
     """The page, in the language of ``?language=`` where one was chosen, or else in the browser's."""
-    chosen = request.args.get("language")
-    if chosen in LANGUAGES:
-        g.language = chosen
+    g.language = nearest_language(request.args.get("language", ""))
     settings: Settings = current_app.config["SETTINGS"]
     page = render_template(
         "checkout.html",

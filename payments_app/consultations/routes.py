@@ -37,8 +37,9 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 
 @blueprint.route("/<id:consultation_id>")
 @authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.without_parameters
 @blueprint.success_response(200, schemas.Consultation)
-@blueprint.problems(401, 403, 404, 503)
+@blueprint.problems(401, 403, 404, 422, 503)
 def show_consultation(consultation_id: int, caller: Caller) -> Response:
     """One consultation with fee and active payment."""
     consultation = repository.get(consultation_id, caller=caller)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from payments_app.api.fields import Amount, Cursor, PayableAmount, QueryInteger, Text, WholeNumber
+from payments_app.api.query import Query
 from payments_app.texts import N_
 
 
@@ -41,7 +42,7 @@ class ConsultationPut(Schema):
             raise ValidationError(N_("Give either patient_id or patient_email."), "patient_id")
 
 
-class ConsultationListQuery(Schema):
+class ConsultationListQuery(Query):
     # A patient's consultations usually fit into one page.
     per_page = QueryInteger(load_default=100, largest=100)
     cursor = Cursor()

@@ -1,8 +1,9 @@
 """Copies of finished answers in Redis, so that a retry soon after need not ask the database.
 
 A copy is written after the commit and may be missing at any time. It is believed only for the database, the
-user and the fingerprint it was written for; whatever else a request is, the database judges it. What a user was told
-stays true when they are disabled, so a copy may still be given to them until it ends (``IDEMPOTENCY_CACHE_TTL``).
+user and the fingerprint it was written for; whatever else a request is, the database judges it. Whether the user still
+may is asked of the database before a copy is sent (``once``): a copy saves judging, locking and rendering again, and
+not that question.
 """
 
 import hashlib

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from payments_app.accounts.callers import Caller
+
 if TYPE_CHECKING:
     from payments_app.idempotency.models import IdempotencyKey
 
@@ -20,12 +22,16 @@ class KeyedRequest:
     request that ``follows`` its effect is answered so from the first repetition on.
     """
 
-    user_id: int
+    caller: Caller
     key: str
     operation: str
     request: dict[str, Any]
     revive: Callable[["IdempotencyKey"], "Answer"] = field(compare=False)
     follows: bool = False
+
+    @property
+    def user_id(self) -> int:
+        return self.caller.user_id
 
     @cached_property
     def canonical(self) -> str:

@@ -2,6 +2,9 @@
 
 The header follows draft-ietf-httpapi-idempotency-key-header-07, whose quoted form is taken as well as the bare one
 that most clients send.
+
+A key with a comma is taken from the body only. In a header it may be two lines that a server or proxy on the way has
+joined into one (RFC 9110, 5.3): it is refused, unless it was used before this rule and its answer can be given again.
 """
 
 import re
@@ -12,6 +15,7 @@ from flask import Flask, Response, g, request
 
 from payments_app.api.fields import KEY_PATTERN
 from payments_app.errors import ValidationFailed
+from payments_app.idempotency import repository
 from payments_app.texts import N_
 
 HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
@@ -23,13 +27,14 @@ def init_app(app: Flask) -> None:
     app.after_request(_return_key)
 
 
-def take_key(body: dict[str, Any]) -> str:
+def take_key(body: dict[str, Any], user_id: int) -> str:
     """Take the key out of the request, or make one.
 
     Raises:
-        ValidationFailed: ill-formed, or two that differ (422).
+        ValidationFailed: ill-formed, two that differ, or a new one from a header with a comma (422).
     """
     given = [_unquoted(request.headers[name]) for name in HEADERS if name in request.headers]
+    may_be_joined = any("," in key for key in given)
     if "idempotency_key" in body:
         given.append(body.pop("idempotency_key"))
     if not given:
@@ -38,6 +43,10 @@ def take_key(body: dict[str, Any]) -> str:
         require_well_formed(key)
     if len(set(given)) > 1:
         raise ValidationFailed({"idempotency_key": [N_("Was given more than once, with different values.")]})
+    if may_be_joined and not repository.is_used(user_id, given[0]):
+        raise ValidationFailed(
+            {"idempotency_key": [N_("Has a comma, as a header sent twice has: send the header once, without a comma.")]}
+        )
     g.idempotency_key = given[0]
     return given[0]
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from payments_app import metrics
+from payments_app.accounts.repository import require_current
 from payments_app.errors import LockTimeout
 from payments_app.idempotency import repository
 from payments_app.idempotency.copies import find_copy, keep_copy
@@ -30,9 +31,15 @@ def once(
     finds that the answer was given already. Redis is asked before and told after, never in between.
 
     Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: the user no longer has the role that the token names (403).
         LockTimeout: the lock was not had in time, and nobody did the work meanwhile (409, retryable).
     """
-    answer = find_copy(keyed) or _first_or_known(keyed, lock=lock, ahead=ahead, work=work)
+    answer = find_copy(keyed)
+    if answer is None:
+        answer = _first_or_known(keyed, lock=lock, ahead=ahead, work=work)
+    else:
+        require_current(keyed.caller)  # Redis does not know what has become of the user since
     if answer.replayed:
         tell_duplicate(keyed, "key")
     else:

@@ -2,9 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import and_, func, select, tuple_, update
 from sqlalchemy.orm import Session, joinedload
 
+from payments_app.accounts.callers import Caller
+from payments_app.accounts.models import User
+from payments_app.accounts.repository import require_valid
 from payments_app.database import read_transaction, table_of, write_transaction
 from payments_app.errors import IdempotencyKeyNotFound, IdempotencyKeyReused
 from payments_app.idempotency.keyed import Answer, KeyedRequest
@@ -39,20 +42,43 @@ def was_used(session: Session, keyed: KeyedRequest) -> bool:
 
 @read_transaction
 def find_committed(session: Session, keyed: KeyedRequest) -> Answer | None:
-    """``find_answer`` in a transaction of its own."""
+    """``find_answer`` in a transaction of its own.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: the user no longer has the role that the token names (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+    """
+    require_valid(session, keyed.caller)
     return find_answer(session, keyed)
 
 
 @read_transaction
-def get_key(session: Session, user_id: int, key: str) -> IdempotencyKey:
+def is_used(session: Session, user_id: int, key: str) -> bool:
+    """Whether something is committed under the key. If so, it stays so: keys are never deleted."""
+    of_key = select(IdempotencyKey.user_id).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
+    return session.scalar(of_key) is not None
+
+
+@read_transaction
+def get_key(session: Session, caller: Caller, key: str) -> IdempotencyKey:
     """A key with the payment that it made or changed, and the refund, if it made one.
 
+    It shows the first response, as a replay does: so the user is checked as for a replay, in the same statement.
+
     Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: the user no longer has the role that the token names (403).
         IdempotencyKeyNotFound: nothing is committed under it so far (404).
     """
-    row = session.get(
-        IdempotencyKey, (user_id, key), options=[joinedload(IdempotencyKey.payment), joinedload(IdempotencyKey.refund)]
-    )
+    found = session.execute(
+        select(User, IdempotencyKey)
+        .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == User.id, IdempotencyKey.key == key))
+        .where(User.id == caller.user_id)
+        .options(joinedload(IdempotencyKey.payment), joinedload(IdempotencyKey.refund))
+    ).one_or_none()
+    user, row = found or (None, None)
+    caller.require_still(user)
     if row is None:
         raise IdempotencyKeyNotFound
     return row

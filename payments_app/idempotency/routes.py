@@ -16,8 +16,9 @@ blueprint = Blueprint(
 
 @blueprint.route("/<key:key>")
 @authenticated()
+@blueprint.without_parameters
 @blueprint.success_response(200, schemas.IdempotencyKey)
-@blueprint.problems(401, 403, 404, 503)
+@blueprint.problems(401, 403, 404, 422, 503)
 def show_idempotency_key(key: str, caller: Caller) -> Response:
     """What is committed under a key of the caller's, without sending anything again.
 
@@ -25,4 +26,4 @@ def show_idempotency_key(key: str, caller: Caller) -> Response:
     """
     if not is_well_formed(key):
         raise IdempotencyKeyNotFound
-    return success(schemas.IdempotencyKey().dump(repository.get_key(caller.user_id, key)), message="OK")
+    return success(schemas.IdempotencyKey().dump(repository.get_key(caller, key)), message="OK")

@@ -34,16 +34,24 @@ def change_of(
     follows: bool = False,
 ) -> Change:
     """What the request asks for. What the caller believes of the version is a condition, and no part of it."""
-    key = take_key(body)
+    key = take_key(body, caller.user_id)
     wanted = {name: value for name, value in body.items() if name != "expected_version"}
-    keyed = KeyedRequest(caller.user_id, key, operation, {"payment_id": payment_id, **wanted}, revive, follows)
+    keyed = KeyedRequest(caller, key, operation, {"payment_id": payment_id, **wanted}, revive, follows)
     conditions = Conditions(_if_match(), body.get("expected_version"))
     return Change(payment_id=payment_id, caller=caller, keyed=keyed, deed=deed_of(caller), conditions=conditions)
 
 
 def _if_match() -> Callable[[int], bool] | None:
-    if "If-Match" not in request.headers:
+    """Whether the caller knows that version.
+
+    A payment has one version at a time. A list of different ETags is therefore no version: as one header line it may
+    be two lines that a server or proxy has joined, of which the older one must not let the request pass.
+    """
+    given = request.headers.get("If-Match")
+    if given is None:
         return None
+    if len({tag.strip() for tag in given.split(",")} - {""}) != 1:
+        return lambda _version: False
     etags = request.if_match
     return lambda version: etags.contains(str(version))
 

@@ -56,9 +56,10 @@ METHODS_TTL_SECONDS = 3600
 
 @methods_blueprint.route("")
 @authenticated()
+@methods_blueprint.without_parameters
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
-@methods_blueprint.problems(401, 403, 503)
+@methods_blueprint.problems(401, 403, 422, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
     """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
     offered = payment_methods()
@@ -89,7 +90,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any cal
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, such_as=examples.CREATE)
 def create_payment(body: dict[str, Any], caller: Caller) -> Response:
     """Create the one payment of a consultation; the same key again gives the same answer again."""
-    key = take_key(body)
+    key = take_key(body, caller.user_id)
     settings = current_app.config["SETTINGS"]
     new = NewPayment(
         consultation_id=body["consultation_id"],
@@ -98,9 +99,7 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
         method=_method_on_offer(body["payment_method"]),
         tax_rate_basis_points=settings.payment_tax_rate_basis_points,
     )
-    keyed = KeyedRequest(
-        caller.user_id, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_existing
-    )
+    keyed = KeyedRequest(caller, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_existing)
     answer = creation.create(new, caller=caller, keyed=keyed, deed=deed_of(caller), render=_render_created)
     if answer.replayed and settings.idempotency_replay == "conflict":
         payment_id = json.loads(answer.body)["data"]["payment_id"]
@@ -137,8 +136,9 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 
 @blueprint.route("/<id:payment_id>")
 @authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
-@blueprint.problems(401, 403, 404, 503)
+@blueprint.problems(401, 403, 404, 422, 503)
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
     payment = reads.show(payment_id, caller=caller)
@@ -147,8 +147,9 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 
 @blueprint.route("/<id:payment_id>/events")
 @authenticated(Role.PATIENT, Role.ADMIN)
+@blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentEvent, many=True)
-@blueprint.problems(401, 403, 404, 503)
+@blueprint.problems(401, 403, 404, 422, 503)
 def list_payment_events(payment_id: int, caller: Caller) -> Response:
     """The audit trail of a payment, oldest first."""
     events = repository.list_events(payment_id, caller=caller)

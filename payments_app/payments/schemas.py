@@ -18,6 +18,7 @@ from payments_app.api.fields import (
     WebAddress,
     WholeNumber,
 )
+from payments_app.api.query import Query
 from payments_app.api.rendering import renderer
 from payments_app.invoices.schemas import Invoice, TaxRecord
 from payments_app.payments.statuses import PaymentStatus
@@ -144,7 +145,7 @@ class PaymentCheckout(IdempotentRequest):
     pass
 
 
-class PaymentListQuery(Schema):
+class PaymentListQuery(Query):
     per_page = QueryInteger(load_default=15, largest=100)
     status = fields.String(validate=OneOf(STATUSES))
     consultation_id = QueryInteger()

@@ -78,7 +78,7 @@ def create_refund(
     wanted = Change(
         payment_id=payment_id,
         caller=caller,
-        keyed=KeyedRequest(caller.user_id, key, "refund", asked, render_existing_refund, follows=True),
+        keyed=KeyedRequest(caller, key, "refund", asked, render_existing_refund, follows=True),
         deed=operators_deed(),
         # What was shown is what was agreed to.
         conditions=Conditions() if yes else Conditions(expected_version=payment.version),

@@ -184,11 +184,5 @@ def test_a_cursor_that_we_did_not_issue_for_this_list_is_refused(people: People,
 
 # Flask's own names for parts of an address: nothing that a stranger may choose for us.
 @pytest.mark.parametrize("stray", ["endpoint=x", "_method=DELETE", "_scheme=gopher", "_anchor=x", "_external=1"])
-def test_a_stray_word_in_a_query_does_not_bend_the_link_to_the_next_page(house: House, stray: str) -> None:
-    answer = house.people.patient.get(f"/consultations?per_page=1&{stray}")
-
-    if answer.status_code == 200:
-        assert answer.headers["Link"].startswith("</api/v1/consultations?"), answer.headers["Link"]
-        assert "#" not in answer.headers["Link"]
-    else:
-        assert_problem(answer, 422, stray.partition("=")[0])
+def test_a_stray_word_in_a_query_bends_no_link_to_the_next_page(house: House, stray: str) -> None:
+    assert_problem(house.people.patient.get(f"/consultations?per_page=1&{stray}"), 422, stray.partition("=")[0])

@@ -90,6 +90,19 @@ def test_who_was_disabled_or_revoked_writes_nothing(people: People, rows: Rows, 
     assert writer.write(person, payment_id).status_code == writer.good_status
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("key", ["the-first-key", "an-unknown-key"])
+def test_who_was_disabled_or_revoked_is_told_neither_of_their_keys_nor_of_themselves(
+    people: People, rows: Rows, ending: str, key: str
+) -> None:
+    """What a key has done is shown with the first answer: a replay by another name."""
+    assert people.patient.pay(5, key="the-first-key").status_code == 201
+    rows.execute(f"UPDATE users SET {ENDINGS[ending]} WHERE id = :id", id=people.patient.id)
+
+    for path in (f"/idempotency-keys/{key}", "/me"):
+        assert_problem(people.patient.get(path), 401, code="not-authenticated")
+
+
 def test_login_refuses_the_disabled_the_wrong_and_the_unknown_alike(
     people: People, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,6 +46,9 @@ def test_nothing_runs_but_modules_of_our_own(app: Flask) -> None:
         ("/?language=id", "en", "id"),
         ("/?language=en", "id", "en"),
         ("/?language=fr", "id", "id"),
+        ("/", "in-ID", "id"),
+        ("/", "jv,en;q=0.5", "id"),
+        ("/?language=ms-MY", "en", "id"),
         ("/?language=%22%3E%3Cscript%3E", "", "en"),
     ],
 )

@@ -168,6 +168,17 @@ def test_a_twin_that_waited_in_vain_gets_the_answer_if_there_is_one(
     assert answer.headers["Idempotent-Replayed"] == "true"
 
 
+def test_a_twin_that_waited_in_vain_gets_no_answer_once_its_user_was_disabled(
+    locking: Callable[..., People], redis_server: RedisServer, people: People, rows: Rows
+) -> None:
+    people.patient.pay(5, key="k")
+    waiting = locking("redis", PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="2")
+    redis_server.client.set(f"payment:lock:5:{people.patient.id}", "the twin, still at work", ex=60)
+    rows.execute("UPDATE users SET disabled_at = created_at WHERE id = :id", id=people.patient.id)
+
+    assert waiting.patient.pay(5, key="k").status_code == 401
+
+
 def test_a_lease_that_ran_out_under_a_slow_transaction_releases_nobody_elses(
     locking: Callable[..., People], redis_server: RedisServer, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,8 +83,8 @@ def test_a_payment_is_one_statement_on_postgresql_and_so_is_its_replay(
 ) -> None:
     """SQLite, which has no network to cross, does the same in turn. Now and then one more asks for a block of ids."""
     creates = [count(lambda number=number: people.patient.pay(number, key=f"counted-{number}")) for number in (7, 8)]
-    replay = count(lambda: people.patient.pay(7, key="counted-7"))
-    assert (min(creates), replay) == ((5, 3) if rows.is_sqlite else (1, 1))
+    replays = [count(lambda: people.patient.pay(7, key="counted-7")) for _ in range(2)]
+    assert (min(creates), min(replays)) == ((5, 3) if rows.is_sqlite else (1, 1))
     assert paid
 
 

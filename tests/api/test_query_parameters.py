@@ -1,0 +1,124 @@
+"""Query parameters under /api/v1: what is unknown is refused and not ignored, and so is what contradicts itself."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from tests.api.doors import DOORS, good_body, who_may
+from tests.api.refusals import House, assert_problem
+from tests.support.people import PASSWORD
+
+UNKNOWN = "created_after=2026-11-01"
+FOR_PATIENTS = ("payments.create_payment", "payments.open_checkout")
+
+
+def endpoints(app: Flask, house: House) -> Iterator[tuple[str, str, str]]:
+    """Name, method and path of whatever there is under /api/v1 but gateways' webhooks."""
+    values = {"payment_id": house.pending_id, "consultation_id": 5, "key": "k"}
+    adapter = app.url_map.bind("localhost")
+    for rule in app.url_map.iter_rules():
+        if not rule.rule.startswith("/api/v1/") or rule.endpoint.startswith("webhooks."):
+            continue
+        path = adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments})
+        for method in (rule.methods or set()) - {"OPTIONS"}:
+            yield rule.endpoint, method, path.removeprefix("/api/v1")
+
+
+def test_every_endpoint_refuses_a_parameter_that_it_does_not_know(app: Flask, house: House) -> None:
+    asked = list(endpoints(app, house))
+    assert len(asked) > 18
+
+    with house.nothing_written():
+        for name, method, path in asked:
+            person = house.people.patient if name in FOR_PATIENTS else house.people.admin
+            answer = person.send(method, f"{path}?{UNKNOWN}", json=None if method in ("GET", "HEAD") else {})
+            if method == "HEAD":
+                assert answer.status_code == 422, name
+            else:
+                assert_problem(answer, 422, "created_after", code="validation-failed")
+
+
+def test_the_error_names_the_known_parameters(house: House) -> None:
+    payments = house.people.admin.get(f"/payments?{UNKNOWN}&per_page=0")
+    me = house.people.admin.get(f"/me?{UNKNOWN}", headers={"Accept-Language": "id"})
+
+    assert payments.json["errors"] == {
+        "created_after": ["Unknown parameter; known are: per_page, status, consultation_id, cursor."],
+        "per_page": ["Not a valid integer."],
+    }
+    assert me.json["errors"] == {"created_after": ["Parameter tidak dikenal; di sini tidak ada parameter."]}
+
+
+@pytest.mark.parametrize("query", ["x", "=1", "Status=pending", "status[]=pending", "per_page%00=5", "%ff=1", "a;b=1"])
+def test_a_parameter_that_is_nearly_known_is_unknown(house: House, query: str) -> None:
+    answer = house.people.patient.get(f"/payments?{query}")
+
+    assert answer.status_code == 422
+    assert len(answer.json["errors"]) == 1
+
+
+def test_it_is_judged_with_the_schema(house: House) -> None:
+    """After the token, the path and the body's own form, and before what exists."""
+    stranger, patient = house.people.anonymous(), house.people.patient
+    with house.nothing_written():
+        assert_problem(stranger.get(f"/api/v1/payments?{UNKNOWN}"), 401)
+        assert_problem(stranger.get(f"/api/v1/nothing?{UNKNOWN}"), 404)
+        assert_problem(patient.post(f"/me?{UNKNOWN}"), 405)
+        assert_problem(patient.send("POST", f"/payments?{UNKNOWN}", data=b"x", content_type="text/plain"), 415)
+        assert_problem(patient.send("POST", f"/payments?{UNKNOWN}", data=b"{", content_type="application/json"), 400)
+        assert_problem(patient.post(f"/payments/999999999999/cancel?{UNKNOWN}"), 422, "created_after")
+        assert_problem(patient.get(f"/payments/999999999999?{UNKNOWN}"), 422, "created_after")
+
+
+def test_what_is_not_asked_by_programs_of_ours_ignores_them(house: House) -> None:
+    client, word = house.people.anonymous(), "fbclid=1&utm_source=a&utm_source=b"
+
+    for path in ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/checkout/static/page.js"):
+        with client.get(f"{path}?{word}") as answer:  # which closes a page's file
+            assert answer.status_code == 200, path
+    login = client.post(f"/api/login?{word}", data=good_body("login"), content_type="application/json")
+    assert login.status_code == 200
+    # Refused for its signature, and for nothing else.
+    assert_problem(client.post(f"/api/v1/webhooks/stripe?{word}", data=b"{}"), 400, code="webhook-not-genuine")
+    assert_problem(house.people.patient.get(f"/me?{word}"), 422, "fbclid", "utm_source")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "name"),
+    [
+        ("/payments", "status=pending&status=completed", "status"),
+        ("/payments", "consultation_id=5&consultation_id=6&status=pending", "consultation_id"),
+        ("/payments", "per_page=1&per_page=", "per_page"),
+        ("/consultations", "per_page=1&per_page=2&per_page=1", "per_page"),
+    ],
+)
+def test_a_parameter_given_twice_is_refused_if_the_values_differ(
+    house: House, path: str, query: str, name: str
+) -> None:
+    assert_problem(house.people.admin.get(f"{path}?{query}"), 422, name)
+    assert house.people.admin.get(f"{path}?per_page=1&per_page=1").json["meta"]["per_page"] == 1
+
+
+def test_a_login_that_names_two_people_is_nobodys(house: House) -> None:
+    first, second = house.people.patient.email, house.people.other.email
+    client = house.people.anonymous()
+
+    form = f"email={first}&email={second}&password={PASSWORD}"
+    assert_problem(client.post("/api/login", data=form, content_type="application/x-www-form-urlencoded"), 422, "email")
+
+
+@pytest.mark.parametrize("door", [door for door in DOORS if door != "login"])
+def test_a_good_request_does_not_become_another_by_a_parameter(house: House, door: str) -> None:
+    """A key in the query is none, nor is any other member of the body."""
+    method, path, _ = DOORS[door]
+    path = path.format(pending_id=house.pending_id)
+    with house.nothing_written():
+        answer = who_may(house, door).send(
+            method,
+            f"{path.removeprefix('/api/v1')}?idempotency_key=k&amount=1",
+            data=good_body(door),
+            content_type="application/json",
+        )
+
+    assert_problem(answer, 422, "idempotency_key", "amount")
