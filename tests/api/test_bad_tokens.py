@@ -165,6 +165,14 @@ def test_a_token_from_a_server_with_another_clock_is_good(people: People, ahead_
     assert paid.status_code == 201
 
 
+@pytest.mark.parametrize("before", ["Bearer ", "bearer ", "BEARER ", "bEaReR ", "Bearer   ", "Bearer\t", "bearer \t "])
+def test_a_scheme_has_no_case_and_any_blanks_behind_it(people: People, before: str) -> None:
+    answer = people.anonymous().get("/api/v1/me", headers={"Authorization": before + people.patient.token})
+
+    assert answer.status_code == 200
+    assert answer.json["data"]["id"] == people.patient.id
+
+
 @pytest.mark.parametrize("proof", PROOFS_OF_NOTHING.values(), ids=PROOFS_OF_NOTHING)
 def test_a_bad_token_reads_nothing_and_pays_nothing(
     house: House, caplog: pytest.LogCaptureFixture, proof: Token
