@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
+from payments_app.accounts.emails import normalized
 from payments_app.database import Base
 from payments_app.gateways.references import normalized_reference
 from payments_app.payments.statuses import PaymentStatus
@@ -36,6 +37,8 @@ from tests.support.raw import Raw
 
 # From the first to the last.
 REVISIONS = [script.revision for script in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))]
+
+BEFORE_EMAILS = REVISIONS[REVISIONS.index("0005") - 1]
 
 # Far more than a statement takes: only one that is stuck for good runs into it.
 STUCK_MS = 20_000
@@ -171,6 +174,84 @@ def references(engine: Engine) -> dict[int, str]:
     with engine.connect() as connection:
         found = text("SELECT id, normalized_reference FROM payments WHERE normalized_reference IS NOT NULL")
         return {row.id: row.normalized_reference for row in connection.execute(found)}
+
+
+def test_addresses_are_filled_in_beside_what_is_there_and_what_two_users_share_is_reported(unmigrated: Engine) -> None:
+    migrate(unmigrated, "upgrade", BEFORE_EMAILS)
+    raw = Raw(unmigrated)
+    emails = [
+        "plain@b.example", "jose\u0301@b.example", "jos\u00e9@b.example", "joy@m\u00fcnchen.example",
+        "joy@xn--mnchen-3ya.example", "o\u0308@b.example", "\u00f6\u0301\u0323@b.example", "a@strasse.example",
+        "\u00df" * 130 + "@b.example",
+    ]  # fmt: skip
+    ids = [raw.user(email=email) for email in emails]
+
+    said = migrate(unmigrated, "upgrade", "0005").stdout
+
+    assert addresses(unmigrated) == {
+        ids[0]: "plain@b.example",
+        ids[2]: "jos\u00e9@b.example",  # the one that is normalized already
+        ids[4]: "joy@xn--mnchen-3ya.example",
+        ids[5]: "\u00f6@b.example",
+        ids[6]: "\u1ecd\u0308\u0301@b.example",
+        ids[7]: "a@strasse.example",
+    }
+    decomposed, unicode_domain, too_long = (line for line in said.splitlines() if line.startswith("user "))
+    assert decomposed.startswith(f'user {ids[1]}: the e-mail address "jose\\u0301@b.example" is that of user {ids[2]} ')
+    assert unicode_domain.startswith(f"user {ids[3]}: ")
+    assert f"user {ids[4]} " in unicode_domain
+    assert too_long.startswith(f"user {ids[8]}: ")
+    assert said.isascii()  # two spellings of one address look alike: their escapes do not
+    assert "3 users log in by one spelling of their e-mail address only" in said
+    # The release before finds users by what it wrote.
+    with unmigrated.connect() as connection:
+        assert list(connection.scalars(text("SELECT email FROM users ORDER BY id"))) == emails
+    raw.user(email="jo\u0302@b.example")  # which that release still adds
+    migrate(unmigrated, "downgrade", BEFORE_EMAILS)
+    with unmigrated.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM users")) == len(emails) + 1
+
+
+def test_a_filling_in_of_addresses_that_was_cut_short_goes_on(unmigrated: Engine) -> None:
+    """On PostgreSQL it is committed bit by bit; on SQLite as a whole, so that there is nothing to go on with."""
+    migrate(unmigrated, "upgrade", BEFORE_EMAILS)
+    raw = Raw(unmigrated)
+    ids = [raw.user(email=email) for email in ("a@b.example", "jose\u0301@b.example", "c@b.example")]
+    filled = dict(zip(ids, ("a@b.example", "jos\u00e9@b.example", "c@b.example"), strict=True))
+    migrate(unmigrated, "upgrade", "0005")
+    assert addresses(unmigrated) == filled
+    if unmigrated.dialect.name == "sqlite":
+        return
+
+    with unmigrated.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :before"), {"before": BEFORE_EMAILS})
+        connection.execute(text("UPDATE users SET normalized_email = NULL WHERE id <> :id"), {"id": ids[0]})
+    migrate(unmigrated, "upgrade", "0005")
+
+    assert addresses(unmigrated) == filled
+
+
+def test_an_address_is_filled_in_while_a_payment_of_its_user_is_inserted() -> None:
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        user_id = Raw(engine).user(email="a@b.example")
+        with engine.begin() as payer, engine.begin() as filling:
+            payer.execute(text("SELECT id FROM users FOR KEY SHARE"))  # as a foreign key locks it until the commit
+            filling.execute(text("SET LOCAL lock_timeout = 200"))
+            filling.execute(text("UPDATE users SET normalized_email = email"))
+        assert addresses(engine) == {user_id: "a@b.example"}
+
+
+def test_the_migration_compares_addresses_as_the_service_does() -> None:
+    migration = ScriptDirectory(str(ROOT / "migrations")).get_revision("0005").module
+    for code in (*range(0x3000), *range(0xAB00, 0xAC00), *range(0xD7F0, 0xD900), *range(0xFB00, 0x10500)):
+        email = f"{chr(code)}@{chr(code)}b.example"
+        assert migration._normalized(email) == normalized(email), ascii(email)
+
+
+def addresses(engine: Engine) -> dict[int, str]:
+    with engine.connect() as connection:
+        found = text("SELECT id, normalized_email FROM users WHERE normalized_email IS NOT NULL")
+        return {row.id: row.normalized_email for row in connection.execute(found)}
 
 
 def test_upgrading_what_is_up_to_date_changes_nothing(migrated: Engine) -> None:

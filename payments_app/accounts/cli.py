@@ -5,11 +5,12 @@ import sys
 import click
 from flask import current_app
 
-from payments_app.accounts import passwords, repository, tokens
+from payments_app.accounts import emails, passwords, repository, schemas, tokens
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser
 from payments_app.accounts.staff import SYSTEM_EMAIL
 from payments_app.commands import CommandFailed, Commands, json_option, show_facts
+from payments_app.errors import ValidationFailed
 
 users = Commands("users", help="People and programs that may use the service.")
 
@@ -36,8 +37,8 @@ def create_user(email: str, name: str, role: str, password_stdin: bool, as_json:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     if len(password) < MIN_PASSWORD_LENGTH:
         raise CommandFailed(f"The password must have at least {MIN_PASSWORD_LENGTH} characters.")
-    if not _looks_like_an_address(email):
-        raise CommandFailed(f"{email!r} is no e-mail address.")
+    if errors := schemas.Login().validate({"email": email, "password": password}):
+        raise ValidationFailed(errors)  # the login would never take it
     new = NewUser(email=email, name=name, role=Role(role), password_hash=passwords.hash_password(password))
     user = repository.add_user(new)
     show_facts({"id": user.id, "email": user.email, "name": user.name, "role": user.role}, as_json=as_json)
@@ -50,7 +51,7 @@ def disable_user(email: str) -> None:
 
     What they paid stays. Doing it again changes nothing.
     """
-    if email.lower() == SYSTEM_EMAIL:
+    if emails.normalized(email) == SYSTEM_EMAIL:
         raise CommandFailed("That is the user that these commands act as.")
     user = repository.disable_user(email)
     click.echo(f"{user.email} is disabled; none of their tokens is valid any more")
@@ -61,15 +62,9 @@ def disable_user(email: str) -> None:
 def show_token(email: str) -> None:
     """Print a bearer token for somebody, such as the booking system; valid for ACCESS_TOKEN_TTL."""
     credentials = repository.find_credentials(email)
-    if credentials is None or email.lower() == SYSTEM_EMAIL:
+    if credentials is None or emails.normalized(email) == SYSTEM_EMAIL:
         raise CommandFailed(f"Nobody has the e-mail address {email}.")
     if credentials.disabled:
         raise CommandFailed(f"{email} is disabled.")
     click.echo(tokens.issue(credentials))
     click.echo(f"valid for {current_app.config['SETTINGS'].access_token_ttl_seconds} seconds", err=True)
-
-
-def _looks_like_an_address(email: str) -> bool:
-    name, at, host = email.partition("@")
-    longest = 254  # what SMTP can carry
-    return bool(name and at and host) and email.isprintable() and " " not in email and len(email) <= longest

@@ -3,9 +3,10 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from payments_app.accounts import emails, names
 from payments_app.database import Base, BigId, UtcDateTime, one_of
 
 
@@ -25,11 +26,22 @@ class User(Base):
         UniqueConstraint("email", name="uq_users_email"),
         CheckConstraint("email = lower(email)", name="email_lower_case"),
         CheckConstraint(one_of("role", Role), name="role_known"),
+        Index(
+            "uq_users_normalized_email",
+            "normalized_email",
+            unique=True,
+            # With a predicate it is no key: who fills it in does not lock out those who insert the user's payments.
+            postgresql_where=text("normalized_email IS NOT NULL"),
+            sqlite_where=text("normalized_email IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    email: Mapped[str] = mapped_column(String(254))  # the longest address that SMTP can carry (RFC 3696, erratum 1690)
-    name: Mapped[str] = mapped_column(String(200))
+    # In the spelling in which the user was added; of those who are added now, normalized.
+    email: Mapped[str] = mapped_column(String(emails.MAX_LENGTH))
+    # None: another user has the address in another spelling, or the release before, which has no such column, added it.
+    normalized_email: Mapped[str | None] = mapped_column(String(emails.MAX_LENGTH))
+    name: Mapped[str] = mapped_column(String(names.MAX_LENGTH))
     role: Mapped[str] = mapped_column(String(16))
     password_hash: Mapped[str] = mapped_column(String(255))
     # Raised to end every token given out so far.

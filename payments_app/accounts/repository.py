@@ -1,17 +1,20 @@
 """Users, as the database knows them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Select, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from payments_app import clock
+from payments_app.accounts import emails, names
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import Role, User
 from payments_app.database import SingleStatement, insert_or_nothing, read_transaction, write_transaction
-from payments_app.errors import UserExists, UserNotFound
+from payments_app.errors import UserExists, UserNotFound, ValidationFailed
+from payments_app.texts import N_
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class Credentials:
 
 @read_transaction
 def find_credentials(session: Session, email: str) -> Credentials | None:
-    """The credentials of an e-mail address, in whatever case it was typed."""
-    user = session.scalar(select(User).where(User.email == email.lower()))
+    """The credentials of an e-mail address, in whatever spelling it was typed."""
+    user = session.scalar(by_email(email))
     if user is None:
         return None
     return Credentials(user.id, user.role, user.token_version, user.password_hash, user.disabled_at is not None)
@@ -65,14 +68,52 @@ _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
 _RECORD = SingleStatement(_OF_USER)  # type: ignore[arg-type]  # whose rows are of any columns
 
 
+def by_email(email: str) -> Select[User]:
+    """Selects the user who has that e-mail address, in whatever spelling it was typed.
+
+    Two users may have had one address in two spellings before spellings were compared: each is found by their own.
+    """
+    spelling = emails.storable(email).lower()
+    found = select(User).where(or_(User.normalized_email == emails.normalized(email), User.email == spelling))
+    return found.order_by(User.email != spelling).limit(1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """Somebody who is to be able to log in; the password as its hash."""
+    """Somebody who is to be able to log in; the password as its hash, or as ``none`` if no password lets them in."""
 
     email: str
     name: str
     role: Role
     password_hash: str
+    token_version: int = 0
+
+
+def insert_user(session: Session, new: NewUser) -> int | None:
+    """Add a user: the only place that does. None if the e-mail address is taken.
+
+    Raises:
+        ValidationFailed: no e-mail address, or no name (422).
+    """
+    email = emails.normalized(new.email)
+    errors = {}
+    if not emails.is_address(email):
+        errors["email"] = [N_("Not a valid e-mail address.")]
+    if not names.is_name(new.name):
+        errors["name"] = [N_("Must have 1 to 200 characters, and no control characters.")]
+    if errors:
+        raise ValidationFailed(errors)
+    inserted = insert_or_nothing(session, User).values(
+        email=email,
+        normalized_email=email,
+        name=new.name,
+        role=new.role.value,
+        password_hash=new.password_hash,
+        token_version=new.token_version,
+        created_at=clock.now(),
+    )
+    user_id: int | None = session.scalar(inserted.on_conflict_do_nothing().returning(User.id))
+    return user_id
 
 
 @write_transaction
@@ -81,17 +122,9 @@ def add_user(session: Session, new: NewUser) -> User:
 
     Raises:
         UserExists: the e-mail address is taken (409).
+        ValidationFailed: no e-mail address, or no name (422).
     """
-    inserted = insert_or_nothing(session, User).values(
-        email=new.email.lower(),
-        name=new.name,
-        role=new.role.value,
-        password_hash=new.password_hash,
-        token_version=0,
-        created_at=clock.now(),
-    )
-    inserted = inserted.on_conflict_do_nothing(index_elements=["email"]).returning(User.id)
-    user_id = session.scalar(inserted)
+    user_id = insert_user(session, new)
     if user_id is None:
         raise UserExists
     return session.get_one(User, user_id)
@@ -104,12 +137,19 @@ def disable_user(session: Session, email: str) -> User:
     Raises:
         UserNotFound: nobody has that e-mail address (404).
     """
-    user = session.scalar(select(User).where(User.email == email.lower()).with_for_update())
+    user = session.scalar(by_email(email).with_for_update())
     if user is None:
         raise UserNotFound
     user.disabled_at = user.disabled_at or clock.now()
     user.token_version += 1
     return user
+
+
+@read_transaction
+def users_without_normalized_email(session: Session, limit: int) -> Sequence[int]:
+    """Ids of users who may log in by one spelling of their e-mail address only."""
+    found = select(User.id).where(User.normalized_email.is_(None), User.disabled_at.is_(None))
+    return session.scalars(found.order_by(User.id).limit(limit)).all()
 
 
 @read_transaction

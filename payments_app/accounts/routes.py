@@ -2,7 +2,7 @@
 
 from flask import Response, current_app, g
 
-from payments_app.accounts import passwords, repository, schemas, tokens
+from payments_app.accounts import emails, passwords, repository, schemas, tokens
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import Credentials
 from payments_app.accounts.tokens import authenticated
@@ -28,7 +28,7 @@ SCHEME = "Bearer"  # RFC 6750
 @login_blueprint.problems(400, 401, 413, 415, 422, 429, 503)
 def login(body: dict[str, str]) -> Response:
     """Exchange an e-mail address and a password, as JSON or as a form, for a bearer token."""
-    g.login_email = body["email"].lower()
+    g.login_email = emails.normalized(body["email"])
     credentials = _check(body["email"], body["password"])
     ttl_seconds = current_app.config["SETTINGS"].access_token_ttl_seconds
     return json_answer({"token": tokens.issue(credentials), "token_type": SCHEME, "expires_in": ttl_seconds})

@@ -4,9 +4,18 @@ from marshmallow import Schema, fields
 
 from payments_app.api.fields import Text
 
+ANY_SPELLING = (
+    "In any spelling: case, composed or decomposed characters, and a domain in Unicode or ASCII are the same."
+)
+
 
 class Login(Schema):
-    email = Text(required=True, min_length=1, max_length=254, metadata={"example": "patient@test.com"})
+    email = Text(
+        required=True,
+        min_length=1,
+        max_length=254,
+        metadata={"example": "patient@test.com", "description": ANY_SPELLING},
+    )
     # argon2 takes any length; the limit keeps a hostile one from costing anything.
     password = Text(required=True, min_length=1, max_length=1024, metadata={"example": "password"})
 

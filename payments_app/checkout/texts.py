@@ -12,7 +12,6 @@ TEXTS = {
     "session_over": N_("You have been signed out. Sign in again to go on; nothing is lost."),
     "not_for_you": N_("This page is for patients and staff."),
     "no_answer": N_("The service does not answer. Please try again in a moment."),
-    "not_payable_here": N_("cannot be paid on this page"),
     "consultation": N_("Consultation %(id)s"),
     "any_amount": N_("no fixed fee"),
     "amount_range": N_("From %(least)s to %(greatest)s"),

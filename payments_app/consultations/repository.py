@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased, joinedload
 from payments_app import clock
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.models import Role, User
-from payments_app.accounts.repository import require_valid
+from payments_app.accounts.repository import by_email, require_valid
 from payments_app.consultations.models import Consultation
 from payments_app.database import insert_or_nothing, read_transaction, write_transaction
 from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, ValidationFailed
@@ -108,12 +108,11 @@ def lock_consultation(session: Session, consultation_id: int) -> None:
 
 
 def _find_patient(session: Session, registration: Registration) -> int:
-    of_patient = select(User.id).where(User.role == Role.PATIENT)
     if registration.patient_email is not None:
-        field, wanted = "patient_email", of_patient.where(User.email == registration.patient_email.lower())
+        field, wanted = "patient_email", by_email(registration.patient_email)
     else:
-        field, wanted = "patient_id", of_patient.where(User.id == registration.patient_id)
-    patient_id = session.scalar(wanted)
-    if patient_id is None:
+        field, wanted = "patient_id", select(User).where(User.id == registration.patient_id)
+    patient = session.scalar(wanted.where(User.role == Role.PATIENT))
+    if patient is None:
         raise ValidationFailed({field: [N_("No such patient.")]})
-    return patient_id
+    return patient.id

@@ -4,7 +4,8 @@ from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
 
 from payments_app import clock
-from payments_app.accounts.models import Role, User
+from payments_app.accounts.models import Role
+from payments_app.accounts.repository import NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
 from payments_app.database import insert_or_nothing, write_transaction
 
@@ -12,11 +13,8 @@ from payments_app.database import insert_or_nothing, write_transaction
 @write_transaction
 def add_user(session: Session, *, email: str, name: str, role: Role, password_hash: str) -> int:
     """Add a user unless the address is known already; their id in either case."""
-    user = insert_or_nothing(session, User).values(
-        email=email, name=name, role=role, password_hash=password_hash, token_version=0, created_at=clock.now()
-    )
-    session.execute(user.on_conflict_do_nothing(index_elements=["email"]))
-    return session.scalars(select(User.id).where(User.email == email)).one()
+    insert_user(session, NewUser(email=email, name=name, role=role, password_hash=password_hash))
+    return session.scalars(by_email(email)).one().id
 
 
 @write_transaction

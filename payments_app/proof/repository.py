@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts.models import Role, User
-from payments_app.accounts.repository import Credentials
+from payments_app.accounts.repository import Credentials, NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
 from payments_app.database import read_transaction, table_of, write_transaction
 from payments_app.engines import current_engines
@@ -75,17 +75,17 @@ def add_user(
 ) -> Credentials:
     """A user of the round of that name, whom no password lets in, with consultations of their own."""
     now = clock.now()
-    user = User(
-        email=f"prove-{name}-{secrets.token_hex(4)}@{_DOMAIN}",
+    email = f"prove-{name}-{secrets.token_hex(4)}@{_DOMAIN}"
+    new = NewUser(
+        email=email,
         name="payments prove",
-        role=role.value,
+        role=role,
         password_hash="none",  # noqa: S106  # no hash at all: nothing verifies against it
         # SQLite gives the ids of users who were removed to others: no token of ours may come to be theirs.
         token_version=1 + secrets.randbelow(2**30),
-        created_at=now,
     )
-    session.add(user)
-    session.flush()
+    insert_user(session, new)
+    user = session.scalars(by_email(email)).one()
     session.add_all(
         Consultation(id=number, patient_id=user.id, currency=currency, created_at=now, updated_at=now)
         for number in consultations

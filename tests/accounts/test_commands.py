@@ -49,11 +49,39 @@ def test_what_is_wrong_is_one_line(commands: Commands, rows: Rows) -> None:
     assert refused == "Error: Somebody has that e-mail address already."
     assert "at least 12" in commands.refused(*create_user, "a@b.example", *options, answer="short\n")
     for email in ("nobody", "@b.example", "a b@c.example", f"{'a' * 250}@b.example"):
-        assert "no e-mail address" in commands.refused(*create_user, email, *options, answer=f"{PASSWORD}\n")
+        assert commands.refused(*create_user, email, *options, answer=f"{PASSWORD}\n").startswith("Error: email: ")
     assert "Nobody" in commands.refused("users", "disable", "nobody@example.com")
     assert "Nobody" in commands.refused("users", "token", "nobody@example.com")
     assert "commands act as" in commands.refused("users", "disable", "commands@system.invalid")
     assert rows.count("users") == before
+
+
+def test_a_name_is_what_can_be_stored_and_shown(commands: Commands, rows: Rows) -> None:
+    refused = [
+        "", "   ", "J" * 201, "Joy\x1b[31m", "Joy\nAdmin", "Joy\x7f", "Joy\x9b31m", "Joy\u202enimda", "Joy\u2066",
+        "Joy\u2028", "Joy\udcff",
+    ]  # fmt: skip
+    taken = ["J", "\U0001f600" * 200, "\u0645\u06cc\u200c\u062e\u0648", "Siti Nur'aini", "\u200fJoy\u200e"]
+
+    for number, name in enumerate([*refused, *taken]):
+        create_user = ("users", "create", f"{number}@names.example", "--name", name, "--password-stdin")
+        if name in taken:
+            commands.ok(*create_user, answer=f"{PASSWORD}\n")
+        else:
+            told = commands.refused(*create_user, answer=f"{PASSWORD}\n")
+            assert told == "Error: name: Must have 1 to 200 characters, and no control characters.", ascii(name)
+
+    found = rows.all("SELECT name FROM users WHERE email LIKE '%@names.example' ORDER BY id")
+    assert [row["name"] for row in found] == taken
+
+
+@pytest.mark.parametrize("password", ["a long\tpassword", "a" * 1025], ids=["tab", "long"])
+def test_a_password_that_no_login_takes_is_refused(password: str, commands: Commands, rows: Rows) -> None:
+    refusal = commands.run("users", "create", "joy@b.example", "--name", "Joy", answer=f"{password}\n{password}\n")
+
+    assert refusal.exit_code == 2
+    assert "Error: password: " in refusal.stderr
+    assert rows.count("users", "email = 'joy@b.example'") == 0
 
 
 def test_who_is_disabled_has_no_way_in_any_more(commands: Commands, people: People) -> None:

@@ -53,7 +53,7 @@ def test_wrong_password_unknown_email_and_disabled_user_get_one_answer(app: Flas
 
 
 def test_an_unknown_email_costs_what_a_wrong_password_costs(
-    app: Flask, people: People, monkeypatch: pytest.MonkeyPatch
+    app: Flask, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified: list[str] = []
 
@@ -70,6 +70,33 @@ def test_an_unknown_email_costs_what_a_wrong_password_costs(
     # One hash each, with the same algorithm and parameters: everything before the salt is equal.
     assert len(verified) == 2
     assert verified[0].rsplit("$", 2)[0] == verified[1].rsplit("$", 2)[0]
+
+    # Two of what is typed in another form than it is hashed in, also if it is right and only the user is disabled.
+    kept = passwords.hash_password("cafe\u0301")
+    rows.execute("UPDATE users SET disabled_at = created_at, password_hash = :kept WHERE id = :id", kept=kept,
+                 id=people.other.id)  # fmt: skip
+    for email, password in [(people.patient.email, "cafe\u0301 "), ("nobody@example.com", "cafe\u0301"),
+                            (people.other.email, "cafe\u0301")]:  # fmt: skip
+        verified.clear()
+        assert login(app, email, password).status_code == 401
+        assert len(verified) == 2
+
+
+FORMS = ["caf\u00e9 \ufb01ne 12", "cafe\u0301 fine 12", "cafe\u0301 \ufb01ne \uff11\uff12"]
+
+
+@pytest.mark.parametrize("kept_form", FORMS, ids=ascii)
+def test_a_password_is_the_same_from_every_keyboard(kept_form: str, app: Flask, people: People, rows: Rows) -> None:
+    kept = passwords.hash_password(kept_form)
+    rows.execute("UPDATE users SET password_hash = :kept WHERE id = :id", kept=kept, id=people.patient.id)
+
+    assert [login(app, people.patient.email, form).status_code for form in FORMS] == [200, 200, 200]
+    assert login(app, people.patient.email, "cafe fine 12").status_code == 401
+
+    # So is one that was hashed as it was typed, before forms were told apart.
+    as_typed = PasswordHasher().hash(kept_form)
+    rows.execute("UPDATE users SET password_hash = :kept WHERE id = :id", kept=as_typed, id=people.patient.id)
+    assert login(app, people.patient.email, kept_form).status_code == 200
 
 
 def test_passwords_are_kept_as_argon2id(people: People, rows: Rows) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import Engine
 
 from tests.support.browser import ON_SQLITE, visitor
 from tests.support.cutting_proxy import EMPTY_PAGE, Canned, CuttingProxy, Mode, proxy_to
 from tests.support.databases import ROOT, Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import PASSWORD, People
+from tests.support.raw import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, pay_by_card, resume_refunds, stripe_settings
@@ -226,7 +228,7 @@ def test_two_tabs_at_once_make_one_payment(tab: Tab, proxy: CuttingProxy, rows: 
 
 
 def test_two_clicks_are_one_request(tab: Tab, proxy: CuttingProxy, rows: Rows) -> None:
-    first, second = tab.run("return Promise.all([pay(), pay({ amount: '5000.00' })]);")
+    first, second = tab.run("return Promise.all([pay(), pay({ consultationId: '5', amount: '5000.00' })]);")
 
     assert first == second
     assert first["type"] == "new"
@@ -559,6 +561,119 @@ def test_another_amount_is_another_intention_and_back_is_the_first(tab: Tab, pro
     assert keys(proxy)[0] == keys(proxy)[2] == key != keys(proxy)[1]
     assert tab.kept_keys() == []
     assert rows.one("SELECT amount_minor FROM payments")["amount_minor"] == 500_000
+
+
+# Ids, which the service counts in 64 bits and JavaScript in 53.
+
+FAR = 2**53 + 1  # read as a number of JavaScript it is 2**53
+
+
+def test_the_consultation_that_is_paid_is_the_one_with_these_digits(
+    tab: Tab, proxy: CuttingProxy, people: People, rows: Rows
+) -> None:
+    people.add_consultations("patient", FAR - 1, FAR)
+    proxy.misbehave("lose_answer")
+    proxy.misbehave("lose_request", method="GET", path=KEYS)
+
+    ids, unknown = tab.run(
+        """
+        const { data } = await client.read('/consultations');
+        const ids = data.map(({ id }) => id).slice(-3);
+        return [ids, await pay({ consultationId: ids.at(-1) })];
+        """,
+        maxAttempts=1,
+    )
+    tab.page.reload()
+    outcome = tab.run(f"return pay({{ consultationId: '{FAR}' }});")
+
+    assert ids == [20, str(FAR - 1), str(FAR)]
+    assert unknown["error"] == "PaymentUnknown"
+    assert [json.loads(post.body)["consultation_id"] for post in proxy.posts()] == [FAR, FAR]
+    assert same(keys(proxy), 2)
+    assert (outcome["type"], outcome["data"]["payment"]["consultation_id"]) == ("new", str(FAR))
+    assert outcome["data"]["payment"]["amount"] == 5000
+    assert rows.all("SELECT consultation_id FROM payments") == [{"consultation_id": FAR}]
+    assert tab.kept_keys() == []
+
+
+def test_the_payment_that_is_meant_is_the_one_with_these_digits(
+    tab: Tab, people: People, engine: Engine, rows: Rows
+) -> None:
+    raw = Raw(engine)
+    people.add_consultations("patient", FAR - 1, FAR)
+    for number in (FAR - 1, FAR):
+        raw.payment(people.patient.id, number, id=number)
+        raw.invoice(number, id=number)
+        raw.tax_record(number)
+        raw.event(number)
+        raw.key(people.patient.id, number, key=f"key-of-{number}")
+
+    read, listed, existing, kept, confirmed, cancelled = tab.run(f"""
+        const [near, far] = ['{FAR - 1}', '{FAR}'];
+        const listed = await client.listPayments({{ consultationId: far }});
+        const existing = await pay({{ consultationId: far }});
+        const kept = await client.keyStatus(`key-of-${{far}}`);
+        await client.openCheckout(far);
+        const confirmed = await client.confirmPayment(existing.data.existing_payment_id, {{ transactionId: '0123' }});
+        const cancelled = await client.cancelPayment(near);
+        return [await client.getPayment(far), listed.data, existing, kept, confirmed, cancelled];
+    """)
+    tab.token = people.admin.token
+    refunded = tab.run(f"return client.refundPayment('{FAR}', {{ amount: 1500 }});")
+
+    assert [each["id"] for each in listed] == [read["id"]] == [str(FAR)]
+    assert (read["invoices"][0]["id"], read["tax_records"][0]["payment_id"]) == (str(FAR), str(FAR))
+    assert existing["data"] == {
+        "type": "existing", "payment_id": str(FAR), "existing_payment_id": str(FAR), "status": "pending",
+    }  # fmt: skip
+    assert kept["payment_id"] == str(FAR)
+    assert (confirmed["data"]["payment"]["id"], cancelled["data"]["payment"]["id"]) == (str(FAR), str(FAR - 1))
+    assert (refunded["data"]["refund"]["payment_id"], refunded["data"]["refund_amount"]) == (str(FAR), 1500)
+    assert rows.all("SELECT id, status, transaction_id, refunded_minor FROM payments ORDER BY id") == [
+        {"id": FAR - 1, "status": "cancelled", "transaction_id": None, "refunded_minor": 0},
+        {"id": FAR, "status": "partially_refunded", "transaction_id": "0123", "refunded_minor": 150_000},
+    ]
+
+
+def test_what_is_no_id_is_an_error_before_anything_is_sent(tab: Tab, proxy: CuttingProxy) -> None:
+    calls, errors = tab.run("""
+        const none = [
+          9007199254740993, 2 ** 63, 1.5, 0, -5, NaN, Infinity, '1e3', '+5', '-5', '05', ' 5', '5 ', '', '5.0', '0x5',
+          '5n', '\u0665', '9223372036854775808', '5/cancel', true, [5], {}, 5n,
+        ];
+        const without = [null, undefined];
+        const calls = [...none, ...without].flatMap((id) => [
+          client.createPayment({ consultationId: id, amount: 5000, paymentMethod: 'stripe' }),
+          client.confirmPayment(id, { transactionId: 'TXN-1' }),
+          client.cancelPayment(id),
+          client.refundPayment(id),
+          client.openCheckout(id),
+          client.getPayment(id),
+        ]).concat(none.map((id) => client.listPayments({ consultationId: id })));
+        const ends = await Promise.allSettled(calls);
+        return [calls.length, ends.filter(({ reason }) => reason instanceof TypeError).length];
+    """)
+
+    assert errors == calls > 150
+    assert [seen for seen in proxy.seen if seen.path.startswith("/api/")] == []
+    assert tab.kept_keys() == []
+
+
+def test_only_whole_numbers_that_would_be_rounded_become_strings(tab: Tab, proxy: CuttingProxy) -> None:
+    body = (
+        r'{"data":{"id":9007199254740993,"most":9223372036854775807,"below":-9007199254740993,"safe":9007199254740991,'
+        r'"list":[1,9007199254740993 , 0],"fraction":1.0000000000000000001,"large":1e20,"also":10000000000000000.5,'
+        r'"text":"9007199254740993, \"9007199254740993\" \\","9007199254740993\\":0.12,"none":null}}'
+    )
+    proxy.misbehave("answer_instead", method="GET", path="/api/v1/me", answer=Canned(200, body.encode()))
+
+    assert tab.run("return client.read('/me');")["data"] == {
+        **json.loads(body)["data"],
+        "id": "9007199254740993",
+        "most": "9223372036854775807",
+        "below": "-9007199254740993",
+        "list": [1, "9007199254740993", 0],
+    }
 
 
 # All the others.

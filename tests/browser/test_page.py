@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.people import STAFF, choose, pay, see_result, sign_in
+from payments_app.demo.repository import add_consultations
+from tests.browser.people import PATIENT, STAFF, choose, pay, see_result, sign_in
 from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.commands import Commands
 from tests.support.cutting_proxy import Canned, CuttingProxy, proxy_to
@@ -376,3 +378,22 @@ def test_whoever_signs_out_leaves_no_token_behind(page: Page) -> None:
 
     expect(page.get_by_test_id("email")).to_be_visible()
     assert page.evaluate("JSON.stringify([{...sessionStorage}, {...localStorage}])") == "[{},{}]"
+
+
+def test_of_two_consultations_that_javascript_cannot_tell_apart_the_chosen_one_is_paid(
+    page: Page, app: Flask, rows: Rows
+) -> None:
+    patient = rows.one("SELECT id FROM users WHERE email = :email", email=PATIENT)
+    last = 2**53 + 1
+    with app.app_context():
+        add_consultations(patient_id=patient["id"], first=last - 1, last=last, currency="PHP")
+    sign_in(page)
+
+    pay(page, last)
+
+    expect(page.get_by_test_id(f"consultation-{last}")).to_contain_text("paid")
+    expect(page.get_by_test_id(f"consultation-{last}").get_by_role("radio")).to_be_checked()
+    expect(page.get_by_test_id(f"consultation-{last - 1}")).to_contain_text("not paid")
+    expect(page.get_by_test_id("history")).to_contain_text(str(last))
+    assert payments_of(rows, last) == PAID_ONCE
+    assert payments_of(rows, last - 1) == []

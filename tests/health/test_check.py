@@ -8,8 +8,10 @@ from tests.health.conftest import Alter, read_only
 from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
+from tests.support.fresh import engine_on
 from tests.support.guards import DROP_CHECK, DROP_INDEX, SPOILT_CHECKS
 from tests.support.people import People
+from tests.support.raw import MOMENT, Raw
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.stripe_apps import fake_stripe, stripe_settings
@@ -205,3 +207,18 @@ def test_it_may_be_asked_from_any_folder(
     monkeypatch.chdir(tmp_path)
 
     assert verdicts(own_database)["migrations"] == "ok"
+
+
+def test_users_whose_address_is_another_users_in_another_spelling_are_noted(
+    own_database: Database, alter: Alter
+) -> None:
+    with engine_on(own_database.url) as engine:
+        for number, disabled_at in [(11, None), (12, None), (13, MOMENT)]:
+            Raw(engine).user(id=number, email=f"{number}@b.example", disabled_at=disabled_at)
+    (line,) = [line for line in lines_of(own_database) if line[1] == "users"]
+
+    assert line[0] == "note"
+    assert "users 11, 12 is known in one spelling" in line[2]
+
+    alter(own_database, "UPDATE users SET normalized_email = email")
+    assert "users" not in verdicts(own_database)

@@ -9,7 +9,7 @@ export class History {
   #onDetails;
   #cursor = null;
 
-  /** @param {(paymentId: number) => void} onDetails */
+  /** @param {(paymentId: number|string) => void} onDetails */
   constructor(session, onDetails) {
     this.#session = session;
     this.#onDetails = onDetails;

@@ -17,7 +17,7 @@ export class PayForm {
   #session;
   #result;
   #onChange;
-  /** Consultations by their ids. */
+  /** Consultations by the digits of their ids. */
   #known = new Map();
   #cursor = null;
 
@@ -77,7 +77,7 @@ export class PayForm {
 
   #show({ data, meta }, chosen) {
     for (const consultation of data) {
-      this.#known.set(consultation.id, consultation);
+      this.#known.set(String(consultation.id), consultation);
       this.#consultations.append(consultationChoice(consultation, consultation.id === chosen));
     }
     this.#cursor = meta.next_cursor;
@@ -85,7 +85,7 @@ export class PayForm {
   }
 
   #chosen() {
-    return this.#known.get(Number(new FormData(this.#form).get('consultation')));
+    return this.#known.get(new FormData(this.#form).get('consultation'));
   }
 
   /** A consultation with a fee costs that; another one, what the patient says within the limits. */

@@ -3,11 +3,18 @@
 export type PaymentStatus =
   | 'pending' | 'processing' | 'completed' | 'partially_refunded' | 'refunded' | 'failed' | 'cancelled' | 'expired';
 
+/**
+ * An id of the service, which counts in 64 bits. It is given as a number if that is exact (a safe integer, up to 2^53 - 1)
+ * and else as a string of its digits; either is taken, 5 and "5" alike. Anything else (a fraction, a number that is not
+ * safe, "1e3", "05", "+5") is a TypeError, and nothing is sent.
+ */
+export type Id = number | string;
+
 /** Amounts are in major units, times ISO 8601 in UTC. */
 export interface Payment {
-  id: number;
-  user_id: number;
-  consultation_id: number;
+  id: Id;
+  user_id: Id;
+  consultation_id: Id;
   amount: number;
   currency: string;
   payment_method: string;
@@ -24,8 +31,8 @@ export interface Payment {
 }
 
 export interface Invoice {
-  id: number;
-  payment_id: number;
+  id: Id;
+  payment_id: Id;
   invoice_number: string;
   amount: number;
   currency: string;
@@ -35,8 +42,8 @@ export interface Invoice {
 }
 
 export interface TaxRecord {
-  id: number;
-  payment_id: number;
+  id: Id;
+  payment_id: Id;
   tax_type: string;
   tax_rate: number;
   taxable_amount: number;
@@ -45,8 +52,8 @@ export interface TaxRecord {
 }
 
 export interface Refund {
-  id: number;
-  payment_id: number;
+  id: Id;
+  payment_id: Id;
   amount: number;
   currency: string;
   status: 'pending' | 'unknown' | 'succeeded' | 'failed';
@@ -72,8 +79,8 @@ export interface CheckoutSession {
 export interface KeyStatus {
   key: string;
   operation: 'create' | 'confirm' | 'cancel' | 'refund' | 'checkout';
-  payment_id: number;
-  refund_id: number | null;
+  payment_id: Id;
+  refund_id: Id | null;
   status: string;
   first_response: { status: number; body: any } | null;
   created_at: string;
@@ -87,8 +94,8 @@ export interface Outcome {
   /** HTTP status; 202 while a refund's outcome is still to come. */
   status: number;
   data: {
-    payment_id?: number;
-    existing_payment_id?: number;
+    payment_id?: Id;
+    existing_payment_id?: Id;
     status?: PaymentStatus;
     payment?: Payment;
     invoice?: Invoice;
@@ -161,7 +168,10 @@ export class PaymentUnknown extends Error {
   key: string;
 }
 
-/** Methods reject with PaymentError; those with an effect also with PaymentUnknown; all with the signal's reason. */
+/**
+ * Methods reject with PaymentError; those with an effect also with PaymentUnknown; all with the signal's reason, and with
+ * a TypeError if what they are given as an id is none.
+ */
 export class PaymentClient {
   constructor(options?: Options);
 
@@ -173,26 +183,26 @@ export class PaymentClient {
 
   /** The payment of a consultation, made once. */
   createPayment(
-    wanted: { consultationId: number; amount: number | string; paymentMethod: string },
+    wanted: { consultationId: Id; amount: number | string; paymentMethod: string },
     call?: Call,
   ): Promise<Outcome>;
   /** Says by which of the gateway's transactions it was paid. */
   confirmPayment(
-    paymentId: number,
+    paymentId: Id,
     proof: { transactionId: string; receiptUrl?: string },
     call?: Call,
   ): Promise<Outcome>;
   /** Gives a pending payment up. */
-  cancelPayment(paymentId: number, call?: Call): Promise<Outcome>;
+  cancelPayment(paymentId: Id, call?: Call): Promise<Outcome>;
   /** Returns money, for staff; without an amount all that is left. */
-  refundPayment(paymentId: number, wanted?: { amount?: number | string; reason?: string }, call?: Call): Promise<Outcome>;
+  refundPayment(paymentId: Id, wanted?: { amount?: number | string; reason?: string }, call?: Call): Promise<Outcome>;
   /** The gateway's session by which the payment is paid: opened now, or the one that is open. */
-  openCheckout(paymentId: number, call?: Call): Promise<CheckoutSession>;
+  openCheckout(paymentId: Id, call?: Call): Promise<CheckoutSession>;
 
-  getPayment(paymentId: number, call?: Call): Promise<PaymentDetails>;
+  getPayment(paymentId: Id, call?: Call): Promise<PaymentDetails>;
   /** A page of payments, newest first; `meta.next_cursor` is null at the end. */
   listPayments(
-    filter?: { status?: string; consultationId?: number; perPage?: number; cursor?: string | null },
+    filter?: { status?: string; consultationId?: Id | null; perPage?: number; cursor?: string | null },
     call?: Call,
   ): Promise<{ data: Payment[]; meta: { next_cursor: string | null; per_page?: number } }>;
   /** What is committed under a key; null: nothing so far, so send the same request again with the same key. */

@@ -9,6 +9,7 @@
  *
  * @typedef {import('./payment-client.js').Outcome} Outcome
  * @typedef {import('./payment-client.js').Options} Options
+ * @typedef {import('./payment-client.js').Id} Id
  * @typedef {import('./payment-client.js').Progress} Progress
  * @typedef {{signal?: AbortSignal}} Call
  * @typedef {{key: string, request: object, isKept: boolean}} Intention
@@ -26,6 +27,11 @@ const FIRST_PAUSE_MS = 500;
 const GREATEST_PAUSE_MS = 8_000;
 /** Milliseconds. Nobody watches a spinner for longer: where the server asks for more, the caller is told instead. */
 const LONGEST_WAIT_MS = 15_000;
+
+/** The greatest id that the service has: it counts in 64 bits, a number of JavaScript is exact up to 2^53 only. */
+const GREATEST_ID = 2n ** 63n - 1n;
+/** Members of a request that the service takes as whole numbers, and that a number of JavaScript may not hold. */
+const IDS_IN_REQUESTS = ['consultation_id'];
 
 /** A payment that has ended: its consultation may be paid anew. */
 export const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
@@ -104,50 +110,55 @@ export class PaymentClient {
     return this.#settings.token == null ? Date.now() < (this.#signedIn?.until ?? 0) : Boolean(this.#bearer);
   }
 
-  /** @param {{consultationId: number, amount: number|string, paymentMethod: string}} wanted @param {Call} [call] */
-  createPayment({ consultationId, amount, paymentMethod }, call) {
-    const body = { consultation_id: consultationId, amount, payment_method: paymentMethod };
-    return this.#once(`create:${consultationId}:${plain(amount)}:${paymentMethod}`, '/payments', body, call);
+  /** @param {{consultationId: Id, amount: number|string, paymentMethod: string}} wanted @param {Call} [call] */
+  async createPayment({ consultationId, amount, paymentMethod }, call) {
+    const id = digits(consultationId);
+    const body = { consultation_id: id, amount, payment_method: paymentMethod };
+    return this.#once(`create:${id}:${plain(amount)}:${paymentMethod}`, '/payments', body, call);
   }
 
-  /** @param {number} paymentId @param {{transactionId: string, receiptUrl?: string}} proof @param {Call} [call] */
-  confirmPayment(paymentId, { transactionId, receiptUrl }, call) {
+  /** @param {Id} paymentId @param {{transactionId: string, receiptUrl?: string}} proof @param {Call} [call] */
+  async confirmPayment(paymentId, { transactionId, receiptUrl }, call) {
+    const id = digits(paymentId);
     const body = { transaction_id: transactionId, receipt_url: receiptUrl || undefined };
-    return this.#once(`confirm:${paymentId}:${transactionId}`, `/payments/${paymentId}/confirm`, body, call);
+    return this.#once(`confirm:${id}:${transactionId}`, `/payments/${id}/confirm`, body, call);
   }
 
-  /** @param {number} paymentId @param {Call} [call] */
-  cancelPayment(paymentId, call) {
-    return this.#once(`cancel:${paymentId}`, `/payments/${paymentId}/cancel`, {}, call);
+  /** @param {Id} paymentId @param {Call} [call] */
+  async cancelPayment(paymentId, call) {
+    const id = digits(paymentId);
+    return this.#once(`cancel:${id}`, `/payments/${id}/cancel`, {}, call);
   }
 
-  /** @param {number} paymentId @param {{amount?: number|string, reason?: string}} [wanted] @param {Call} [call] */
-  refundPayment(paymentId, { amount, reason } = {}, call) {
+  /** @param {Id} paymentId @param {{amount?: number|string, reason?: string}} [wanted] @param {Call} [call] */
+  async refundPayment(paymentId, { amount, reason } = {}, call) {
+    const id = digits(paymentId);
     const body = { amount, reason: reason || undefined };
-    return this.#once(`refund:${paymentId}:${plain(amount)}`, `/payments/${paymentId}/refund`, body, call);
+    return this.#once(`refund:${id}:${plain(amount)}`, `/payments/${id}/refund`, body, call);
   }
 
   /**
    * The gateway's session, opened now or before. Its key is kept for no longer than the call: an old key would bring
    * back the session of a payment that has ended meanwhile.
-   * @param {number} paymentId @param {Call} [call]
+   * @param {Id} paymentId @param {Call} [call]
    */
   async openCheckout(paymentId, { signal } = {}) {
-    const path = `/api/v1/payments/${paymentId}/checkout`;
+    const path = `/api/v1/payments/${digits(paymentId)}/checkout`;
     return (await this.#persist({ method: 'POST', path, body: {}, key: newKey(), signal })).body.data;
   }
 
-  /** @param {number} paymentId @param {Call} [call] */
+  /** @param {Id} paymentId @param {Call} [call] */
   async getPayment(paymentId, call) {
-    return (await this.read(`/payments/${paymentId}`, call)).data;
+    return (await this.read(`/payments/${digits(paymentId)}`, call)).data;
   }
 
   /**
-   * @param {{status?: string, consultationId?: number, perPage?: number, cursor?: string|null}} [filter]
+   * @param {{status?: string, consultationId?: Id | null, perPage?: number, cursor?: string|null}} [filter]
    * @param {Call} [call]
    */
-  listPayments({ status, consultationId, perPage, cursor } = {}, call) {
-    const asked = { status, consultation_id: consultationId, per_page: perPage, cursor };
+  async listPayments({ status, consultationId, perPage, cursor } = {}, call) {
+    const id = consultationId == null ? null : digits(consultationId);
+    const asked = { status, consultation_id: id, per_page: perPage, cursor };
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries(asked)) if (value != null) query.set(name, String(value));
     return this.read(`/payments?${query}`, call);
@@ -337,13 +348,13 @@ export class PaymentClient {
       const response = await fetch(baseUrl + path, {
         method,
         headers: this.#headers({ body, key, bearer }),
-        body: body && JSON.stringify(body),
+        body: body && asJson(body),
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
         cache: 'no-store',
         credentials: 'omit',
         redirect: 'error', // a redirected POST becomes a GET, and the token is for nobody else
       });
-      return judge(response, await response.json().catch(() => null));
+      return judge(response, await response.text().then(fromJson).catch(() => null));
     } catch (error) {
       signal?.throwIfAborted();
       if (timeout.aborted) throw noAnswer('timeout', { cause: error });
@@ -469,6 +480,43 @@ function noAnswer(code, more) {
 function plain(amount) {
   if (amount === undefined) return 'all';
   return Number.isNaN(Number(amount)) ? amount : Number(amount);
+}
+
+/**
+ * An id as its digits: of a safe integer, or of a string that is nothing else. Whatever else was rounded before it came
+ * here, or is no id: nothing is sent.
+ * @param {Id} id
+ */
+function digits(id) {
+  const text = typeof id === 'string' || Number.isSafeInteger(id) ? String(id) : '';
+  if (/^[1-9][0-9]{0,18}$/.test(text) && BigInt(text) <= GREATEST_ID) return text;
+  throw new TypeError(`Not an id, which is a safe integer above 0 or a string of its digits: ${String(id)}`);
+}
+
+/** A request's body as JSON, with every digit of its ids, as numbers. @param {Record<string, any>} body */
+function asJson(body) {
+  const members = Object.entries(body)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => {
+      const json = IDS_IN_REQUESTS.includes(name) ? digits(String(value)) : JSON.stringify(value);
+      return `${JSON.stringify(name)}:${json}`;
+    });
+  return `{${members.join(',')}}`;
+}
+
+/**
+ * What JSON says, with whole numbers that JavaScript would round as strings of their digits. In the text itself, and so
+ * in every browser: what a reviver is told of the source, not all of them tell.
+ * @param {string} text @returns {any}
+ */
+function fromJson(text) {
+  const rounded = JSON.parse(text); // now it is known to be JSON
+  if (!/[0-9]{16}/.test(text)) return rounded;
+  const exact = text.replace(/"(?:[^"\\]+|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/g, (token) => {
+    const isRounded = /^-?[0-9]+$/.test(token) && !Number.isSafeInteger(Number(token));
+    return isRounded ? `"${token}"` : token;
+  });
+  return JSON.parse(exact);
 }
 
 /** @param {string} key */

@@ -21,23 +21,20 @@ export function inWords(status) {
 /** A consultation to choose. @param {boolean} chosen */
 export function consultationChoice(consultation, chosen) {
   const status = consultation.active_payment?.status ?? 'unpaid';
-  // Beyond 2^53 numbers of JavaScript are rounded: it would be another consultation that is paid.
-  const isExact = Number.isSafeInteger(consultation.id);
   const choice = filled('consultation-template', {
     name: say('consultation', { id: consultation.id }),
     fee: consultation.fee === null ? say('any_amount') : money(consultation.fee, consultation.currency),
-    state: isExact ? inWords(status) : say('not_payable_here'),
+    state: inWords(status),
   });
   choice.querySelector('label').dataset.testid = `consultation-${consultation.id}`;
   choice.querySelector('.state').dataset.status = status;
   const input = choice.querySelector('input');
   input.value = String(consultation.id);
   input.checked = chosen;
-  input.disabled = !isExact;
   return choice;
 }
 
-/** A line of the history. @param {(paymentId: number) => void} onDetails */
+/** A line of the history. @param {(paymentId: number|string) => void} onDetails */
 export function historyLine(payment, onDetails) {
   const line = filled('history-template', {
     amount: money(payment.amount, payment.currency),
