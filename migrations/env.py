@@ -7,6 +7,8 @@ from alembic.runtime.migration import MigrationInfo
 from flask import current_app
 from sqlalchemy import Connection, event, text
 
+from payments_app.engines import no_time_limit
+
 database = current_app.extensions["migrate"].db
 
 # Milliseconds. ALTER TABLE waits for every running statement on the table, and everybody else waits behind it: a
@@ -21,7 +23,7 @@ def _say(step: MigrationInfo, **_context: object) -> None:
 def _set_timeouts(connection: Connection) -> None:
     """For the transaction that begins: behind a pooler the next one may be on another connection to the server."""
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    connection.exec_driver_sql(no_time_limit(for_one_transaction=True))
 
 
 def _migrate(connection: Connection) -> None:
@@ -30,7 +32,7 @@ def _migrate(connection: Connection) -> None:
     elif connection.dialect.name == "postgresql":
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         # Building an index on a large table may well take longer than a request may.
-        connection.execute(text("SET statement_timeout = 0"))
+        connection.execute(text(no_time_limit()))
         connection.commit()
     context.configure(
         connection=connection,

@@ -25,11 +25,31 @@ SQLITE_BUSY_TIMEOUT_SECONDS = 2
 # Seconds to wait for a free connection before the answer is 503.
 POOL_TIMEOUT_SECONDS = 5
 
-_OUR_OPTIONS = (
-    f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+# What a server, a database or a role can set for its clients and our statements depend on, as we need it. Every client
+# may ask for these when it connects, which costs no round trip, and then ALTER DATABASE and ALTER ROLE do not count.
+# Whether it is so is looked at all the same, with the rest that matters: health/catalogue.py.
+MEANING_SETTINGS = {
+    "DateStyle": "ISO",  # the driver reads no other
+    "IntervalStyle": "postgres",  # the same
+    "default_transaction_isolation": "read committed",  # a lost race is found out by reading what the winner committed
+    "synchronous_commit": "on",  # what was acknowledged survives a crash
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",  # the catalogue's expressions are compared as texts
+    "exit_on_error": "off",  # a broken constraint is an answer, and not the end of the connection
+}
+
+# These are not looked at: other time zones and limits are as good, and policies are looked at themselves.
+_OTHER_SETTINGS = {
+    "row_security": "off",  # a policy that hides rows from us is an error, and not fewer rows
+    "TimeZone": "UTC",
+    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+    "lock_timeout": str(LOCK_TIMEOUT_MS),
     # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
-    f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
-)
+    "idle_in_transaction_session_timeout": str(2 * STATEMENT_TIMEOUT_MS),
+    "idle_session_timeout": "0",  # connections wait in the pool for as long as there is nothing to do
+}
 
 # A connection to what has become a standby: 25006, read only transaction.
 _DEMOTED_SQLSTATE = "25006"
@@ -60,7 +80,7 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
             "hide_parameters": True,
         }
     # A server behind a pooler has another client in each transaction. It remembers no statement of ours, and is told
-    # of the timeouts by whoever runs it: docs/deployment.md.
+    # of timeouts and other settings by whoever runs it: docs/deployment.md.
     behind_pooler = {"prepare_threshold": None} if pooler == "transaction" else {}
     of_the_url = make_url(database_url).normalized_query.get("options", ())
     return {
@@ -74,8 +94,10 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
             "autocommit": True,
             # Seconds; libpq's own default is to wait for ever.
             "connect_timeout": 3,
+            # The driver decodes by it, and a pooler keeps it for each client; the database's own may be LATIN1.
+            "client_encoding": "utf8",
             # What is said here replaces what the URL says, and of two words on one thing the last one counts.
-            "options": " ".join([*of_the_url, *([] if behind_pooler else [_OUR_OPTIONS])]),
+            "options": " ".join([*of_the_url, *([] if behind_pooler else _our_options())]),
             **behind_pooler,
             # Milliseconds and seconds: a network that swallows everything is noticed before a client gives up.
             "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
@@ -84,6 +106,12 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
             "keepalives_count": 3,
         },
     }
+
+
+def _our_options() -> list[str]:
+    """As libpq reads them: a blank in a value has a backslash before it."""
+    ours = {**MEANING_SETTINGS, **_OTHER_SETTINGS}
+    return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in ours.items()]
 
 
 def init_app(app: Flask) -> None:
@@ -214,8 +242,16 @@ def lift_statement_timeout() -> None:
 
 
 def _lift_statement_timeout(connection: Any, _record: Any) -> None:
-    connection.execute("SET statement_timeout = 0")
+    connection.execute(no_time_limit())
     connection.commit()
+
+
+def no_time_limit(*, for_one_transaction: bool = False) -> str:
+    """The statement for what may take longer than a request. PostgreSQL before 17 has no transaction_timeout."""
+    return (
+        f"SELECT set_config(name, '0', {for_one_transaction}) FROM pg_settings"  # noqa: S608  # nosec B608  # a boolean
+        " WHERE name IN ('statement_timeout', 'transaction_timeout')"
+    )
 
 
 def _begin(connection: Any) -> None:

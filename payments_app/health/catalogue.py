@@ -4,13 +4,14 @@ A payment may be taken only where the database itself refuses a second one, and 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-from payments_app.database import read_transaction
+from payments_app.database import Base, read_transaction
+from payments_app.engines import MEANING_SETTINGS, STATEMENT_TIMEOUT_MS
 from payments_app.payments.models import ACTIVE_PREDICATE
 from payments_app.payments.statuses import ACTIVE
 
@@ -67,6 +68,39 @@ _POSTGRESQL_CHECKS = text(
 
 _SQLITE_TABLE = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'payments'")
 
+# What a connection of ours must see, whoever has set it. Some of it the service asks for by itself, unless there is a
+# pooler; only a superuser may set the others, or nobody once the database is made.
+SESSION_VALUES: dict[str, Collection[str]] = {
+    **{name: {value} for name, value in MEANING_SETTINGS.items()},
+    "client_encoding": {"UTF8"},
+    "server_encoding": {"UTF8"},
+    "synchronous_commit": {"on", "remote_apply"},
+    "session_replication_role": {"origin", "local"},  # a replica checks no foreign key
+    "zero_damaged_pages": {"off"},
+    "ignore_checksum_failure": {"off"},
+}
+
+# PostgreSQL 17 and newer: less than a statement may take would end the connection in the middle of one.
+_TRANSACTION_TIMEOUT = "transaction_timeout"
+
+# One statement, because /readyz asks often. ``schemas``: those that our tables are found in by the search_path;
+# ``elsewhere``: those that have a table of payments, whether it is found or not. A schema that is searched before
+# PostgreSQL's own catalogue may replace functions of PostgreSQL's; temporary tables hold no functions.
+_SESSION = text(
+    r"""
+    WITH ours AS (SELECT c.oid, c.relnamespace::regnamespace::text AS schema, c.relname::text AS name
+                  FROM unnest(CAST(:tables AS text[])) AS t (name) JOIN pg_class c ON c.oid = to_regclass(t.name))
+    SELECT (SELECT json_object_agg(name, setting) FROM pg_settings
+            WHERE name = ANY(CAST(:names AS text[]))) AS settings,
+           (SELECT schema::text FROM unnest(current_schemas(true)) WITH ORDINALITY AS s (schema, position)
+            WHERE schema NOT LIKE 'pg\_temp\_%' ORDER BY position LIMIT 1) AS first_schema,
+           ARRAY(SELECT DISTINCT schema FROM ours ORDER BY schema) AS schemas,
+           ARRAY(SELECT name FROM ours WHERE row_security_active(oid) ORDER BY name) AS filtered,
+           ARRAY(SELECT relnamespace::regnamespace::text FROM pg_class
+                 WHERE relname = 'payments' AND relkind IN ('r', 'p')) AS elsewhere
+    """
+)
+
 # Planned, never run: the index must be one that the insert of a payment finds. SQLite looks for the very text.
 _NAMES_THE_INDEX = text(
     "EXPLAIN INSERT INTO payments (id, consultation_id) VALUES (1, 1)"
@@ -106,10 +140,49 @@ def server_time(session: Session) -> datetime | None:
 
 
 @read_transaction
+def may_lose_commits(session: Session) -> bool:
+    """Whether PostgreSQL was told not to wait for its disk: what it has committed may be gone after a power cut."""
+    return _dialect(session) == "postgresql" and session.execute(text("SHOW fsync")).scalar_one() == "off"
+
+
+@read_transaction
 def timeouts_off(session: Session) -> Sequence[str]:
     """Those of PostgreSQL's timeouts that end what waits for somebody, and are not set on this connection."""
     names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
     return [name for name in names if session.execute(text(f"SHOW {name}")).scalar_one() == "0"]
+
+
+@read_transaction
+def session_faults(session: Session) -> Sequence[str]:
+    """What changes the meaning of our statements on this connection: settings, and what the search_path leads to.
+
+    SQLite has no settings but those of a connection, which are our own.
+    """
+    if _dialect(session) == "sqlite":
+        return []
+    asked = {"names": [*SESSION_VALUES, _TRANSACTION_TIMEOUT], "tables": [*Base.metadata.tables]}
+    found = session.execute(_SESSION, asked).mappings().one()
+    return [*_wrong_settings(found["settings"]), *_wrong_schemas(found)]
+
+
+def _wrong_settings(settings: Mapping[str, str]) -> Iterator[str]:
+    for name, value in settings.items():
+        if name == _TRANSACTION_TIMEOUT:
+            if 0 < int(value) < STATEMENT_TIMEOUT_MS:
+                yield f"{name} is {value} ms, less than a statement may take ({STATEMENT_TIMEOUT_MS})"
+        elif value.partition(",")[0] not in SESSION_VALUES[name]:  # of "ISO, MDY" the second is about reading
+            yield f"{name} is {value}, not {' or '.join(sorted(SESSION_VALUES[name]))}"
+
+
+def _wrong_schemas(found: RowMapping) -> Iterator[str]:
+    if found["first_schema"] != "pg_catalog":
+        yield f"search_path has {found['first_schema']} before pg_catalog"
+    if len(found["schemas"]) > 1:
+        yield f"search_path finds our tables in several schemas: {', '.join(found['schemas'])}"
+    if not found["schemas"] and found["elsewhere"]:
+        yield f"search_path does not lead to our tables, which are in {' or '.join(found['elsewhere'])}"
+    if found["filtered"]:
+        yield f"row level security hides rows of {', '.join(found['filtered'])}"
 
 
 @read_transaction

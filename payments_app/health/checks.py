@@ -24,13 +24,15 @@ def init_app(app: Flask) -> None:
 
 
 def find_faults() -> dict[str, str]:
-    """What is not in place, by the name of the check, and why. A database that cannot be reached is asked no more."""
+    """What is not in place, by the name of the check, and why. A database that cannot be reached is asked no more, nor
+    one whose answers may mean something else.
+    """
     faults: dict[str, str] = {}
     for name, check in CHECKS.items():
         fault = fault_of(check)
         if fault is not None:
             faults[name] = fault
-            if name == "database":
+            if name in ("database", "session"):
                 break
     return faults
 
@@ -62,6 +64,14 @@ def _database() -> str | None:
         return None
     current_engines().writer.dispose()  # the next look is to connect anew: the primary may be elsewhere by now
     return "read-only: a standby, or default_transaction_read_only is on"
+
+
+def _session() -> str | None:
+    faults = catalogue.session_faults()
+    if not faults:
+        return None
+    current_engines().writer.dispose()  # a setting that is put right holds for connections that are opened from now on
+    return "; ".join(faults)
 
 
 def _migrations() -> str | None:
@@ -103,6 +113,7 @@ def _refund_checks() -> str | None:
 
 CHECKS: dict[str, Check] = {
     "database": _database,
+    "session": _session,
     "migrations": _migrations,
     "index": _index,
     "checks": _refund_checks,

@@ -50,6 +50,7 @@ class Finding:
 # What is said where nothing is wrong.
 _IN_PLACE = {
     "database": "reached",
+    "session": "its settings leave the meaning of statements alone",
     "migrations": "have run",
     "index": "allows one active payment per consultation",
     "checks": "refunds never exceed the money received",
@@ -62,6 +63,7 @@ def all_findings(settings: Settings) -> Iterator[Finding]:
     for what, check in CHECKS.items():
         fault = fault_of(check)
         yield Finding(what, Verdict.BAD if fault else Verdict.OK, fault or _IN_PLACE[what])
+    yield from _durability(settings)
     if settings.database_pooler != "none":
         yield from _timeouts()
     yield from _currencies(settings.payment_currency)
@@ -73,6 +75,17 @@ def all_findings(settings: Settings) -> Iterator[Finding]:
     yield from _shared_addresses()
     if settings.is_production:
         yield from _production(settings)
+
+
+def _durability(settings: Settings) -> Iterator[Finding]:
+    """No part of ``CHECKS``: servers for tests are run without fsync, and their payments are nobody's."""
+    try:
+        may_lose_commits = catalogue.may_lose_commits()
+    except (AppError, SQLAlchemyError):  # that it does not answer is said already
+        return
+    if may_lose_commits:
+        verdict = Verdict.BAD if settings.is_production else Verdict.NOTE
+        yield Finding("durability", verdict, "fsync is off: committed payments may be lost in a power cut")
 
 
 def _timeouts() -> Iterator[Finding]:

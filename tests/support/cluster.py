@@ -135,6 +135,10 @@ class Cluster:
             ours.execute("SELECT pg_switch_wal()")
             ours.execute("CHECKPOINT")
 
+    def lose_log(self) -> None:
+        """Of a server that was stopped: all that it wrote down since its last checkpoint."""
+        self._run("pg_resetwal", "-f", "-D", str(self.data))
+
     def times_said(self, text: str) -> int:
         """How often its log says this."""
         return self.log.read_text().count(text)
