@@ -107,7 +107,7 @@ def test_every_conflict_can_be_read_on_a_telephone_in_the_dark(chromium: Browser
         assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(28, 32, 34)"
 
-    assert read == 18
+    assert read == 21
 
 
 def read_examples(page: Page, operation: dict[str, Any]) -> int:
