@@ -117,9 +117,17 @@ def read_env_file() -> None:
     """Take up ``.env`` beside this file, where the environment itself does not say ``APP_ENV=production``.
 
     Production has all its settings from whoever starts it: what a developer left lying about must not fill the gaps.
+
+    Raises:
+        ConfigError: it cannot be read, or is no UTF-8.
     """
-    if os.environ.get("APP_ENV", "").strip() != "production":
-        load_dotenv(Path(__file__).with_name(".env"))
+    if os.environ.get("APP_ENV", "").strip() == "production":
+        return
+    file = Path(__file__).with_name(".env")
+    try:
+        load_dotenv(file)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
 
 
 def currencies_in_use() -> frozenset[str]:

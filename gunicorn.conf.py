@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever it was started from
 
 from config import ConfigError, gunicorn_settings, read_env_file
 
-read_env_file()
 try:
+    read_env_file()
     bind, workers = gunicorn_settings()
 except ConfigError as refusal:
     sys.exit(f"refusing to start: {refusal}")

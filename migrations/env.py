@@ -7,6 +7,7 @@ from alembic.runtime.migration import MigrationInfo
 from flask import current_app
 from sqlalchemy import Connection, event, text
 
+from payments_app.commands import CommandFailed, plain_ending
 from payments_app.engines import no_time_limit
 
 database = current_app.extensions["migrate"].db
@@ -47,9 +48,9 @@ def _migrate(connection: Connection) -> None:
 
 
 if context.is_offline_mode():
-    raise SystemExit("migrations are run against a database, not printed as SQL")
+    raise CommandFailed("Migrations are run against a database, not printed as SQL.")
 
-with database.engine.connect() as connection:
+with plain_ending(), database.engine.connect() as connection:
     _migrate(connection)
     # The timeouts were set for the session, which the pool would hand on.
     connection.invalidate()

@@ -22,16 +22,13 @@ from structlog.processors import ExceptionRenderer, JSONRenderer, StackInfoRende
 from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter, filter_by_level
 from structlog.typing import EventDict, ExcInfo, Processor
 
+from payments_app.printable import printable
+
 # What a proxy or a client may choose: no blanks, quotes or control characters that could forge a log line.
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # At DEBUG the first writes down Stripe's answers with their client secrets, the second every row that is read.
 _TELL_SECRETS_AT_DEBUG = ("stripe", "sqlalchemy.engine.Engine")
-
-# Whatever ends a line, moves the cursor, colours or turns the direction of the text: as ``\x1b``, so that no value can
-# pose as a line of ours. JSON escapes all of these by itself.
-_CONTROL_CHARACTERS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_ESCAPED = {code: chr(code).encode("unicode_escape").decode() for code in _CONTROL_CHARACTERS}
 
 # Made once: json.dumps makes a new one for each line.
 _JSON = json.JSONEncoder(default=repr)
@@ -129,11 +126,14 @@ def _put_in_order(_logger: Any, level: str, event: EventDict) -> EventDict:
 
 
 def _stay_on_one_line(_logger: Any, _level: str, event: EventDict) -> EventDict:
-    """But for a traceback, whose lines are set in, so that none of them looks like the beginning of another event."""
+    """So that no value can pose as a line of ours (JSON escapes by itself).
+
+    But for a traceback, whose lines are set in, so that none of them looks like the beginning of another event.
+    """
     lines = event.pop("exception", "").splitlines()
-    told = {name: value.translate(_ESCAPED) if isinstance(value, str) else value for name, value in event.items()}
+    told = {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
     if lines:
-        told["exception"] = "\n".join(f"    {line.translate(_ESCAPED)}" for line in lines)
+        told["exception"] = "\n".join(f"    {printable(line)}" for line in lines)
     return told
 
 

@@ -180,7 +180,7 @@ def test_gunicorn_too_is_told_in_one_line(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("start", [["flask", "--app", "wsgi", "check"], ["gunicorn"]], ids=["command", "gunicorn"])
-def test_whatever_is_started_says_that_line_and_ends_with_1(start: list[str], tmp_path: Path) -> None:
+def test_whatever_is_started_says_that_line_and_ends_with_2(start: list[str], tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", *start],
         cwd=ROOT,
@@ -190,7 +190,7 @@ def test_whatever_is_started_says_that_line_and_ends_with_1(start: list[str], tm
         check=False,
     )
 
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("refusing to start: FLASK_DEBUG is on")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -206,7 +206,7 @@ def test_a_bad_value_stops_the_start_with_that_line_alone() -> None:
         check=False,
     )
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr == "refusing to start: SECRET_KEY is required in production\n"
 
 

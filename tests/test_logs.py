@@ -28,7 +28,10 @@ from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card, refund
 from tests.webhooks import tell
 
-HOSTILE = 'x\r\n2026-11-22T00:00:00Z [info     ] Payment: confirmed\x1b[2J\u2028\u202e\x00\x85"}\n{"event": "forged"}'
+HOSTILE = (
+    "x\r\n2026-11-22T00:00:00Z [info     ] Payment: confirmed"
+    '\x1b[2J\u2028\u202e\u200b\u061c\x00\x85"}\n{"event": "forged"}'
+)
 CARD = "4242424242424242"
 
 

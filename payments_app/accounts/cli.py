@@ -9,7 +9,7 @@ from payments_app.accounts import emails, passwords, repository, schemas, tokens
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser
 from payments_app.accounts.staff import SYSTEM_EMAIL
-from payments_app.commands import CommandFailed, Commands, json_option, show_facts
+from payments_app.commands import CommandFailed, Commands, json_option, say, show_facts
 from payments_app.errors import ValidationFailed
 
 users = Commands("users", help="People and programs that may use the service.")
@@ -54,7 +54,7 @@ def disable_user(email: str) -> None:
     if emails.normalized(email) == SYSTEM_EMAIL:
         raise CommandFailed("That is the user that these commands act as.")
     user = repository.disable_user(email)
-    click.echo(f"{user.email} is disabled; none of their tokens is valid any more")
+    say(f"{user.email} is disabled; none of their tokens is valid any more")
 
 
 @users.command("token")
@@ -66,5 +66,5 @@ def show_token(email: str) -> None:
         raise CommandFailed(f"Nobody has the e-mail address {email}.")
     if credentials.disabled:
         raise CommandFailed(f"{email} is disabled.")
-    click.echo(tokens.issue(credentials))
-    click.echo(f"valid for {current_app.config['SETTINGS'].access_token_ttl_seconds} seconds", err=True)
+    say(tokens.issue(credentials))
+    say(f"valid for {current_app.config['SETTINGS'].access_token_ttl_seconds} seconds", err=True)

@@ -6,7 +6,7 @@ import click
 from flask import current_app
 
 from payments_app.accounts import passwords
-from payments_app.commands import Commands
+from payments_app.commands import Commands, say
 from payments_app.demo import repository
 from payments_app.demo.people import PASSWORD, PATIENT, USERS
 
@@ -40,5 +40,5 @@ def seed(count: int) -> None:
             repository.add_consultations(
                 patient_id=ids[PATIENT], first=first, last=last, currency=settings.payment_currency
             )
-    click.echo(f"{len(USERS)} users, password '{PASSWORD}': {', '.join(ids)}")
-    click.echo(f"consultations 1 to {count} of {PATIENT}")
+    say(f"{len(USERS)} users, password '{PASSWORD}': {', '.join(ids)}")
+    say(f"consultations 1 to {count} of {PATIENT}")

@@ -1,17 +1,16 @@
 """``flask check``: is everything in place that this service stands on?"""
 
-import json
 from dataclasses import asdict
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from payments_app.commands import json_option
+from payments_app.commands import Command, json_option, say, say_json
 from payments_app.health.findings import Verdict, all_findings
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @json_option
 @with_appcontext
 def check(as_json: bool) -> None:
@@ -23,7 +22,7 @@ def check(as_json: bool) -> None:
     for finding in all_findings(current_app.config["SETTINGS"]):  # shown one by one: some take a while
         is_bad = is_bad or finding.verdict is Verdict.BAD
         if as_json:
-            click.echo(json.dumps(asdict(finding)))
+            say_json(asdict(finding))
         else:
-            click.echo(f"{finding.verdict:<4}  {finding.what:<11}  {finding.detail}")
+            say(f"{finding.verdict:<4}  {finding.what:<11}  {finding.detail}")
     raise SystemExit(1 if is_bad else 0)

@@ -7,7 +7,7 @@ import click
 from flask import current_app
 
 from payments_app import clock
-from payments_app.commands import Commands
+from payments_app.commands import Commands, say
 from payments_app.idempotency import repository
 
 idempotency = Commands("idempotency", help="Look after idempotency keys.")
@@ -29,4 +29,4 @@ def prune() -> None:
         while count := repository.prune_batch(before=before, size=BATCH_SIZE):
             pruned += count
             bar.update(count)
-    click.echo(f"{pruned} keys pruned")
+    say(f"{pruned} keys pruned")

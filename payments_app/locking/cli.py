@@ -1,12 +1,12 @@
 """Looking at locks, for operators who wonder what is being waited for."""
 
-import json
 from dataclasses import asdict
 
 import click
 
-from payments_app.commands import Commands
+from payments_app.commands import Commands, say, say_json
 from payments_app.locking.locks import list_leases
+from payments_app.printable import printable
 from payments_app.redis_client import RedisUnavailable
 
 locks = Commands("locks", help="Look at the locks in Redis.")
@@ -25,13 +25,14 @@ def list_locks(as_json: bool) -> None:
         raise click.UsageError("there is no Redis, or it does not answer: see REDIS_URL") from None
     if as_json:
         for lease in leases:
-            click.echo(json.dumps(asdict(lease)))
+            say_json(asdict(lease))
         return
     if not leases:
-        click.echo("no locks are held")
+        say("no locks are held")
         return
-    width = max(len(lease.name) for lease in leases)
-    click.echo(f"{'lock':<{width}}  seconds left  owner")
+    names = {lease.name: printable(lease.name) for lease in leases}
+    width = max(map(len, names.values()))
+    say(f"{'lock':<{width}}  seconds left  owner")
     for lease in leases:
         left = "no end" if lease.remaining_seconds is None else f"{lease.remaining_seconds:.1f}"
-        click.echo(f"{lease.name:<{width}}  {left:>12}  {lease.owner}")
+        say(f"{names[lease.name]:<{width}}  {left:>12}  {lease.owner}")

@@ -1,6 +1,5 @@
 """Commands about payments, for staff and for the timers that expire and audit them."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -11,7 +10,18 @@ from flask import current_app
 
 from payments_app import clock, money
 from payments_app.accounts.staff import system_caller
-from payments_app.commands import ID, Commands, json_option, operator, show_facts, show_rows, with_progress
+from payments_app.commands import (
+    ID,
+    Commands,
+    is_agreed,
+    json_option,
+    operator,
+    say,
+    say_json,
+    show_facts,
+    show_rows,
+    with_progress,
+)
 from payments_app.payments import audit, expire, reads, repository, review
 from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines, Fate
@@ -64,9 +74,9 @@ def show_payment(payment_id: int, as_json: bool) -> None:
         show_facts({**facts, "refunds": refunds, "events": trail}, as_json=True)
         return
     show_facts(facts, as_json=False)
-    click.echo()
+    say()
     show_rows(("id", "amount", "status"), refunds, as_json=False, nothing="no refunds")
-    click.echo()
+    say()
     show_rows(("when", "event", "status", "version", "who"), trail, as_json=False, nothing="no events")
 
 
@@ -87,13 +97,13 @@ def expire_payments(as_json: bool) -> None:
         length=expire.count_overdue(deadlines),
     )
     if as_json:
-        click.echo(json.dumps({"expired": fates[Fate.EXPIRED], "paid": fates[Fate.FOLLOWED], "left": fates[Fate.LEFT]}))
+        say_json({"expired": fates[Fate.EXPIRED], "paid": fates[Fate.FOLLOWED], "left": fates[Fate.LEFT]})
         return
-    click.echo(f"{fates[Fate.EXPIRED]} payments expired")
+    say(f"{fates[Fate.EXPIRED]} payments expired")
     if fates[Fate.FOLLOWED]:
-        click.echo(f"{fates[Fate.FOLLOWED]} were paid or cancelled in this moment")
+        say(f"{fates[Fate.FOLLOWED]} were paid or cancelled in this moment")
     if fates[Fate.LEFT]:
-        click.echo(f"{fates[Fate.LEFT]} are left for the next time: their gateway did not answer")
+        say(f"{fates[Fate.LEFT]} are left for the next time: their gateway did not answer")
 
 
 @payments.command("reviewed")
@@ -108,7 +118,7 @@ def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
     caller = system_caller()
     payment = repository.get(payment_id, caller=caller)
     question = f"Is there nothing left to put right about payment {payment_id}?"
-    if payment.needs_review and (yes or click.confirm(question, err=True)):
+    if payment.needs_review and (yes or is_agreed(question)):
         review.end_review(payment_id, operators_deed())
         payment = repository.get(payment_id, caller=caller)
     show_facts(_row(payment), as_json=as_json)
@@ -127,18 +137,18 @@ def audit_payments(as_json: bool) -> None:
         count = 0
         for count, offender in enumerate(found, start=1):  # noqa: B007  # the count is what comes back
             if as_json:
-                click.echo(json.dumps(asdict(offender)))
+                say_json(asdict(offender))
             else:
-                click.echo(f"{offender.invariant}  payment {offender.payment_id}  {offender.detail}")
+                say(f"{offender.invariant}  payment {offender.payment_id}  {offender.detail}")
         return count
 
     broken = 0
     for number, check in enumerate(audit.CHECKS, start=1):
-        click.echo(f"{number:2} of {len(audit.CHECKS)}  {check.invariant}  {check.promise}", err=True)
+        say(f"{number:2} of {len(audit.CHECKS)}  {check.invariant}  {check.promise}", err=True)
         broken += show(audit.find_offenders(check))
     reviews = show(audit.find_reviews())
     verdict = f"{broken} offenders" if broken else "all promises hold"
-    click.echo(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
+    say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
     raise SystemExit(1 if broken else 0)
 
 

@@ -8,7 +8,7 @@ import urllib3
 from flask import current_app
 from urllib3.exceptions import LocationParseError
 
-from payments_app.commands import CommandFailed, json_option
+from payments_app.commands import CommandFailed, is_agreed, json_option, say
 from payments_app.health.checks import find_faults
 from payments_app.proof import repository, run, telling
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
@@ -96,11 +96,11 @@ def _try_out(orders: Orders, *, yes: bool, as_json: bool) -> int:
         return telling.tell_faults(faults, orders, as_json=as_json)
     left = _require_room()
     telling.show_plan(orders, left)
-    if not yes and not click.confirm("Go on?", err=True):
-        click.echo("nothing was written", err=True)
+    if not yes and not is_agreed("Go on?"):
+        say("nothing was written", err=True)
         return 0
     if _require_room().users:  # asked again: while somebody read the plan, another run may have begun
-        click.echo(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
+        say(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
     return telling.tell(_prove(orders), orders, as_json=as_json)
 
 
@@ -153,9 +153,9 @@ def _clean_up(*, yes: bool, as_json: bool) -> None:
     if not left.users:
         telling.tell_removed(0, as_json=as_json)
         return
-    click.echo(f"left of runs that were killed: {left}", err=True)
-    if not yes and not click.confirm("Remove them? A run that is under way fails by it.", err=True):
-        click.echo("nothing was removed", err=True)
+    say(f"left of runs that were killed: {left}", err=True)
+    if not yes and not is_agreed("Remove them? A run that is under way fails by it."):
+        say("nothing was removed", err=True)
         return
     telling.tell_removed(run.remove_all(), as_json=as_json)
 

@@ -1,12 +1,9 @@
 """What whoever runs a proof is told: before it writes anything, and when it is over."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import click
-
-from payments_app.commands import show_facts
+from payments_app.commands import say, say_json, show_facts
 from payments_app.proof import repository
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.run import Orders, Report
@@ -75,7 +72,7 @@ def tell_found(report: Report) -> None:
     """Of a run that does not come to its end, what it had found: nobody should have to wait for it again."""
     for name, breaches in report.breaches.items():
         for breach in breaches[:SHOWN_BREACHES]:
-            click.echo(f"BROKEN  {name}: {breach.what}: {breach.detail}", err=True)
+            say(f"BROKEN  {name}: {breach.what}: {breach.detail}", err=True)
 
 
 def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> int:
@@ -91,25 +88,25 @@ def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> 
 def tell_removed(rows: int, *, as_json: bool) -> None:
     """How many rows of runs that were killed were there, and are gone."""
     if as_json:
-        click.echo(json.dumps({"rows_removed": rows}))
+        say_json({"rows_removed": rows})
         return
-    click.echo(f"{rows} rows removed" if rows else "nothing is left of any run")
+    say(f"{rows} rows removed" if rows else "nothing is left of any run")
 
 
 def _show(verdicts: list[dict[str, Any]], total: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         for row in (*verdicts, total):
-            click.echo(json.dumps(row))
+            say_json(row)
         return
     names, promises = (max(len(verdict[column]) for verdict in verdicts) for column in ("attack", "promise"))
     for verdict in verdicts:
         word = "held" if verdict["held"] else "BROKEN"
         named = f"{verdict['attack']:<{names}}  {verdict['promise']:<{promises}}"
-        click.echo(f"{word:<6}  {named}  {verdict['requests']:>5} requests")
+        say(f"{word:<6}  {named}  {verdict['requests']:>5} requests")
         for line in verdict["broken"][:SHOWN_BREACHES]:
-            click.echo(f"        {line}")
+            say(f"        {line}")
         if len(verdict["broken"]) > SHOWN_BREACHES:
-            click.echo(f"        and {len(verdict['broken']) - SHOWN_BREACHES} more")
+            say(f"        and {len(verdict['broken']) - SHOWN_BREACHES} more")
     held = sum(verdict["held"] for verdict in verdicts)
     facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in total.items() if name != "held")
-    click.echo(f"{held} of {len(verdicts)} promises held: {facts}")
+    say(f"{held} of {len(verdicts)} promises held: {facts}")

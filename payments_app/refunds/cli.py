@@ -18,7 +18,10 @@ from payments_app.commands import (
     AmountType,
     CommandFailed,
     Commands,
+    is_agreed,
     json_option,
+    say,
+    say_json,
     show_facts,
     show_rows,
     with_progress,
@@ -142,7 +145,7 @@ def resume_refunds(as_json: bool) -> None:
         try:
             refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=operators_deed())
         except AppError as error:
-            click.echo(f"refund {refund_id} stays open: {error.message}", err=True)
+            say(f"refund {refund_id} stays open: {error.message}", err=True)
             outcomes["open"] += 1
         else:
             outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
@@ -169,8 +172,8 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     Looks it up once more: if the gateway has it after all, that is written down instead. What was set aside for it is
     free again.
     """
-    if not yes and not click.confirm("Have you looked, and it is not in the gateway's dashboard?", err=True):
-        click.echo("nothing was changed", err=True)
+    if not yes and not is_agreed("Have you looked, and it is not in the gateway's dashboard?"):
+        say("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
     if process.give_up(refund_id, lease_seconds=lease_seconds, deed=operators_deed()) is None:
@@ -179,7 +182,7 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     if as_json:
         show_facts(_row(refund), as_json=True)
         return
-    click.echo(f"refund {refund.id} is {refund.status}")
+    say(f"refund {refund.id} is {refund.status}")
     _say_what_now(refund)
 
 
@@ -198,8 +201,9 @@ def _ask(payment: Payment, amount_minor: int | None) -> None:
         "left": _money(payment.refundable_minor, payment),
     }
     show_facts(facts, err=True)
-    if not click.confirm(f"\nReturn {_money(wanted_minor, payment)} now?", err=True):
-        click.echo("nothing was returned", err=True)
+    say(err=True)
+    if not is_agreed(f"Return {_money(wanted_minor, payment)} now?"):
+        say("nothing was returned", err=True)
         raise SystemExit(0)
 
 
@@ -208,35 +212,35 @@ def _show_outcome(answer: Answer, key: str, *, as_json: bool) -> None:
     if answer.status == HTTPStatus.PAYMENT_REQUIRED:
         raise CommandFailed(f"The gateway declined it; nothing was returned. It said: {told['reason']}")
     if as_json:
-        click.echo(json.dumps({**told, "idempotency_key": key, "replayed": answer.replayed}))
+        say_json({**told, "idempotency_key": key, "replayed": answer.replayed})
         return
     refund = repository.get(told["refund"]["id"])
     before = " (done before, under the same key)" if answer.replayed else ""
     payment = refund.payment
-    click.echo(
-        f"refund {refund.id} of payment {payment.id}: {_money(refund.amount_minor, payment)} {refund.status}{before}"
-    )
-    click.echo(f"payment {payment.id} is {payment.status.replace('_', ' ')}; idempotency key {key}")
+    say(f"refund {refund.id} of payment {payment.id}: {_money(refund.amount_minor, payment)} {refund.status}{before}")
+    say(f"payment {payment.id} is {payment.status.replace('_', ' ')}; idempotency key {key}")
     _say_what_now(refund)
 
 
 def _say_what_now(refund: Refund) -> None:
     hint = WHAT_NOW[RefundStatus(refund.status)]
     if hint is not None:
-        click.echo(f"\n{hint}")
+        say()
+        for line in hint.splitlines():
+            say(line)
 
 
 def _show_resumed(outcomes: Counter[str], fates: Counter[Fate], *, as_json: bool) -> None:
     if as_json:
         payments = {"followed": fates[Fate.FOLLOWED], "failed": fates[Fate.FAILED], "left": fates[Fate.LEFT]}
-        click.echo(json.dumps({"refunds": dict(outcomes), "payments": payments}))
+        say_json({"refunds": dict(outcomes), "payments": payments})
         return
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "none to look at"
-    click.echo(f"refunds: {told}")
+    say(f"refunds: {told}")
     moved = fates[Fate.FOLLOWED] + fates[Fate.FAILED]
-    click.echo(f"payments on their way: {moved} finished, {fates[Fate.LEFT]} still on their way")
+    say(f"payments on their way: {moved} finished, {fates[Fate.LEFT]} still on their way")
     if outcomes["open"]:
-        click.echo("What stays open: flask --app wsgi refunds list --status unknown (and --status pending)")
+        say("What stays open: flask --app wsgi refunds list --status unknown (and --status pending)")
 
 
 def _newest(status: str | None, payment_id: int | None, limit: int) -> Iterator[Refund]:

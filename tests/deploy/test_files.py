@@ -230,6 +230,16 @@ def test_a_database_that_is_named_with_the_command_goes_before_the_services(
     assert (told["env"]["DATABASE_URL"], told["env"]["LOGNAME"]) == ("restored", "root")
 
 
+def test_what_is_not_where_it_should_be_is_one_line(tmp_path: Path) -> None:
+    script = (ROOT / "deploy" / "payments").read_text().replace('getpwnam("payments")', 'getpwnam("no-such-user")')
+    (tmp_path / "payments").write_text(script)
+
+    ran = subprocess.run([sys.executable, tmp_path / "payments"], capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran.stderr
+    assert "'no-such-user'" in ran.stderr
+
+
 def test_prometheus_asks_where_the_site_answers() -> None:
     """A service that systemd hands its socket to listens nowhere else; nginx opens /metrics to this machine."""
     asks = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
