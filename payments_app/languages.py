@@ -53,10 +53,10 @@ def nearest_language(tag: str) -> str | None:
 @lru_cache(1_024)  # browsers of one clinic ask for few different things; gunicorn takes 8 KiB of a header
 def _negotiated(header: str, default: str) -> str:
     """The nearest to what is wanted most; ``*`` stands for the languages that the header does not name."""
-    accepted = parse_accept_header(header, LanguageAccept)  # the most wanted first, and * last
+    accepted = parse_accept_header(header, LanguageAccept)
     named = {nearest_language(tag) for tag, _ in accepted}
     unnamed = next((language for language in (default, *LANGUAGES) if language not in named), None)
-    for tag, quality in accepted:
+    for tag, quality in sorted(accepted, key=lambda wanted: -wanted[1]):  # which puts * last by itself
         nearest = unnamed if tag == "*" else nearest_language(tag)
         if quality > 0 and nearest is not None:
             return nearest

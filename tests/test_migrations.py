@@ -124,19 +124,22 @@ def test_references_by_hand_are_filled_in_and_what_two_payments_share_is_reporte
     first, second = paid("GCash 0917-555"), paid("gcash\u00a00917\u2010555")
     third = paid("GCash 0917-555", method="bank_transfer")
     nothing, hidden = paid("---"), paid("GCash\u200b0917\x1b555")
+    long = paid("\ufdfa" * 200)
     paid("pi_1", gateway="stripe", method="stripe")
 
     said = migrate(unmigrated, "upgrade", "head").stdout
 
     assert references(unmigrated) == {first: "gcash0917555", third: "gcash0917555"}
-    (repeated, without, unseen) = (line for line in said.splitlines() if line.startswith("payment "))
+    (repeated, without, unseen, too_long) = (line for line in said.splitlines() if line.startswith("payment "))
     assert repeated.startswith(f"payment {second}: ")
     assert f"payment {first}" in repeated
     assert without.startswith(f"payment {nothing}: ")
     assert unseen.startswith(f"payment {hidden}: ")
     assert said.isascii()  # whatever was typed once, a terminal is shown its escapes
     assert "\x1b" not in said
-    assert "3 payments by hand go without a reference that is compared" in said
+    assert too_long.startswith(f"payment {long}: too long")
+    assert len(too_long) < 500
+    assert "4 payments by hand go without a reference that is compared" in said
 
 
 def test_a_filling_in_that_was_cut_short_goes_on(unmigrated: Engine) -> None:

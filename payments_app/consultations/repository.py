@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from payments_app import clock
@@ -97,8 +97,9 @@ def put(
 
 @read_transaction
 def count_unpaid_in_other_currency(session: Session, currency: str) -> int:
-    """How many consultations without an active payment are registered in another currency, and so cannot be paid."""
-    unpaid = select(func.count()).select_from(Consultation).where(~Consultation.active_payment.has())
+    """How many consultations that are not paid yet are registered in another currency, and so take no new payment."""
+    is_unpaid = or_(~Consultation.active_payment.has(), Consultation.active_payment.has(status="pending"))
+    unpaid = select(func.count()).select_from(Consultation).where(is_unpaid)
     return session.scalars(unpaid.where(Consultation.currency != currency)).one()
 
 

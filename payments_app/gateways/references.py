@@ -16,8 +16,8 @@ MAX_NORMALIZED_LENGTH = 255
 _IGNORED_CATEGORIES = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Pd"})
 # The same kinds under other categories, as NFKC leaves them: minus signs, hyphen bullet and point, a blank of Braille,
 # and what Unicode calls default ignorable (joiners, Hangul and Khmer fillers, variation selectors).
-_ALSO_IGNORED = frozenset("\u2212\u02d7\u2043\u2027\u2800\u034f\u115f\u1160\u17b4\u17b5") | frozenset(
-    map(chr, [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
+_ALSO_IGNORED = frozenset("\u2212\u2796\u02d7\u2043\u2027\u2800\u034f\u115f\u1160\u17b4\u17b5\u2065") | frozenset(
+    map(chr, [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)])
 )
 
 

@@ -103,7 +103,8 @@ def _timeouts() -> Iterator[Finding]:
 def _currencies(currency: str) -> Iterator[Finding]:
     try:
         count = count_unpaid_in_other_currency(currency)
-    except (AppError, SQLAlchemyError):  # that the database does not answer is said already
+    except (AppError, SQLAlchemyError) as error:
+        yield _not_counted("currency", "unpaid consultations in another currency", error)
         return
     if count:
         yield Finding(
@@ -118,14 +119,20 @@ def _currencies(currency: str) -> Iterator[Finding]:
 def _references() -> Iterator[Finding]:
     try:
         count = count_references_not_compared()
-    except (AppError, SQLAlchemyError):  # that the database does not answer is said already
+    except (AppError, SQLAlchemyError) as error:
+        yield _not_counted("references", "payments by hand whose reference is not compared", error)
         return
     if count:
         yield Finding(
             "references",
             Verdict.NOTE,
-            f"{count} payments by hand have a reference that is not compared: see docs/operations.md",
+            f"{count} payments by hand have a reference that stands alone: payments audit names them",
         )
+
+
+def _not_counted(what: str, rows: str, error: Exception) -> Finding:
+    """Of a table that is locked or too large to be counted in a statement's time, that is worth knowing."""
+    return Finding(what, Verdict.NOTE, f"{rows} could not be counted: {driver_says(error.__cause__ or error)}")
 
 
 def _redis(settings: Settings) -> Finding:

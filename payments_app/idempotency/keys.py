@@ -45,7 +45,11 @@ def take_key(body: dict[str, Any], user_id: int) -> str:
         raise ValidationFailed({"idempotency_key": [N_("Was given more than once, with different values.")]})
     if may_be_joined and not repository.is_used(user_id, given[0]):
         raise ValidationFailed(
-            {"idempotency_key": [N_("Has a comma, as a header sent twice has: send the header once, without a comma.")]}
+            {
+                "idempotency_key": [
+                    N_("Has a comma, as a header sent twice has: send it once, or send the key in the body.")
+                ]
+            }
         )
     g.idempotency_key = given[0]
     return given[0]

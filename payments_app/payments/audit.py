@@ -7,12 +7,14 @@ inside a transaction (M8) are promises of the code, which no row can prove.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from payments_app import money
 from payments_app.database import one_of, read_transaction
-from payments_app.payments.models import ACTIVE_PREDICATE, Payment
+from payments_app.gateways.base import GatewayName
+from payments_app.gateways.references import normalized_reference
+from payments_app.payments.models import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
 from payments_app.payments.statuses import ENDED_UNPAID, REFUNDABLE, PaymentStatus
 
 # Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
@@ -186,6 +188,47 @@ def _next_reviews(session: Session, last_id: int) -> list[Offender]:
         )
         for payment in session.scalars(marked)
     ]
+
+
+def find_shared_references() -> Iterator[Offender]:
+    """Every payment by hand that was paid with a transfer that paid another one, in whatever spelling.
+
+    Only while the money of both is here: one of them is to be refunded, or both transfers did come. The index allows no
+    new ones; these are from before there was one.
+    """
+    last_id = 0
+    while batch := _next_alone(last_id):
+        for payment_id, method, reference in batch:
+            if (other := _paid_with(payment_id, method, reference)) is not None:
+                detail = (
+                    f"was paid with {reference!a}, as payment {other} was in some spelling; refund to make: one of both"
+                )
+                yield Offender("review", payment_id, detail)
+        last_id = batch[-1][0]
+
+
+_HOLDS_MONEY = Payment.received_minor > Payment.refunded_minor
+
+
+@read_transaction
+def _next_alone(session: Session, last_id: int) -> list[tuple[int, str, str]]:
+    columns = (Payment.id, Payment.payment_method, func.coalesce(Payment.transaction_id, ""))
+    alone = select(*columns).where(REFERENCE_ALONE, _HOLDS_MONEY, Payment.id > last_id)
+    found = session.execute(alone.order_by(Payment.id).limit(BATCH_SIZE))
+    return [(payment_id, method, reference) for payment_id, method, reference in found]
+
+
+@read_transaction
+def _paid_with(session: Session, payment_id: int, method: str, reference: str) -> int | None:
+    """Another payment by hand that still holds the money of that transfer."""
+    wanted = normalized_reference(GatewayName.MANUAL, reference)
+    others = (Payment.payment_method == method, Payment.id != payment_id, _HOLDS_MONEY)
+    compared = (Payment.gateway == GatewayName.MANUAL, Payment.normalized_reference == wanted)
+    if (found := session.scalar(select(Payment.id).where(*others, *compared))) is not None:
+        return found
+    columns = (Payment.id, func.coalesce(Payment.transaction_id, ""))
+    alone = session.execute(select(*columns).where(*others, REFERENCE_ALONE))
+    return next((found for found, used in alone if normalized_reference(GatewayName.MANUAL, used) == wanted), None)
 
 
 def _refund_to_make(payment: Payment) -> str:

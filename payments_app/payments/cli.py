@@ -146,7 +146,7 @@ def audit_payments(as_json: bool) -> None:
     for number, check in enumerate(audit.CHECKS, start=1):
         say(f"{number:2} of {len(audit.CHECKS)}  {check.invariant}  {check.promise}", err=True)
         broken += show(audit.find_offenders(check))
-    reviews = show(audit.find_reviews())
+    reviews = show(audit.find_reviews()) + show(audit.find_shared_references())
     verdict = f"{broken} offenders" if broken else "all promises hold"
     say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
     raise SystemExit(1 if broken else 0)

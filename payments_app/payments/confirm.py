@@ -23,7 +23,14 @@ from payments_app.idempotency.once import once
 from payments_app.locking import locks
 from payments_app.payments.arrival import receive
 from payments_app.payments.models import Payment
-from payments_app.payments.repository import Change, Render, flush_and_keep, owned, owned_for_change
+from payments_app.payments.repository import (
+    Change,
+    Render,
+    flush_and_keep,
+    owned,
+    owned_for_change,
+    require_unused_reference,
+)
 from payments_app.payments.statuses import PaymentStatus
 from payments_app.texts import N_
 
@@ -82,6 +89,7 @@ def _write(
     answered = _judge(session, payment, wanted, claim, render)
     if answered is not None:
         return answered
+    require_unused_reference(session, payment, claim.transaction_id)
     receive(session, payment, money, deed=wanted.deed, receipt_url=claim.receipt_url)
     if payment.was_completed_by(claim.transaction_id):
         return flush_and_keep(session, payment, wanted, render)

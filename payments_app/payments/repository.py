@@ -11,13 +11,13 @@ from payments_app import metrics
 from payments_app.accounts.callers import Caller
 from payments_app.accounts.repository import require_valid
 from payments_app.database import read_transaction
-from payments_app.errors import PaymentNotFound, PreconditionFailed, VersionConflict
-from payments_app.gateways.base import GatewayName
+from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
+from payments_app.gateways.references import normalized_reference
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.locking import locks
 from payments_app.payments.events import Deed, PaymentEvent
-from payments_app.payments.models import Payment
+from payments_app.payments.models import REFERENCE_ALONE, Payment
 
 # What the doors make of a payment that was changed.
 Render = Callable[[Payment], Answer]
@@ -75,13 +75,25 @@ def get_status(session: Session, payment_id: int) -> str:
 
 @read_transaction
 def count_references_not_compared(session: Session) -> int:
-    """How many payments have a reference of money by hand that no other one is compared with.
+    """How many payments by hand have a reference that no constraint compares with the others."""
+    return session.scalars(select(func.count()).select_from(Payment).where(REFERENCE_ALONE)).one()
 
-    An earlier payment has it in another spelling, or a process of a release that did not compare them confirmed it.
+
+def require_unused_reference(session: Session, payment: Payment, reference: str) -> None:
+    """Compare with the references that no constraint compares: there is one more statement for money by hand alone.
+
+    What is compared here was written before, and no longer changes. All others are the constraint's matter.
+
+    Raises:
+        TransactionAlreadyUsed: it paid for another payment, in whatever spelling (409).
     """
-    by_hand = (Payment.gateway == GatewayName.MANUAL, Payment.transaction_id.is_not(None))
-    wanted = select(func.count()).select_from(Payment).where(*by_hand, Payment.normalized_reference.is_(None))
-    return session.scalars(wanted).one()
+    wanted = normalized_reference(payment.gateway, reference)
+    if wanted is None:
+        return
+    of_method = (Payment.payment_method == payment.payment_method, Payment.id != payment.id)
+    for used in session.scalars(select(Payment.transaction_id).where(REFERENCE_ALONE, *of_method)):
+        if used is not None and normalized_reference(payment.gateway, used) == wanted:
+            raise TransactionAlreadyUsed
 
 
 def keyset(position: tuple[datetime, int]) -> Tuple:

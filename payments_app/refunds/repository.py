@@ -108,8 +108,8 @@ def place(
         return answered
     wanted.conditions.require(payment)
     wish.require(payment)
+    wish.require_new(payment)  # before what the first one may have left: no status to refund from, or too little money
     payment.require_refundable()
-    wish.require_new(payment)  # before the balance, of which the first one may have left too little
     amount_minor = payment.refundable_minor if wish.amount_minor is None else wish.amount_minor
     if not 0 < amount_minor <= payment.refundable_minor:
         raise RefundExceedsBalance(left=money.to_major(payment.refundable_minor), currency=payment.currency)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from tests.health.conftest import Alter, read_only
 from tests.support.apps import PRODUCTION, app_with, engine_of
@@ -56,7 +57,8 @@ def test_unpaid_consultations_in_another_currency_are_counted(own_database: Data
     with app_with(own_database.url) as app:
         people = People(app)
         people.add_consultations("patient", 1, 3)
-        assert people.patient.pay(1).status_code == 201
+        paid, _pending = (people.patient.pay(consultation).json["data"]["payment_id"] for consultation in (1, 2))
+        assert people.patient.confirm(paid).status_code == 200
 
     found = {what: (verdict, rest) for verdict, what, rest in lines_of(own_database, PAYMENT_CURRENCY="USD")}
 
@@ -79,6 +81,16 @@ def test_references_by_hand_that_are_not_compared_are_counted(own_database: Data
 
     assert found["references"][0] == "note"
     assert found["references"][1].startswith("1 payments by hand")
+
+
+def test_what_cannot_be_counted_is_said(postgresql: Database) -> None:
+    with engine_on(postgresql.url) as engine, engine.begin() as somebody:
+        somebody.execute(text("LOCK TABLE consultations, payments IN ACCESS EXCLUSIVE MODE"))
+        found = {what: (verdict, rest) for verdict, what, rest in lines_of(postgresql)}
+
+    for what in ("currency", "references"):
+        assert found[what][0] == "note"
+        assert "could not be counted: LockNotAvailable" in found[what][1]
 
 
 @pytest.mark.parametrize("spoilt", SPOILT_CHECKS)

@@ -7,8 +7,11 @@ import pytest
 from werkzeug.test import TestResponse
 
 from payments_app.gateways.references import normalized_reference
+from tests.support.commands import commands_on
+from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
+from tests.support.stripe_apps import refund
 
 pytestmark = pytest.mark.usefixtures("audited")
 
@@ -153,3 +156,52 @@ def test_ids_that_a_machine_makes_are_compared_as_they_are(people: People) -> No
         made = people.patient.pay(number).json["data"]["payment_id"]
         assert people.patient.confirm(made, transaction_id).status_code == 200
     assert normalized_reference("stripe", "pi_Aa") is None
+
+
+# What no constraint compares
+
+
+@pytest.fixture
+def left_behind(people: People, rows: Rows) -> int:
+    """A payment that a process of the release before has confirmed, beside this one."""
+    payment_id = by_hand(people, 1)
+    assert arrived(people, payment_id, SPELLINGS["as it stands on the slip"]).status_code == 200
+    rows.execute("UPDATE payments SET normalized_reference = NULL")
+    return payment_id
+
+
+def test_a_reference_that_another_release_wrote_is_compared_too(people: People, rows: Rows, left_behind: int) -> None:
+    second = by_hand(people, 2)
+
+    for spelling in SPELLINGS.values():
+        answer = arrived(people, second, spelling)
+        assert answer.status_code == 409, ascii(spelling)
+        assert answer.json["type"].endswith("/transaction-already-used")
+
+    assert arrived(people, second, "another one").status_code == 200
+    assert arrived(people, by_hand(people, 3, "bank_transfer"), SPELLINGS["small"]).status_code == 200
+    again = arrived(people, left_behind, SPELLINGS["small"])
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert rows.count("payments", "status = 'completed'") == 3
+
+
+def test_the_audit_names_what_two_releases_confirmed_with_one_transfer(
+    people: People, database: Database, rows: Rows, left_behind: int
+) -> None:
+    other = by_hand(people, 2)
+    assert arrived(people, other, "something else").status_code == 200
+    compared = {"reference": "gcash0917555abc", "id": other}
+    rows.execute("UPDATE payments SET transaction_id = 'GCash0917-555ABC' WHERE id = :id", id=other)
+    rows.execute("UPDATE payments SET normalized_reference = :reference WHERE id = :id", **compared)
+
+    with commands_on(database.url) as commands:
+        (review,) = commands.json("payments", "audit")
+        assert (review["invariant"], review["payment_id"]) == ("review", left_behind)
+        assert f"as payment {other} was" in review["detail"]
+
+        # Neither has the other's column: named all the same, both of them.
+        rows.execute("UPDATE payments SET normalized_reference = NULL")
+        assert [review["payment_id"] for review in commands.json("payments", "audit")] == sorted([left_behind, other])
+
+        assert refund(people.admin, other).status_code == 200
+        assert commands.json("payments", "audit") == []

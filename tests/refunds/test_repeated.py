@@ -56,6 +56,14 @@ def test_it_is_told_before_the_balance_that_the_first_one_used_up(people: People
     assert_repeated(refund(people.admin, payment_id, amount=3000), first["id"])
 
 
+def test_all_of_the_money_named_twice_is_told_so_too(people: People, payment_id: int, rows: Rows) -> None:
+    """Not that the payment's status, which the first refund has changed, does not allow it."""
+    first = refund(people.admin, payment_id, amount=5000).json["data"]["refund"]
+
+    assert_repeated(refund(people.admin, payment_id, amount=5000), first["id"])
+    assert rows.count("refunds") == 1
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -1,5 +1,6 @@
 """Signed events in shapes that we do not know: kept once and answered 200, and told where money could hang on them."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -167,3 +168,11 @@ def test_an_event_that_can_be_read_has_its_effect_whatever_its_id_is(
 
     assert state_of(rows, payment_id)["status"] == "completed"
     assert rows.count("webhook_events") == 1
+
+
+def test_what_is_signed_is_kept_if_it_is_no_text(shop: CardShop, kept_of: Kept) -> None:
+    body = b"\xff\xfe{}"
+
+    assert kept_of(body)["event_id"] == f"sha256:{hashlib.sha256(body).hexdigest()}"
+    signature = shop.fake.sign(body)
+    assert send(shop.app, body + b" ", signature).status_code == 400

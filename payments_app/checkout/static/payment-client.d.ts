@@ -194,8 +194,15 @@ export class PaymentClient {
   ): Promise<Outcome>;
   /** Gives a pending payment up. */
   cancelPayment(paymentId: Id, call?: Call): Promise<Outcome>;
-  /** Returns money, for staff; without an amount all that is left. */
-  refundPayment(paymentId: Id, wanted?: { amount?: number | string; reason?: string }, call?: Call): Promise<Outcome>;
+  /**
+   * Returns money, for staff; without an amount all that is left. If another amount is left than `expectedRefundable`,
+   * nothing is returned: a `PaymentError` with status 409 and code `refundable-changed`.
+   */
+  refundPayment(
+    paymentId: Id,
+    wanted?: { amount?: number | string; reason?: string; expectedRefundable?: number | string },
+    call?: Call,
+  ): Promise<Outcome>;
   /** The gateway's session by which the payment is paid: opened now, or the one that is open. */
   openCheckout(paymentId: Id, call?: Call): Promise<CheckoutSession>;
 

@@ -130,10 +130,14 @@ export class PaymentClient {
     return this.#once(`cancel:${id}`, `/payments/${id}/cancel`, {}, call);
   }
 
-  /** @param {Id} paymentId @param {{amount?: number|string, reason?: string}} [wanted] @param {Call} [call] */
-  async refundPayment(paymentId, { amount, reason } = {}, call) {
+  /**
+   * What the caller believes to be left is no part of the intention: the same refund again goes on with its key.
+   * @param {Id} paymentId @param {{amount?: number|string, reason?: string, expectedRefundable?: number|string}} [wanted]
+   * @param {Call} [call]
+   */
+  async refundPayment(paymentId, { amount, reason, expectedRefundable } = {}, call) {
     const id = digits(paymentId);
-    const body = { amount, reason: reason || undefined };
+    const body = { amount, reason: reason || undefined, expected_refundable: expectedRefundable };
     return this.#once(`refund:${id}:${plain(amount)}`, `/payments/${id}/refund`, body, call);
   }
 

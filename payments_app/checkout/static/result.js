@@ -86,18 +86,21 @@ export class Result {
     this.#dialog.showModal();
   }
 
-  async #refund({ id, currency }) {
+  async #refund(payment) {
+    const { id, currency } = payment;
     const { client, call } = this.#session;
     const progress = document.getElementById('result-progress');
     const button = this.#section.querySelector('[data-testid=refund]');
     const amount = this.#amount.value ? Number(this.#amount.value) : undefined;
     const reason = this.#reason.value || undefined;
+    // What was shown is what was agreed to: if a colleague has refunded meanwhile, nothing is returned.
+    const expectedRefundable = payment.needs_review ? undefined : leftOf(payment);
     button.disabled = true;
     progress.textContent = say('refunding');
     this.#unanswered = { id, amount, reason };
     await this.#session.attempt(
       async () => {
-        const outcome = await client.refundPayment(id, { amount, reason }, call);
+        const outcome = await client.refundPayment(id, { amount, reason, expectedRefundable }, call);
         this.#unanswered = null;
         await this.load(id, { notice: refundInWords(outcome, currency) });
       },

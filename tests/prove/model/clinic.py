@@ -206,11 +206,11 @@ class Clinic:
         self.require(belief)
         if expects not in (None, payment.left):
             raise Refusal(409, "refundable-changed")
-        if payment.status not in REFUNDABLE and not (payment.needs_review and payment.received):
-            raise Refusal(409, "invalid-transition")
         same = [each for each in payment.refunds if each.amount == amount and not each.made_elsewhere]
         if not may_repeat and any(each.status != "failed" for each in same):
             raise Refusal(409, "refund-repeated")
+        if payment.status not in REFUNDABLE and not (payment.needs_review and payment.received):
+            raise Refusal(409, "invalid-transition")
         if not 0 < (amount or payment.left) <= payment.left:
             raise Refusal(422, "refund-exceeds-balance")  # M3
         refund = Refund(amount or payment.left)
