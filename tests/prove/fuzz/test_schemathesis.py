@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")]
 
 # What Schemathesis thinks of, of each operation, in the short form.
-EXAMPLES = 6
+EXAMPLES = 3
 # "coverage" tries what the document itself gives, the same each time; in the short form as one of the two.
 SHORT_PHASES = {"patient": "examples,fuzzing", "admin": "coverage"}
 LONG_PHASES = "examples,coverage,fuzzing,stateful"
