@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 from sqlalchemy import Engine
 
-from payments_app.accounts.models import Role
+from payments_app.accounts import passwords
 from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
@@ -23,7 +24,10 @@ from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
 LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
-LONG_FACTOR = 20  # how much more `make prove` tries than `make test`
+LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
+
+# Whoever logs in, and each command that adds a user, would wait for a cost that is asked for in production alone.
+passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -110,10 +114,7 @@ def rows(engine: Engine) -> Rows:
 @pytest.fixture
 def people(app: Flask) -> People:
     """A patient with consultations 1 to 20, another patient with 21, an admin and a booking system."""
-    people = People(app)
-    people.add_consultations(Role.PATIENT, 1, 20)
-    people.add_consultations("other", 21, 21)
-    return people
+    return People(app, patient=range(1, 21), other=range(21, 22))
 
 
 @pytest.fixture(scope="session")
