@@ -49,9 +49,15 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def effort(request: pytest.FixtureRequest) -> int:
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests run in their long form."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def effort(*, is_long: bool) -> int:
     """How many times more than usual to try."""
-    return LONG_FACTOR if request.config.getoption("--long") else 1
+    return LONG_FACTOR if is_long else 1
 
 
 @pytest.hookimpl(hookwrapper=True)
