@@ -3,11 +3,13 @@
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
 from flask import Flask
 from sqlalchemy import Engine
+from xdist.scheduler import LoadFileScheduling
 
 from payments_app.accounts import passwords
 from payments_app.gateways import registry
@@ -24,6 +26,7 @@ from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
 LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
+SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
 # Whoever logs in, and each command that adds a user, would wait for a cost that is asked for in production alone.
@@ -41,6 +44,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
     # What takes longest comes first, or one worker would be left with it at the end and the others with nothing.
     items.sort(key=lambda item: [folder not in item.path.parts for folder in LONGEST])
+
+
+class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types
+    """The tests of one file go to one worker; the files of SHARING do so together, so that each service starts once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Ours in place of ``--dist loadfile``; None is xdist's own choice."""
+    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
