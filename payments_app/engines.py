@@ -25,12 +25,6 @@ SQLITE_BUSY_TIMEOUT_SECONDS = 2
 # Seconds to wait for a free connection before the answer is 503.
 POOL_TIMEOUT_SECONDS = 5
 
-_OUR_OPTIONS = (
-    f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
-    # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
-    f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
-)
-
 # A connection to what has become a standby: 25006, read only transaction.
 _DEMOTED_SQLSTATE = "25006"
 
@@ -49,6 +43,15 @@ class Engines:
     writer: Engine
     reader: Engine
     one_statement: Engine
+
+
+def _our_options() -> str:
+    """The settings of each of our sessions; read when an engine is made, so that a test may shorten the timeouts."""
+    return (
+        f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+        # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
+        f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+    )
 
 
 def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
@@ -75,7 +78,7 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
             # Seconds; libpq's own default is to wait for ever.
             "connect_timeout": 3,
             # What is said here replaces what the URL says, and of two words on one thing the last one counts.
-            "options": " ".join([*of_the_url, *([] if behind_pooler else [_OUR_OPTIONS])]),
+            "options": " ".join([*of_the_url, *([] if behind_pooler else [_our_options()])]),
             **behind_pooler,
             # Milliseconds and seconds: a network that swallows everything is noticed before a client gives up.
             "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
