@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
 from tests.support.apps import app_with
-from tests.support.databases import Database, empty, make_postgresql, make_sqlite
+from tests.support.databases import Database, empty
 from tests.support.fake_stripe import FakeStripe
+from tests.support.fresh import fresh_database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
@@ -88,17 +90,16 @@ def pytest_runtest_makereport() -> Generator[None, "pytest.CallInfo[None]", None
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Callable[[str], Database]]:
-    """One migrated database of each dialect, made when it is first asked for."""
+    """One migrated database of each dialect, made when it is first asked for: a copy, as those of single tests are."""
     made: dict[str, Database] = {}
+    with ExitStack() as stack:
 
-    def get(dialect: str) -> Database:
-        if dialect not in made:
-            made[dialect] = make_sqlite() if dialect == "sqlite" else make_postgresql()
-        return made[dialect]
+        def get(dialect: str) -> Database:
+            if dialect not in made:
+                made[dialect] = stack.enter_context(fresh_database(dialect))
+            return made[dialect]
 
-    yield get
-    for database in made.values():
-        database.close()
+        yield get
 
 
 @pytest.fixture(scope="session", params=DIALECTS)
