@@ -1,4 +1,4 @@
-# `make run` tries the service on this machine; `make test` checks all of it. Only Python 3.11+ and make are needed.
+# `make run` tries the service on this machine; `make test` and `make test-all` check it. Only Python 3.11+ and make are needed.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -18,7 +18,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes
+.PHONY: run test test-all prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -26,14 +26,21 @@ run: $(VENV)/.installed
 	@sed 's/{port}/$(PORT)/g' payments_app/demo/banner.txt
 	@exec $(BIN)/gunicorn
 
-test: $(VENV)/.installed-dev check
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# The proofs in their long forms: what they try, and how to replay a failure, is in docs/proof.md.
-# Its figures land in the folder that PROOF_FIGURES names.
+# While you work: all but the proofs, the faults and the deployment.
+test: $(VENV)/.installed-dev check
+	$(PYTEST) $(addprefix --ignore tests/,prove faults deploy)
+
+# What CI runs.
+test-all: $(VENV)/.installed-dev check
+	$(PYTEST)
+
+# The proofs in their long forms: what they try, and how to replay a failure, is in docs/proof.md. Besides, the tests
+# elsewhere that have a long form. Its figures land in the folder that PROOF_FIGURES names.
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --long tests/prove
+	$(PYTEST) --long $(addprefix tests/,prove concurrency browser/test_docs_page.py webhooks/test_refund_events.py)
 
 # Writes docs/defences.md, from trying what each defence is for.
 defences: $(VENV)/.installed-dev

@@ -40,17 +40,6 @@ MEANING_SETTINGS = {
     "exit_on_error": "off",  # a broken constraint is an answer, and not the end of the connection
 }
 
-# These are not looked at: other time zones and limits are as good, and policies are looked at themselves.
-_OTHER_SETTINGS = {
-    "row_security": "off",  # a policy that hides rows from us is an error, and not fewer rows
-    "TimeZone": "UTC",
-    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-    "lock_timeout": str(LOCK_TIMEOUT_MS),
-    # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
-    "idle_in_transaction_session_timeout": str(2 * STATEMENT_TIMEOUT_MS),
-    "idle_session_timeout": "0",  # connections wait in the pool for as long as there is nothing to do
-}
-
 # A connection to what has become a standby: 25006, read only transaction.
 _DEMOTED_SQLSTATE = "25006"
 
@@ -109,8 +98,21 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
 
 
 def _our_options() -> list[str]:
-    """As libpq reads them: a blank in a value has a backslash before it."""
-    ours = {**MEANING_SETTINGS, **_OTHER_SETTINGS}
+    """As libpq reads them: a blank in a value has a backslash before it.
+
+    Put together when an engine is made, so that a test may shorten the timeouts.
+    """
+    # The others are not looked at: other time zones and limits are as good, and policies are looked at themselves.
+    ours = {
+        **MEANING_SETTINGS,
+        "row_security": "off",  # a policy that hides rows from us is an error, and not fewer rows
+        "TimeZone": "UTC",
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        # A worker that was stopped in mid-transaction must not keep a consultation locked for ever.
+        "idle_in_transaction_session_timeout": str(2 * STATEMENT_TIMEOUT_MS),
+        "idle_session_timeout": "0",  # connections wait in the pool for as long as there is nothing to do
+    }
     return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in ours.items()]
 
 

@@ -3,18 +3,23 @@
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from flask import Flask
 from sqlalchemy import Engine
+from xdist.scheduler import LoadFileScheduling
 
-from payments_app.accounts.models import Role
+from payments_app.accounts import passwords
 from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
 from tests.support.apps import app_with
-from tests.support.databases import Database, empty, make_postgresql, make_sqlite
+from tests.support.databases import Database, empty
 from tests.support.fake_stripe import FakeStripe
+from tests.support.fresh import fresh_database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
@@ -23,7 +28,11 @@ from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
 LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
-LONG_FACTOR = 20  # how much more `make prove` tries than `make test`
+SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
+LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
+
+# Whoever logs in, and each command that adds a user, would wait for a cost that is asked for in production alone.
+passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,15 +48,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: [folder not in item.path.parts for folder in LONGEST])
 
 
+class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types
+    """The tests of one file go to one worker; the files of SHARING do so together, so that each service starts once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Ours in place of ``--dist loadfile``; None is xdist's own choice."""
+    return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_finish() -> None:
     """What was loaded by now stays: looking for garbage in it again and again takes a tenth of the tests' time."""
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
-def effort(request: pytest.FixtureRequest) -> int:
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests run in their long form."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def effort(*, is_long: bool) -> int:
     """How many times more than usual to try."""
-    return LONG_FACTOR if request.config.getoption("--long") else 1
+    return LONG_FACTOR if is_long else 1
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -62,17 +90,16 @@ def pytest_runtest_makereport() -> Generator[None, "pytest.CallInfo[None]", None
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Callable[[str], Database]]:
-    """One migrated database of each dialect, made when it is first asked for."""
+    """One migrated database of each dialect, made when it is first asked for: a copy, as those of single tests are."""
     made: dict[str, Database] = {}
+    with ExitStack() as stack:
 
-    def get(dialect: str) -> Database:
-        if dialect not in made:
-            made[dialect] = make_sqlite() if dialect == "sqlite" else make_postgresql()
-        return made[dialect]
+        def get(dialect: str) -> Database:
+            if dialect not in made:
+                made[dialect] = stack.enter_context(fresh_database(dialect))
+            return made[dialect]
 
-    yield get
-    for database in made.values():
-        database.close()
+        yield get
 
 
 @pytest.fixture(scope="session", params=DIALECTS)
@@ -110,10 +137,7 @@ def rows(engine: Engine) -> Rows:
 @pytest.fixture
 def people(app: Flask) -> People:
     """A patient with consultations 1 to 20, another patient with 21, an admin and a booking system."""
-    people = People(app)
-    people.add_consultations(Role.PATIENT, 1, 20)
-    people.add_consultations("other", 21, 21)
-    return people
+    return People(app, patient=range(1, 21), other=range(21, 22))
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from payments_app.demo.people import PASSWORD
 from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = ON_SQLITE
 
@@ -55,14 +58,21 @@ def test_the_demo_patient_pays_once_however_often_execute_is_pressed(page: Page,
     save_screenshot(page, "docs-light-1280")
 
 
-def test_staff_put_a_consultation_confirm_and_refund(page: Page, rows: Rows) -> None:
+def payment_of_the_demo_patient(service: Service) -> int:
+    login = {"email": "patient@test.com", "password": PASSWORD}
+    with requests.Session() as patient:
+        token = patient.post(f"{service.url}/api/login", json=login, timeout=PATIENCE_SECONDS).json()["token"]
+        body = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
+        headers = {"Authorization": f"Bearer {token}"}
+        created = patient.post(f"{service.url}/api/v1/payments", json=body, headers=headers, timeout=PATIENCE_SECONDS)
+    payment_id: int = created.json()["data"]["payment_id"]
+    return payment_id
+
+
+def test_staff_put_a_consultation_confirm_and_refund(page: Page, service: Service, rows: Rows) -> None:
     """Whatever the page suggests to send is sent as it stands, and taken."""
+    payment_id = payment_of_the_demo_patient(service)
     page.goto("/docs")
-    log_in(page)
-    creation = open_operation(page, "payments-create_payment")
-    expect(execute(creation)).to_have_text("201")
-    fold(creation)
-    payment_id = rows.one("SELECT id FROM payments")["id"]
     page.get_by_label("Demo user").select_option("admin")
     log_in(page)
     expect(page.get_by_role("status")).to_contain_text("admin@test.com")
@@ -81,33 +91,36 @@ def test_staff_put_a_consultation_confirm_and_refund(page: Page, rows: Rows) -> 
     assert rows.count("consultations", "id = 99 AND fee_minor = 500000") == 1
 
 
-def test_a_wrong_password_is_told_in_words(page: Page, rows: Rows) -> None:
+def test_a_wrong_password_is_told_in_words(page: Page) -> None:
     page.goto("/docs")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Log in").click()
 
     said = "Not logged in: The e-mail or the password is wrong."
     expect(page.get_by_role("status")).to_have_text(said)
-    expect(execute(open_operation(page, "payments-create_payment"))).to_have_text("401")
-    assert rows.count("payments") == 0
 
 
-def test_every_conflict_can_be_read_on_a_telephone_in_the_dark(chromium: Browser, service: Service) -> None:
+def test_every_conflict_can_be_read_on_a_telephone_in_the_dark(
+    chromium: Browser, service: Service, *, is_long: bool
+) -> None:
+    """In the short form those of a confirm, which has most: Chromium takes a second for each operation."""
     narrow = {"width": 360, "height": 740}  # pixels
     with visitor(chromium, service.url, color_scheme="dark", viewport=narrow) as page:
         document = page.request.get("/openapi.json").json()
         page.goto("/docs")
         save_screenshot(page, "docs-dark-360")
-        read = sum(
-            read_examples(page, operation)
+        read = {
+            operation["operationId"]: read_examples(page, operation)
             for path in document["paths"].values()
             for method, operation in path.items()
             if method != "parameters" and "409" in operation["responses"]
-        )
+            if is_long or operation["operationId"] == "confirm_payment"
+        }
         assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(28, 32, 34)"
 
-    assert read == 21
+    assert read["confirm_payment"] > 1
+    assert len(read) > 1 or not is_long
 
 
 def read_examples(page: Page, operation: dict[str, Any]) -> int:

@@ -1,20 +1,27 @@
 """``flask demo seed``: something to try the service with, as often as one likes."""
 
-import subprocess
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.apps import PRODUCTION
-from tests.support.databases import Database, flask
+from tests.support.commands import Commands, commands_on
+from tests.support.databases import Database
 from tests.support.rows import EVERYTHING, Rows
 
 
-def test_seeding_twice_changes_nothing(database: Database, rows: Rows) -> None:
-    flask(database.url, "demo", "seed")
+@pytest.fixture
+def commands(database: Database) -> Iterator[Commands]:
+    with commands_on(database.url) as commands:
+        yield commands
+
+
+def test_seeding_twice_changes_nothing(commands: Commands, rows: Rows) -> None:
+    commands.ok("demo", "seed")
     once = rows.counts(*EVERYTHING)
     kept = rows.all("SELECT * FROM users ORDER BY id") + rows.all("SELECT * FROM consultations ORDER BY id")
 
-    flask(database.url, "demo", "seed")
+    commands.ok("demo", "seed")
 
     assert once["users"] == 3
     assert once["consultations"] == 20
@@ -22,18 +29,16 @@ def test_seeding_twice_changes_nothing(database: Database, rows: Rows) -> None:
     assert rows.all("SELECT * FROM users ORDER BY id") + rows.all("SELECT * FROM consultations ORDER BY id") == kept
 
 
-def test_seeding_more_adds_what_is_missing_in_batches(database: Database, rows: Rows) -> None:
-    flask(database.url, "demo", "seed", "--consultations", "3")
-    flask(database.url, "demo", "seed", "--consultations", "20001")
+def test_seeding_more_adds_what_is_missing_in_batches(commands: Commands, rows: Rows) -> None:
+    commands.ok("demo", "seed", "--consultations", 3)
+    commands.ok("demo", "seed", "--consultations", 20_001)
 
     counted = rows.one("SELECT count(*) AS n, min(id) AS first, max(id) AS last FROM consultations")
     assert counted == {"n": 20_001, "first": 1, "last": 20_001}
 
 
 def test_production_is_not_seeded(database: Database, rows: Rows) -> None:
-    with pytest.raises(subprocess.CalledProcessError) as refusal:
-        flask(database.url, "demo", "seed", **PRODUCTION)
+    with commands_on(database.url, **PRODUCTION) as commands:
+        assert "not in production" in commands.refused("demo", "seed")
 
-    assert refusal.value.returncode == 2
-    assert "not in production" in refusal.value.stderr
     assert rows.count("users") == 0

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 from payments_app.database import Base
 
@@ -69,14 +70,35 @@ def flask(database_url: str, *command: str, **environment: str) -> subprocess.Co
     )
 
 
+@contextmanager
+def unsynced(engine: Engine) -> Iterator[Connection]:
+    """A transaction of a test's preparations: other connections see it once committed, the disk may see it later."""
+    is_sqlite = engine.dialect.name == "sqlite"
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        if is_sqlite:
+            driver.execute("PRAGMA synchronous=OFF")
+        try:
+            with connection.begin():
+                if not is_sqlite:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                yield connection
+        finally:
+            if is_sqlite:
+                driver.execute("PRAGMA synchronous=FULL")
+
+
 def empty(engine: Engine) -> None:
     """Delete all rows, but for the counters of ids, which workers have taken blocks from."""
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SET LOCAL statement_timeout = 0"))  # each row's foreign keys are checked
-        for table in reversed(Base.metadata.sorted_tables):
-            if table.name != "id_blocks":
-                connection.execute(table.delete())
+    tables = [table.name for table in reversed(Base.metadata.sorted_tables) if table.name != "id_blocks"]
+    statements = [f"DELETE FROM {name}" for name in tables]
+    with unsynced(engine) as connection:
+        if engine.dialect.name == "postgresql":  # which takes them all at once
+            # The foreign keys of each row are checked, which may take longer than a request has.
+            statements = ["; ".join(["SET LOCAL statement_timeout = 0", *statements])]
+        for statement in statements:
+            connection.execution_options(no_parameters=True).exec_driver_sql(statement)
 
 
 def _administer(server: str, statement: str) -> None:

@@ -7,19 +7,52 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Engine, insert
 from werkzeug.test import TestResponse
 
+from payments_app import clock
 from payments_app.accounts import passwords, tokens
-from payments_app.accounts.models import Role
-from payments_app.accounts.repository import find_credentials
+from payments_app.accounts.models import Role, User
+from payments_app.accounts.repository import Credentials, find_credentials
+from payments_app.consultations.models import Consultation
+from payments_app.database import table_of
 from payments_app.demo import repository
+from tests.support.apps import engine_of
+from tests.support.databases import unsynced
 
 PASSWORD = "correct horse battery staple"
+
+# Two patients, and one of each kind of staff.
+CAST = {"patient": Role.PATIENT, "other": Role.PATIENT, "admin": Role.ADMIN, "booking": Role.BOOKING}
 
 
 @cache
 def _password_hash() -> str:
     return passwords.hash_password(PASSWORD)
+
+
+def _add_people(engine: Engine, consultations: Mapping[str, range]) -> dict[str, int]:
+    """The id of each of the cast. Two statements: this is done before nearly every test."""
+    now = clock.now()
+    users = [
+        {"email": email, "name": email, "role": role, "password_hash": _password_hash(), "created_at": now}
+        for email, role in ((_email(name), role) for name, role in CAST.items())
+    ]
+    with unsynced(engine) as connection:
+        added = connection.execute(insert(table_of(User)).returning(User.email, User.id), users)
+        ids = {email.partition("@")[0]: user_id for email, user_id in added}
+        theirs = [
+            {"id": number, "patient_id": ids[whose], "currency": "PHP", "created_at": now, "updated_at": now}
+            for whose, numbers in consultations.items()
+            for number in numbers
+        ]
+        if theirs:
+            connection.execute(insert(table_of(Consultation)).returning(Consultation.id), theirs)
+    return ids
+
+
+def _email(name: str) -> str:
+    return f"{name}@example.com"
 
 
 class Person:
@@ -65,12 +98,19 @@ class Person:
 class People:
     """The cast of the tests."""
 
-    def __init__(self, app: Flask) -> None:
+    patient: Person
+    other: Person
+    admin: Person
+    booking: Person
+
+    def __init__(self, app: Flask, **consultations: range) -> None:
+        """Add them all, with the consultations of each patient, in one transaction."""
         self.app = app
-        self.patient = self._add("patient@example.com", Role.PATIENT)
-        self.other = self._add("other@example.com", Role.PATIENT)
-        self.admin = self._add("admin@example.com", Role.ADMIN)
-        self.booking = self._add("booking@example.com", Role.BOOKING)
+        ids = _add_people(engine_of(app), consultations)
+        with app.app_context():
+            for name, role in CAST.items():
+                token = tokens.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
+                setattr(self, name, Person(app.test_client(), ids[name], _email(name), token))
 
     def add_consultations(self, whose: str, first: int, last: int) -> None:
         patient: Person = getattr(self, whose)
@@ -81,7 +121,7 @@ class People:
         """The same people with the same tokens, at the door of another app on the same database."""
         others = copy(self)
         others.app = app
-        for name in ("patient", "other", "admin", "booking"):
+        for name in CAST:
             person: Person = getattr(self, name)
             setattr(others, name, Person(app.test_client(), person.id, person.email, person.token))
         return others
@@ -95,10 +135,3 @@ class People:
 
     def anonymous(self) -> FlaskClient:
         return self.app.test_client()
-
-    def _add(self, email: str, role: Role) -> Person:
-        with self.app.app_context():
-            user_id = repository.add_user(email=email, name=email, role=role, password_hash=_password_hash())
-            credentials = find_credentials(email)
-            assert credentials is not None
-            return Person(self.app.test_client(), user_id, email, tokens.issue(credentials))

@@ -10,13 +10,12 @@ from typing import Any
 from sqlalchemy import Engine, delete, insert, select
 
 from payments_app import clock
-from payments_app.accounts.models import Role
 from payments_app.database import Base
 from payments_app.payments import audit
 from payments_app.readiness import current_readiness
 from payments_app.refunds import process
 from tests.support.apps import app_with, engine_of
-from tests.support.databases import Database, empty
+from tests.support.databases import Database, empty, unsynced
 from tests.support.fake_stripe import Memory
 from tests.support.operations import Operation, Resume, Told
 from tests.support.people import People
@@ -38,8 +37,7 @@ def open_shop(database: Database) -> Iterator[CardShop]:
     """An app, a Stripe, a patient with consultations 1 to 20, and an admin, on a database that was emptied."""
     with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake, **LASTING)) as app:
         empty(engine_of(app))
-        people = People(app)
-        people.add_consultations(Role.PATIENT, 1, 20)
+        people = People(app, patient=range(1, 21))
         yield CardShop(fake, app, people)
 
 
@@ -67,7 +65,7 @@ class World:
 
     def put_back(self) -> None:
         """To the moment when this was made."""
-        with self.engine.begin() as connection:
+        with unsynced(self.engine) as connection:
             for table in reversed(CHANGING):
                 connection.execute(delete(table))
             for table in CHANGING:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from sqlalchemy import Engine
 
 from payments_app.database import Base
 from payments_app.proof.repository import FIRST_CONSULTATION
+from tests.support.commands import commands_on
 from tests.support.databases import ROOT
 from tests.support.rows import Rows
 from tests.support.waiting import PATIENCE_SECONDS
@@ -35,6 +37,14 @@ def started(database_url: str, *arguments: str) -> "subprocess.Popen[str]":
         # As at a terminal: who runs tests in the background of a script has Ctrl-C ignored, and their children too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # nothing else is done there
     )
+
+
+def finished_here(database_url: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """The same in the test's own process; what it attacks is a gunicorn, and reads the environment."""
+    monkeypatch.setenv("APP_ENV", "testing")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with commands_on(database_url) as commands:
+        return commands.run("payments", "prove", *arguments)
 
 
 def finished(database_url: str, *arguments: str) -> tuple[int, str, str]:

@@ -21,7 +21,7 @@ from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
 from payments_app.proof.run import Orders, Report
 from payments_app.proof.scene import Astray, Crowd
-from tests.prove.command.proving import ON_POSTGRESQL, SMALL, everything, finished, is_running, scratch, started
+from tests.prove.command.proving import ON_POSTGRESQL, SMALL, everything, finished_here, is_running, scratch, started
 from tests.support.apps import app_with
 from tests.support.commands import commands_on
 from tests.support.databases import Database
@@ -34,7 +34,10 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 @ON_POSTGRESQL
 @pytest.mark.usefixtures("others", "audited")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+# In the short form a run of the test's own process is stopped by SIGTERM, below.
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=lambda sent: sent.name
+)
 def test_an_interrupted_run_removes_what_it_wrote(sent: signal.Signals, database: Database, rows: Rows) -> None:
     process = started(database.url, "--clients", "4", "--rounds", "1000", "--yes")
     wait_until(lambda: scratch(rows) > 3)
@@ -48,7 +51,9 @@ def test_an_interrupted_run_removes_what_it_wrote(sent: signal.Signals, database
 
 @ON_POSTGRESQL
 @pytest.mark.usefixtures("others", "audited")
-def test_what_a_killed_run_left_is_removed_by_the_next_one(database: Database, app: Flask, rows: Rows) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next_one(
+    database: Database, app: Flask, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = started(database.url, "--clients", "4", "--rounds", "1000", "--yes")
     wait_until(lambda: scratch(rows) > 3)
     (gunicorn,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -59,16 +64,18 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(database: Database, a
         assert [found for check in audit.CHECKS for found in audit.find_offenders(check)] == []
 
     # As long as it could still be at work, another one is asked whether it is.
-    assert finished(database.url, *SMALL)[0] == 2
+    assert finished_here(database.url, monkeypatch, *SMALL).exit_code == 2
     long_ago = rows.moment(clock.now() - timedelta(minutes=31))
     rows.execute("UPDATE users SET created_at = :at WHERE email LIKE '%@proof.invalid'", at=long_ago)
-    status, _, said = finished(database.url, *SMALL)
+    run = finished_here(database.url, monkeypatch, *SMALL)
 
-    assert status == 0, said
+    assert run.exit_code == 0, run.output
     assert re.search(
-        r"^removes .* first what a run that was killed has left: users [0-9]+, payments [0-9]+$", said, re.MULTILINE
+        r"^removes .* first what a run that was killed has left: users [0-9]+, payments [0-9]+$",
+        run.stderr,
+        re.MULTILINE,
     )
-    assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", said, re.MULTILINE)
+    assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", run.stderr, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("others")
@@ -132,11 +139,7 @@ def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.Mon
         with engine.begin() as connection:
             connection.execute(text(DROP_KEYS))
 
-        # For the gunicorn of its own.
-        monkeypatch.setenv("APP_ENV", "testing")
-        monkeypatch.setenv("DATABASE_URL", database.url)
-        with commands_on(database.url) as commands:
-            told = commands.run("payments", "prove", "--clients", "4", "--yes")
+        told = finished_here(database.url, monkeypatch, *SMALL)
 
         assert told.exit_code == 2
         assert re.search(r"^BROKEN +key reuse: one key made several payments: ", told.stderr, re.MULTILINE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, finished
+from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, finished, finished_here
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
 from tests.support.fresh import engine_on, fresh_database
@@ -32,6 +32,10 @@ OF_AN_ATTACK = {"attack", "promise", "held", "rounds", "requests", "broken"}
 OF_ALL = {"held", "seed", "clients", "rounds", "requests", "sent_again", "rows_written_and_removed", "seconds"}
 
 
+# A run on SQLite is in the short form too: beside a live service's socket.
+@pytest.mark.parametrize(
+    "database", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True, scope="session"
+)
 @pytest.mark.usefixtures("others", "audited")
 def test_a_run_proves_every_promise_with_workers_killed_and_leaves_nothing(database: Database) -> None:
     status, told, said = finished(database.url, *SMALL, "--seed", "7", "--kill-workers", "--json")
@@ -115,14 +119,16 @@ def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_
     assert "0 of 1 promises held" in told.stdout
 
 
-def test_a_key_that_is_not_unique_any_more_is_found_by_what_it_does() -> None:
+def test_a_key_that_is_not_unique_any_more_is_found_by_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with fresh_database("postgresql") as database, engine_on(database.url) as engine:
         with engine.begin() as connection:
             connection.execute(text(DROP_KEYS))
 
-        status, told, said = finished(database.url, *SMALL)
+        run = finished_here(database.url, monkeypatch, *SMALL)
 
-        assert status == 1, (told, said)
-        assert re.search(r"^BROKEN +key reuse +one key for two consultations makes one payment", told, re.MULTILINE)
-        assert "one key made several payments: consultation 9" in told
+        assert run.exit_code == 1, run.output
+        assert re.search(
+            r"^BROKEN +key reuse +one key for two consultations makes one payment", run.stdout, re.MULTILINE
+        )
+        assert "one key made several payments: consultation 9" in run.stdout
         assert not any(everything(engine).values())

@@ -9,7 +9,6 @@ from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from payments_app import clock
-from payments_app.accounts.models import Role
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
 from payments_app.payments.events import Deed
@@ -51,9 +50,7 @@ class House:
         fake.reset()
         with app.app_context():
             empty(engine_of(app))
-        people = People(app)
-        people.add_consultations(Role.PATIENT, 1, 2)
-        people.add_consultations("other", 3, 3)
+        people = People(app, patient=range(1, 3), other=range(3, 4))
         return cls(fake, app, people, Rows(engine_of(app)))
 
     def hear(self, event: Wire) -> None:
