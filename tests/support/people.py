@@ -7,7 +7,8 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from werkzeug.test import TestResponse
 
 from payments_app import clock
@@ -32,15 +33,24 @@ def _password_hash() -> str:
 
 
 def _add_people(engine: Engine, consultations: Mapping[str, range]) -> dict[str, int]:
-    """The id of each of the cast. Two statements: this is done before nearly every test."""
+    """The id of each of the cast. Three statements: this is done before nearly every test."""
     now = clock.now()
     users = [
-        {"email": email, "name": email, "role": role, "password_hash": _password_hash(), "created_at": now}
+        {
+            "email": email,
+            "normalized_email": email,
+            "name": email,
+            "role": role,
+            "password_hash": _password_hash(),
+            "created_at": now,
+        }
         for email, role in ((_email(name), role) for name, role in CAST.items())
     ]
     with unsynced(engine) as connection:
-        added = connection.execute(insert(table_of(User)).returning(User.email, User.id), users)
-        ids = {email.partition("@")[0]: user_id for email, user_id in added}
+        new = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table_of(User))
+        connection.execute(new.on_conflict_do_nothing(), users)
+        known = connection.execute(select(User.email, User.id).where(User.email.in_([user["email"] for user in users])))
+        ids = {email.partition("@")[0]: user_id for email, user_id in known}
         theirs = [
             {"id": number, "patient_id": ids[whose], "currency": "PHP", "created_at": now, "updated_at": now}
             for whose, numbers in consultations.items()
