@@ -22,7 +22,7 @@ from bench.manners import require_manners
 from bench.services import Running
 from bench.stage import SECRETS, Stage, Store, million_store, sqlite_store
 from payments_app import clock
-from payments_app.api.pages import _serializer
+from payments_app.api.cursors import _serializer
 from tests.support.apps import app_with
 from tests.support.redis_server import RedisServer
 

@@ -18,7 +18,9 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = _FOLDER.name
 from flask import Response  # noqa: E402
 
 from config import Settings  # noqa: E402
-from payments_app import access, create_app, logs  # noqa: E402
+from payments_app import create_app  # noqa: E402
+from payments_app.observability import logging as logs  # noqa: E402
+from payments_app.observability import request_log as access  # noqa: E402
 
 CALLS = 20_000
 ROUNDS = 7

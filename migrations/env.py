@@ -8,7 +8,7 @@ from flask import current_app
 from sqlalchemy import Connection, event, text
 
 from payments_app.commands import CommandFailed, plain_ending
-from payments_app.engines import no_time_limit
+from payments_app.db.engine import no_time_limit
 
 database = current_app.extensions["migrate"].db
 

@@ -8,32 +8,41 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import access, browsers, cache, engines, https, ids, languages, logs, metrics, problems, redis_client
-from payments_app.accounts import tokens
+from payments_app import cache, redis_client
+from payments_app.accounts import auth as tokens
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
-from payments_app.api import openapi, rate_limits
+from payments_app.api import https_only as https
+from payments_app.api import openapi, problems, rate_limits
+from payments_app.api import security_headers as browsers
 from payments_app.checkout import routes as checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
+from payments_app.db import engine as engines
+from payments_app.db import ids
 from payments_app.demo.cli import demo as demo_commands
 from payments_app.extensions import db, migrate
+from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
-from payments_app.health import backlog, checks
+from payments_app.health import backlog_metrics as backlog
+from payments_app.health import checks
 from payments_app.health.cli import check
 from payments_app.health.routes import blueprint as health_blueprint
-from payments_app.idempotency import keys
+from payments_app.i18n import locale as languages
+from payments_app.idempotency import headers as keys
 from payments_app.idempotency.cli import idempotency as idempotency_commands
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
 from payments_app.locking.cli import locks as locks_commands
+from payments_app.observability import logging as logs
+from payments_app.observability import metrics
+from payments_app.observability import request_log as access
 from payments_app.payments.cli import payments as payments_commands
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
 from payments_app.proof.cli import prove
 from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.routes import blueprint as refunds_blueprint
-from payments_app.webhooks.routes import blueprint as webhooks_blueprint
 
 # Named whole: the service may be started from any folder, and asks whether its migrations have run.
 MIGRATIONS = Path(__file__).parents[1] / "migrations"

@@ -15,9 +15,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 from flask.cli import AppGroup, with_appcontext
 
-from payments_app import clock, logs, money
-from payments_app.engines import driver_says, lift_statement_timeout
+from payments_app import clock, money
+from payments_app.db.engine import driver_says, lift_statement_timeout
 from payments_app.errors import AppError
+from payments_app.observability import logging as logs
 from payments_app.printable import printable
 
 log = logging.getLogger(__name__)

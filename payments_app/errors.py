@@ -7,7 +7,7 @@ same idempotency key, succeed later? How they are shown is ``problems.py``'s bus
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from payments_app.texts import N_, Message
+from payments_app.i18n.messages import N_, Message
 
 # How long a client is asked to wait after a 503: long enough for a failover to begin, short enough for a person.
 RETRY_AFTER_SECONDS = 2

@@ -4,7 +4,7 @@ from flask_jwt_extended import JWTManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 
-from payments_app.database import Base
+from payments_app.db.base import Base
 
 # Models derive from Base itself, which type checkers understand; Flask-SQLAlchemy shares its metadata.
 db = SQLAlchemy(model_class=Base)

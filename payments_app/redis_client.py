@@ -17,7 +17,7 @@ from redis.exceptions import LockError, RedisError
 from redis.retry import Retry
 
 from config import Settings
-from payments_app import metrics
+from payments_app.observability import metrics
 
 log = logging.getLogger(__name__)
 

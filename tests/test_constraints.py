@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import CheckConstraint, Engine, inspect
 from sqlalchemy.exc import IntegrityError
 
-from payments_app.database import BROKEN_CONSTRAINTS, Base, broken_constraint
-from payments_app.payments.models import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
-from payments_app.refunds.models import RefundStatus
+from payments_app.db.base import Base
+from payments_app.db.errors import BROKEN_CONSTRAINTS, broken_constraint
+from payments_app.payments.models.payment import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
+from payments_app.payments.models.refund import RefundStatus
 from tests.support.people import People
 from tests.support.raw import AMOUNT_MINOR, MOMENT, Raw, assert_broken, refused_by, sqlite_text
 from tests.support.rows import Rows

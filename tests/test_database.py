@@ -21,12 +21,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
-from payments_app import engines
 from payments_app.accounts.models import Role
-from payments_app.database import ATTEMPTS, read_transaction, write_transaction
+from payments_app.db import engine as engines
+from payments_app.db.ids import BLOCK_SIZE, next_id
+from payments_app.db.transaction import ATTEMPTS, read_transaction, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFound, VersionConflict
-from payments_app.ids import BLOCK_SIZE, next_id
-from payments_app.payments.models import Payment
+from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT, Database

@@ -11,12 +11,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from payments_app import clock, logs
+from payments_app import clock
 from payments_app.accounts import repository as accounts
-from payments_app.database import LostRace, write_transaction
-from payments_app.logs import event_log
+from payments_app.db.errors import LostRace
+from payments_app.db.transaction import write_transaction
+from payments_app.observability import logging as logs
+from payments_app.observability.logging import event_log
 from payments_app.payments import expire as expiry
-from payments_app.payments.events import Deed
+from payments_app.payments.models.event import Deed
 from payments_app.payments.repository import locked
 from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
@@ -61,7 +63,7 @@ def test_a_request_is_one_line_under_the_id_that_its_answer_and_its_event_have(
     assert line == {
         "level": "info",
         "event": "Request",
-        "logger": "payments_app.access",
+        "logger": "payments_app.observability.request_log",
         "request_id": "from-the-proxy.1",
         "user": people.patient.id,
         "route": "/api/v1/payments",
@@ -294,5 +296,5 @@ def test_in_production_every_line_is_json_gunicorns_own_too(databases: Callable[
     assert {(event["logger"], event["event"].split()[0]) for event in events} >= {
         ("gunicorn.error", "Listening"),
         ("gunicorn.error", "Booting"),
-        ("payments_app.access", "Request"),
+        ("payments_app.observability.request_log", "Request"),
     }

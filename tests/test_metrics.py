@@ -16,9 +16,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from payments_app import clock
-from payments_app.database import write_transaction
-from payments_app.health import backlog
-from payments_app.health.backlog import Backlog
+from payments_app.db.transaction import write_transaction
+from payments_app.health import backlog_metrics as backlog
+from payments_app.health.backlog_metrics import Backlog
 from payments_app.payments.repository import locked
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT

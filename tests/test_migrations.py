@@ -24,9 +24,9 @@ from sqlalchemy import (
 )
 
 from payments_app.accounts.emails import normalized
-from payments_app.database import Base
+from payments_app.db.base import Base
 from payments_app.gateways.references import normalized_reference
-from payments_app.payments.statuses import PaymentStatus
+from payments_app.payments.models.status import PaymentStatus
 from tests.conftest import DIALECTS
 from tests.payments.test_references_by_hand import OTHERS, SPELLINGS
 from tests.support.apps import app_with

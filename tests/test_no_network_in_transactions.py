@@ -15,14 +15,14 @@ from redis.connection import AbstractConnection
 from sqlalchemy import Engine, event
 
 from payments_app import clock
-from payments_app.database import read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateways.base import GatewayName
 from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
 from payments_app.payments import expire as expiry
-from payments_app.payments.events import Deed
-from payments_app.payments.models import Payment
-from payments_app.refunds import process
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.payment import Payment
+from payments_app.refunds import service as process
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People

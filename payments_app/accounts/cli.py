@@ -5,10 +5,11 @@ import sys
 import click
 from flask import current_app
 
-from payments_app.accounts import emails, passwords, repository, schemas, tokens
+from payments_app.accounts import auth as tokens
+from payments_app.accounts import emails, passwords, repository, schemas
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser
-from payments_app.accounts.staff import SYSTEM_EMAIL
+from payments_app.accounts.system_user import SYSTEM_EMAIL
 from payments_app.commands import CommandFailed, Commands, json_option, say, show_facts
 from payments_app.errors import ValidationFailed
 

@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.accounts import emails, names
-from payments_app.database import Base, BigId, UtcDateTime, one_of
+from payments_app.db.base import Base, BigId, UtcDateTime, one_of
 
 
 class Role(StrEnum):

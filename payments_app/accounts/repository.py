@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts import emails, names
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role, User
-from payments_app.database import SingleStatement, insert_or_nothing, read_transaction, write_transaction
+from payments_app.db.base import insert_or_nothing
+from payments_app.db.statement import SingleStatement
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import UserExists, UserNotFound, ValidationFailed
-from payments_app.texts import N_
+from payments_app.i18n.messages import N_
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from flask import Response, current_app, g
 
-from payments_app.accounts import emails, passwords, repository, schemas, tokens
-from payments_app.accounts.callers import Caller
+from payments_app.accounts import auth as tokens
+from payments_app.accounts import emails, passwords, repository, schemas
+from payments_app.accounts.auth import authenticated
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.repository import Credentials
-from payments_app.accounts.tokens import authenticated
 from payments_app.api.blueprint import Blueprint, json_answer, success
 from payments_app.api.rate_limits import failed_logins, failed_logins_per_address
 from payments_app.errors import InvalidCredentials

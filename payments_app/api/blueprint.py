@@ -15,7 +15,7 @@ from payments_app.api.examples import Examples
 from payments_app.api.json_body import names_one_type, read_all, read_json
 from payments_app.api.query import refuse_contradictions, refuse_parameters
 from payments_app.errors import ValidationFailed
-from payments_app.languages import told
+from payments_app.i18n.locale import told
 
 View = TypeVar("View", bound=Callable[..., Any])
 

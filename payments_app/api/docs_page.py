@@ -5,7 +5,7 @@ from importlib.resources import files
 
 from flask import Blueprint, Response, current_app, make_response, render_template, send_from_directory
 
-from payments_app.browsers import page_policy
+from payments_app.api.security_headers import page_policy
 
 # Swagger UI 5 as the wheel carries it; what we need of it, and no more of what it has.
 _SWAGGER_UI = str(files("flask_swagger_ui") / "dist")

@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, validate
 
 from config import BASIS_POINTS_PER_ONE
 from payments_app import clock, money
-from payments_app.texts import N_, Message
+from payments_app.i18n.messages import N_, Message
 
 # What a signed 64-bit column holds.
 MAX_ID = 2**63 - 1

@@ -11,7 +11,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from payments_app.errors import MalformedRequest, UnsupportedMediaType
-from payments_app.texts import N_, Message
+from payments_app.i18n.messages import N_, Message
 
 # No honest body nests deeper than 2; Python's parser would give up near 1,000 with a RecursionError.
 MAX_DEPTH = 32

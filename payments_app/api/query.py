@@ -12,7 +12,7 @@ from marshmallow import Schema
 from werkzeug.datastructures import MultiDict
 
 from payments_app.errors import ValidationFailed
-from payments_app.texts import N_, Message
+from payments_app.i18n.messages import N_, Message
 
 
 class Query(Schema):

@@ -4,9 +4,9 @@ from flask import Blueprint, Flask, Response, current_app, g, make_response, ren
 
 from config import Settings
 from payments_app import money
-from payments_app.browsers import page_policy
+from payments_app.api.security_headers import page_policy
 from payments_app.checkout.texts import TEXTS
-from payments_app.languages import nearest_language, reader_language, told
+from payments_app.i18n.locale import nearest_language, reader_language, told
 
 blueprint = Blueprint(
     "checkout", __name__, static_folder="static", static_url_path="/checkout/static", template_folder="templates"

@@ -3,7 +3,7 @@
 Named as the modules ask for them. Statuses are told in the words of the API's messages, where they stand alone.
 """
 
-from payments_app.texts import N_
+from payments_app.i18n.messages import N_
 
 TEXTS = {
     "loading": N_("Loading ..."),

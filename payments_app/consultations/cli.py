@@ -4,7 +4,7 @@ import click
 from flask import current_app
 
 from payments_app import money
-from payments_app.accounts.staff import system_caller
+from payments_app.accounts.system_user import system_caller
 from payments_app.commands import ID, AmountType, CommandFailed, Commands, json_option, show_facts
 from payments_app.consultations import repository
 from payments_app.consultations.repository import Registration

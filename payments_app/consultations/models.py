@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from payments_app.database import Base, BigId, UtcDateTime
+from payments_app.db.base import Base, BigId, UtcDateTime
 
 if TYPE_CHECKING:
-    from payments_app.payments.models import Payment
+    from payments_app.payments.models.payment import Payment
 
 
 class Consultation(Base):

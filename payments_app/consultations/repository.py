@@ -6,14 +6,15 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from payments_app import clock
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import by_email, require_valid
 from payments_app.consultations.models import Consultation
-from payments_app.database import insert_or_nothing, read_transaction, write_transaction
+from payments_app.db.base import insert_or_nothing
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, ValidationFailed
-from payments_app.paging import Page
-from payments_app.texts import N_
+from payments_app.i18n.messages import N_
+from payments_app.pagination import Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

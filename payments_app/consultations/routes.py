@@ -4,15 +4,15 @@ from typing import Any
 
 from flask import Response, current_app, url_for
 
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.auth import authenticated
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
-from payments_app.accounts.tokens import authenticated
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, success
-from payments_app.api.pages import page_answer, read_cursor
+from payments_app.api.cursors import page_answer, read_cursor
 from payments_app.consultations import repository, schemas
 from payments_app.consultations.repository import Registration
-from payments_app.texts import N_
+from payments_app.i18n.messages import N_
 
 blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="What is paid for")
 

@@ -7,7 +7,7 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 from payments_app.accounts.schemas import ANY_SPELLING
 from payments_app.api.fields import Amount, Cursor, PayableAmount, QueryInteger, Text, WholeNumber
 from payments_app.api.query import Query
-from payments_app.texts import N_
+from payments_app.i18n.messages import N_
 
 
 class ActivePayment(Schema):

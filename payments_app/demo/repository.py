@@ -7,7 +7,8 @@ from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
-from payments_app.database import insert_or_nothing, write_transaction
+from payments_app.db.base import insert_or_nothing
+from payments_app.db.transaction import write_transaction
 
 
 @write_transaction

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from payments_app.texts import N_, Message
+from payments_app.i18n.messages import N_, Message
 
 
 class GatewayName(StrEnum):

@@ -6,8 +6,8 @@ That only staff confirm and refund is judged before this is asked.
 from collections.abc import Mapping
 
 from payments_app.gateways.base import Bill, GatewayName
-from payments_app.gateways.on_word import OnWordGateway
-from payments_app.texts import N_
+from payments_app.gateways.offline import OnWordGateway
+from payments_app.i18n.messages import N_
 
 # What patients are told to do where the clinic says nothing else.
 _INSTRUCTIONS = {

@@ -10,8 +10,8 @@ from payments_app.errors import GatewayUnavailable
 from payments_app.gateways.base import Gateway, GatewayName
 from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.sandbox import SandboxGateway
-from payments_app.gateways.stripe import StripeGateway
-from payments_app.texts import N_
+from payments_app.gateways.stripe.client import StripeGateway
+from payments_app.i18n.messages import N_
 
 
 @dataclass(frozen=True, slots=True)

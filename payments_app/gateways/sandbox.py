@@ -1,7 +1,7 @@
 """Accepts anything and moves nothing: for development, tests and the demo."""
 
 from payments_app.gateways.base import Bill, GatewayName
-from payments_app.gateways.on_word import OnWordGateway
+from payments_app.gateways.offline import OnWordGateway
 
 
 class SandboxGateway(OnWordGateway):

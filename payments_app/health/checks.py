@@ -8,9 +8,9 @@ from flask import Flask, current_app
 from redis import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from payments_app.engines import current_engines, driver_says
+from payments_app.db.engine import current_engines, driver_says
 from payments_app.errors import AppError, NotReady
-from payments_app.health import catalogue
+from payments_app.health import schema_checks as catalogue
 from payments_app.readiness import Readiness
 from payments_app.redis_client import RedisUnavailable, current_redis
 

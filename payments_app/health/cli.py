@@ -7,7 +7,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from payments_app.commands import Command, json_option, say, say_json
-from payments_app.health.findings import Verdict, all_findings
+from payments_app.health.diagnostics import Verdict, all_findings
 
 
 @click.command("check", cls=Command)

@@ -16,11 +16,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from payments_app.database import Base, BigId, UtcDateTime
+from payments_app.db.base import Base, BigId, UtcDateTime
 
 if TYPE_CHECKING:
-    from payments_app.payments.models import Payment
-    from payments_app.refunds.models import Refund
+    from payments_app.payments.models.payment import Payment
+    from payments_app.payments.models.refund import Refund
 
 
 class IdempotencyKey(Base):

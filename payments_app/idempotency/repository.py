@@ -5,13 +5,14 @@ from datetime import datetime
 from sqlalchemy import and_, func, select, tuple_, update
 from sqlalchemy.orm import Session, joinedload
 
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import User
 from payments_app.accounts.repository import require_valid
-from payments_app.database import read_transaction, table_of, write_transaction
+from payments_app.db.base import table_of
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import IdempotencyKeyNotFound, IdempotencyKeyReused
-from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.models import IdempotencyKey
+from payments_app.idempotency.request import Answer, KeyedRequest
 
 
 def find_answer(session: Session, keyed: KeyedRequest) -> Answer | None:

@@ -2,12 +2,12 @@
 
 from flask import Response
 
-from payments_app.accounts.callers import Caller
-from payments_app.accounts.tokens import authenticated
+from payments_app.accounts.auth import authenticated
+from payments_app.accounts.caller import Caller
 from payments_app.api.blueprint import Blueprint, success
 from payments_app.errors import IdempotencyKeyNotFound
 from payments_app.idempotency import repository, schemas
-from payments_app.idempotency.keys import is_well_formed
+from payments_app.idempotency.headers import is_well_formed
 
 blueprint = Blueprint(
     "idempotency", __name__, url_prefix="/api/v1/idempotency-keys", description="What became of a request"

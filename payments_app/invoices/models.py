@@ -6,7 +6,7 @@ from enum import StrEnum
 from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payments_app.database import Base, BigId, UtcDateTime, one_of
+from payments_app.db.base import Base, BigId, UtcDateTime, one_of
 
 
 class InvoiceStatus(StrEnum):

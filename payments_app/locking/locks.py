@@ -19,9 +19,9 @@ from redis import Redis
 from redis.exceptions import LockError
 from redis.lock import Lock
 
-from payments_app import metrics
 from payments_app.errors import LockTimeout
-from payments_app.logs import current_request_id
+from payments_app.observability import metrics
+from payments_app.observability.logging import current_request_id
 from payments_app.redis_client import GuardedRedis, RedisUnavailable, current_redis
 
 log = logging.getLogger(__name__)

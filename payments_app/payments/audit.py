@@ -11,11 +11,12 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from payments_app import money
-from payments_app.database import one_of, read_transaction
+from payments_app.db.base import one_of
+from payments_app.db.transaction import read_transaction
 from payments_app.gateways.base import GatewayName
 from payments_app.gateways.references import normalized_reference
-from payments_app.payments.models import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
-from payments_app.payments.statuses import ENDED_UNPAID, REFUNDABLE, PaymentStatus
+from payments_app.payments.models.payment import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
+from payments_app.payments.models.status import ENDED_UNPAID, REFUNDABLE, PaymentStatus
 
 # Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
 BATCH_SIZE = 1_000

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from payments_app.database import read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
 from payments_app.gateways.base import Bill, CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.keyed import Answer
-from payments_app.idempotency.once import once
+from payments_app.idempotency.request import Answer
+from payments_app.idempotency.service import once
 from payments_app.locking import locks
-from payments_app.payments.arrival import follow_session, open_references
-from payments_app.payments.events import Deed, PaymentEvent
-from payments_app.payments.models import Payment
+from payments_app.payments.gateway_updates import follow_session, open_references
+from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.models.gateway_session import GatewaySession
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import Change, Render, flush_and_keep, lock_payment, owned
-from payments_app.payments.sessions import GatewaySession
-from payments_app.payments.statuses import PaymentStatus
 
 log = logging.getLogger(__name__)
 

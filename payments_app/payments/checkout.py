@@ -7,17 +7,17 @@ from http import HTTPStatus
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from payments_app.database import read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import GatewayRefused, GatewayUnavailable, InvalidTransition
 from payments_app.gateways.base import CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.keyed import Answer
-from payments_app.payments.arrival import follow_session, keep_session
-from payments_app.payments.models import Payment
+from payments_app.idempotency.request import Answer
+from payments_app.payments.gateway_updates import follow_session, keep_session
+from payments_app.payments.models.gateway_session import GatewaySession
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import UNPAID
 from payments_app.payments.repository import Change, lock_payment, owned
-from payments_app.payments.sessions import GatewaySession
-from payments_app.payments.statuses import UNPAID
 
 # What the doors make of a session; the body holds a secret, so it is sent, and kept nowhere.
 Render = Callable[[Payment, CheckoutSession], Answer]

@@ -9,7 +9,7 @@ import click
 from flask import current_app
 
 from payments_app import clock, money
-from payments_app.accounts.staff import system_caller
+from payments_app.accounts.system_user import system_caller
 from payments_app.commands import (
     ID,
     Commands,
@@ -22,12 +22,13 @@ from payments_app.commands import (
     show_rows,
     with_progress,
 )
-from payments_app.payments import audit, expire, reads, repository, review
-from payments_app.payments.events import Deed
+from payments_app.payments import audit, expire, repository, review
+from payments_app.payments import queries as reads
 from payments_app.payments.expire import Deadlines, Fate
-from payments_app.payments.models import Payment
-from payments_app.payments.reads import Filter
-from payments_app.payments.statuses import PaymentStatus
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import PaymentStatus
+from payments_app.payments.queries import Filter
 
 payments = Commands("payments", help="Look after payments.")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from payments_app.database import read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
     Forbidden,
@@ -17,12 +17,14 @@ from payments_app.errors import (
 from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, Money, verify
 from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.gateways.registry import find_gateway
+from payments_app.i18n.messages import N_
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.keyed import Answer
-from payments_app.idempotency.once import once
+from payments_app.idempotency.request import Answer
+from payments_app.idempotency.service import once
 from payments_app.locking import locks
-from payments_app.payments.arrival import receive
-from payments_app.payments.models import Payment
+from payments_app.payments.gateway_updates import receive
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import (
     Change,
     Render,
@@ -31,8 +33,6 @@ from payments_app.payments.repository import (
     owned_for_change,
     require_unused_reference,
 )
-from payments_app.payments.statuses import PaymentStatus
-from payments_app.texts import N_
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,50 +10,19 @@ statement itself asks whether the key is known, which saves the work of most ret
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    CompoundSelect,
-    Executable,
-    Integer,
-    Select,
     Table,
-    Text,
-    and_,
-    bindparam,
-    cast,
-    exists,
-    insert,
-    literal,
-    literal_column,
-    null,
-    or_,
-    select,
-    true,
-    union_all,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from payments_app import metrics, money
-from payments_app.accounts.callers import Caller
-from payments_app.accounts.models import User
-from payments_app.consultations.models import Consultation
+from payments_app import money
+from payments_app.accounts.caller import Caller
 from payments_app.consultations.repository import lock_consultation
-from payments_app.database import (
-    KeyTaken,
-    LostRace,
-    SingleStatement,
-    broken_constraint,
-    table_of,
-    write_statement,
-    write_transaction,
-)
+from payments_app.db.errors import KeyTaken, LostRace, broken_constraint
+from payments_app.db.ids import next_id
+from payments_app.db.transaction import write_statement, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
     ConsultationCurrency,
@@ -61,40 +30,36 @@ from payments_app.errors import (
     Forbidden,
     ValidationFailed,
 )
-from payments_app.gateways.registry import PaymentMethod
+from payments_app.i18n.messages import Message
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.keyed import Answer, KeyedRequest
 from payments_app.idempotency.models import IdempotencyKey
-from payments_app.idempotency.once import once, tell_duplicate
-from payments_app.ids import next_id
-from payments_app.invoices.models import Invoice, InvoiceStatus, TaxRecord, invoice_number
+from payments_app.idempotency.request import Answer, KeyedRequest
+from payments_app.idempotency.service import once, tell_duplicate
 from payments_app.locking import locks
-from payments_app.logs import event_log
-from payments_app.payments.events import Deed, PaymentEvent
-from payments_app.payments.models import ACTIVE_PREDICATE, Payment
-from payments_app.payments.statuses import PaymentStatus
-from payments_app.texts import Message
+from payments_app.observability import metrics
+from payments_app.observability.logging import event_log
+from payments_app.payments.create_statement import (
+    _ONE_STATEMENT,
+    _STATEMENTS_IN_TURN,
+    _WHY,
+    EVENTS,
+    INVOICES,
+    KEYS,
+    PAYMENTS,
+    TAX_RECORDS,
+    NewPayment,
+    Row,
+    _event_row,
+    _invoice_row,
+    _payment_row,
+    _tax_row,
+    _Why,
+)
+from payments_app.payments.models.event import Deed
 
 log = event_log(__name__)
-
-PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS = map(
-    table_of, (Payment, TaxRecord, Invoice, PaymentEvent, IdempotencyKey)
-)
-
-Row = dict[str, Any]
 # What the doors make of a new payment and its invoice.
 Render = Callable[[Row, Row], Answer]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewPayment:
-    """What a patient asks for; amounts in minor units, the rate in basis points."""
-
-    consultation_id: int
-    amount_minor: int
-    currency: str
-    method: PaymentMethod
-    tax_rate_basis_points: int
 
 
 def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
@@ -148,69 +113,6 @@ def _tell_created(payment: Row, deed: Deed) -> None:
     )
 
 
-def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime) -> Row:
-    return {
-        "id": payment_id,
-        "user_id": user_id,
-        "consultation_id": new.consultation_id,
-        "amount_minor": new.amount_minor,
-        "currency": new.currency,
-        "payment_method": new.method.code,
-        "gateway": new.method.gateway.value,
-        "status": PaymentStatus.PENDING.value,
-        "transaction_id": None,
-        "normalized_reference": None,
-        "receipt_url": None,
-        "received_minor": 0,
-        "refund_reserved_minor": 0,
-        "refunded_minor": 0,
-        "needs_review": False,
-        "review_held": False,
-        "version": 0,
-        "created_at": at,
-        "updated_at": at,
-        "completed_at": None,
-        "deleted_at": None,
-    }
-
-
-def _invoice_row(payment: Row, *, invoice_id: int) -> Row:
-    return {
-        "id": invoice_id,
-        "payment_id": payment["id"],
-        "invoice_number": invoice_number(payment["created_at"], payment["id"]),
-        "amount_minor": payment["amount_minor"],
-        "currency": payment["currency"],
-        "status": InvoiceStatus.PENDING.value,
-        "issued_at": payment["created_at"],
-        "paid_at": None,
-    }
-
-
-def _tax_row(payment: Row, *, rate_basis_points: int) -> Row:
-    return {
-        "payment_id": payment["id"],
-        "tax_type": "VAT",
-        "tax_rate_basis_points": rate_basis_points,
-        "taxable_amount_minor": payment["amount_minor"],
-        "amount_minor": money.tax_minor(payment["amount_minor"], rate_basis_points),
-        "status": "calculated",
-    }
-
-
-def _event_row(payment: Row, deed: Deed) -> Row:
-    return {
-        "payment_id": payment["id"],
-        "event": "payment.created",
-        "from_status": None,
-        "to_status": payment["status"],
-        "version": payment["version"],
-        "actor": deed.actor,
-        "request_id": deed.request_id,
-        "created_at": deed.at,
-    }
-
-
 def _insert_or_explain(
     session: Session, rows: dict[Table, Row], caller: Caller, keyed: KeyedRequest, answer: Answer
 ) -> Answer:
@@ -262,100 +164,6 @@ def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, 
     return None
 
 
-def _one_statement() -> CompoundSelect[Any]:
-    """All inserts as one statement: each but the first selects from the payment's RETURNING.
-
-    None inserts anything where the key is known already. That saves the work, and does not decide: of twins at the same
-    moment neither sees the other's key, and the constraint stops the second.
-    """
-    known = _known_answer().cte("known")
-    payment = _payment_insert(postgresql.insert(PAYMENTS), ~exists().select_from(known)).cte("payment")
-    inserts = {
-        table: insert(table).from_select(_columns(table), _values(table).select_from(payment))
-        for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
-    }
-    made = inserts.pop(KEYS).returning(KEYS.c.payment_id).cte("made")
-    found = union_all(
-        select(made.c.payment_id, cast(null(), Integer), cast(null(), Text)),
-        select(known.c.payment_id, known.c.response_status, known.c.response_body),
-    )
-    return found.add_cte(*(inserted.cte(f"inserted_{table.name}") for table, inserted in inserts.items()))
-
-
-def _known_answer() -> Select[int, int, str | None]:
-    """What the key made of the same request, and answered, if the caller is still who they were.
-
-    Whether the answer is still kept is not asked here: that is an index's predicate, by which PostgreSQL would look
-    through all keys whose answers are.
-    """
-    return (
-        select(KEYS.c.payment_id, KEYS.c.response_status, KEYS.c.response_body)
-        .join_from(KEYS, User, User.id == KEYS.c.user_id)
-        .where(
-            KEYS.c.user_id == _value(KEYS, "user_id"),
-            KEYS.c.key == _value(KEYS, "key"),
-            KEYS.c.request_hash == _value(KEYS, "request_hash"),
-            *_still_the_caller(),
-        )
-    )
-
-
-def _still_the_caller() -> tuple[ColumnElement[bool], ...]:
-    return (
-        User.disabled_at.is_(None),
-        User.role == bindparam("caller_role", type_=User.role.type),
-        User.token_version == bindparam("caller_token_version", type_=User.token_version.type),
-    )
-
-
-def _statements_in_turn() -> list[Executable]:
-    """The same inserts one by one, for a database where nobody else writes meanwhile."""
-    others = (
-        insert(table).from_select(_columns(table), _values(table)) for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
-    )
-    return [_payment_insert(sqlite.insert(PAYMENTS)), *(statement.returning(literal(1)) for statement in others)]
-
-
-def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> Any:
-    """Insert the payment if its consultation is the caller's, may be paid so, and has no active one."""
-    payable = (
-        _values(PAYMENTS)
-        .join_from(Consultation, User, User.id == Consultation.patient_id)
-        .where(
-            Consultation.id == _value(PAYMENTS, "consultation_id"),
-            Consultation.patient_id == _value(PAYMENTS, "user_id"),
-            Consultation.currency == _value(PAYMENTS, "currency"),
-            or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
-            *_still_the_caller(),
-            *conditions,
-        )
-        # Not before a change of the fee has committed, and then only if the amount still fits.
-        .with_for_update(key_share=True, read=True, of=Consultation)
-    )
-    return (
-        insert_payment.from_select(_columns(PAYMENTS), payable)
-        .on_conflict_do_nothing(index_elements=["consultation_id"], index_where=ACTIVE_PREDICATE)
-        .returning(PAYMENTS.c.id)
-    )
-
-
-def _columns(table: Table) -> list[str]:
-    """The columns that a row sets: all but an id that the database gives."""
-    return [column.name for column in table.columns if column is not table.autoincrement_column]
-
-
-def _values(table: Table) -> Select[Any]:
-    return select(*(_value(table, name).label(name) for name in _columns(table)))
-
-
-def _value(table: Table, column: str) -> BindParameter[Any]:
-    return bindparam(f"{table.name}__{column}", type_=table.c[column].type)
-
-
-_ONE_STATEMENT = SingleStatement(_one_statement())
-_STATEMENTS_IN_TURN = _statements_in_turn()
-
-
 def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest) -> IdempotencyKey | None:
     """Why no payment was made, judged in the order of the contract; or the key's row, where the key was used.
 
@@ -379,51 +187,3 @@ def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest
     if why.fee_minor not in (None, payment["amount_minor"]):
         raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_major(why.fee_minor))]})
     return None
-
-
-class _Why(NamedTuple):
-    """What may stand in the way of a payment; None for whatever is not there."""
-
-    user_id: int | None
-    role: str
-    token_version: int
-    disabled_at: datetime | None
-    patient_id: int | None
-    fee_minor: int | None
-    currency: str
-    key: str | None
-    payment_id: int | None
-    status: str
-
-
-def _why() -> Select[Any]:
-    """The user, the consultation, the key and the active payment, each where there is one, in one row."""
-    one_row = select(literal_column("1").label("one")).subquery()
-    consultation_id = bindparam("consultation_id", type_=Consultation.id.type)
-    # By the index's own words: of statuses that are parameters PostgreSQL could not know that it fits.
-    of_consultation = select(PAYMENTS.c.id, PAYMENTS.c.status).where(PAYMENTS.c.consultation_id == consultation_id)
-    active = of_consultation.where(ACTIVE_PREDICATE).subquery("active")
-    user_id = bindparam("user_id", type_=User.id.type)
-    shown = {
-        "user_id": User.id,
-        "role": User.role,
-        "token_version": User.token_version,
-        "disabled_at": User.disabled_at,
-        "patient_id": Consultation.patient_id,
-        "fee_minor": Consultation.fee_minor,
-        "currency": Consultation.currency,
-        "key": IdempotencyKey.key,
-        "payment_id": active.c.id,
-        "status": active.c.status,
-    }
-    wanted: Select[Any] = select(*(shown[name].label(name) for name in _Why._fields))  # type: ignore[assignment]  # of so many columns it knows no types
-    return (
-        wanted.select_from(one_row)
-        .outerjoin(User, User.id == user_id)
-        .outerjoin(Consultation, Consultation.id == consultation_id)
-        .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == user_id, IdempotencyKey.key == bindparam("key")))
-        .outerjoin(active, true())
-    )
-
-
-_WHY = SingleStatement(_why())

@@ -10,16 +10,16 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from config import Settings
-from payments_app.database import read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import AppError, InvalidTransition, VersionConflict
 from payments_app.gateways.base import CheckoutSession, GatewayName, SessionStatus
 from payments_app.gateways.registry import find_gateway
-from payments_app.payments.arrival import follow_session
 from payments_app.payments.cancel import Abandoned
-from payments_app.payments.events import Deed
-from payments_app.payments.models import Payment
+from payments_app.payments.gateway_updates import follow_session
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import keyset, locked
-from payments_app.payments.statuses import PaymentStatus
 
 log = logging.getLogger(__name__)
 

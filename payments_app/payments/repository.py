@@ -7,17 +7,17 @@ from datetime import datetime
 from sqlalchemy import Select, Tuple, func, literal, select, tuple_
 from sqlalchemy.orm import Session, joinedload
 
-from payments_app import metrics
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.repository import require_valid
-from payments_app.database import read_transaction
+from payments_app.db.transaction import read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
 from payments_app.gateways.references import normalized_reference
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.keyed import Answer, KeyedRequest
+from payments_app.idempotency.request import Answer, KeyedRequest
 from payments_app.locking import locks
-from payments_app.payments.events import Deed, PaymentEvent
-from payments_app.payments.models import REFERENCE_ALONE, Payment
+from payments_app.observability import metrics
+from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.models.payment import REFERENCE_ALONE, Payment
 
 # What the doors make of a payment that was changed.
 Render = Callable[[Payment], Answer]

@@ -3,9 +3,9 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from payments_app.database import read_transaction, write_transaction
-from payments_app.payments.events import Deed
-from payments_app.payments.models import Payment
+from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.payment import Payment
 from payments_app.payments.repository import locked
 
 

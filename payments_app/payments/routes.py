@@ -8,38 +8,32 @@ from typing import Any
 from flask import Response, current_app, json, request
 
 from payments_app import clock, money
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.auth import authenticated
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
-from payments_app.accounts.tokens import authenticated
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_answer, success
-from payments_app.api.pages import page_answer, read_cursor
+from payments_app.api.cursors import page_answer, read_cursor
 from payments_app.api.rate_limits import payments_per_user
-from payments_app.api.rendering import renderer
+from payments_app.api.serializer import renderer
 from payments_app.cache import cached_json
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
-from payments_app.idempotency.keyed import Answer, KeyedRequest
-from payments_app.idempotency.keys import take_key
-from payments_app.languages import reader_language, told
+from payments_app.i18n.locale import reader_language, told
+from payments_app.i18n.messages import N_
+from payments_app.idempotency.headers import take_key
+from payments_app.idempotency.request import Answer, KeyedRequest
 from payments_app.payments import create as creation
-from payments_app.payments import reads, repository, schemas
+from payments_app.payments import queries as reads
+from payments_app.payments import repository, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
 from payments_app.payments.confirm import Claim, confirm
-from payments_app.payments.create import NewPayment
-from payments_app.payments.exchange import (
-    change_of,
-    changed_data,
-    deed_of,
-    etag,
-    render_existing,
-    respond,
-)
-from payments_app.payments.models import Payment
+from payments_app.payments.create_statement import NewPayment
+from payments_app.payments.http import change_of, changed_data, deed_of, etag, render_existing, respond
+from payments_app.payments.models.payment import Payment
 from payments_app.readiness import takes_money
-from payments_app.texts import N_
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
 methods_blueprint = Blueprint(

@@ -19,9 +19,9 @@ from payments_app.api.fields import (
     WholeNumber,
 )
 from payments_app.api.query import Query
-from payments_app.api.rendering import renderer
+from payments_app.api.serializer import renderer
 from payments_app.invoices.schemas import Invoice, TaxRecord
-from payments_app.payments.statuses import PaymentStatus
+from payments_app.payments.models.status import PaymentStatus
 
 STATUSES = [str(status) for status in PaymentStatus]
 

@@ -13,7 +13,7 @@ from itertools import chain
 from payments_app.proof import repository
 from payments_app.proof.client import Ask, Told
 from payments_app.proof.repository import Kept
-from payments_app.proof.scene import Crowd, Patient, Scene
+from payments_app.proof.scenario import Crowd, Patient, Scene
 
 OK, CREATED, CONFLICT, UNPROCESSABLE = 200, 201, 409, 422
 

@@ -10,11 +10,13 @@ from urllib3.exceptions import LocationParseError
 
 from payments_app.commands import CommandFailed, is_agreed, json_option, say
 from payments_app.health.checks import find_faults
-from payments_app.proof import repository, run, telling
+from payments_app.proof import report as telling
+from payments_app.proof import repository
+from payments_app.proof import runner as run
+from payments_app.proof.own_server import DoesNotStart, OwnWorkers
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
-from payments_app.proof.run import NotRemoved, Orders, Report, Stopped
-from payments_app.proof.scene import Astray, Crowd
-from payments_app.proof.service import DoesNotStart, OwnWorkers
+from payments_app.proof.runner import NotRemoved, Orders, Report, Stopped
+from payments_app.proof.scenario import Astray, Crowd
 
 # Requests at once that our nginx allows one network (limit_conn).
 MOST_CLIENTS = 100

@@ -16,14 +16,15 @@ from payments_app import clock
 from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import Credentials, NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
-from payments_app.database import read_transaction, table_of, write_transaction
-from payments_app.engines import current_engines
+from payments_app.db.base import table_of
+from payments_app.db.engine import current_engines
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.idempotency.models import IdempotencyKey
 from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payments.audit import CHECKS, Check
-from payments_app.payments.events import PaymentEvent
-from payments_app.payments.models import Payment
-from payments_app.refunds.models import Refund, RefundStatus
+from payments_app.payments.models.event import PaymentEvent
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.refund import Refund, RefundStatus
 
 # Ids of scratch consultations. Above what a booking system comes to that counts, or that numbers by the microseconds
 # since 1970 (1.8e15 now, 9e15 in the year 2255); below those that pack a time and a machine into 63 bits, and up to

@@ -12,7 +12,7 @@ from flask import current_app
 
 from payments_app import clock, money
 from payments_app.accounts.repository import get_user
-from payments_app.accounts.staff import system_caller
+from payments_app.accounts.system_user import system_caller
 from payments_app.commands import (
     ID,
     AmountType,
@@ -27,17 +27,18 @@ from payments_app.commands import (
     with_progress,
 )
 from payments_app.errors import AppError, RefundRepeated
-from payments_app.idempotency.keyed import Answer, KeyedRequest
-from payments_app.idempotency.keys import require_well_formed
+from payments_app.idempotency.headers import require_well_formed
+from payments_app.idempotency.request import Answer, KeyedRequest
 from payments_app.payments import expire
 from payments_app.payments import repository as payments_repository
 from payments_app.payments.cli import operators_deed
 from payments_app.payments.expire import Deadlines, Fate
-from payments_app.payments.models import Payment
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.refund import MAX_REASON_LENGTH, Refund, RefundStatus
 from payments_app.payments.repository import Change, Conditions
-from payments_app.refunds import process, repository
-from payments_app.refunds.answers import render_existing_refund, render_refund
-from payments_app.refunds.models import MAX_REASON_LENGTH, Refund, RefundStatus
+from payments_app.refunds import repository
+from payments_app.refunds import service as process
+from payments_app.refunds.http import render_existing_refund, render_refund
 from payments_app.refunds.repository import Wish
 
 refunds = Commands("refunds", help="Return money, and see what became of it.")

@@ -8,16 +8,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app import clock, money
-from payments_app.database import read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import RefundableChanged, RefundExceedsBalance, RefundNotFound, RefundRepeated
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown, RefundOrder
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.keyed import Answer
-from payments_app.payments.events import Deed
-from payments_app.payments.models import Payment
+from payments_app.idempotency.request import Answer
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.refund import OPEN, Refund
 from payments_app.payments.repository import Change, locked, owned_for_change
-from payments_app.refunds.models import OPEN, Refund
 
 Outcome = Approved | Declined | OutcomeUnknown
 

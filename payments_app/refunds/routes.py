@@ -5,15 +5,16 @@ from typing import Any
 from flask import Response, current_app
 
 from payments_app import money
-from payments_app.accounts.callers import Caller
+from payments_app.accounts.auth import authenticated
+from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
-from payments_app.accounts.tokens import authenticated
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint
-from payments_app.idempotency.keys import is_key_given
-from payments_app.payments.exchange import change_of, respond
-from payments_app.refunds import process, schemas
-from payments_app.refunds.answers import render_existing_refund, render_refund
+from payments_app.idempotency.headers import is_key_given
+from payments_app.payments.http import change_of, respond
+from payments_app.refunds import schemas
+from payments_app.refunds import service as process
+from payments_app.refunds.http import render_existing_refund, render_refund
 from payments_app.refunds.repository import Wish
 
 blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", description="Returning money")

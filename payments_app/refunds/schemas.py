@@ -3,9 +3,9 @@
 from marshmallow import Schema, ValidationError, fields
 
 from payments_app.api.fields import DECIMAL_PATTERN, Amount, Moment, StrictBoolean, Text
+from payments_app.i18n.messages import N_
+from payments_app.payments.models.refund import MAX_REASON_LENGTH, RefundStatus
 from payments_app.payments.schemas import Payment, PaymentChange
-from payments_app.refunds.models import MAX_REASON_LENGTH, RefundStatus
-from payments_app.texts import N_
 
 
 class Refund(Schema):

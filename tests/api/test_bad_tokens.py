@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from payments_app.accounts.tokens import CLOCK_LEEWAY_SECONDS
+from payments_app.accounts.auth import CLOCK_LEEWAY_SECONDS
 from tests.api.refusals import House, assert_problem
 from tests.support.people import People, Person
 

@@ -10,7 +10,7 @@ from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.test import TestResponse
 
-from payments_app import browsers
+from payments_app.api import security_headers as browsers
 from payments_app.errors import AppError, Conflict, UserExists
 from tests.support.apps import app_with
 from tests.support.databases import Database

@@ -7,8 +7,8 @@ import pytest
 from flask import Flask
 from marshmallow import Schema, fields
 
-from payments_app.accounts.staff import system_caller
-from payments_app.api.rendering import renderer
+from payments_app.accounts.system_user import system_caller
+from payments_app.api.serializer import renderer
 from payments_app.payments import repository, schemas
 from tests.support.people import People
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from config import Settings
-from payments_app import engines
-from payments_app.gateways.stripe import NETWORK_RETRIES
-from payments_app.webhooks import routes as webhooks
+from payments_app.db import engine as engines
+from payments_app.gateway_webhooks import routes as webhooks
+from payments_app.gateways.stripe.client import NETWORK_RETRIES
 from tests.support.apps import app_with
 from tests.support.databases import ROOT
 from tests.support.front import SITE

@@ -20,7 +20,8 @@ from tests.support.fresh import engine_on
 from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import wait_until
 
-# A counter and a gauge of each process, as payments_app/metrics.py shows its own, and a word that may be changed.
+# A counter and a gauge of each process, as payments_app/observability/metrics.py shows its own, and a word that may be
+# changed.
 SMALL_APP = """
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from payments_app import clock
-from payments_app.payments.events import Deed
-from payments_app.refunds import process
+from payments_app.payments.models.event import Deed
+from payments_app.refunds import service as process
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows

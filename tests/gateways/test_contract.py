@@ -23,7 +23,7 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.sandbox import SandboxGateway
-from payments_app.gateways.stripe import StripeGateway
+from payments_app.gateways.stripe.client import StripeGateway
 from tests.support.fake_stripe import FakeStripe
 from tests.support.localstripe import LocalStripe, local_stripe
 from tests.support.stripe_apps import fake_stripe

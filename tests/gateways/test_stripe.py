@@ -23,8 +23,8 @@ from payments_app.gateways.base import (
     SessionStatus,
     verify,
 )
-from payments_app.gateways.stripe import StripeGateway
-from payments_app.gateways.stripe_objects import refund_of, session_of
+from payments_app.gateways.stripe.client import StripeGateway
+from payments_app.gateways.stripe.objects import refund_of, session_of
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.fake_stripe_http import Answer, Received, Server

@@ -8,7 +8,7 @@ from flask import Flask
 from sqlalchemy import make_url, text
 
 from payments_app.accounts.models import Role
-from payments_app.health import catalogue
+from payments_app.health import schema_checks as catalogue
 from tests.health.conftest import Alter
 from tests.support.apps import app_with, engine_of
 from tests.support.cluster import Cluster, cluster_in_a_folder

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from werkzeug.test import TestResponse
 
-from payments_app.database import Base
+from payments_app.db.base import Base
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows

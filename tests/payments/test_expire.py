@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from payments_app import clock
 from payments_app.gateways.base import GatewayName
 from payments_app.payments import expire as expiry
-from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines, Fate
+from payments_app.payments.models.event import Deed
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.raw import Raw

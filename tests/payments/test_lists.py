@@ -7,8 +7,8 @@ import pytest
 from psycopg import RawCursor
 from sqlalchemy import Engine, text
 
-from payments_app.payments import reads
-from payments_app.payments.statuses import PaymentStatus
+from payments_app.payments import queries as reads
+from payments_app.payments.models.status import PaymentStatus
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent

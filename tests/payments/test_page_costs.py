@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from payments_app import clock
 from payments_app.accounts.models import Role
-from payments_app.api.pages import _serializer
+from payments_app.api.cursors import _serializer
 from payments_app.payments import review
 from tests.support.apps import app_with, engine_of
 from tests.support.fresh import fresh_database

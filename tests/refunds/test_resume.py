@@ -10,9 +10,9 @@ from flask import Flask
 
 from payments_app import clock
 from payments_app.errors import GatewayUnavailable
-from payments_app.payments.events import Deed
-from payments_app.refunds import process
-from payments_app.refunds.models import Refund
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.refund import Refund
+from payments_app.refunds import service as process
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.people import People

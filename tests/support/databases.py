@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
-from payments_app.database import Base
+from payments_app.db.base import Base
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from payments_app.logs import formatter
+from payments_app.observability.logging import formatter
 
 
 class LogLines:

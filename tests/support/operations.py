@@ -11,8 +11,8 @@ from flask import Flask
 from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.payments import expire
-from payments_app.payments.events import Deed
-from payments_app.refunds import process
+from payments_app.payments.models.event import Deed
+from payments_app.refunds import service as process
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import PAYABLE
 from tests.support.people import Person

@@ -12,11 +12,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from werkzeug.test import TestResponse
 
 from payments_app import clock
-from payments_app.accounts import passwords, tokens
+from payments_app.accounts import auth as tokens
+from payments_app.accounts import passwords
 from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import Credentials, find_credentials
 from payments_app.consultations.models import Consultation
-from payments_app.database import table_of
+from payments_app.db.base import table_of
 from payments_app.demo import repository
 from tests.support.apps import engine_of
 from tests.support.databases import unsynced

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import CheckConstraint, Engine, ForeignKeyConstraint, Table
 from sqlalchemy.exc import IntegrityError
 
-from payments_app.database import Base
-from payments_app.payments.models import PAID
-from payments_app.refunds.models import OPEN
+from payments_app.db.base import Base
+from payments_app.payments.models.payment import PAID
+from payments_app.payments.models.refund import OPEN
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from payments_app import database
+from payments_app.db import statement as direct
 
 # Of the engine that is used, the statement and its parameters.
 Listener = Callable[[Engine, str, Sequence[Any]], None]
@@ -35,7 +35,7 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 @contextmanager
 def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> Iterator[None]:
     """Call the listeners around every statement that goes to PostgreSQL alone, of which SQLAlchemy tells nobody."""
-    run_alone = database.run_alone
+    run_alone = direct.run_alone
 
     def told(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         before(engine, statement, values)
@@ -43,8 +43,8 @@ def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> I
         after(engine, statement, values)
         return rows
 
-    database.run_alone = told
+    direct.run_alone = told
     try:
         yield
     finally:
-        database.run_alone = run_alone
+        direct.run_alone = run_alone

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, Engine, event
 
-from payments_app.database import Base
+from payments_app.db.base import Base
 
 # Who signs in is read by everybody and written by nobody here; a block of ids is taken by one statement, or the other.
 TABLES = frozenset(Base.metadata.tables) - {"users", "id_blocks"}

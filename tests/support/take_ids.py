@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from payments_app.ids import next_id
+from payments_app.db.ids import next_id
 from tests.support.apps import engine_of
 from wsgi import app
 

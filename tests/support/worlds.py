@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Engine, delete, insert, select
 
 from payments_app import clock
-from payments_app.database import Base
+from payments_app.db.base import Base
 from payments_app.payments import audit
 from payments_app.readiness import current_readiness
-from payments_app.refunds import process
+from payments_app.refunds import service as process
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty, unsynced
 from tests.support.fake_stripe import Memory

@@ -162,7 +162,7 @@ def test_different_events_about_one_payment_at_once_are_all_taken_in_and_complet
     shop: CardShop, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Stripe sends what happens together at once, and whatever is refused again an hour later."""
-    caplog.set_level(logging.INFO, "payments_app.database")
+    caplog.set_level(logging.INFO, "payments_app.db.transaction")
     payment_id, reference = open_by_card(shop.people, 5)
     shop.fake.pay(reference)
     bodies = [json.dumps(shop.fake.intent_event("succeeded", reference)).encode() for _ in range(FEW)]

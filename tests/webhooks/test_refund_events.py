@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from payments_app import clock
-from payments_app.payments.events import Deed
-from payments_app.refunds import process
+from payments_app.payments.models.event import Deed
+from payments_app.refunds import service as process
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card

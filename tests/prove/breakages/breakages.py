@@ -67,14 +67,14 @@ class Breakage:
         return re.sub(r"\W+", "-", self.name).strip("-")
 
 
-_MODELS = "payments_app/payments/models.py"
+_MODELS = "payments_app/payments/models/payment.py"
 _CREATE = "payments_app/payments/create.py"
 _CONFIRM = "payments_app/payments/confirm.py"
 _CANCEL = "payments_app/payments/cancel.py"
 _REFUNDS = "payments_app/refunds/repository.py"
-_PROCESS = "payments_app/refunds/process.py"
-_STRIPE = "payments_app/gateways/stripe.py"
-_WEBHOOKS = "payments_app/webhooks/repository.py"
+_PROCESS = "payments_app/refunds/service.py"
+_STRIPE = "payments_app/gateways/stripe/client.py"
+_WEBHOOKS = "payments_app/gateway_webhooks/repository.py"
 
 BREAKAGES = (
     Breakage(

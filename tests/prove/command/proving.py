@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Engine
 
-from payments_app.database import Base
+from payments_app.db.base import Base
 from payments_app.proof.repository import FIRST_CONSULTATION
 from tests.support.commands import commands_on
 from tests.support.databases import ROOT

@@ -16,11 +16,12 @@ from sqlalchemy import text
 from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
-from payments_app.proof import repository, run
+from payments_app.proof import repository
+from payments_app.proof import runner as run
 from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
-from payments_app.proof.run import Orders, Report
-from payments_app.proof.scene import Astray, Crowd
+from payments_app.proof.runner import Orders, Report
+from payments_app.proof.scenario import Astray, Crowd
 from tests.prove.command.proving import ON_POSTGRESQL, SMALL, everything, finished_here, is_running, scratch, started
 from tests.support.apps import app_with
 from tests.support.commands import commands_on

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from payments_app import clock
-from payments_app.refunds import process
+from payments_app.refunds import service as process
 from tests.prove.scenes import (
     CONSULTATION,
     by_hand,

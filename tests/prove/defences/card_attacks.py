@@ -10,7 +10,7 @@ from stripe import WebhookSignature
 
 from payments_app.proof.attacks import Attack, Breach, Size
 from payments_app.proof.client import Ask
-from payments_app.proof.scene import Patient, Scene
+from payments_app.proof.scenario import Patient, Scene
 from tests.support.service import at_once
 from tests.support.waiting import PATIENCE_SECONDS
 

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from payments_app.proof import repository
 from payments_app.proof.attacks import ATTACKS, Attack, Breach, attack
 from payments_app.proof.client import Client
-from payments_app.proof.scene import Crowd, Scene
+from payments_app.proof.scenario import Crowd, Scene
 from tests.prove.defences import weaknesses
 from tests.prove.defences.card_attacks import DOUBLED_MONEY, DOUBLED_WEBHOOK, FORGED_WEBHOOK, STRIPE
 from tests.prove.defences.weaknesses import (

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from payments_app.gateways import stripe_webhooks
-from payments_app.payments.models import Payment
+from payments_app.gateways.stripe import webhooks as stripe_webhooks
+from payments_app.payments.models.payment import Payment
 from payments_app.readiness import Readiness
 
 # The insert of a payment goes past the index: without this, PostgreSQL refuses the statement once the index is gone.

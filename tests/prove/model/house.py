@@ -11,9 +11,9 @@ from werkzeug.test import TestResponse
 from payments_app import clock
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
-from payments_app.payments.events import Deed
 from payments_app.payments.expire import Deadlines
-from payments_app.refunds import process
+from payments_app.payments.models.event import Deed
+from payments_app.refunds import service as process
 from tests.support.apps import engine_of
 from tests.support.databases import empty
 from tests.support.fake_stripe import FakeStripe

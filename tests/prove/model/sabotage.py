@@ -9,11 +9,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
-from payments_app.gateways.stripe import StripeGateway
+from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.payments import arrival, cancel, confirm, create, repository
-from payments_app.payments.models import Payment
-from payments_app.payments.statuses import MOVES, PaymentStatus
+from payments_app.payments import cancel, confirm, create, repository
+from payments_app.payments import gateway_updates as arrival
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import MOVES, PaymentStatus
 from payments_app.readiness import Readiness
 from payments_app.refunds import repository as refunds
 from tests.support.guards import CREATE_INDEX, DROP_INDEX

@@ -1,0 +1,1 @@
+"""The database: engine, transactions and what its errors mean."""

@@ -1,0 +1,394 @@
+"""Payments: the constraints that keep them honest, and the verbs that change them."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import (
+    CHAR,
+    BindParameter,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    and_,
+    bindparam,
+    false,
+    inspect,
+    text,
+)
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
+
+from payments_app.db.base import Base, BigId, UtcDateTime, one_of
+from payments_app.errors import InvalidTransition
+from payments_app.gateways.base import Bill
+from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
+from payments_app.invoices.models import Invoice, TaxRecord
+from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
+
+if TYPE_CHECKING:
+    from payments_app.payments.models.refund import Refund
+
+# The predicate of the index below. An ON CONFLICT that names another text finds no index on PostgreSQL.
+ACTIVE_PREDICATE: Final = text(f"{one_of('status', ACTIVE)} AND deleted_at IS NULL")
+
+# Payments by hand whose reference the index on ``normalized_reference`` does not hold: an earlier payment has it in
+# another spelling, or a process of a release that did not compare them confirmed it.
+REFERENCE_ALONE: Final = text("gateway = 'manual' AND transaction_id IS NOT NULL AND normalized_reference IS NULL")
+
+
+class Payment(Base):
+    """One attempt to pay one consultation. Amounts in minor units; a row changes only through the verbs below."""
+
+    __tablename__ = "payments"
+    __table_args__ = (
+        # Refers to both columns, so that a payment is its consultation's patient's, whatever the code believes.
+        ForeignKeyConstraint(
+            ["consultation_id", "user_id"],
+            ["consultations.id", "consultations.patient_id"],
+            name="fk_payments_consultation_patient",
+        ),
+        # The last line of defence: one active payment per consultation, whoever asks, however often, at once.
+        Index(
+            "uq_payments_active_consultation",
+            "consultation_id",
+            unique=True,
+            postgresql_where=ACTIVE_PREDICATE,
+            sqlite_where=ACTIVE_PREDICATE,
+        ),
+        # One transaction at a gateway pays one payment. Nulls are distinct on both databases.
+        UniqueConstraint("gateway", "payment_method", "transaction_id", name="uq_payments_transaction"),
+        # One transfer by hand too, in whatever spelling its reference was typed.
+        Index(
+            "uq_payments_normalized_reference",
+            "gateway",
+            "payment_method",
+            "normalized_reference",
+            unique=True,
+            postgresql_where=text("normalized_reference IS NOT NULL"),
+            sqlite_where=text("normalized_reference IS NOT NULL"),
+        ),
+        # The few by hand whose reference the index above does not hold: each confirm by hand looks at them.
+        Index(
+            "ix_payments_reference_alone",
+            "payment_method",
+            "id",
+            postgresql_where=REFERENCE_ALONE,
+            sqlite_where=REFERENCE_ALONE,
+        ),
+        Index("ix_payments_user_history", "user_id", "created_at", "id"),
+        Index("ix_payments_history", "created_at", "id"),
+        # For staff who look for the few that are refunded among the many that are not.
+        Index("ix_payments_status_history", "status", "created_at", "id"),
+        Index("ix_payments_consultation_history", "consultation_id", "created_at", "id"),
+        # The few that staff have to look at: counted for the metrics, and listed by the audit.
+        Index("ix_payments_review", "id", postgresql_where=text("needs_review"), sqlite_where=text("needs_review = 1")),
+        CheckConstraint(one_of("status", PaymentStatus), name="status_known"),
+        CheckConstraint("version >= 0", name="version_not_negative"),
+        CheckConstraint("amount_minor > 0", name="amount_positive"),
+        CheckConstraint(
+            "received_minor >= 0 AND refund_reserved_minor >= 0 AND refunded_minor >= 0", name="money_not_negative"
+        ),
+        # What is on its way back and what is back already never exceed what came.
+        CheckConstraint("refund_reserved_minor + refunded_minor <= received_minor", name="refunds_within_received"),
+        CheckConstraint(
+            f"NOT ({one_of('status', PAID)}) OR (received_minor > 0 AND transaction_id IS NOT NULL"
+            " AND completed_at IS NOT NULL)",
+            name="paid_has_money",
+        ),
+        CheckConstraint(
+            f"deleted_at IS NULL OR ({one_of('status', ENDED_UNPAID)} AND received_minor = 0)",
+            name="deleted_without_money",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    user_id: Mapped[int] = mapped_column(BigId)
+    consultation_id: Mapped[int] = mapped_column(BigId)
+    amount_minor: Mapped[int] = mapped_column(BigId)
+    currency: Mapped[str] = mapped_column(CHAR(3))
+    payment_method: Mapped[str] = mapped_column(String(32))
+    gateway: Mapped[str] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(32))
+    transaction_id: Mapped[str | None] = mapped_column(String(255))
+    # Of a gateway by hand: what all spellings of its transaction_id have in common (gateways/references.py).
+    normalized_reference: Mapped[str | None] = mapped_column(String(MAX_NORMALIZED_LENGTH))
+    receipt_url: Mapped[str | None] = mapped_column(String(2048))
+    received_minor: Mapped[int] = mapped_column(BigId)
+    # Refunds that are pending or whose fate is unknown, and refunds that succeeded.
+    refund_reserved_minor: Mapped[int] = mapped_column(BigId)
+    refunded_minor: Mapped[int] = mapped_column(BigId)
+    needs_review: Mapped[bool]
+    # The review is one that only staff can end. With a default, so that releases that do not know it can still insert.
+    review_held: Mapped[bool] = mapped_column(server_default=false())
+    version: Mapped[int] = mapped_column()
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    invoices: Mapped[list[Invoice]] = relationship(order_by=Invoice.id)
+    tax_records: Mapped[list[TaxRecord]] = relationship(order_by=TaxRecord.id)
+    # Named by string: refunds know their payment's room, not the other way round. Never loaded by the way: reading
+    # in the middle of an effect would flush the first half of it, and raise the version twice.
+    refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id", back_populates="payment", lazy="raise")
+    # Only ever added to here; the trail is read by its own query.
+    events: WriteOnlyMapped["PaymentEvent"] = relationship()
+
+    __mapper_args__ = {  # SQLAlchemy reads it once, as a plain dict
+        "version_id_col": version,
+        "version_id_generator": lambda version: 0 if version is None else version + 1,
+    }
+
+    @hybrid_property
+    def is_active(self) -> bool:
+        """Whether this payment occupies its consultation."""
+        return self.status in ACTIVE and self.deleted_at is None
+
+    @is_active.inplace.expression
+    @classmethod
+    def _is_active_expression(cls) -> ColumnElement[bool]:
+        # The statuses as literals, not as parameters, so that the planner sees the index's own predicate.
+        statuses: BindParameter[str] = bindparam("active_statuses", list(ACTIVE), expanding=True, literal_execute=True)
+        return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
+
+    @property
+    def bill(self) -> Bill:
+        """What it asks for, as gateways are told."""
+        return Bill(
+            payment_id=self.id,
+            consultation_id=self.consultation_id,
+            amount_minor=self.amount_minor,
+            currency=self.currency,
+            payment_method=self.payment_method,
+        )
+
+    @property
+    def refundable_minor(self) -> int:
+        """What came and is neither back nor on its way back."""
+        return self.received_minor - self.refund_reserved_minor - self.refunded_minor
+
+    def was_completed_by(self, transaction_id: str) -> bool:
+        """Whether confirming with this transaction again is a retry of what happened already."""
+        return self.completed_at is not None and self._is_transaction(transaction_id)
+
+    def _is_transaction(self, transaction_id: str) -> bool:
+        """Whether that names the transaction of this payment, in whatever spelling."""
+        if self.transaction_id is None or self.transaction_id == transaction_id:
+            return self.transaction_id == transaction_id
+        normalized = normalized_reference(self.gateway, transaction_id)
+        # Not the column: of a payment that another one shares the reference with, or that a release before this one
+        # confirmed, it is empty.
+        return normalized is not None and normalized == normalized_reference(self.gateway, self.transaction_id)
+
+    def _name_transaction(self, transaction_id: str) -> None:
+        self.transaction_id = transaction_id
+        self.normalized_reference = normalized_reference(self.gateway, transaction_id)
+
+    def require_move(self, to: PaymentStatus) -> None:
+        """Raises:
+        InvalidTransition: the payment's status does not allow it (409).
+        """
+        if to not in MOVES[self.status]:
+            raise InvalidTransition(payment_status=self.status)
+
+    # Before there is money
+
+    def begin_processing(self, deed: Deed) -> None:
+        """The gateway says that money is on its way."""
+        self._move(PaymentStatus.PROCESSING, "payment.processing", deed)
+
+    def note(self, event: str, deed: Deed) -> None:
+        """Remember what changes neither status nor version. The row has to be locked, or the trail may cross itself."""
+        # After a change in the same effect, which raises it, the trail goes on from there.
+        is_changed = inspect(self).attrs.updated_at.history.has_changes()
+        self._append(event, self.status, self.version + 1 if is_changed else self.version, deed)
+
+    def cancel(self, deed: Deed) -> None:
+        """Give the payment up before any money moved.
+
+        Raises:
+            InvalidTransition: it is not pending (409); money on its way cannot be called back by us.
+        """
+        self.require_pending()
+        self._end(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+
+    def require_pending(self) -> None:
+        """Raises:
+        InvalidTransition: it is not pending (409).
+        """
+        if self.status != PaymentStatus.PENDING:
+            raise InvalidTransition(payment_status=self.status)
+
+    def was_cancelled_at_gateway(self, deed: Deed) -> None:
+        """Its session has ended there, so nobody can pay it any more.
+
+        Raises:
+            InvalidTransition: it was paid, or has ended before (409).
+        """
+        self._end(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+
+    def expire(self, deed: Deed) -> None:
+        """Nobody has paid it in time.
+
+        Raises:
+            InvalidTransition: it is not pending (409).
+        """
+        self.require_pending()
+        self._end(PaymentStatus.EXPIRED, "payment.expired", deed)
+
+    def fail(self, deed: Deed) -> None:
+        """Money was on its way and did not come.
+
+        Raises:
+            InvalidTransition: it was paid, or has ended before (409).
+        """
+        self._end(PaymentStatus.FAILED, "payment.failed", deed)
+
+    # Money that comes
+
+    def complete(self, transaction_id: str, *, receipt_url: str | None, deed: Deed) -> None:
+        """The money is there: all of it.
+
+        Raises:
+            InvalidTransition: the payment's status does not allow it (409).
+        """
+        self._move(PaymentStatus.COMPLETED, "payment.completed", deed)
+        self._name_transaction(transaction_id)
+        self.receipt_url = receipt_url
+        self.received_minor = self.amount_minor
+        self.completed_at = deed.at
+        self.deleted_at = None  # what has money is not deleted
+        for invoice in self.invoices:
+            invoice.pay(deed.at)
+        self._count_excess(deed)
+
+    def quarantine(self, transaction_id: str, *, amount_minor: int, deed: Deed) -> None:
+        """Keep money that may not complete the payment, for staff to return; the status stays."""
+        self._change("payment.quarantined", deed)
+        self._name_transaction(transaction_id)
+        self.received_minor = amount_minor
+        self.needs_review = True
+        self.deleted_at = None
+        self._count_excess(deed)
+
+    def ask_for_review(self, event: str, deed: Deed, *, until_staff_end_it: bool = True) -> None:
+        """Something happened that staff have to look at; what no refund of ours puts right, only they can end."""
+        self._change(event, deed)
+        self.needs_review = True
+        self.review_held = self.review_held or until_staff_end_it
+
+    def end_review(self, deed: Deed) -> None:
+        """Staff have looked, and put right what was to be.
+
+        Raises:
+            InvalidTransition: money that may not stay is still here (409).
+        """
+        if self.status not in PAID and self.refundable_minor:
+            raise InvalidTransition(payment_status=self.status)
+        self._change("payment.reviewed", deed)
+        self.needs_review = self.review_held = False
+
+    # Money that goes back
+
+    def require_refundable(self) -> None:
+        """Raises:
+        InvalidTransition: no money came, or all of it went back (409).
+        """
+        # Money in review may be returned whatever became of the payment.
+        if self.status not in REFUNDABLE and not (self.needs_review and self.received_minor > 0):
+            raise InvalidTransition(payment_status=self.status)
+
+    def reserve_refund(self, amount_minor: int, event: str, deed: Deed) -> None:
+        """Set money aside for a refund that is on its way."""
+        self._change(event, deed)
+        self.refund_reserved_minor += amount_minor
+
+    def release_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund on its way came to nothing: what was set aside for it is free again."""
+        self._change("refund.failed", deed)
+        self.refund_reserved_minor -= amount_minor
+        self._count_excess(deed)
+
+    def settle_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund on its way has arrived."""
+        self.refund_reserved_minor -= amount_minor
+        self._give_back(amount_minor, "refund.succeeded", deed)
+
+    def record_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund that was made elsewhere, as far as there is room for it."""
+        self._give_back(amount_minor, "refund.recorded", deed)
+
+    def reverse_refund(self, amount_minor: int, deed: Deed) -> None:
+        """A refund that had succeeded came back. No status moves back for it: staff have to look."""
+        self.ask_for_review("refund.reversed", deed, until_staff_end_it=False)
+        self.refunded_minor -= amount_minor
+        self._count_excess(deed)
+
+    def _give_back(self, amount_minor: int, event: str, deed: Deed) -> None:
+        self.refunded_minor += amount_minor
+        all_is_back = self.refunded_minor == self.received_minor
+        if self.status not in REFUNDABLE or amount_minor == 0:  # money in review: only the amounts move
+            self._change(event, deed)
+        elif all_is_back:
+            self._move(PaymentStatus.REFUNDED, event, deed)
+            for invoice in self.invoices:
+                invoice.refund()
+        else:
+            self._move(PaymentStatus.PARTIALLY_REFUNDED, event, deed)
+        if all_is_back and not self._has_excess:
+            self._settle_review()
+
+    def _settle_review(self) -> None:
+        self.needs_review = self.review_held
+
+    @property
+    def _has_excess(self) -> bool:
+        return any(refund.excess_minor for refund in self.refunds)
+
+    def _count_excess(self, deed: Deed) -> None:
+        """Room was made: count refunds made elsewhere that there was none for."""
+        if not self._has_excess:
+            return
+        for refund in self.refunds:
+            counted_minor = refund.count_excess(self.refundable_minor)
+            if counted_minor and refund.is_open:
+                self.reserve_refund(counted_minor, "refund.recorded", deed)
+            elif counted_minor:
+                self.record_refund(counted_minor, deed)
+        came_back = any(refund.has_failed and refund.was_accepted for refund in self.refunds)
+        if not self._has_excess and self.status in PAID and not came_back:
+            self._settle_review()  # that was all there was to look at
+
+    # How a change is written down
+
+    def _end(self, to: PaymentStatus, event: str, deed: Deed) -> None:
+        self._move(to, event, deed)
+        for invoice in self.invoices:
+            invoice.void()
+
+    def _move(self, to: PaymentStatus, event: str, deed: Deed) -> None:
+        self.require_move(to)
+        self._change(event, deed, to)
+
+    def _change(self, event: str, deed: Deed, to: PaymentStatus | None = None) -> None:
+        # The version that the flush of this effect will make; an effect may append several events.
+        self._append(event, to or self.status, self.version + 1, deed)
+        self.status = to or self.status
+        self.updated_at = deed.at
+
+    def _append(self, event: str, to_status: str, version: int, deed: Deed) -> None:
+        self.events.add(
+            PaymentEvent(
+                event=event,
+                from_status=self.status,
+                to_status=to_status,
+                version=version,
+                actor=deed.actor,
+                request_id=deed.request_id,
+                created_at=deed.at,
+            )
+        )

@@ -1,0 +1,291 @@
+"""Refunds: money on its way back, and what has become of it."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    CHAR,
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    UniqueConstraint,
+    event,
+    inspect,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from payments_app.db.base import Base, BigId, UtcDateTime, one_of
+from payments_app.db.transaction import once_committed
+from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
+from payments_app.observability import metrics
+from payments_app.observability.logging import event_log
+from payments_app.payments.models.event import Deed
+from payments_app.payments.models.payment import Payment
+
+log = event_log(__name__)
+
+
+class RefundStatus(StrEnum):
+    """``unknown``: it was sent, and nobody answered. ``pending``: about to be sent, or accepted and on its way."""
+
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+OPEN = (RefundStatus.PENDING, RefundStatus.UNKNOWN)
+
+# What the columns hold.
+MAX_REASON_LENGTH = 500
+
+
+class Refund(Base):
+    """One return of money, committed before the gateway hears of it. Changes with its payment, in one transaction."""
+
+    __tablename__ = "refunds"
+    __table_args__ = (
+        ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_refunds_payment"),
+        UniqueConstraint("gateway", "reference", name="uq_refunds_reference"),
+        Index("ix_refunds_payment", "payment_id", "id"),
+        # The few that resume looks for among the many that are over.
+        Index(
+            "ix_refunds_open",
+            "leased_until",
+            postgresql_where=text(one_of("status", OPEN)),
+            sqlite_where=text(one_of("status", OPEN)),
+        ),
+        CheckConstraint("amount_minor > 0", name="amount_positive"),
+        CheckConstraint("excess_minor BETWEEN 0 AND amount_minor", name="excess_within_amount"),
+        CheckConstraint(one_of("status", RefundStatus), name="status_known"),
+        CheckConstraint(f"({one_of('status', OPEN)}) = (settled_at IS NULL)", name="settled_when_over"),
+        CheckConstraint("made_elsewhere OR excess_minor = 0", name="ours_fit"),
+        CheckConstraint("version >= 0", name="version_not_negative"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    payment_id: Mapped[int] = mapped_column(BigId)
+    amount_minor: Mapped[int] = mapped_column(BigId)
+    # The part of a refund made elsewhere that is more than what is left of the money: on the payment it is not counted.
+    excess_minor: Mapped[int] = mapped_column(BigId)
+    currency: Mapped[str] = mapped_column(CHAR(3))
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(MAX_REASON_LENGTH))
+    # Why the gateway would not do it.
+    decline_reason: Mapped[str | None] = mapped_column(String(MAX_REASON_LENGTH))
+    gateway: Mapped[str] = mapped_column(String(32))
+    # The gateway's name for it, once it has said one.
+    reference: Mapped[str | None] = mapped_column(String(255))
+    # In the gateway's dashboard, say, and told to us by a webhook.
+    made_elsewhere: Mapped[bool]
+    # Until then somebody is at work on it, and resume keeps its hands off.
+    leased_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    version: Mapped[int] = mapped_column()
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    payment: Mapped[Payment] = relationship(back_populates="refunds", lazy="raise_on_sql")
+
+    __mapper_args__ = {  # SQLAlchemy reads it once, as a plain dict
+        "version_id_col": version,
+        "version_id_generator": lambda version: 0 if version is None else version + 1,
+    }
+
+    @classmethod
+    def order(
+        cls, payment: Payment, *, amount_minor: int, reason: str | None, leased_until: datetime, deed: Deed
+    ) -> "Refund":
+        """A refund that is to be sent to the gateway next; its money is set aside."""
+        refund = cls._of(payment, amount_minor, deed, reason=reason, leased_until=leased_until)
+        payment.reserve_refund(amount_minor, "refund.requested", deed)
+        return refund
+
+    @classmethod
+    def record(
+        cls, payment: Payment, *, amount_minor: int, reference: str | None, outcome: Approved, deed: Deed
+    ) -> "Refund":
+        """A refund that was made elsewhere; what there is no room for is excess, and a matter for staff."""
+        excess_minor = _excess(payment, amount_minor)
+        refund = cls._of(
+            payment, amount_minor, deed, excess_minor=excess_minor, reference=reference, made_elsewhere=True
+        )
+        if outcome.settled:
+            refund.status, refund.settled_at = RefundStatus.SUCCEEDED, deed.at
+            payment.record_refund(amount_minor - excess_minor, deed)
+        else:
+            payment.reserve_refund(amount_minor - excess_minor, "refund.recorded", deed)
+        if excess_minor:
+            payment.ask_for_review("refund.exceeds_money", deed, until_staff_end_it=False)
+        return refund
+
+    @classmethod
+    def remember_failed(
+        cls, payment: Payment, *, amount_minor: int, reference: str, outcome: Declined, deed: Deed
+    ) -> "Refund":
+        """A refund that was made elsewhere and had failed when we first heard of it: no money moves."""
+        payment.note("refund.failed", deed)
+        return cls._of(
+            payment,
+            amount_minor,
+            deed,
+            status=RefundStatus.FAILED,
+            settled_at=deed.at,
+            reference=reference,
+            decline_reason=outcome.reason[:MAX_REASON_LENGTH],
+            made_elsewhere=True,
+        )
+
+    @classmethod
+    def _of(cls, payment: Payment, amount_minor: int, deed: Deed, **more: object) -> "Refund":
+        # Appended to the payment's list, which the payment's own verbs go through.
+        refund = cls(
+            **{
+                "amount_minor": amount_minor,
+                "excess_minor": 0,
+                "currency": payment.currency,
+                "status": RefundStatus.PENDING,
+                "gateway": payment.gateway,
+                "made_elsewhere": False,
+                "leased_until": deed.at,
+                "created_at": deed.at,
+                **more,
+            }
+        )
+        payment.refunds.append(refund)
+        return refund
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status == RefundStatus.FAILED
+
+    def was_requested(self, amount_minor: int | None, *, since: datetime) -> bool:
+        """Whether it was requested here, of that amount, at that moment or later, and has not failed."""
+        is_ours = not self.made_elsewhere and not self.has_failed
+        return is_ours and self.amount_minor == amount_minor and self.created_at >= since
+
+    @property
+    def was_accepted(self) -> bool:
+        """Whether the gateway has, or may have, counted it among what it returned, even if it failed later."""
+        return not self.has_failed or self.reference is not None
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether it is what remains of a total that a gateway told of, without saying by which refunds."""
+        return self.made_elsewhere and self.reference is None and not self.has_failed
+
+    def split(self, amount_minor: int) -> "Refund":
+        """The refund of that amount within a nameless total: the whole of it, or a part that becomes a row of its own.
+
+        What the payment counts stays the same.
+        """
+        if amount_minor == self.amount_minor:
+            return self
+        part = Refund(
+            amount_minor=amount_minor,
+            excess_minor=min(self.excess_minor, amount_minor),
+            currency=self.currency,
+            status=self.status,
+            gateway=self.gateway,
+            made_elsewhere=True,
+            leased_until=self.leased_until,
+            created_at=self.created_at,
+            settled_at=self.settled_at,
+        )
+        self.amount_minor -= part.amount_minor
+        self.excess_minor -= part.excess_minor
+        self.payment.refunds.append(part)
+        return part
+
+    def grow(self, by_minor: int, deed: Deed) -> None:
+        """It turns out to be larger than the part of a total that it was known by."""
+        excess_minor = _excess(self.payment, by_minor)
+        self.amount_minor += by_minor
+        self.excess_minor += excess_minor
+        self.payment.record_refund(by_minor - excess_minor, deed)
+        if excess_minor:
+            self.payment.ask_for_review("refund.exceeds_money", deed, until_staff_end_it=False)
+
+    @property
+    def _counted_minor(self) -> int:
+        return self.amount_minor - self.excess_minor
+
+    def settle(self, outcome: Approved | Declined | OutcomeUnknown, deed: Deed) -> None:
+        """Write down what the gateway says of a refund, however often and in whatever order it says it."""
+        match outcome:
+            case Approved(reference=reference):
+                self.reference = self.reference or reference
+                if outcome.settled and self.is_open:
+                    self._settle(RefundStatus.SUCCEEDED, deed)
+                    self.payment.settle_refund(self._counted_minor, deed)
+                elif self.is_open:
+                    self._wait(RefundStatus.PENDING, deed)
+            case Declined(reason=reason) if not self.has_failed:
+                # Or older news of it, which may still come, would be of a refund that we have never heard of.
+                self.reference = self.reference or outcome.reference
+                self._fail(reason, deed)
+            case OutcomeUnknown():
+                if self.is_open:
+                    # What the gateway has accepted, silence does not make unknown.
+                    self._wait(RefundStatus.PENDING if self.reference else RefundStatus.UNKNOWN, deed)
+
+    def _wait(self, status: RefundStatus, deed: Deed) -> None:
+        """Nobody is at work on it any more: it is resume's, or a webhook's."""
+        if self.status != status:
+            self.payment.note(f"refund.{status}", deed)
+        self.status = status
+        self.leased_until = deed.at
+
+    def _settle(self, status: RefundStatus, deed: Deed) -> None:
+        self.status = status
+        self.settled_at = deed.at
+
+    def _fail(self, reason: str, deed: Deed) -> None:
+        """It came to nothing, or, where it had succeeded, it came back."""
+        take_back = self.payment.release_refund if self.is_open else self.payment.reverse_refund
+        counted_minor = self._counted_minor
+        self._settle(RefundStatus.FAILED, deed)
+        self.excess_minor = 0
+        self.decline_reason = reason[:MAX_REASON_LENGTH]
+        take_back(counted_minor, deed)
+
+    def lease(self, until: datetime) -> None:
+        """Take it in hand until then; of two that do so from the same version, one finds itself too late."""
+        self.leased_until = until
+
+    def count_excess(self, room_minor: int) -> int:
+        """Lower the excess by what there is room for now, which is returned."""
+        counted_minor = min(self.excess_minor, room_minor)
+        self.excess_minor -= counted_minor
+        return counted_minor
+
+
+def _excess(payment: Payment, amount_minor: int) -> int:
+    """How much of a refund made elsewhere is more than what is left of the money."""
+    return amount_minor - min(amount_minor, payment.refundable_minor)
+
+
+@event.listens_for(Refund, "after_insert")
+def _tell_new(_mapper: object, _connection: object, refund: Refund) -> None:
+    _tell(refund, "recorded" if refund.made_elsewhere else "requested")
+
+
+@event.listens_for(Refund, "after_update")
+def _tell_change(_mapper: object, _connection: object, refund: Refund) -> None:
+    if inspect(refund).attrs.status.history.has_changes():
+        _tell(refund, refund.status)
+
+
+def _tell(refund: Refund, outcome: str) -> None:
+    happened = f"Refund: {outcome}"
+
+    def tell() -> None:
+        metrics.REFUNDS.labels(outcome).inc()
+        log.info(happened, refund_id=refund.id, payment_id=refund.payment_id, gateway=refund.gateway)
+
+    once_committed(refund, tell)

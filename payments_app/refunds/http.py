@@ -1,0 +1,62 @@
+"""A refund as it is answered with, over HTTP and by the command: by its status, and the same each time it is asked."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import json
+
+from payments_app import money
+from payments_app.api.problems import problem_body
+from payments_app.errors import RefundDeclined
+from payments_app.i18n.locale import told
+from payments_app.i18n.messages import N_, Message
+from payments_app.idempotency.models import IdempotencyKey
+from payments_app.idempotency.request import Answer
+from payments_app.payments.http import EXISTING_MESSAGE, existing_data
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.refund import Refund, RefundStatus
+from payments_app.refunds import schemas
+
+_REFUNDED = schemas.Refunded()
+
+_MESSAGES = {
+    RefundStatus.PENDING: N_("The refund is on its way"),
+    RefundStatus.UNKNOWN: N_(
+        "Whether the refund was made is not known yet; it will be found out, and nothing sent twice"
+    ),
+    RefundStatus.SUCCEEDED: N_("Refund made"),
+}
+
+
+def render_refund(payment: Payment, refund: Refund) -> Answer:
+    """200 once it succeeded, 402 once it failed, 202 until then."""
+    if refund.has_failed:
+        return Answer(HTTPStatus.PAYMENT_REQUIRED, json.dumps(problem_body(declined(refund))))
+    body = {"data": refunded_data(payment, refund), "message": told(_MESSAGES[RefundStatus(refund.status)])}
+    return Answer(HTTPStatus.ACCEPTED if refund.is_open else HTTPStatus.OK, json.dumps(body))
+
+
+def render_existing_refund(key: IdempotencyKey) -> Answer:
+    """The present outcome; for a key whose request was dropped for its age, only that it was used, and for what."""
+    payment, refund = key.payment, key.refund
+    assert refund is not None  # noqa: S101  # for the type checker: a refund's key names its refund
+    if not key.was_pruned:
+        return render_refund(payment, refund)
+    data = {**existing_data(payment), **refunded_data(payment, refund)}
+    return Answer(HTTPStatus.OK, json.dumps({"data": data, "message": told(EXISTING_MESSAGE)}))
+
+
+def declined(refund: Refund) -> RefundDeclined:
+    return RefundDeclined(
+        Message(
+            "The gateway declined to return %(amount)s %(currency)s; nothing was returned.",
+            amount=money.to_major(refund.amount_minor),
+            currency=refund.currency,
+        ),
+        data={"refund_id": refund.id, "reason": refund.decline_reason},
+    )
+
+
+def refunded_data(payment: Payment, refund: Refund) -> dict[str, Any]:
+    shown = {"payment": payment, "refund": refund, "refund_amount": refund.amount_minor}
+    return _REFUNDED.dump(shown)  # type: ignore[no-any-return]  # of one object: a dict
