@@ -8,7 +8,7 @@ SEEDED := instance/.demo-seeded
 # Not those that start, spoil or look into a server of their own, and not test_page_costs.py, which compares plans that
 # one connection keeps.
 BEHIND_PGBOUNCER := $(addprefix tests/,accounts api checkout concurrency consultations demo idempotency locking payments \
-    prove/fuzz prove/model prove/command refunds webhooks test_constraints.py test_no_network_in_transactions.py)
+    prove/fuzz prove/model prove/command refunds gateway_webhooks test_constraints.py test_no_network_in_transactions.py)
 
 # The demo has a database of its own, whatever .env says of the real one. Flask puts it into instance/.
 run: export DATABASE_URL = sqlite:///demo.db

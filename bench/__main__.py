@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from bench import memory, picture
-from bench.arms import Arm, Measurement
-from bench.line_up import ARMS, LineUp
+from bench.cases import Arm, Measurement
+from bench.environment import Stage, set_up
+from bench.plan import ARMS, LineUp
 from bench.report import Run
-from bench.stage import Stage, set_up
 from payments_app import clock
 
 RESULTS = Path(__file__).with_name("results")

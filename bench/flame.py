@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from bench import asking, load, services
-from bench.arms import CLIENTS, MOST_READS_A_SECOND, READ
-from bench.stage import Store, set_up
+from bench import load, services
+from bench import requests as asking
+from bench.cases import CLIENTS, MOST_READS_A_SECOND, READ
+from bench.environment import Store, set_up
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from statistics import median
 
-from bench.arms import Measurement
+from bench.cases import Measurement
 
 # The measurements of every arm, round by round.
 Rounds = Mapping[str, Sequence[Measurement]]

@@ -6,10 +6,11 @@ from itertools import count, cycle, islice
 
 import psutil
 
-from bench import asking, load, services
-from bench.arms import CLIENTS
+from bench import load, services
+from bench import requests as asking
+from bench.cases import CLIENTS
+from bench.environment import Stage, Store
 from bench.services import Running
-from bench.stage import Stage, Store
 
 FIRST_LOOK = 1_000
 SECOND_LOOK = 100_000

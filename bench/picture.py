@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from bench.arms import Arm, Measurement
+from bench.cases import Arm, Measurement
 from bench.goals import Rounds
 
 mpl.use("agg")  # into a file, not onto a screen

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from bench.arms import Arm, Measurement
+from bench.cases import Arm, Measurement
 from bench.goals import COMPARISONS, MEMORY_GOAL, Comparison, Rounds
 from bench.locking import row, spread
 from bench.memory import Memory

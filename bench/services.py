@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 import psutil
 
-from bench.stage import Stage
+from bench.environment import Stage
 from tests.support.apps import PRODUCTION
 from tests.support.databases import ROOT
 from tests.support.service import free_port

@@ -19,7 +19,7 @@ from payments_app.payments import audit
 from tests.support.apps import app_with
 from tests.support.databases import Database, empty
 from tests.support.fake_stripe import FakeStripe
-from tests.support.fresh import fresh_database
+from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows

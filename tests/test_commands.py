@@ -21,7 +21,7 @@ from payments_app.commands import ID
 from tests.support.apps import app_with
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import ROOT, Database
-from tests.support.fresh import engine_on
+from tests.support.fresh_databases import engine_on
 from tests.support.people import People
 from tests.support.waiting import PATIENCE_SECONDS
 

@@ -12,7 +12,7 @@ from payments_app.db.errors import BROKEN_CONSTRAINTS, broken_constraint
 from payments_app.payments.models.payment import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
 from payments_app.payments.models.refund import RefundStatus
 from tests.support.people import People
-from tests.support.raw import AMOUNT_MINOR, MOMENT, Raw, assert_broken, refused_by, sqlite_text
+from tests.support.raw_rows import AMOUNT_MINOR, MOMENT, Raw, assert_broken, refused_by, sqlite_text
 from tests.support.rows import Rows
 
 ENDED = (*ENDED_UNPAID, PaymentStatus.REFUNDED)

@@ -31,8 +31,8 @@ from tests.conftest import DIALECTS
 from tests.payments.test_references_by_hand import OTHERS, SPELLINGS
 from tests.support.apps import app_with
 from tests.support.databases import ROOT, flask, make_postgresql
-from tests.support.fresh import engine_on, fresh_database
-from tests.support.raw import Raw
+from tests.support.fresh_databases import engine_on, fresh_database
+from tests.support.raw_rows import Raw
 
 # From the first to the last.
 REVISIONS = [script.revision for script in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))]

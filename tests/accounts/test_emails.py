@@ -16,7 +16,7 @@ from tests.support.apps import app_with
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
-from tests.support.raw import Raw
+from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
 
 COMPOSED, DECOMPOSED = "jos\u00e9@m\u00fcnchen.example", "jose\u0301@mu\u0308nchen.example"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from tests.api.refusals import House
+from tests.api.assertions import House
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.service import Service

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.api.refusals import House, assert_problem, nothing_written
+from tests.api.assertions import House, assert_problem, nothing_written
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.api.doors import cases, knock_with_text
-from tests.api.refusals import House, assert_problem
+from tests.api.assertions import House, assert_problem
+from tests.api.endpoints import cases, knock_with_text
 from tests.support.people import People
 from tests.support.rows import Rows
 

@@ -7,8 +7,8 @@ import pytest
 from werkzeug.datastructures import Headers
 from werkzeug.test import TestResponse
 
-from tests.api.doors import DOORS, cases, knock_with, who_may
-from tests.api.refusals import House, assert_problem, nothing_written
+from tests.api.assertions import House, assert_problem, nothing_written
+from tests.api.endpoints import DOORS, cases, knock_with, who_may
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import Service

@@ -7,8 +7,8 @@ import time
 import pytest
 import requests
 
-from tests.api.doors import DOORS, good_body, knock
-from tests.api.refusals import House, assert_problem, nothing_written
+from tests.api.assertions import House, assert_problem, nothing_written
+from tests.api.endpoints import DOORS, good_body, knock
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service

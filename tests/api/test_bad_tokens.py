@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from payments_app.accounts.auth import CLOCK_LEEWAY_SECONDS
-from tests.api.refusals import House, assert_problem
+from tests.api.assertions import House, assert_problem
 from tests.support.people import People, Person
 
 Token = Callable[[House], str]

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.doors import DOORS, cases, knock, knock_with, knock_with_text
-from tests.api.refusals import House, assert_problem
+from tests.api.assertions import House, assert_problem
+from tests.api.endpoints import DOORS, cases, knock, knock_with, knock_with_text
 from tests.support.people import People
 from tests.support.rows import Rows
 

@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from tests.api.refusals import House, assert_problem
+from tests.api.assertions import House, assert_problem
 from tests.support.people import PASSWORD, People
 
 EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}

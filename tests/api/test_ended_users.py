@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.api.refusals import assert_problem, nothing_written
+from tests.api.assertions import assert_problem, nothing_written
 from tests.support.people import PASSWORD, People, Person
 from tests.support.rows import Rows
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.api.doors import DOORS, good_body, who_may
-from tests.api.refusals import House, assert_problem, nothing_written
+from tests.api.assertions import House, assert_problem, nothing_written
+from tests.api.endpoints import DOORS, good_body, who_may
 from tests.api.test_bad_headers import KEYED, send
 from tests.support.people import PASSWORD, People, Person
 from tests.support.rows import Rows

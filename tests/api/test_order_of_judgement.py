@@ -7,8 +7,8 @@ Token, size, media type, JSON, schema, existence and ownership, key, same-transa
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.api.doors import DOORS, good_body, who_may
-from tests.api.refusals import House, assert_problem, nothing_written
+from tests.api.assertions import House, assert_problem, nothing_written
+from tests.api.endpoints import DOORS, good_body, who_may
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from tests.api.doors import DOORS, good_body, who_may
-from tests.api.refusals import House, assert_problem
+from tests.api.assertions import House, assert_problem
+from tests.api.endpoints import DOORS, good_body, who_may
 from tests.support.people import PASSWORD
 
 UNKNOWN = "created_after=2026-11-01"

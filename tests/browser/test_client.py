@@ -14,7 +14,7 @@ from tests.support.cutting_proxy import EMPTY_PAGE, Canned, CuttingProxy, Mode, 
 from tests.support.databases import ROOT, Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import PASSWORD, People
-from tests.support.raw import Raw
+from tests.support.raw_rows import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, pay_by_card, resume_refunds, stripe_settings

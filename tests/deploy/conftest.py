@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.support.full_stack import Stack, running_stack
 from tests.support.redis_server import RedisServer
-from tests.support.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session")

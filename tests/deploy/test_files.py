@@ -20,7 +20,7 @@ from payments_app.gateway_webhooks import routes as webhooks
 from payments_app.gateways.stripe.client import NETWORK_RETRIES
 from tests.support.apps import app_with
 from tests.support.databases import ROOT
-from tests.support.front import SITE
+from tests.support.nginx import SITE
 
 UNITS = ROOT / "deploy" / "systemd"
 

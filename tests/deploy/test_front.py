@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import pytest
 import requests
 
+from tests.support.full_stack import Stack
 from tests.support.people import PASSWORD
-from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 

@@ -16,7 +16,7 @@ from gunicorn.workers.base import Worker
 from sqlalchemy import text
 
 from tests.support.databases import ROOT, Database
-from tests.support.fresh import engine_on
+from tests.support.fresh_databases import engine_on
 from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import wait_until
 

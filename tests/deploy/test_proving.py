@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from tests.support.databases import ROOT
-from tests.support.stack import PRODUCTION, Stack
+from tests.support.full_stack import PRODUCTION, Stack
 from tests.support.waiting import PATIENCE_SECONDS
 
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.stack import Stack
+from tests.support.full_stack import Stack
 from tests.support.waiting import PATIENCE_SECONDS
 
 # Behind each, the Content-Length tells the truth; who goes by anything else finds another request in the body.

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, Engine, make_url, text
 from tests.deploy.test_front import assert_problem
 from tests.support.commands import commands_on
 from tests.support.databases import ROOT
-from tests.support.fresh import engine_on
-from tests.support.stack import Load, Stack
+from tests.support.fresh_databases import engine_on
+from tests.support.full_stack import Load, Stack
 from tests.support.waiting import wait_until
 
 

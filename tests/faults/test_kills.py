@@ -18,9 +18,9 @@ from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
+from tests.support.snapshots import LASTING
 from tests.support.stripe_apps import CardShop, card_shop, pay_by_card, stripe_settings
 from tests.support.waiting import wait_until
-from tests.support.worlds import LASTING
 
 
 @pytest.fixture

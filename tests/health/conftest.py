@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from tests.support.databases import Database
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.fresh_databases import engine_on, fresh_database
 
 Alter = Callable[..., None]
 

@@ -9,10 +9,10 @@ from tests.health.conftest import Alter, read_only
 from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
-from tests.support.fresh import engine_on
+from tests.support.fresh_databases import engine_on
 from tests.support.guards import DROP_CHECK, DROP_INDEX, SPOILT_CHECKS
 from tests.support.people import People
-from tests.support.raw import MOMENT, Raw
+from tests.support.raw_rows import MOMENT, Raw
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.stripe_apps import fake_stripe, stripe_settings

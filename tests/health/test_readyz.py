@@ -13,7 +13,7 @@ from payments_app.accounts.models import Role
 from tests.health.conftest import Alter, read_only
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
-from tests.support.fresh import engine_on
+from tests.support.fresh_databases import engine_on
 from tests.support.guards import (
     ADD_CHECK,
     CHECK,
@@ -28,7 +28,7 @@ from tests.support.guards import (
     STATUSES,
 )
 from tests.support.people import People
-from tests.support.raw import Raw
+from tests.support.raw_rows import Raw
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent

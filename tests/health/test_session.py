@@ -14,7 +14,7 @@ from tests.support.apps import app_with, engine_of
 from tests.support.cluster import Cluster, cluster_in_a_folder
 from tests.support.commands import commands_on
 from tests.support.databases import Database
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.people import PASSWORD, People
 from tests.support.pgbouncer import BEHIND_PGBOUNCER, PgBouncer, pgbouncer_before
 

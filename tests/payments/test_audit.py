@@ -17,9 +17,9 @@ from payments_app.payments.models.payment import PaymentStatus
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with
 from tests.support.databases import Database, flask
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.people import People
-from tests.support.raw import AMOUNT_MINOR, MOMENT, Raw
+from tests.support.raw_rows import AMOUNT_MINOR, MOMENT, Raw
 from tests.support.rows import Rows
 
 # What an offender's line has to name beside its invariant: the payment, and these words of the detail.

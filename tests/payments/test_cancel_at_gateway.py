@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop, card_shop, open_by_card
-from tests.webhooks import state_of, tell, trail_of
 
 INTENTS = "/v1/payment_intents"
 

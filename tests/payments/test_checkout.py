@@ -8,12 +8,12 @@ import pytest
 from werkzeug.test import TestResponse
 
 from payments_app.db.base import Base
+from tests.gateway_webhooks import state_of, tell
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
 from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
-from tests.webhooks import state_of, tell
 
 INSTRUCTIONS = "Transfer the amount to account 0042 and name your consultation."
 INTENTS = "/v1/payment_intents"

@@ -14,12 +14,12 @@ from payments_app.gateways.base import GatewayName
 from payments_app.payments import expire as expiry
 from payments_app.payments.expire import Deadlines, Fate
 from payments_app.payments.models.event import Deed
+from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.databases import Database
 from tests.support.people import People
-from tests.support.raw import Raw
+from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
-from tests.webhooks import state_of, tell, trail_of
 
 INTENTS = "/v1/payment_intents"
 PENDING_TTL = timedelta(minutes=30)

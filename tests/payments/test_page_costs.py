@@ -14,7 +14,7 @@ from payments_app.accounts.models import Role
 from payments_app.api.cursors import _serializer
 from payments_app.payments import review
 from tests.support.apps import app_with, engine_of
-from tests.support.fresh import fresh_database
+from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
 from tests.support.statements import statements_sent
 

@@ -10,12 +10,12 @@ from flask import Flask
 from payments_app.accounts.models import Role
 from tests.support.apps import app_with
 from tests.support.databases import flask
-from tests.support.figures import note
-from tests.support.fresh import engine_on
+from tests.support.fresh_databases import engine_on
+from tests.support.invariants import assert_kept
 from tests.support.people import People
-from tests.support.persistent import Load, at_work
-from tests.support.promises import assert_kept
+from tests.support.recorded_figures import note
 from tests.support.redis_server import RedisServer
+from tests.support.retrying_clients import Load, at_work
 from tests.support.rows import Rows
 from tests.support.service import Service
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from tests.prove.command.proving import everything
 from tests.support.commands import Commands, commands_on
-from tests.support.fresh import fresh_database
+from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
 
 

@@ -26,7 +26,7 @@ from tests.prove.command.proving import ON_POSTGRESQL, SMALL, everything, finish
 from tests.support.apps import app_with
 from tests.support.commands import commands_on
 from tests.support.databases import Database
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.guards import DROP_KEYS
 from tests.support.rows import Rows
 from tests.support.service import Service

@@ -9,7 +9,7 @@ from payments_app.proof.repository import FIRST_CONSULTATION
 from tests.prove.command.proving import AT, SMALL
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
-from tests.support.fresh import fresh_database
+from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
 
 

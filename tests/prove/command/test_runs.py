@@ -12,7 +12,7 @@ from sqlalchemy import text
 from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, finished, finished_here
 from tests.support.commands import Commands, commands_on
 from tests.support.databases import Database
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.guards import DROP_INDEX, DROP_KEYS
 from tests.support.service import Service
 

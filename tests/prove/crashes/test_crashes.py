@@ -12,7 +12,7 @@ import pytest
 
 from payments_app import clock
 from payments_app.refunds import service as process
-from tests.prove.scenes import (
+from tests.prove.states import (
     CONSULTATION,
     by_hand,
     completed,
@@ -23,11 +23,11 @@ from tests.prove.scenes import (
     succeeded,
 )
 from tests.support.databases import Database
-from tests.support.figures import note
-from tests.support.killed_at import Doomed, Point, When, points
+from tests.support.kill_points import Doomed, Point, When, points
 from tests.support.operations import Expire, Operation, Resume, cancel, checkout, confirm, create, refund
+from tests.support.recorded_figures import note
+from tests.support.snapshots import LASTING, World, open_shop
 from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
-from tests.support.worlds import LASTING, World, open_shop
 
 Prepare = Callable[[CardShop], Operation]
 

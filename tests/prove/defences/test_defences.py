@@ -16,7 +16,7 @@ from tests.prove.defences.trials import (
     Trial,
     laboratory,
 )
-from tests.support.figures import note
+from tests.support.recorded_figures import note
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from tests.prove.defences.weaknesses import (
 )
 from tests.support.apps import app_with, engine_of, testing
 from tests.support.databases import empty
-from tests.support.fresh import fresh_database
+from tests.support.fresh_databases import fresh_database
 from tests.support.guards import ADD_CHECK, CREATE_INDEX, DROP_CHECK, DROP_INDEX
 from tests.support.redis_server import RedisServer
 from tests.support.service import free_port

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.deployment import Deployment, deployed
-from tests.support.figures import note
+from tests.support.recorded_figures import note
 from tests.support.waiting import wait_until
 
 

@@ -1,7 +1,7 @@
 """Each part killed, starved and lied to while people pay: nothing that they were told is lost, nothing happens twice.
 
 Those who pay send the same request with the same key until they are answered. What is asserted of all that they were
-told, after each fault, is in ``tests/support/promises.py``; no fault needs a restart of the service.
+told, after each fault, is in ``tests/support/invariants.py``; no fault needs a restart of the service.
 """
 
 import os

@@ -4,9 +4,9 @@ import pytest
 
 from tests.support.cluster import Cluster, cluster_in_a_folder
 from tests.support.deployment import Deployment, deployed
-from tests.support.figures import note
-from tests.support.persistent import Load
-from tests.support.promises import assert_kept
+from tests.support.invariants import assert_kept
+from tests.support.recorded_figures import note
+from tests.support.retrying_clients import Load
 
 # Pages are written at checkpoints alone, and there is none but when it is stopped: what the log has since then is
 # nowhere else.

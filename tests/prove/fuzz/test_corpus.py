@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.api.refusals import INTERNALS, contents
+from tests.api.assertions import INTERNALS, contents
 from tests.prove.fuzz import corpus
 from tests.support.databases import Database
-from tests.support.figures import note
 from tests.support.people import PASSWORD, People
+from tests.support.recorded_figures import note
 from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_SECONDS

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import ROOT, Database
-from tests.support.figures import note
 from tests.support.people import People
+from tests.support.recorded_figures import note
 from tests.support.service import Service
 
 HERE = Path(__file__).parent

@@ -5,7 +5,7 @@ Stripe's part is played by the fake one over real HTTP; what is paid by hand is 
 
 from collections.abc import Callable
 
-from tests.prove.scenes import (
+from tests.prove.states import (
     CONSULTATION,
     by_hand,
     completed,

@@ -9,8 +9,8 @@ from itertools import permutations
 from tests.prove.interleavings.cases import Prepare
 from tests.support.operations import Operation, Told
 from tests.support.schedules import Chooser, InTurn, Search, Stage, Taken, Wandering, letters, told
+from tests.support.snapshots import World
 from tests.support.stripe_apps import CardShop
-from tests.support.worlds import World
 
 # What each operation was told in the end, and what has become of everything.
 Outcome = tuple[tuple[str, ...], str]

@@ -16,10 +16,10 @@ from tests.prove.interleavings.cases import PAIRS, TRIPLES, Prepare
 from tests.prove.interleavings.explore import Race
 from tests.support.apps import engine_of
 from tests.support.databases import Database
-from tests.support.figures import note
+from tests.support.recorded_figures import note
 from tests.support.schedules import Repeated, Stage
+from tests.support.snapshots import World, open_shop
 from tests.support.stripe_apps import CardShop
-from tests.support.worlds import World, open_shop
 
 # Those with few enough orders that trying all of them takes a second or two each.
 ALL_OF = [

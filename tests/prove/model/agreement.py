@@ -5,7 +5,7 @@ from hypothesis import Phase
 
 from tests.prove.model.ways import STEPS_PER_WAY, go
 from tests.support.fake_stripe import FakeStripe
-from tests.support.figures import note
+from tests.support.recorded_figures import note
 
 # On each database, in the short form.
 LEAST_STEPS = 1_000

@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from werkzeug.test import TestResponse
 
-from tests.prove.model.clinic import Clinic
-from tests.prove.model.house import PATIENTS, SHOWN, House, problem_of
 from tests.prove.model.records import ADMIN, Answer, Belief, Key, Payment, Refund, Refusal
+from tests.prove.model.reference_model import Clinic
+from tests.prove.model.service_under_test import PATIENTS, SHOWN, House, problem_of
 from tests.prove.model.stripe_account import Weather
 
 INTENTS = "/v1/payment_intents"

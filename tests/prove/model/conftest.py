@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 # So that they say what was not equal.
-pytest.register_assert_rewrite("tests.prove.model.comparison", "tests.prove.model.machine", "tests.prove.model.house")
+pytest.register_assert_rewrite(
+    "tests.prove.model.comparison", "tests.prove.model.machine", "tests.prove.model.service_under_test"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, initialize, multiple, precondition, rule
 
 from tests.prove.model.comparison import INTENTS, REFUNDS, Comparison, Rule, headers_for, id_of
-from tests.prove.model.house import PATIENTS, problem_of
 from tests.prove.model.records import ADMIN, Answer, Belief, Payment, Refund, Refusal
+from tests.prove.model.service_under_test import PATIENTS, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.fake_stripe_state import PAYABLE, Wire
 

@@ -6,12 +6,12 @@ import pytest
 from flask import Flask
 from hypothesis import Phase
 
-from tests.prove.model.sabotage import SABOTAGES, Sabotage
+from tests.prove.model.mutations import SABOTAGES, Sabotage
 from tests.prove.model.ways import go
 from tests.support.apps import app_with, engine_of
 from tests.support.fake_stripe import FakeStripe
-from tests.support.figures import note
-from tests.support.fresh import fresh_database
+from tests.support.fresh_databases import fresh_database
+from tests.support.recorded_figures import note
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
 # Most are noticed within a few.

@@ -7,8 +7,8 @@ from flask import Flask
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.prove.model.house import House
 from tests.prove.model.machine import PaymentsMachine
+from tests.prove.model.service_under_test import House
 from tests.support.fake_stripe import FakeStripe
 
 STEPS_PER_WAY = 100

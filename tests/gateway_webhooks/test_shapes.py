@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.gateway_webhooks import send, state_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop, open_by_card
-from tests.webhooks import send, state_of
 
 pytestmark = pytest.mark.usefixtures("audited")
 

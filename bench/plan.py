@@ -6,8 +6,9 @@ from functools import cached_property
 
 from sqlalchemy import create_engine, text
 
-from bench import asking, services
-from bench.arms import (
+from bench import requests as asking
+from bench import services
+from bench.cases import (
     READ,
     Arm,
     Party,
@@ -18,9 +19,9 @@ from bench.arms import (
     reading_arm,
     storm_arm,
 )
-from bench.manners import require_manners
+from bench.contract_check import require_manners
+from bench.environment import SECRETS, Stage, Store, million_store, sqlite_store
 from bench.services import Running
-from bench.stage import SECRETS, Stage, Store, million_store, sqlite_store
 from payments_app import clock
 from payments_app.api.cursors import _serializer
 from tests.support.apps import app_with

@@ -26,7 +26,7 @@ from tests.support.steps import Kind, Step, listening
 from tests.support.waiting import PATIENCE_SECONDS
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.support.killed_at"])
+_processes.set_forkserver_preload(["tests.support.kill_points"])
 
 
 class When(Enum):

@@ -14,6 +14,7 @@ from payments_app.payments import audit, expire
 from payments_app.payments.expire import Deadlines
 from payments_app.payments.models.event import Deed
 from payments_app.refunds import service as process
+from tests.gateway_webhooks import tell
 from tests.support.apps import engine_of
 from tests.support.databases import empty
 from tests.support.fake_stripe import FakeStripe
@@ -21,7 +22,6 @@ from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop
-from tests.webhooks import tell
 
 # Whose the consultations are at first.
 PATIENTS = {1: "patient", 2: "patient", 3: "other"}

@@ -14,7 +14,7 @@ import requests
 
 from payments_app.accounts.models import Role
 from tests.support.apps import app_with, engine_of
-from tests.support.front import Front, front_of
+from tests.support.nginx import Front, front_of
 from tests.support.own_server import OwnServer, own_postgresql
 from tests.support.people import People, Person
 from tests.support.redis_server import RedisServer

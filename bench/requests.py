@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from bench.stage import FIRST_UNPAID
+from bench.environment import FIRST_UNPAID
 from tests.support.people import Person
 
 AMOUNT = 5000

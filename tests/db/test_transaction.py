@@ -30,10 +30,10 @@ from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT, Database
-from tests.support.fresh import engine_on, fresh_database
+from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.own_server import own_postgresql
 from tests.support.people import PASSWORD, People, Person
-from tests.support.raw import Raw
+from tests.support.raw_rows import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.statements import lone_statements
 from tests.support.waiting import PATIENCE_SECONDS
@@ -621,7 +621,7 @@ def test_processes_and_their_forks_never_get_the_same_id(database: Database, app
         started = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "tests.support.take_ids", str(count)],
+                    [sys.executable, "-m", "tests.support.id_allocator_process", str(count)],
                     cwd=ROOT,
                     env={**os.environ, "APP_ENV": "testing", "DATABASE_URL": database.url},
                     stdin=subprocess.PIPE,

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from werkzeug.test import TestResponse
 
+from tests.gateway_webhooks import send, state_of
 from tests.support.apps import app_with
 from tests.support.databases import Database
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
-from tests.webhooks import send, state_of
 
 TOLERANCE_SECONDS = 300
 LIMIT_BYTES = 512 * 1024

@@ -1,4 +1,4 @@
-"""``python -m tests.support.take_ids COUNT``: a process that takes ids, forks, and takes ids on both sides.
+"""``python -m tests.support.id_allocator_process COUNT``: a process that takes ids, forks, and takes ids on both sides.
 
 It waits for a line on its standard input first, so that several of them can start at the same moment.
 """

@@ -20,6 +20,7 @@ from payments_app.observability.logging import event_log
 from payments_app.payments import expire as expiry
 from payments_app.payments.models.event import Deed
 from payments_app.payments.repository import locked
+from tests.gateway_webhooks import tell
 from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
@@ -28,7 +29,6 @@ from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card, refund
-from tests.webhooks import tell
 
 HOSTILE = (
     "x\r\n2026-11-22T00:00:00Z [info     ] Payment: confirmed"

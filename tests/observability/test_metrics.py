@@ -20,16 +20,16 @@ from payments_app.db.transaction import write_transaction
 from payments_app.health import backlog_metrics as backlog
 from payments_app.health.backlog_metrics import Backlog
 from payments_app.payments.repository import locked
+from tests.gateway_webhooks import send
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
-from tests.support.raw import Raw
+from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
 from tests.support.stripe_apps import CardShop, pay_by_card, refund
 from tests.support.waiting import PATIENCE_SECONDS
-from tests.webhooks import send
 
 Rise = Callable[..., float]
 

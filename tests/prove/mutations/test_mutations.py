@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.prove.breakages.breakages import BREAKAGES, TESTS, Breakage
+from tests.prove.mutations.mutations import BREAKAGES, TESTS, Breakage
 from tests.support.databases import ROOT, start_postgresql
-from tests.support.figures import note
+from tests.support.recorded_figures import note
 
 PAGE = ROOT / "docs" / "proof.md"
 HEADING = "\n## That these tests can fail\n"

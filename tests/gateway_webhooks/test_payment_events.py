@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from tests.gateway_webhooks import send, state_of, tell, trail_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
 from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card
-from tests.webhooks import send, state_of, tell, trail_of
 
 STORM = 20
 # Not more than the app has connections for.

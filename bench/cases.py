@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
 
-from bench import asking, load
+from bench import load
+from bench import requests as asking
 from bench.cpu import CpuMeter
+from bench.environment import FIRST_UNPAID, Stage, Store, run_pgbench
 from bench.load import Load
 from bench.services import Running
-from bench.stage import FIRST_UNPAID, Stage, Store, run_pgbench
 
 # As many as pgbench is run with.
 CLIENTS = 8

@@ -2,8 +2,8 @@
 
 import requests
 
-from bench.asking import AMOUNT
-from bench.stage import FIRST_UNPAID, UNPAID, Store
+from bench.environment import FIRST_UNPAID, UNPAID, Store
+from bench.requests import AMOUNT
 from tests.support.waiting import PATIENCE_SECONDS
 
 NOBODYS = FIRST_UNPAID + 10 * UNPAID

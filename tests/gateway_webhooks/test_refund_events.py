@@ -9,10 +9,10 @@ import pytest
 from payments_app import clock
 from payments_app.payments.models.event import Deed
 from payments_app.refunds import service as process
+from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card
-from tests.webhooks import state_of, tell, trail_of
 
 ALL_MINOR = 500_000
 

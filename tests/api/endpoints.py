@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from tests.api.refusals import House
+from tests.api.assertions import House
 from tests.support.people import PASSWORD, Person
 
 Body = dict[str, Any]

@@ -4,7 +4,7 @@ from flask import Flask
 
 from payments_app.payments import audit
 from tests.support.commands import Commands
-from tests.support.persistent import REFUNDED_MINOR, Acknowledged, Load
+from tests.support.retrying_clients import REFUNDED_MINOR, Acknowledged, Load
 from tests.support.rows import Rows
 from tests.support.waiting import wait_until
 
