@@ -1,7 +1,8 @@
 """Everything that can go wrong for a caller, as classes that know their HTTP status.
 
 ``code`` is the last part of the problem's ``type``. ``retryable`` answers one question: may the same request, with the
-same idempotency key, succeed later? How they are shown is ``problems.py``'s business.
+same idempotency key, succeed later? ``api/problem_catalog.py`` has the title and the explanation of each;
+``api/problems.py`` renders them.
 """
 
 from decimal import Decimal
@@ -40,14 +41,14 @@ class AppError(Exception):
 
 class MalformedRequest(AppError):
     code, status = "malformed-request", 400
-    text = N_("The request body could not be read.")
+    text = N_("The request body cannot be read; send valid JSON in UTF-8.")
 
 
 class WebhookNotGenuine(MalformedRequest):
     """Not signed with a secret that we know within the last five minutes."""
 
     code = "webhook-not-genuine"
-    text = N_("This is no event that the gateway has signed.")
+    text = N_("The webhook is not signed by the gateway, or its body is not an event; check the signing secret.")
 
 
 class WebhookOfOtherMode(MalformedRequest):
@@ -61,7 +62,7 @@ class NotAuthenticated(AppError):
     """No token, or one that is expired, forged, revoked or its user's who was disabled."""
 
     code, status = "not-authenticated", 401
-    text = N_("A valid bearer token is required.")
+    text = N_("A valid bearer token is required; log in to get one.")
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
@@ -71,38 +72,38 @@ class InvalidCredentials(NotAuthenticated):
     """One answer for a wrong password, an unknown e-mail and a disabled user, so that none can be told apart."""
 
     code = "invalid-credentials"
-    text = N_("The e-mail or the password is wrong.")
+    text = N_("The e-mail or the password is wrong; check both and try again.")
 
 
 class PaymentNotVerified(AppError):
     """The gateway does not say that this transaction pays this payment."""
 
     code, status = "payment-not-verified", 402
-    text = N_("The gateway does not confirm this payment.")
+    text = N_("The gateway does not confirm this payment; check the transaction_id.")
 
 
 class RefundDeclined(AppError):
     """The gateway refused it for good: nothing was returned. The one refusal that its key goes on answering with."""
 
     code, status = "refund-declined", 402
-    text = N_("The gateway declined the refund; nothing was returned.")
+    text = N_("The gateway declined the refund, and no money was returned; a new attempt needs a new idempotency key.")
 
 
 class Forbidden(AppError):
     code, status = "forbidden", 403
-    text = N_("This is not yours to see or to change.")
+    text = N_("You do not have permission for this.")
 
 
 class HttpsRequired(AppError):
     """Sent over plain HTTP. What it said was not read; whoever listened on the way has read it, and the token too."""
 
     code, status = "https-required", 403
-    text = N_("Use https: on plain HTTP, others can read along and change what is said.")
+    text = N_("HTTPS required.")
 
 
 class NotFound(AppError):
     code, status = "not-found", 404
-    text = N_("There is nothing here.")
+    text = N_("Not found.")
 
 
 class ConsultationNotFound(NotFound):
@@ -117,7 +118,7 @@ class PaymentNotFound(NotFound):
 
 class UserNotFound(NotFound):
     code = "user-not-found"
-    text = N_("Nobody has that e-mail address")
+    text = N_("No user has this e-mail address.")
 
 
 class RefundNotFound(NotFound):
@@ -129,12 +130,12 @@ class IdempotencyKeyNotFound(NotFound):
     """Nothing *so far*: the request may still be on its way. Send it again with the same key, never with a new one."""
 
     code = "idempotency-key-not-found"
-    text = N_("Nothing is known under this key so far: send the same request again with the same key.")
+    text = N_("No result is stored under this key yet; send the same request again with the same key.")
 
 
 class Conflict(AppError):
     code, status = "conflict", 409
-    text = N_("The request conflicts with what is there.")
+    text = N_("The request conflicts with the current state; read it again before you go on.")
 
 
 class ActivePaymentExists(Conflict):
@@ -172,7 +173,7 @@ class ActivePaymentExists(Conflict):
     @classmethod
     def instead_of_late_money(cls, *, payment_id: int, payment_status: str) -> "ActivePaymentExists":
         """For money of another payment, which had ended before it came."""
-        consequence = N_("the money that came too late is kept on record, and staff return it.")
+        consequence = N_("the money that arrived too late is recorded, and staff return it.")
         return cls(payment_id=payment_id, payment_status=payment_status, consequence=consequence)
 
 
@@ -180,13 +181,13 @@ class VersionConflict(Conflict):
     """``expected_version`` is not the payment's (read again first), or every attempt lost its race (try again)."""
 
     code = "version-conflict"
-    text = N_("The payment was changed by somebody else at the same moment; please try again.")
+    text = N_("Another request changed the payment at the same moment; please try again.")
 
     @classmethod
     def stale_expectation(cls, *, expected_version: int, current_version: int) -> "VersionConflict":
         return cls(
             Message(
-                "The payment is at version %(current)s, not %(expected)s: read it again first.",
+                "The payment is at version %(current)s, not %(expected)s; read it again before you change it.",
                 current=current_version,
                 expected=expected_version,
             ),
@@ -200,18 +201,21 @@ class VersionConflict(Conflict):
 
 class InvalidTransition(Conflict):
     code = "invalid-transition"
-    text = N_("The payment's status does not allow this.")
+    text = N_("The payment's status does not allow this; read the payment again.")
 
     def __init__(self, *, payment_status: str) -> None:
         super().__init__(
-            Message("The payment is %(status)s, which does not allow this.", status=payment_status.replace("_", " ")),
+            Message(
+                "The payment is %(status)s, and that status does not allow this; read the payment again.",
+                status=payment_status.replace("_", " "),
+            ),
             data={"status": payment_status},
         )
 
 
 class TransactionAlreadyUsed(Conflict):
     code = "transaction-already-used"
-    text = N_("This transaction_id already paid for another payment.")
+    text = N_("This transaction_id has already paid another payment; send this payment's own.")
 
 
 class RefundRepeated(Conflict):
@@ -221,13 +225,13 @@ class RefundRepeated(Conflict):
     """
 
     code = "refund-repeated"
-    text = N_("A refund of the same amount was requested a short time ago; send allow_repeat if a second one is meant.")
+    text = N_("A refund of the same amount was requested a short time ago; send allow_repeat to make a second one.")
 
     def __init__(self, *, refund_id: int, amount: Decimal, currency: str) -> None:
         super().__init__(
             Message(
-                "Refund %(refund_id)s of this payment, of %(amount)s %(currency)s too, was requested a short time ago; "
-                "send allow_repeat if a second one is meant.",
+                "Refund %(refund_id)s of this payment, also of %(amount)s %(currency)s, was requested a short time "
+                "ago; send allow_repeat to make a second one.",
                 refund_id=refund_id,
                 amount=amount,
                 currency=currency,
@@ -240,13 +244,12 @@ class RefundableChanged(Conflict):
     """``expected_refundable`` is not the amount that can still be refunded: somebody else has refunded meanwhile."""
 
     code = "refundable-changed"
-    text = N_("Another amount than expected can still be refunded: read the payment again first.")
+    text = N_("The amount that can still be refunded is not the expected one; read the payment again.")
 
     def __init__(self, *, left: Decimal, currency: str, as_number: float) -> None:
         super().__init__(
             Message(
-                "%(left)s %(currency)s can still be refunded, not the amount that was expected: "
-                "read the payment again first.",
+                "%(left)s %(currency)s can still be refunded, not the expected amount; read the payment again.",
                 left=left,
                 currency=currency,
             ),
@@ -256,25 +259,27 @@ class RefundableChanged(Conflict):
 
 class UserExists(Conflict):
     code = "user-exists"
-    text = N_("Somebody has that e-mail address already.")
+    text = N_("A user with this e-mail address already exists; use another address.")
 
 
 class ConsultationHasPayments(Conflict):
     code = "consultation-has-payments"
-    text = N_("The consultation has payments: its patient stays, and its fee stays while one is active.")
+    text = N_(
+        "The consultation has payments: its patient cannot change, and its fee cannot change while a payment is active."
+    )
 
 
 class ConsultationCurrency(Conflict):
     """Its fee was registered in another currency than payments are taken in: the figure means other money there."""
 
     code = "consultation-currency"
-    text = N_("The consultation was registered in another currency; the booking system has to register it again.")
+    text = N_("The consultation was registered in another currency; the booking system must register it again.")
 
     def __init__(self, *, of_consultation: str, of_payments: str) -> None:
         super().__init__(
             Message(
-                "The consultation was registered in %(registered)s, and payments are now taken in %(taken)s: "
-                "the booking system has to register it again.",
+                "The consultation was registered in %(registered)s, but payments are now in %(taken)s; "
+                "the booking system must register it again.",
                 registered=of_consultation,
                 taken=of_payments,
             ),
@@ -287,7 +292,7 @@ class LockTimeout(Conflict):
 
     code = "lock-timeout"
     retryable = True
-    text = N_("Another request for the same payment is still being worked on; please send the same request again.")
+    text = N_("Another request for the same payment is still running; please send the same request again.")
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "1"})
@@ -295,7 +300,7 @@ class LockTimeout(Conflict):
 
 class PreconditionFailed(AppError):
     code, status = "precondition-failed", 412
-    text = N_("If-Match does not name the payment's present version.")
+    text = N_("If-Match does not match the payment's current version; read the payment again.")
 
     def __init__(self, *, current_version: int) -> None:
         super().__init__(data={"current_version": current_version})
@@ -303,14 +308,14 @@ class PreconditionFailed(AppError):
 
 class UnsupportedMediaType(AppError):
     code, status = "unsupported-media-type", 415
-    text = N_("Send the body as application/json.")
+    text = N_("The body's media type is not supported; send application/json.")
 
 
 class ValidationFailed(AppError):
     """The body, the query or a header has a value that cannot be meant; ``errors`` names each field."""
 
     code, status = "validation-failed", 422
-    text = N_("The request has invalid values.")
+    text = N_("Some values are invalid; correct the fields that are named.")
 
     def __init__(self, errors: dict[str, list[str]], message: str | None = None) -> None:
         super().__init__(message, errors=errors)
@@ -318,10 +323,10 @@ class ValidationFailed(AppError):
 
 class RefundExceedsBalance(ValidationFailed):
     code = "refund-exceeds-balance"
-    text = N_("That is more than is left to refund.")
+    text = N_("The amount is more than can still be refunded; refund less.")
 
     def __init__(self, *, left: Decimal, currency: str) -> None:
-        text = Message("No more than %(left)s %(currency)s is left to refund.", left=left, currency=currency)
+        text = Message("At most %(left)s %(currency)s can still be refunded.", left=left, currency=currency)
         super().__init__({"amount": [text]})
 
 
@@ -330,7 +335,7 @@ class IdempotencyKeyReused(ValidationFailed):
     text = N_("This idempotency key was used for a different request; a new request needs a new key.")
 
     def __init__(self, fields: list[str]) -> None:
-        differs = N_("Differs from the request that this idempotency key was first used for.")
+        differs = N_("Differs from the first request with this idempotency key.")
         super().__init__({field: [differs] for field in fields})
 
 
@@ -338,7 +343,9 @@ class GatewayRefused(AppError):
     """The gateway understood us and would not open a session: its settings, or ours, need a look."""
 
     code, status = "gateway-refused", 502
-    text = N_("The payment gateway refused to open a session; nothing was charged.")
+    text = N_(
+        "The gateway refused to open a session, and nothing was charged; choose another method or ask the clinic."
+    )
 
 
 class Unavailable(AppError):

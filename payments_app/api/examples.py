@@ -1,9 +1,9 @@
 """Answers as the document shows them. Errors are shown by our own error classes, so text and data are as answered."""
 
 from decimal import Decimal
-from http import HTTPStatus
 from typing import Any
 
+from payments_app.api.problem_catalog import CATALOG, Problem, title_of
 from payments_app.errors import (
     ActivePaymentExists,
     AppError,
@@ -37,6 +37,7 @@ REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
 PUT_CONSULTATION_BODY = {"patient_email": "patient@test.com", "fee": 5000}
 NO_WISHES: dict[str, Any] = {}
 
+_REQUEST_ID = "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1"
 _MOMENT = "2026-03-14T09:26:53.589793Z"
 
 _PAYMENT = {
@@ -121,13 +122,13 @@ def _refusals(instance: str, errors: dict[str, AppError]) -> dict[int, Examples]
 def _problem(instance: str, error: AppError) -> dict[str, Any]:
     problem: dict[str, Any] = {
         "type": f"/problems/{error.code}",
-        "title": HTTPStatus(error.status).phrase,
+        "title": title_of(error.code, error.status),
         "status": error.status,
         "detail": error.message,
         "instance": instance,
         "message": error.message,
         "retryable": error.is_retryable,
-        "request_id": "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1",
+        "request_id": _REQUEST_ID,
     }
     if error.errors is not None:
         problem["errors"] = error.errors
@@ -211,3 +212,31 @@ PUT_CONSULTATION = _refusals(
         "validation-failed": ValidationFailed({"patient_email": ["No such patient."]}),
     },
 )
+
+
+def _examples_by_code() -> dict[str, dict[str, Any]]:
+    """One body for each problem: the first of those above, else what a response without details has."""
+    shown = {code: _without_details(problem) for code, problem in CATALOG.items()}
+    for refusals in (REFUND, PUT_CONSULTATION, REFUSED_CHECKOUT, CANCEL, CONFIRM, CREATE):
+        for examples in refusals.values():
+            for example in reversed(examples.values()):
+                shown[example["value"]["type"].removeprefix("/problems/")] = example["value"]
+    return shown
+
+
+def _without_details(problem: Problem) -> dict[str, Any]:
+    body = {
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.text,
+        "instance": problem.example_path,
+        "message": problem.text,
+        "retryable": bool(problem.retryable),
+        "request_id": _REQUEST_ID,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+# For the problem pages, by code.
+PROBLEMS = _examples_by_code()

@@ -7,20 +7,12 @@ from typing import Any
 from flask import Flask, Response, has_request_context, json, request
 from werkzeug.exceptions import HTTPException
 
+from payments_app.api.problem_catalog import CATALOG, title_of
 from payments_app.errors import RETRY_AFTER_SECONDS, AppError
 from payments_app.i18n.locale import told
-from payments_app.i18n.messages import N_
 from payments_app.observability.logging import current_request_id
 
 log = logging.getLogger(__name__)
-
-# What Flask, Werkzeug and Flask-Limiter would say in English alone.
-_TEXTS: dict[int, str] = {
-    HTTPStatus.NOT_FOUND: N_("There is nothing here."),
-    HTTPStatus.METHOD_NOT_ALLOWED: N_("This cannot be done here."),
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: N_("The request is too large."),
-    HTTPStatus.TOO_MANY_REQUESTS: N_("Too many requests; please wait a moment before you send this again."),
-}
 
 
 def problem_response(error: AppError) -> Response:
@@ -48,16 +40,17 @@ def init_app(app: Flask) -> None:
 
 
 def _http_exception_response(error: HTTPException) -> Response:
-    """What Flask and Werkzeug raise themselves: unknown routes, methods, over-long bodies."""
+    """The errors that Flask, Werkzeug and Flask-Limiter raise, whose own texts are in English alone."""
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
         return error.get_response()  # type: ignore[return-value]  # Werkzeug's class, which Flask accepts
-    status = HTTPStatus(error.code)
+    code = error.name.lower().replace(" ", "-")
+    known = CATALOG.get(code)
     # Allow, Retry-After and their like belong to the error; the body and its type are ours.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     body = _body(
-        code=error.name.lower().replace(" ", "-"),
+        code=code,
         status=error.code,
-        detail=_TEXTS.get(status) or error.description or status.description,
+        detail=known.text if known is not None else error.description or HTTPStatus(error.code).description,
         retryable=error.code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     return _respond(body, headers)
@@ -66,12 +59,8 @@ def _http_exception_response(error: HTTPException) -> Response:
 def _unexpected(error: Exception) -> Response:
     """A bug of ours. The caller learns the request id, the log learns the rest."""
     log.error("Unexpected error", exc_info=error)
-    body = _body(
-        code="internal-error",
-        status=500,
-        detail=N_("Something went wrong on our side; the same request with the same key is safe to send again."),
-        retryable=True,
-    )
+    problem = CATALOG["internal-error"]
+    body = _body(code=problem.code, status=problem.status, detail=problem.text, retryable=True)
     return _respond(body, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
@@ -91,7 +80,7 @@ def _body(
     text = told(detail)
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": title_of(code, status),
         "status": status,
         "detail": text,
         "instance": request.path if has_request_context() else None,

@@ -46,11 +46,11 @@ def test_what_is_wrong_is_one_line(commands: Commands, rows: Rows) -> None:
     options = ("--name", "A", "--password-stdin")
 
     refused = commands.refused(*create_user, "patient@example.com", *options, answer=f"{PASSWORD}\n")
-    assert refused == "Error: Somebody has that e-mail address already."
+    assert refused == "Error: A user with this e-mail address already exists; use another address."
     assert "at least 12" in commands.refused(*create_user, "a@b.example", *options, answer="short\n")
     for email in ("nobody", "@b.example", "a b@c.example", f"{'a' * 250}@b.example"):
         assert commands.refused(*create_user, email, *options, answer=f"{PASSWORD}\n").startswith("Error: email: ")
-    assert "Nobody" in commands.refused("users", "disable", "nobody@example.com")
+    assert "No user" in commands.refused("users", "disable", "nobody@example.com")
     assert "Nobody" in commands.refused("users", "token", "nobody@example.com")
     assert "commands act as" in commands.refused("users", "disable", "commands@system.invalid")
     assert rows.count("users") == before

@@ -8,6 +8,7 @@ from typing import Any, Self
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+from payments_app.api.problem_catalog import CATALOG
 from tests.support.catalogue import is_in_catalogue
 from tests.support.people import People
 from tests.support.rows import EVERYTHING, Rows
@@ -88,7 +89,8 @@ def assert_problem(answer: TestResponse, status: int, *fields: str, code: str | 
     assert isinstance(problem, dict)
     assert set(problem) - {"errors", "data"} == MEMBERS, answer.text
     assert code is None or problem["type"].endswith(f"/{code}"), problem["type"]
-    assert (problem["title"], problem["status"]) == (HTTPStatus(status).phrase, status)
+    explained = CATALOG[problem["type"].removeprefix("/problems/")]
+    assert (problem["title"], problem["status"], explained.status) == (explained.title, status, status)
     assert is_in_catalogue(problem["detail"]), problem["detail"]
     assert problem["message"] == problem["detail"]
     assert problem["instance"] == answer.request.path

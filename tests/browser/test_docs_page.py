@@ -96,7 +96,7 @@ def test_a_wrong_password_is_told_in_words(page: Page) -> None:
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Log in").click()
 
-    said = "Not logged in: The e-mail or the password is wrong."
+    said = "Not logged in: The e-mail or the password is wrong; check both and try again."
     expect(page.get_by_role("status")).to_have_text(said)
 
 

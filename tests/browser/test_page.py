@@ -198,7 +198,9 @@ def test_a_wrong_password_is_told_and_lets_nobody_in(page: Page) -> None:
 
     page.get_by_test_id("login").click()
 
-    expect(page.get_by_test_id("login-problem")).to_have_text("The e-mail or the password is wrong.")
+    expect(page.get_by_test_id("login-problem")).to_have_text(
+        "The e-mail or the password is wrong; check both and try again."
+    )
     save_screenshot(page, "wrong-password")
     expect(page.get_by_test_id("pay")).to_be_hidden()
 

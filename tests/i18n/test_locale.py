@@ -137,8 +137,8 @@ def test_a_replay_is_the_first_answer_in_the_language_of_the_first(people: Peopl
 def test_what_no_page_of_ours_says_is_told_too(app: Flask) -> None:
     client = app.test_client()
 
-    assert client.get("/nothing", headers=INDONESIAN_READER).json["message"] == "Tidak ada apa-apa di sini."
-    assert client.delete("/api/login", headers=INDONESIAN_READER).json["message"].startswith("Hal ini")
+    assert client.get("/nothing", headers=INDONESIAN_READER).json["message"] == "Tidak ditemukan."
+    assert client.delete("/api/login", headers=INDONESIAN_READER).json["message"] == "Metode tidak diizinkan."
 
 
 def test_methods_and_instructions_are_told_in_the_readers_language(people: People) -> None:

@@ -68,9 +68,9 @@ def test_the_same_key_again_never_refunds_twice(commands: Commands, payment_id: 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--amount", "5000.01"], "Error: amount: No more than 5000.00 PHP is left to refund."),
+        (["--amount", "5000.01"], "Error: amount: At most 5000.00 PHP can still be refunded."),
         (["--amount", "1e3"], "Error: Invalid value for '--amount': '1e3' is no amount: write it like 5000 or 5000.50"),
-        (["--amount", "0"], "Error: amount: No more than 5000.00 PHP is left to refund."),
+        (["--amount", "0"], "Error: amount: At most 5000.00 PHP can still be refunded."),
         (["--reason", "x" * 501], "Error: The reason must be one line of at most 500 characters."),
         (["--reason", "two\nlines"], "Error: The reason must be one line of at most 500 characters."),
     ],
@@ -102,7 +102,7 @@ def test_a_payment_that_changed_while_it_was_asked_is_not_refunded(
     result = commands.run("refunds", "create", payment_id)
 
     assert result.exit_code == 2
-    assert "read it again first" in result.stderr
+    assert "read it again before you change it" in result.stderr
     assert refunded(rows) == 100_000
 
 
