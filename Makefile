@@ -18,7 +18,7 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test test-all prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes
+.PHONY: run test test-all prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
 run: $(VENV)/.installed
 	@test -f instance/demo.db || rm -f $(SEEDED)
@@ -45,6 +45,10 @@ prove: $(VENV)/.installed-dev
 # Writes docs/defences.md, from trying what each defence is for.
 defences: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.prove.defences.table
+
+# Writes docs/errors.md, from the catalogue of problems.
+errors-page: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.errors_page
 
 # What the service promises, again: with a PgBouncer in transaction mode before PostgreSQL.
 prove-pgbouncer: $(VENV)/.installed-dev

@@ -14,13 +14,14 @@ from werkzeug.routing import BaseConverter
 
 from config import Settings
 from payments_app import money
-from payments_app.api import docs_page, fields
+from payments_app.api import docs_page, fields, problem_pages
 
 DESCRIPTION = """One payment for one medical consultation, once, whatever happens.
 
 Log in at `/api/login`, send the token as `Authorization: Bearer ...`, and send an `Idempotency-Key` with whatever has
-an effect: the same key again gives the first answer again. Errors are problem details (RFC 9457); `retryable` says
-whether the same request with the same key may succeed later.
+an effect: the same key again gives the first answer again. Errors are problem details (RFC 9457); `type` is
+the path of a page that explains the problem, and `retryable` says whether the same request with the same key may
+succeed later.
 
 Under `/api/v1` a query parameter that is not described here is 422, as is one that is given twice with different
 values; the error names those that are known. Gateways' webhooks ignore what they do not know."""
@@ -138,7 +139,12 @@ def init_app(app: Flask) -> Api:
         OPENAPI_VERSION="3.1.0",
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
-        API_SPEC_OPTIONS={"info": {"description": DESCRIPTION}, "security": [{"bearer": []}]},
+        API_SPEC_OPTIONS={
+            "info": {"description": DESCRIPTION},
+            # Relative to the document, so that it is right below a prefix too.
+            "externalDocs": {"description": "Every problem, with its meaning and what to do", "url": "problems"},
+            "security": [{"bearer": []}],
+        },
     )
     api = Api(spec_kwargs={"marshmallow_plugin": SchemaPlugin()})
     api.register_converter(IdConverter, _id_parameter)
@@ -156,6 +162,7 @@ def init_app(app: Flask) -> Api:
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
     app.after_request(_forbid_keeping)
     app.register_blueprint(docs_page.blueprint)
+    app.register_blueprint(problem_pages.blueprint)
     return api
 
 

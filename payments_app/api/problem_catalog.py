@@ -235,9 +235,9 @@ _PROBLEMS = (
         meaning="The consultation already has a payment. Nothing more was charged; `data` says which payment it is and "
         "in what status.",
         when="Another click, another tab or another key tries to pay a consultation that is being paid or is paid; or "
-        "money of an ended payment arrives when the consultation has a new one.",
+        "money of an ended payment arrives when the consultation has a new one, and staff return it.",
         action="This is not a failed payment: show the existing one (`data.payment_id`, `data.status`).",
-        people="You do not pay twice. Go on with the existing payment.",
+        people="You were not charged again; continue with the existing payment.",
         example_path="/api/v1/payments",
     ),
     _raised(

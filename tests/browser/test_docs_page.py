@@ -1,6 +1,7 @@
 """The API's own page in a real browser: it explains, and it really pays."""
 
 import json
+import re
 from typing import Any
 
 import requests
@@ -53,6 +54,7 @@ def test_the_demo_patient_pays_once_however_often_execute_is_pressed(page: Page,
     key.fill("another-key")
     expect(execute(creation)).to_have_text("409")
     expect(answer).to_contain_text("nothing more was charged")
+    expect(page.get_by_role("link", name="Every problem")).to_have_attribute("href", re.compile("/problems$"))
 
     assert rows.counts(*MADE_TOGETHER) == dict.fromkeys(MADE_TOGETHER, 1)
     save_screenshot(page, "docs-light-1280")

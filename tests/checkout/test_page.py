@@ -85,7 +85,18 @@ def test_production_shows_it_only_where_it_is_wanted(database: Database, setting
         assert b"Demo:" not in answer.data
 
 
-@pytest.mark.parametrize("path", ["/checkout/static/page.js", "/docs/page/docs.js", "/openapi.json", "/nothing", "/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/checkout/static/page.js",
+        "/docs/page/docs.js",
+        "/openapi.json",
+        "/problems/not-found",
+        "/problems/nothing",
+        "/nothing",
+        "/",
+    ],
+)
 def test_no_answer_runs_or_is_framed_or_is_guessed_at(app: Flask, path: str) -> None:
     with app.test_client().get(path) as answer:  # a file is open until the answer is read
         headers = answer.headers

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 import requests
 
+from payments_app.api.problem_catalog import CATALOG
 from tests.support.full_stack import Stack
 from tests.support.people import PASSWORD
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -23,7 +24,7 @@ def assert_problem(answer: requests.Response, status: int) -> None:
     assert body["status"] == status
     assert body["message"] == body["detail"]
     assert body["request_id"] == answer.headers["X-Request-ID"]
-    assert body["type"].startswith("/problems/")
+    assert body["title"] == CATALOG[body["type"].removeprefix("/problems/")].title
     assert answer.headers["Cache-Control"] == "no-store"
     assert ("Retry-After" in answer.headers) == body["retryable"]
 
@@ -250,7 +251,7 @@ def was_refused(connection: ssl.SSLSocket) -> bool:
         return False
 
 
-def test_what_nginx_cannot_read_is_refused_as_a_problem(stack: Stack) -> None:
+def test_what_nginx_cannot_read_is_refused_as_a_problem_that_has_a_page(stack: Stack, client: requests.Session) -> None:
     host = "Host: payments.example.org"
     for request, status in {
         "Good morning": 400,
@@ -265,7 +266,10 @@ def test_what_nginx_cannot_read_is_refused_as_a_problem(stack: Stack) -> None:
         assert answer.startswith(f"HTTP/1.1 {status} "), (request[:40], answer[:200])
         head, _, body = answer.partition("\r\n\r\n")
         assert "Content-Type: application/problem+json" in head, request[:40]
-        assert (json.loads(body)["status"], json.loads(body)["retryable"]) == (status, False)
+        problem = json.loads(body)
+        assert (problem["status"], problem["retryable"]) == (status, False)
+        page = client.get(f"{stack.front.url}{problem['type']}", timeout=PATIENCE_SECONDS)
+        assert (page.status_code, page.json()["title"]) == (200, problem["title"])
 
 
 def test_nginx_says_the_rest_as_a_problem_too(stack: Stack, client: requests.Session) -> None:

@@ -79,6 +79,7 @@ def doors(people: People, ended_id: int) -> list[Request]:
         Request("GET", f"{v1}/idempotency-keys/5", patient),
         Request("POST", f"{v1}/webhooks/stripe", "", {"id": "evt_1", "type": "payment_intent.succeeded"}),
         *(Request("GET", path, "") for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")),
+        Request("GET", "/problems/not-found", ""),
     ]
 
 
