@@ -107,6 +107,16 @@ _PROBLEMS = (
         "sends the event again by itself.",
         example_path="/api/v1/webhooks/stripe",
     ),
+    _raised(
+        errors.WebhookOfOtherMode,
+        "Webhook of the other mode",
+        meaning="The webhook was not accepted: it is about test money and the service has a live key, or the reverse. "
+        "No event was stored.",
+        when="`livemode` of the event, or of the object in it, is not the mode of `STRIPE_API_KEY`.",
+        action="Send test events to a service with a test key, and live events to a service with a live key: each has "
+        "a webhook address and a signing secret of its own.",
+        example_path="/api/v1/webhooks/stripe",
+    ),
     # 401
     _raised(
         errors.NotAuthenticated,
