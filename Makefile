@@ -21,6 +21,8 @@ run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 .PHONY: run test test-all prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
 run: $(VENV)/.installed
+	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
+	    { echo "Port $(PORT) of 127.0.0.1 is not free. Choose another one: PORT=9000 make run" >&2; exit 1; }
 	@test -f instance/demo.db || rm -f $(SEEDED)
 	@$(MAKE) --no-print-directory --silent $(SEEDED)
 	@sed 's/{port}/$(PORT)/g' payments_app/demo/banner.txt

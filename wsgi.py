@@ -9,7 +9,16 @@ from typing import NoReturn
 # ends, takes a good third of the time of a command.
 gc.disable()
 
-from config import ConfigError, read_env_file  # noqa: E402  # what is imported is what there is to look through
+try:
+    from config import ConfigError, read_env_file  # what is imported is what there is to look through
+except ModuleNotFoundError as missing:
+    # Another Python's `flask` was started. A module of our own that is missing is a mistake in the code: show where.
+    if missing.name is None or missing.name.partition(".")[0] in ("config", "payments_app"):
+        raise
+    sys.stderr.write(
+        f"{sys.executable} has no package {missing.name!r}: use ./payments or .venv/bin/flask, installed by make run\n"
+    )
+    sys.exit(2)
 
 
 def _refuse(why: str) -> NoReturn:

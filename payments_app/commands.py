@@ -17,7 +17,7 @@ from flask.cli import AppGroup, with_appcontext
 
 from payments_app import clock, money
 from payments_app.db.engine import driver_says, lift_statement_timeout
-from payments_app.errors import AppError
+from payments_app.errors import AppError, NotReady
 from payments_app.observability import logging as logs
 from payments_app.printable import printable
 
@@ -27,6 +27,10 @@ Item = TypeVar("Item")
 
 # What the audit trail keeps of an actor.
 _MAX_ACTOR_LENGTH = 64
+
+_NOT_READY = (
+    "The database is not ready for this release: `check` says why. On the demo, run ./payments instead of flask."
+)
 
 # As shells say of a program that a signal has ended: 128, and the signal's number (SIGINT, SIGPIPE).
 INTERRUPTED = 130
@@ -199,7 +203,8 @@ def _aligned(cell: str, width: int) -> str:
 
 def _in_one_line(error: AppError) -> str:
     reasons = [f"{field}: {text}" for field, texts in (error.errors or {}).items() for text in texts]
-    said = " ".join(reasons) or error.message
+    # Not ready is often another database than the one that was meant, such as a stray `flask` beside the demo.
+    said = _NOT_READY if isinstance(error, NotReady) else " ".join(reasons) or error.message
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.__cause__ is not None:
         said += f" ({driver_says(error.__cause__)})"  # the service keeps it from strangers; this is an operator
     return said
