@@ -1,7 +1,7 @@
 """Every setting, read from the environment once and checked at start.
 
 A bad value stops the start with one line that names it: a payments service refuses rather than guesses.
-``README.md`` lists the same names; a test compares the two, because such tables go stale.
+``docs/settings.md`` lists the same names; a test compares the two, because such tables go stale.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Commands on the demo, as ``make run`` leaves it: ``./payments`` from any folder, and what a wrong start says."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from flask.cli import AppGroup
 
 from tests.support.commands import commands_on
 from tests.support.databases import ROOT
@@ -17,6 +19,10 @@ from tests.support.fresh_databases import fresh_database
 STAND_IN = """#!/bin/sh
 echo "${APP_ENV:-}|${DATABASE_URL:-}|$*"
 """
+
+
+# Groups of commands that Flask-Migrate and flask-smorest bring along.
+LIBRARIES = ("db", "openapi")
 
 
 def run(*command: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -112,6 +118,21 @@ def test_a_command_on_a_database_without_tables_says_where_to_look(tmp_path: Pat
 
     assert "`check` says why" in refused
     assert "./payments" in refused
+
+
+def test_the_page_of_commands_lists_every_command_and_no_other(tmp_path: Path) -> None:
+    with commands_on(f"sqlite:///{tmp_path / 'empty.db'}") as commands:
+        known = {
+            f"{group.name} {name}"
+            for group in commands.app.cli.commands.values()
+            if isinstance(group, AppGroup) and group.name not in LIBRARIES
+            for name, command in group.commands.items()
+            if not command.hidden
+        }
+    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/commands.md").read_text(), flags=re.MULTILINE)
+    listed = {" ".join(words) for row in rows for words in re.findall(r"`([a-z]+) ([a-z-]+)", row)}
+
+    assert listed == known | {"db upgrade"}
 
 
 def test_make_run_on_a_taken_port_says_so_and_shows_no_banner() -> None:

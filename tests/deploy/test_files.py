@@ -93,15 +93,15 @@ def test_nginx_takes_bodies_as_large_as_the_service_does() -> None:
 def test_the_example_names_every_setting_with_a_comment_and_its_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     named = [match[1] for line in lines if (match := re.match(r"#?([A-Z][A-Z_]+)=", line))]
-    table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
-    in_the_readme = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, flags=re.MULTILINE))
+    page = (ROOT / "docs/settings.md").read_text()
+    defaults = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", page, flags=re.MULTILINE))
 
-    assert sorted(named) == sorted([*in_the_readme, "POSTGRES_PASSWORD"])  # compose's alone
+    assert sorted(named) == sorted([*defaults, "POSTGRES_PASSWORD"])  # compose's alone
     for before, line in itertools.pairwise(lines):
         if match := re.match(r"#?([A-Z][A-Z_]+)=(.*)", line):
             name, value = match.groups()
             assert before.startswith("#"), f"no comment above {name}"
-            default = in_the_readme.get(name, "")
+            default = defaults.get(name, "")
             if re.fullmatch(r"`[^`]+`", default) and name != "BIND":
                 assert value.strip('"') == default.strip("`"), name
 
