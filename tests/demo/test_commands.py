@@ -107,7 +107,7 @@ def test_before_make_run_it_says_so(project: Path, missing: str) -> None:
 def test_a_python_without_the_packages_says_what_to_use_instead() -> None:
     stray = run(sys.executable, "-S", "-c", "import wsgi", cwd=ROOT)
 
-    assert (stray.returncode, stray.stdout) == (1, "")
+    assert (stray.returncode, stray.stdout) == (2, "")
     assert "use ./payments or .venv/bin/flask" in stray.stderr
     assert stray.stderr.count("\n") == 1
 

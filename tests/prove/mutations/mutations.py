@@ -68,7 +68,7 @@ class Breakage:
 
 
 _MODELS = "payments_app/payments/models/payment.py"
-_CREATE = "payments_app/payments/create.py"
+_CREATE = "payments_app/payments/create_statement.py"
 _CONFIRM = "payments_app/payments/confirm.py"
 _CANCEL = "payments_app/payments/cancel.py"
 _REFUNDS = "payments_app/refunds/repository.py"
