@@ -106,7 +106,7 @@ bench-growth: $(VENV)/.installed-dev
 
 # After a text was added or changed. What is new stands empty in the catalogue until it is translated, and a test says so.
 translations: $(VENV)/.installed
-	$(BIN)/pybabel -q extract -F babel.cfg -k N_ -k Message --no-location --sort-output --omit-header -o $(VENV)/messages.pot .
+	$(BIN)/pybabel -q extract -F babel.cfg -k N_ -k LocalizedMessage --no-location --sort-output --omit-header -o $(VENV)/messages.pot .
 	$(BIN)/pybabel -q update -N --ignore-obsolete -w 120 -i $(VENV)/messages.pot -d payments_app/translations
 	# Its header says when and by whom: git knows.
 	sed -i '/^"\(POT-Creation-Date\|PO-Revision-Date\|Report-Msgid-Bugs-To\|Last-Translator\|Language-Team\)/d' payments_app/translations/*/LC_MESSAGES/messages.po

@@ -425,8 +425,8 @@ class _Reader:
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
         """What the clinic tells patients to do, by the code of each method that people carry out by hand."""
-        told = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
-        return {code: instructions for code, instructions in told.items() if instructions}
+        given = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
+        return {code: instructions for code, instructions in given.items() if instructions}
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)

@@ -67,7 +67,7 @@ forwarder_headers = ""
 control_socket_disable = True
 
 
-class OurLogger(Logger):
+class GunicornLogger(Logger):
     """gunicorn's own messages go where the app's go, in the same shape. Requests are logged by the app alone."""
 
     def warning(self, msg: str, *args: object, **kwargs: object) -> None:
@@ -83,7 +83,7 @@ class OurLogger(Logger):
         self.error_log.propagate = True
 
 
-logger_class = OurLogger
+logger_class = GunicornLogger
 
 
 def _drop_the_numbers(folder: str, master: int) -> None:

@@ -45,7 +45,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Party:
+class Target:
     """A service, the database it keeps its payments in, and the server of that, which SQLite has none of."""
 
     running: Running
@@ -67,7 +67,7 @@ class Party:
         )
 
 
-def create_arm(label: str, party: Party) -> Arm:
+def create_arm(label: str, party: Target) -> Arm:
     """Payments of different consultations, in an empty table."""
 
     def measure(seconds: float) -> Measurement:
@@ -80,7 +80,7 @@ def create_arm(label: str, party: Party) -> Arm:
     return Arm(label, measure)
 
 
-def growing_arm(label: str, party: Party) -> Arm:
+def growing_arm(label: str, party: Target) -> Arm:
     """Payments of different consultations, beside all those that are there already."""
     taken = 0
 
@@ -96,7 +96,7 @@ def growing_arm(label: str, party: Party) -> Arm:
     return Arm(label, measure)
 
 
-def reading_arm(label: str, party: Party, requests: Callable[[Store], list[bytes]], *, expected: int) -> Arm:
+def reading_arm(label: str, party: Target, requests: Callable[[Store], list[bytes]], *, expected: int) -> Arm:
     """Requests that change nothing, again and again, where READ payments were made."""
 
     def measure(seconds: float) -> Measurement:
@@ -110,7 +110,7 @@ def reading_arm(label: str, party: Party, requests: Callable[[Store], list[bytes
     return Arm(label, measure)
 
 
-def page_arm(label: str, party: Party, cursor: str | None) -> Arm:
+def page_arm(label: str, party: Target, cursor: str | None) -> Arm:
     """One page of a long list, again and again."""
 
     def measure(seconds: float) -> Measurement:
@@ -120,7 +120,7 @@ def page_arm(label: str, party: Party, cursor: str | None) -> Arm:
     return Arm(label, measure)
 
 
-def storm_arm(label: str, party: Party) -> Arm:
+def storm_arm(label: str, party: Target) -> Arm:
     """50 clicks on one consultation at the same moment, with a key each, until all have been answered; and again."""
 
     def measure(seconds: float) -> Measurement:

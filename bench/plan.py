@@ -11,7 +11,7 @@ from bench import services
 from bench.cases import (
     READ,
     Arm,
-    Party,
+    Target,
     create_arm,
     growing_arm,
     page_arm,
@@ -48,17 +48,17 @@ class LineUp:
         return million_store(self._stage)
 
     @cached_property
-    def _ours(self) -> Party:
+    def _ours(self) -> Target:
         return self._on_empty(self._stack.enter_context(services.ours(self._stage.empty.url)))
 
     @cached_property
-    def _ours_at_million(self) -> Party:
+    def _ours_at_million(self) -> Target:
         running = self._stack.enter_context(services.ours(self._million.url))
-        return Party(running, self._million, self._stage.postgresql_pid)
+        return Target(running, self._million, self._stage.postgresql_pid)
 
-    def _on_empty(self, running: Running) -> Party:
+    def _on_empty(self, running: Running) -> Target:
         require_manners(running.url, self._stage.empty)
-        return Party(running, self._stage.empty, self._stage.postgresql_pid)
+        return Target(running, self._stage.empty, self._stage.postgresql_pid)
 
     def limit(self) -> Arm:
         return pgbench_arm("pgbench, the same eight statements: the limit", self._stage)
@@ -104,7 +104,7 @@ class LineUp:
         store = self._stack.enter_context(sqlite_store())
         running = self._stack.enter_context(services.ours(store.url))
         require_manners(running.url, store)
-        return create_arm("create on SQLite", Party(running, store))
+        return create_arm("create on SQLite", Target(running, store))
 
     def million(self) -> Arm:
         return growing_arm("create beside 1,000,000 payments", self._ours_at_million)

@@ -16,7 +16,7 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from payments_app import clock, money
-from payments_app.db.engine import driver_says, lift_statement_timeout
+from payments_app.db.engine import describe_driver_error, lift_statement_timeout
 from payments_app.errors import AppError, NotReady
 from payments_app.observability import logging as logs
 from payments_app.printable import printable
@@ -96,7 +96,7 @@ def plain_ending() -> Iterator[None]:
         if isinstance(error, OSError):  # such as a full disk, if standard output is a file on it
             sys.stdout = io.StringIO()
         log.debug("The command failed", exc_info=error)
-        raise CommandFailed(f"{driver_says(error)} (where: LOG_LEVEL=DEBUG shows it)") from error
+        raise CommandFailed(f"{describe_driver_error(error)} (where: LOG_LEVEL=DEBUG shows it)") from error
 
 
 class Command(click.Command):
@@ -112,7 +112,7 @@ class Command(click.Command):
             return super().invoke(ctx)
 
 
-class Commands(AppGroup):
+class CommandGroup(AppGroup):
     """A group whose commands may take their time, and end in one plain line when something is wrong."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
@@ -206,7 +206,9 @@ def _in_one_line(error: AppError) -> str:
     # Not ready is often another database than the one that was meant, such as a stray `flask` beside the demo.
     said = _NOT_READY if isinstance(error, NotReady) else " ".join(reasons) or error.message
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.__cause__ is not None:
-        said += f" ({driver_says(error.__cause__)})"  # the service keeps it from strangers; this is an operator
+        said += (
+            f" ({describe_driver_error(error.__cause__)})"  # the service keeps it from strangers; this is an operator
+        )
     return said
 
 

@@ -8,7 +8,7 @@ same idempotency key, succeed later? ``api/problem_catalog.py`` has the title an
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.messages import N_, LocalizedMessage
 
 # How long a client is asked to wait after a 503: long enough for a failover to begin, short enough for a person.
 RETRY_AFTER_SECONDS = 2
@@ -156,7 +156,7 @@ class ActivePaymentExists(Conflict):
             super().__init__(headers=headers)
             return
         super().__init__(
-            Message(
+            LocalizedMessage(
                 "A payment for this consultation already exists and is %(status)s; %(consequence)s",
                 status=payment_status.replace("_", " "),
                 consequence=consequence,
@@ -186,7 +186,7 @@ class VersionConflict(Conflict):
     @classmethod
     def stale_expectation(cls, *, expected_version: int, current_version: int) -> "VersionConflict":
         return cls(
-            Message(
+            LocalizedMessage(
                 "The payment is at version %(current)s, not %(expected)s; read it again before you change it.",
                 current=current_version,
                 expected=expected_version,
@@ -205,7 +205,7 @@ class InvalidTransition(Conflict):
 
     def __init__(self, *, payment_status: str) -> None:
         super().__init__(
-            Message(
+            LocalizedMessage(
                 "The payment is %(status)s, and that status does not allow this; read the payment again.",
                 status=payment_status.replace("_", " "),
             ),
@@ -229,7 +229,7 @@ class RefundRepeated(Conflict):
 
     def __init__(self, *, refund_id: int, amount: Decimal, currency: str) -> None:
         super().__init__(
-            Message(
+            LocalizedMessage(
                 "Refund %(refund_id)s of this payment, also of %(amount)s %(currency)s, was requested a short time "
                 "ago; send allow_repeat to make a second one.",
                 refund_id=refund_id,
@@ -248,7 +248,7 @@ class RefundableChanged(Conflict):
 
     def __init__(self, *, left: Decimal, currency: str, as_number: float) -> None:
         super().__init__(
-            Message(
+            LocalizedMessage(
                 "%(left)s %(currency)s can still be refunded, not the expected amount; read the payment again.",
                 left=left,
                 currency=currency,
@@ -277,7 +277,7 @@ class ConsultationCurrency(Conflict):
 
     def __init__(self, *, of_consultation: str, of_payments: str) -> None:
         super().__init__(
-            Message(
+            LocalizedMessage(
                 "The consultation was registered in %(registered)s, but payments are now in %(taken)s; "
                 "the booking system must register it again.",
                 registered=of_consultation,
@@ -326,7 +326,7 @@ class RefundExceedsBalance(ValidationFailed):
     text = N_("The amount is more than can still be refunded; refund less.")
 
     def __init__(self, *, left: Decimal, currency: str) -> None:
-        text = Message("At most %(left)s %(currency)s can still be refunded.", left=left, currency=currency)
+        text = LocalizedMessage("At most %(left)s %(currency)s can still be refunded.", left=left, currency=currency)
         super().__init__({"amount": [text]})
 
 

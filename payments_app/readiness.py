@@ -38,7 +38,7 @@ _NOBODY_ANSWERED: Faults = {"database": f"did not answer within {WAIT_SECONDS} s
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReadinessResult:
     """``at``: when the look began, by the clock that only runs forward; what was seen is no older."""
 
     faults: Faults
@@ -49,7 +49,7 @@ class Verdict:
         return time.monotonic() - self.at
 
     @property
-    def stands(self) -> bool:
+    def is_fresh(self) -> bool:
         """A bad one is not kept at all: the service is well again as soon as whatever was wrong is right."""
         return not self.faults and self.age_seconds < REFRESH_AFTER_SECONDS
 
@@ -60,22 +60,22 @@ class Readiness:
     def __init__(self, look: Callable[[], Faults]) -> None:
         self._look = look
         self._looking = threading.Lock()
-        self._verdict = Verdict({}, at=-math.inf)
+        self._verdict = ReadinessResult({}, at=-math.inf)
 
-    def find_faults(self) -> Faults:
+    def run_checks(self) -> Faults:
         """What is not in place; empty where all is well. Never to be called inside a transaction."""
         verdict = self._verdict
-        if verdict.stands:
+        if verdict.is_fresh:
             return verdict.faults
         is_too_old = verdict.age_seconds >= OLDEST_SECONDS
         if not self._looking.acquire(timeout=WAIT_SECONDS if is_too_old else 0):
             if is_too_old and self._verdict is verdict:  # of all that waited in vain, the first speaks
-                self._pronounce(Verdict(_NOBODY_ANSWERED, at=time.monotonic()))
+                self._pronounce(ReadinessResult(_NOBODY_ANSWERED, at=time.monotonic()))
             return self._verdict.faults
         try:
             if self._verdict is verdict:  # nobody else has looked while this thread waited
                 at = time.monotonic()
-                self._pronounce(Verdict(self._look(), at))
+                self._pronounce(ReadinessResult(self._look(), at))
             return self._verdict.faults
         finally:
             self._looking.release()
@@ -86,15 +86,15 @@ class Readiness:
         Raises:
             NotReady: something is not (503).
         """
-        faults = self.find_faults()
+        faults = self.run_checks()
         if faults:
             raise NotReady(failed=list(faults))
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Look again before the next payment, whatever the verdict was."""
-        self._verdict = Verdict({}, at=-math.inf)
+        self._verdict = ReadinessResult({}, at=-math.inf)
 
-    def _pronounce(self, verdict: Verdict) -> None:
+    def _pronounce(self, verdict: ReadinessResult) -> None:
         before, self._verdict = self._verdict, verdict
         if verdict.faults and verdict.faults != before.faults:
             log.error("not ready: %s", "; ".join(f"{name}: {why}" for name, why in verdict.faults.items()))
@@ -107,7 +107,7 @@ def current_readiness() -> Readiness:
     return readiness
 
 
-def takes_money(view: Callable[..., Result]) -> Callable[..., Result]:
+def requires_readiness(view: Callable[..., Result]) -> Callable[..., Result]:
     """Let the view begin only while the database itself is known to refuse a second payment.
 
     Raises:
@@ -121,7 +121,7 @@ def takes_money(view: Callable[..., Result]) -> Callable[..., Result]:
         try:
             return view(*args, **kwargs)
         except NotReady:  # the statement itself found the index missing, sooner than the next look would have
-            readiness.doubt()
+            readiness.invalidate()
             raise
 
     return wrapper

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 COOL_DOWN_SECONDS = 5.0
 
 
-def impatience(timeout_ms: int) -> dict[str, Any]:
+def connection_options(timeout_ms: int) -> dict[str, Any]:
     """The options of every connection to Redis: wait so long to connect, and for each answer, and try nothing twice."""
     return {
         "socket_connect_timeout": timeout_ms / 1000,
@@ -53,7 +53,7 @@ class Breaker:
     def is_open(self) -> bool:
         return self._probe_at is not None
 
-    def lets_through(self) -> bool:
+    def allow_request(self) -> bool:
         """Whether this call may be made; of all that ask while a look is due, one is told yes."""
         if self._probe_at is None:
             return True
@@ -92,7 +92,7 @@ class GuardedRedis:
     def __init__(self, url: str, breaker: Breaker | None = None, *, timeout_ms: int) -> None:
         self._client = redis.Redis.from_url(
             url,
-            **impatience(timeout_ms),
+            **connection_options(timeout_ms),
             decode_responses=True,  # everything kept there is text
         )
         self.breaker = breaker or Breaker()
@@ -104,7 +104,7 @@ class GuardedRedis:
             RedisUnavailable: Redis is away, slow, or will not do it.
             LockError: of redis-py's Lock, an answer like any other.
         """
-        if not self.breaker.lets_through():
+        if not self.breaker.allow_request():
             raise RedisUnavailable
         try:
             result = operation(self._client)

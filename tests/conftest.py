@@ -24,7 +24,7 @@ from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.service import Service
-from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
+from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
 LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
@@ -175,12 +175,12 @@ def session_shop(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
 
 
 @pytest.fixture
-def shop(session_shop: tuple[FakeStripe, Flask], people: People) -> CardShop:
+def stripe_app(session_shop: tuple[FakeStripe, Flask], people: People) -> StripeApp:
     """A Stripe that knows nothing yet, an app whose cards it carries, and the people at that app's door."""
     fake, app = session_shop
     fake.reset()
     registry.init_app(app)  # the last test may have cut its connections to Stripe
-    return CardShop(fake, app, people.seen_by(app))
+    return StripeApp(fake, app, people.seen_by(app))
 
 
 @pytest.fixture
@@ -188,4 +188,4 @@ def audited(app: Flask) -> Iterator[None]:
     """After the test, whatever it did, every promise that rows can prove is kept."""
     yield
     with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
+        assert [offender for check in audit.CHECKS for offender in audit.find_violations(check)] == []

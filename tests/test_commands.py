@@ -19,7 +19,7 @@ from sqlalchemy import make_url, text
 
 from payments_app.commands import ID
 from tests.support.apps import app_with
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import ROOT, Database
 from tests.support.fresh_databases import engine_on
 from tests.support.people import People
@@ -58,7 +58,7 @@ def _arguments(command: click.Command) -> list[str]:
     return arguments
 
 
-def run_all(commands: Commands, *more: str) -> Iterator[tuple[tuple[str, ...], Result]]:
+def run_all(commands: CommandRunner, *more: str) -> Iterator[tuple[tuple[str, ...], Result]]:
     for names, arguments in all_commands(commands.app).items():
         yield names, commands.run(*names, *arguments, *more, answer="a long enough password\n")
 

@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, Engine, inspect
 from sqlalchemy.exc import IntegrityError
 
 from payments_app.db.base import Base
-from payments_app.db.errors import BROKEN_CONSTRAINTS, broken_constraint
+from payments_app.db.errors import BROKEN_CONSTRAINTS, constraint_meaning
 from payments_app.payments.models.payment import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
 from payments_app.payments.models.refund import RefundStatus
 from tests.support.people import People
@@ -531,7 +531,7 @@ def test_each_real_violation_is_translated_into_its_own_meaning(violations: dict
         with pytest.raises(IntegrityError) as refusal:
             violate()
         assert_broken(refusal.value, name)
-        assert type(broken_constraint(refusal.value)) is meanings[name]
+        assert type(constraint_meaning(refusal.value)) is meanings[name]
 
 
 def test_a_violation_that_means_nothing_to_callers_stays_what_it_is(raw: Raw, people: People) -> None:
@@ -546,7 +546,7 @@ def test_a_violation_that_means_nothing_to_callers_stays_what_it_is(raw: Raw, pe
     ):
         with pytest.raises(IntegrityError) as refusal:
             unexpected()
-        assert broken_constraint(refusal.value) is refusal.value
+        assert constraint_meaning(refusal.value) is refusal.value
 
 
 def _names_in(engine: Engine) -> Iterator[str | None]:

@@ -20,7 +20,7 @@ from payments_app.gateways.base import GatewayName
 from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
 from payments_app.payments import expire as expiry
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.refunds import service as process
 from tests.support.apps import app_with, engine_of
@@ -28,7 +28,7 @@ from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
 
 _watched: dict[str, Any] = {"open": 0, "calls": []}
 
@@ -101,9 +101,9 @@ def gateway_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def shop(database: Database, people: People) -> Iterator[CardShop]:
-    with card_shop(database.url, people) as shop, watching(engine_of(shop.app)):
-        yield shop
+def stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
+    with card_shop(database.url, people) as stripe_app, watching(engine_of(stripe_app.app)):
+        yield stripe_app
 
 
 def _call_out(*_: Any) -> None:
@@ -192,25 +192,25 @@ def test_the_watch_sees_redis_inside_a_transaction(
     assert len(redis_calls_in_transactions) == 1
 
 
-def tell(shop: CardShop, event: dict[str, Any]) -> None:
+def tell(stripe_app: StripeApp, event: dict[str, Any]) -> None:
     """By webhook, through the app's own door."""
     body = json.dumps(event).encode()
-    signed = {"Stripe-Signature": shop.fake.sign(body)}
-    assert shop.people.anonymous().post("/api/v1/webhooks/stripe", data=body, headers=signed).status_code == 200
+    signed = {"Stripe-Signature": stripe_app.fake.sign(body)}
+    assert stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=body, headers=signed).status_code == 200
 
 
-def assert_asked_outside_transactions(calls: list[tuple[str, int]], *, at_least: int, shop: CardShop) -> None:
+def assert_asked_outside_transactions(calls: list[tuple[str, int]], *, at_least: int, stripe_app: StripeApp) -> None:
     assert {call.split("/")[2] for call, _ in calls} <= {"payment_intents", "refunds"}
     assert len(calls) >= at_least
     assert [call for call, open_connections in calls if open_connections] == []
-    assert engine_of(shop.app).pool.checkedout() == 0  # type: ignore[attr-defined]  # both databases have a QueuePool
+    assert engine_of(stripe_app.app).pool.checkedout() == 0  # type: ignore[attr-defined]  # both databases have a QueuePool
 
 
 def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
-    shop: CardShop, rows: Rows, gateway_calls: list[tuple[str, int]]
+    stripe_app: StripeApp, rows: Rows, gateway_calls: list[tuple[str, int]]
 ) -> None:
     """Checkout, confirm, cancel, webhooks and expire, by the real SDK."""
-    fake, people, deed = shop.fake, shop.people, Deed("test", None, clock.now())
+    fake, people, context = stripe_app.fake, stripe_app.people, AuditContext("test", None, clock.now())
 
     paid_id, intent = open_by_card(people, 1)
     assert people.patient.post(f"/payments/{paid_id}/checkout").status_code == 200
@@ -226,31 +226,31 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
 
     told_id, told = open_by_card(people, 4)
     fake.pay(told)
-    tell(shop, fake.intent_event("succeeded", told))
-    tell(shop, fake.refund_event("created", fake.refund_in_dashboard(told, 500)["id"]))
-    tell(shop, fake.charge_refunded(told))
+    tell(stripe_app, fake.intent_event("succeeded", told))
+    tell(stripe_app, fake.refund_event("created", fake.refund_in_dashboard(told, 500)["id"]))
+    tell(stripe_app, fake.charge_refunded(told))
 
     late_id, _ = open_by_card(people, 5)
     slow_id, slow = open_by_card(people, 6)
     fake.start_processing(slow)
-    tell(shop, fake.intent_event("processing", slow))
+    tell(stripe_app, fake.intent_event("processing", slow))
     fake.pay(slow)
     deadlines = expiry.Deadlines(dict.fromkeys(GatewayName, clock.now() + timedelta(hours=1)))
-    with shop.app.app_context():
-        assert expiry.expire(late_id, deed) == expiry.Fate.EXPIRED
-        assert expiry.resume(slow_id, deadlines, deed) == expiry.Fate.FOLLOWED
+    with stripe_app.app.app_context():
+        assert expiry.expire(late_id, context) == expiry.ExpiryResult.EXPIRED
+        assert expiry.resume(slow_id, deadlines, context) == expiry.ExpiryResult.FOLLOWED
 
     kept = {row["id"]: row["status"] for row in rows.all("SELECT id, status FROM payments")}
     assert [kept[i] for i in (paid_id, open_id, too_late_id)] == ["completed", "cancelled", "completed"]
     assert [kept[i] for i in (told_id, late_id, slow_id)] == ["partially_refunded", "expired", "completed"]
-    assert_asked_outside_transactions(gateway_calls, at_least=13, shop=shop)
+    assert_asked_outside_transactions(gateway_calls, at_least=13, stripe_app=stripe_app)
 
 
 def test_no_gateway_is_asked_inside_a_transaction_by_what_goes_back(
-    shop: CardShop, rows: Rows, gateway_calls: list[tuple[str, int]]
+    stripe_app: StripeApp, rows: Rows, gateway_calls: list[tuple[str, int]]
 ) -> None:
     """Refunds that are approved, declined, lost on the way back and lost on the way there; and resume."""
-    fake, people = shop.fake, shop.people
+    fake, people = stripe_app.fake, stripe_app.people
     payment_id = pay_by_card(people, fake, 1)
 
     def refund(key: str) -> int:
@@ -266,30 +266,30 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_goes_back(
     fake.misbehave("late")
     assert refund("never-arrived") == 202
     assert rows.count("refunds", "status = 'unknown'") == 2
-    with shop.app.app_context():
+    with stripe_app.app.app_context():
         for refund_id in list(process.find_open(clock.now())):
-            deed = Deed("test", None, clock.now())
-            assert process.resume(refund_id, lease_seconds=2, deed=deed) is not None
+            context = AuditContext("test", None, clock.now())
+            assert process.resume(refund_id, lease_seconds=2, context=context) is not None
 
     assert [refund(key) for key in ("approved", "declined", "lost", "never-arrived")] == [200, 402, 200, 200]
     assert rows.count("refunds", "status = 'succeeded'") == 3
     assert fake.count("POST", "/v1/refunds") == 5  # one was looked up and found, one was sent again
-    assert_asked_outside_transactions(gateway_calls, at_least=2 + 4 + 3, shop=shop)
+    assert_asked_outside_transactions(gateway_calls, at_least=2 + 4 + 3, stripe_app=stripe_app)
 
 
 @pytest.mark.parametrize("transaction", [read_transaction, write_transaction])
 def test_the_watch_sees_a_gateway_asked_inside_a_transaction(
-    shop: CardShop, gateway_calls: list[tuple[str, int]], transaction: Any
+    stripe_app: StripeApp, gateway_calls: list[tuple[str, int]], transaction: Any
 ) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 1)
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 1)
     del gateway_calls[:]
 
     def careless(session: Any) -> None:
         payment = session.get_one(Payment, payment_id)
         # Over the connection that the calls before have left open.
-        find_gateway(payment.gateway).look_up(payment.bill, payment.transaction_id)
+        find_gateway(payment.gateway).look_up(payment.charge, payment.transaction_id)
 
-    with shop.app.app_context():
+    with stripe_app.app.app_context():
         transaction(careless)()
 
     ((call, open_connections),) = gateway_calls

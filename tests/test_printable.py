@@ -9,7 +9,7 @@ import pytest
 
 from payments_app.commands import say_json
 from payments_app.printable import printable
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import ROOT, Database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
@@ -66,7 +66,7 @@ def strange(people: People, rows: Rows) -> int:
 
 
 @pytest.fixture
-def commands(database: Database, redis_server: RedisServer) -> Iterator[Commands]:
+def commands(database: Database, redis_server: RedisServer) -> Iterator[CommandRunner]:
     with commands_on(database.url, REDIS_URL=redis_server.url) as commands:
         yield commands
 
@@ -88,7 +88,7 @@ def asked(payment_id: int, refund_id: int) -> Iterator[tuple[tuple[object, ...],
 
 
 def test_no_command_prints_what_is_strange(
-    commands: Commands, strange: int, rows: Rows, redis_server: RedisServer
+    commands: CommandRunner, strange: int, rows: Rows, redis_server: RedisServer
 ) -> None:
     refund_id = rows.one("SELECT id FROM refunds")["id"]
     redis_server.client.set(f"payment:lock:{HOSTILE}", HOSTILE, ex=600)
@@ -122,7 +122,7 @@ def test_half_of_a_pair_does_not_spoil_json(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_who_runs_a_command_cannot_sign_with_what_is_strange(
-    commands: Commands, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    commands: CommandRunner, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOGNAME", "maria\x1b[2J\udcff")
     payment_id = people.patient.pay(1).json["data"]["payment_id"]
@@ -135,7 +135,7 @@ def test_who_runs_a_command_cannot_sign_with_what_is_strange(
 
 
 @pytest.mark.usefixtures("people")
-def test_a_terminal_with_fewer_letters_is_shown_the_others_spelt_out(commands: Commands) -> None:
+def test_a_terminal_with_fewer_letters_is_shown_the_others_spelt_out(commands: CommandRunner) -> None:
     runner = commands.app.test_cli_runner(charset="ascii")
     create = ["users", "create", "n@clinic.example", "--name", "Niño", "--password-stdin"]
 

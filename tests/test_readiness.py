@@ -38,7 +38,7 @@ def held_up(looks: Looks, verdicts: Readiness) -> Iterator[None]:
     looks.begun.clear()
     looks.go_on.clear()
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(verdicts.find_faults)
+        looking = pool.submit(verdicts.run_checks)
         try:
             assert looks.begun.wait(PATIENCE_SECONDS)
             yield
@@ -75,9 +75,9 @@ def test_a_verdict_that_was_doubted_is_looked_for_again() -> None:
     verdicts.require()
     looks.faults = LOST
 
-    verdicts.doubt()
+    verdicts.invalidate()
 
-    assert verdicts.find_faults() == LOST
+    assert verdicts.run_checks() == LOST
 
 
 def test_while_one_looks_the_others_go_by_the_verdict_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +87,9 @@ def test_while_one_looks_the_others_go_by_the_verdict_before(monkeypatch: pytest
     looks.faults = LOST
 
     with held_up(looks, verdicts):
-        assert [verdicts.find_faults() for _ in range(10)] == [{}] * 10
+        assert [verdicts.run_checks() for _ in range(10)] == [{}] * 10
 
-    assert verdicts.find_faults() == LOST
+    assert verdicts.run_checks() == LOST
 
 
 def test_nobody_goes_by_a_verdict_that_is_too_old_but_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_nobody_goes_by_a_verdict_that_is_too_old_but_waits(monkeypatch: pytest.
 
     with ThreadPoolExecutor(4) as pool:
         with held_up(looks, verdicts):
-            waiting = [pool.submit(verdicts.find_faults) for _ in range(4)]
+            waiting = [pool.submit(verdicts.run_checks) for _ in range(4)]
             assert not any(asked.done() for asked in waiting)
         assert [asked.result(PATIENCE_SECONDS) for asked in waiting] == [LOST] * 4
 
@@ -111,7 +111,7 @@ def test_a_look_that_does_not_end_is_not_waited_for_without_limit(monkeypatch: p
     monkeypatch.setattr(readiness, "WAIT_SECONDS", 0.01)
 
     with held_up(looks, verdicts):
-        assert list(verdicts.find_faults()) == ["database"]
+        assert list(verdicts.run_checks()) == ["database"]
         with pytest.raises(NotReady):
             verdicts.require()
 
@@ -124,7 +124,7 @@ def test_where_nobody_has_looked_yet_all_wait_for_one_look() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         with held_up(looks, verdicts):
-            waiting = [pool.submit(verdicts.find_faults) for _ in range(8)]
+            waiting = [pool.submit(verdicts.run_checks) for _ in range(8)]
         assert [asked.result(PATIENCE_SECONDS) for asked in waiting] == [{}] * 8
 
     assert looks.count == 1

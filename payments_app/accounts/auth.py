@@ -96,7 +96,7 @@ def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]
             if roles and caller.role not in roles:
                 raise Forbidden
             if caller.role != Role.PATIENT:
-                repository.require_current(caller)
+                repository.check_valid(caller)
             return view(*args, caller=caller, **kwargs)
 
         return wrapper

@@ -9,7 +9,7 @@ from payments_app.accounts.models import Role
 from payments_app.errors import Forbidden, NotAuthenticated
 
 
-class Recorded(Protocol):
+class UserRecord(Protocol):
     """What the database says of a user, read as an object or as a row."""
 
     @property
@@ -20,7 +20,7 @@ class Recorded(Protocol):
     def disabled_at(self) -> datetime | None: ...
 
 
-AsRecorded = TypeVar("AsRecorded", bound=Recorded)
+AnyUserRecord = TypeVar("AnyUserRecord", bound=UserRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Caller:
         """The name under which their deeds stand in the audit trail, such as ``patient:7``."""
         return f"{self.role}:{self.user_id}"
 
-    def require_own(self, patient_id: int) -> None:
+    def require_owner(self, patient_id: int) -> None:
         """Patients see and change what is theirs, admins what is anybody's.
 
         Raises:
@@ -64,7 +64,7 @@ class Caller:
         if not self.is_admin and patient_id != self.user_id:
             raise Forbidden
 
-    def require_still(self, user: AsRecorded | None) -> AsRecorded:
+    def require_unchanged(self, user: AnyUserRecord | None) -> AnyUserRecord:
         """What the token claims must still be so.
 
         Raises:

@@ -10,10 +10,10 @@ from payments_app.accounts import emails, passwords, repository, schemas
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser
 from payments_app.accounts.system_user import SYSTEM_EMAIL
-from payments_app.commands import CommandFailed, Commands, json_option, say, show_facts
+from payments_app.commands import CommandFailed, CommandGroup, json_option, say, show_facts
 from payments_app.errors import ValidationFailed
 
-users = Commands("users", help="People and programs that may use the service.")
+users = CommandGroup("users", help="People and programs that may use the service.")
 
 MIN_PASSWORD_LENGTH = 12  # characters; for people of the clinic, who type them (NIST SP 800-63B asks for 8 and more)
 

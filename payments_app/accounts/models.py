@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.accounts import emails, names
-from payments_app.db.base import Base, BigId, UtcDateTime, one_of
+from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 
 
 class Role(StrEnum):
@@ -25,7 +25,7 @@ class User(Base):
     __table_args__ = (
         UniqueConstraint("email", name="uq_users_email"),
         CheckConstraint("email = lower(email)", name="email_lower_case"),
-        CheckConstraint(one_of("role", Role), name="role_known"),
+        CheckConstraint(in_check("role", Role), name="role_known"),
         Index(
             "uq_users_normalized_email",
             "normalized_email",

@@ -12,8 +12,8 @@ from payments_app import clock
 from payments_app.accounts import emails, names
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role, User
-from payments_app.db.base import insert_or_nothing
-from payments_app.db.statement import SingleStatement
+from payments_app.db.base import dialect_insert
+from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import UserExists, UserNotFound, ValidationFailed
 from payments_app.i18n.messages import N_
@@ -50,10 +50,10 @@ def get_self(session: Session, caller: Caller) -> User:
 
 
 @read_transaction
-def require_current(session: Session, caller: Caller) -> None:
+def check_valid(session: Session, caller: Caller) -> None:
     """``require_valid`` in a transaction of its own: for what staff read, and for answers that Redis has kept."""
     row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
-    caller.require_still(None if row is None else _Record(*row))
+    caller.require_unchanged(None if row is None else _Record(*row))
 
 
 class _Record(NamedTuple):
@@ -67,7 +67,7 @@ class _Record(NamedTuple):
 _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
     User.id == bindparam("user_id", type_=User.id.type)
 )
-_RECORD = SingleStatement(_OF_USER)  # type: ignore[arg-type]  # whose rows are of any columns
+_RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # whose rows are of any columns
 
 
 def by_email(email: str) -> Select[User]:
@@ -105,7 +105,7 @@ def insert_user(session: Session, new: NewUser) -> int | None:
         errors["name"] = [N_("Must have 1 to 200 characters, and no control characters.")]
     if errors:
         raise ValidationFailed(errors)
-    inserted = insert_or_nothing(session, User).values(
+    inserted = dialect_insert(session, User).values(
         email=email,
         normalized_email=email,
         name=new.name,
@@ -167,4 +167,4 @@ def require_valid(session: Session, caller: Caller) -> User:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
     """
-    return caller.require_still(session.get(User, caller.user_id))
+    return caller.require_unchanged(session.get(User, caller.user_id))

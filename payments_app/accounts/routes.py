@@ -7,7 +7,7 @@ from payments_app.accounts import emails, passwords, repository, schemas
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.repository import Credentials
-from payments_app.api.blueprint import Blueprint, json_answer, success
+from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.rate_limits import failed_logins, failed_logins_per_address
 from payments_app.errors import InvalidCredentials
 
@@ -32,7 +32,7 @@ def login(body: dict[str, str]) -> Response:
     g.login_email = emails.normalized(body["email"])
     credentials = _check(body["email"], body["password"])
     ttl_seconds = current_app.config["SETTINGS"].access_token_ttl_seconds
-    return json_answer({"token": tokens.issue(credentials), "token_type": SCHEME, "expires_in": ttl_seconds})
+    return json_response({"token": tokens.issue(credentials), "token_type": SCHEME, "expires_in": ttl_seconds})
 
 
 @failed_logins
@@ -52,4 +52,4 @@ def _check(email: str, password: str) -> Credentials:
 @blueprint.problems(401, 403, 422, 503)
 def show_me(caller: Caller) -> Response:
     """The user whom the token names."""
-    return success(schemas.User().dump(repository.get_self(caller)), message="OK")
+    return ok(schemas.User().dump(repository.get_self(caller)), message="OK")

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from payments_app.api.fields import Text
+from payments_app.api.fields import StorableString
 
 ANY_SPELLING = (
     "In any spelling: case, composed or decomposed characters, and a domain in Unicode or ASCII are the same."
@@ -10,14 +10,14 @@ ANY_SPELLING = (
 
 
 class Login(Schema):
-    email = Text(
+    email = StorableString(
         required=True,
         min_length=1,
         max_length=254,
         metadata={"example": "patient@test.com", "description": ANY_SPELLING},
     )
     # argon2 takes any length; the limit keeps a hostile one from costing anything.
-    password = Text(required=True, min_length=1, max_length=1024, metadata={"example": "password"})
+    password = StorableString(required=True, min_length=1, max_length=1024, metadata={"example": "password"})
 
 
 class Token(Schema):

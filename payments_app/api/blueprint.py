@@ -15,7 +15,7 @@ from payments_app.api.examples import Examples
 from payments_app.api.json_body import names_one_type, read_all, read_json
 from payments_app.api.query import refuse_contradictions, refuse_parameters
 from payments_app.errors import ValidationFailed
-from payments_app.i18n.locale import told
+from payments_app.i18n.locale import translate
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -142,9 +142,9 @@ class Blueprint(flask_smorest.Blueprint):
         before = getattr(view, "_apidoc", {}).get("manual_doc", {}).get("parameters", [])
         return _described(view, by=self.doc(parameters=[*before, *headers]))
 
-    def problems(self, *statuses: int, such_as: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
+    def problems(self, *statuses: int, examples: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
         """Document the error statuses of a view, some of them by examples."""
-        examples = such_as or {}
+        examples = examples or {}
 
         def decorate(view: View) -> View:
             for status in statuses:
@@ -214,11 +214,11 @@ class Meta(Schema):
     per_page = fields.Integer()
 
 
-def success(data: Any, *, message: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def ok(data: Any, *, message: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer in the envelope of a single thing."""
-    return json_answer({"data": data, "message": told(message)}, status=status, headers=headers)
+    return json_response({"data": data, "message": translate(message)}, status=status, headers=headers)
 
 
-def json_answer(body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer without an envelope."""
     return Response(json.dumps(body), status=status, headers=headers, mimetype="application/json")

@@ -29,7 +29,7 @@ def read_cursor(kind: str, cursor: str | None) -> list[Any] | None:
     return position
 
 
-def page_answer(
+def paginated_response(
     page: Page[Row],
     *,
     kind: str,

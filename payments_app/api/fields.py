@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, validate
 
 from config import BASIS_POINTS_PER_ONE
 from payments_app import clock, money
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.messages import N_, LocalizedMessage
 
 # What a signed 64-bit column holds.
 MAX_ID = 2**63 - 1
@@ -52,24 +52,24 @@ class Range(validate.Range):
     """marshmallow's, whose text can be told in other languages."""
 
     def _format_error(self, value: Any, message: str) -> str:
-        return Message("Must be from %(least)s to %(most)s.", least=self.min, most=self.max)
+        return LocalizedMessage("Must be from %(least)s to %(most)s.", least=self.min, most=self.max)
 
 
 class Length(validate.Length):
     """marshmallow's, whose text can be told in other languages."""
 
     def _format_error(self, value: Any, message: str) -> str:
-        return Message("Must have %(least)s to %(most)s characters.", least=self.min, most=self.max)
+        return LocalizedMessage("Must have %(least)s to %(most)s characters.", least=self.min, most=self.max)
 
 
 class OneOf(validate.OneOf):
     """marshmallow's, whose text can be told in other languages."""
 
     def _format_error(self, value: Any) -> str:
-        return Message("Must be one of: %(choices)s.", choices=self.choices_text)
+        return LocalizedMessage("Must be one of: %(choices)s.", choices=self.choices_text)
 
 
-class WholeNumber(fields.Integer):
+class StrictInteger(fields.Integer):
     """A whole JSON number that a 64-bit column holds; no strings, no fractions, no booleans."""
 
     def __init__(self, *, least: int, **kwargs: Any) -> None:
@@ -97,7 +97,7 @@ class StrictBoolean(fields.Boolean):
         return value
 
 
-class Text(fields.String):
+class StorableString(fields.String):
     """A string that both databases can keep: no NUL, no lone surrogate, no other control character."""
 
     default_error_messages: dict[str, Any] = {
@@ -132,7 +132,7 @@ class Text(fields.String):
         return text
 
 
-class WebAddress(Text):
+class HttpUrl(StorableString):
     """An absolute http or https URL of at most 2,048 characters, the longest that every browser takes."""
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -194,7 +194,9 @@ class PayableAmount(Amount):
         least, most = settings.payment_min_amount_minor, settings.payment_max_amount_minor
         if not least <= minor <= most:
             raise ValidationError(
-                Message("Must be from %(least)s to %(most)s.", least=money.to_major(least), most=money.to_major(most))
+                LocalizedMessage(
+                    "Must be from %(least)s to %(most)s.", least=money.to_major(least), most=money.to_major(most)
+                )
             )
         return minor
 
@@ -207,14 +209,14 @@ class Cursor(fields.String):
         super().__init__(metadata={"description": "next_cursor of the page before, as it was given.", **looks})
 
 
-class Rate(fields.Field[Any]):
+class RateField(fields.Field[Any]):
     """Basis points inside, a fraction outside: 1200 is 0.12."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
         return int(value) / BASIS_POINTS_PER_ONE
 
 
-class Moment(fields.Field[Any]):
+class UtcDateTimeField(fields.Field[Any]):
     """A time, given as ISO 8601 in UTC."""
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:

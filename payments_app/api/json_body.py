@@ -11,7 +11,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from payments_app.errors import MalformedRequest, UnsupportedMediaType
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.messages import N_, LocalizedMessage
 
 # No honest body nests deeper than 2; Python's parser would give up near 1,000 with a RecursionError.
 MAX_DEPTH = 32
@@ -52,7 +52,7 @@ def read_json(request: Request) -> Any:
         )
     except json.JSONDecodeError as error:
         raise MalformedRequest(
-            Message("The body is not JSON, at character %(position)s.", position=error.pos)
+            LocalizedMessage("The body is not JSON, at character %(position)s.", position=error.pos)
         ) from None
 
 
@@ -87,7 +87,7 @@ def _refuse_deep(text: str) -> None:
         return
     steps = (1 if bracket in "{[" else -1 for bracket in _BRACKET.findall(_STRING.sub("", text)))
     if max(accumulate(steps), default=0) > MAX_DEPTH:
-        raise MalformedRequest(Message("The body nests deeper than %(levels)s levels.", levels=MAX_DEPTH))
+        raise MalformedRequest(LocalizedMessage("The body nests deeper than %(levels)s levels.", levels=MAX_DEPTH))
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,4 +110,4 @@ def _fraction(text: str) -> Decimal:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedRequest(Message("%(name)s is not JSON.", name=name))
+    raise MalformedRequest(LocalizedMessage("%(name)s is not JSON.", name=name))

@@ -151,8 +151,8 @@ def init_app(app: Flask) -> Api:
     api.register_converter(KeyConverter, lambda _converter: _KEY)
     api.register_field(fields.Amount, "number", None)
     api.register_field(fields.PayableAmount, ["number", "string"], None)
-    api.register_field(fields.Rate, "number", None)
-    api.register_field(fields.Moment, "string", "date-time")
+    api.register_field(fields.RateField, "number", None)
+    api.register_field(fields.UtcDateTimeField, "string", "date-time")
     api.init_app(app)
     api.ma_plugin.converter.add_attribute_function(_limits_of_amounts(app.config["SETTINGS"]))
     for name, parameter in PARAMETERS.items():

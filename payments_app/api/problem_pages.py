@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, json, make_response, render_template, request
 
 from payments_app.api import examples
-from payments_app.api.blueprint import json_answer
+from payments_app.api.blueprint import json_response
 from payments_app.api.problem_catalog import CATALOG, Problem
 from payments_app.api.security_headers import page_policy
 from payments_app.errors import NotFound
@@ -73,7 +73,7 @@ def _page(render_html: Callable[[], str], body: dict[str, Any]) -> Response:
         response = make_response(render_html())
         response.headers["Content-Security-Policy"] = page_policy()
     else:
-        response = json_answer(body)
+        response = json_response(body)
     response.headers["Vary"] = "Accept"
     response.cache_control.public = True
     response.cache_control.max_age = _TTL_SECONDS

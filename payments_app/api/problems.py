@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 
 from payments_app.api.problem_catalog import CATALOG, title_of
 from payments_app.errors import RETRY_AFTER_SECONDS, AppError
-from payments_app.i18n.locale import told
+from payments_app.i18n.locale import translate
 from payments_app.observability.logging import current_request_id
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _body(
     errors: dict[str, list[str]] | None = None,
     data: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    text = told(detail)
+    text = translate(detail)
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": title_of(code, status),
@@ -87,7 +87,7 @@ def _body(
         "message": text,
         "retryable": retryable,
         "request_id": current_request_id(),
-        "errors": errors and {field: [told(reason) for reason in reasons] for field, reasons in errors.items()},
+        "errors": errors and {field: [translate(reason) for reason in reasons] for field, reasons in errors.items()},
         "data": data,
     }
     return {name: value for name, value in body.items() if value is not None}

@@ -12,7 +12,7 @@ from marshmallow import Schema
 from werkzeug.datastructures import MultiDict
 
 from payments_app.errors import ValidationFailed
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.messages import N_, LocalizedMessage
 
 
 class Query(Schema):
@@ -49,4 +49,4 @@ def _unknown(known: Iterable[str]) -> str:
     names = ", ".join(known)
     if not names:
         return N_("Unknown parameter; there are none here.")
-    return Message("Unknown parameter; known are: %(known)s.", known=names)
+    return LocalizedMessage("Unknown parameter; known are: %(known)s.", known=names)

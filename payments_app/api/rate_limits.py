@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from config import Settings
 from payments_app.api.client_network import client_network
-from payments_app.redis_client import impatience
+from payments_app.redis_client import connection_options
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def init_app(app: Flask) -> None:
     app.config.update(
         RATELIMIT_ENABLED=settings.ratelimit_enabled,
         RATELIMIT_STORAGE_URI=_storage_uri(settings.redis_url),
-        RATELIMIT_STORAGE_OPTIONS=impatience(settings.redis_timeout_ms) if settings.redis_url else {},
+        RATELIMIT_STORAGE_OPTIONS=connection_options(settings.redis_timeout_ms) if settings.redis_url else {},
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
         # A limit that cannot be counted is no reason to refuse a payment.
         RATELIMIT_SWALLOW_ERRORS=True,

@@ -22,10 +22,10 @@ def page_policy(*, images: str = "'self'") -> str:
 
 
 def init_app(app: Flask) -> None:
-    app.after_request(_tell)
+    app.after_request(_set_headers)
 
 
-def _tell(response: Response) -> Response:
+def _set_headers(response: Response) -> Response:
     theirs = {name.lower() for name, _ in response.headers}
     for name, value in HEADERS.items():
         if name.lower() not in theirs:

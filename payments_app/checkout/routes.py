@@ -6,7 +6,7 @@ from config import Settings
 from payments_app import money
 from payments_app.api.security_headers import page_policy
 from payments_app.checkout.texts import TEXTS
-from payments_app.i18n.locale import nearest_language, reader_language, told
+from payments_app.i18n.locale import nearest_language, reader_language, translate
 
 blueprint = Blueprint(
     "checkout", __name__, static_folder="static", static_url_path="/checkout/static", template_folder="templates"
@@ -28,7 +28,7 @@ def show_page() -> Response:
     page = render_template(
         "checkout.html",
         language=reader_language(),
-        texts={name: told(text) for name, text in TEXTS.items()},
+        texts={name: translate(text) for name, text in TEXTS.items()},
         currency=settings.payment_currency,
         least_amount=money.to_text(settings.payment_min_amount_minor),
         greatest_amount=money.to_text(settings.payment_max_amount_minor),

@@ -5,11 +5,11 @@ from flask import current_app
 
 from payments_app import money
 from payments_app.accounts.system_user import system_caller
-from payments_app.commands import ID, AmountType, CommandFailed, Commands, json_option, show_facts
+from payments_app.commands import ID, AmountType, CommandFailed, CommandGroup, json_option, show_facts
 from payments_app.consultations import repository
 from payments_app.consultations.repository import Registration
 
-consultations = Commands("consultations", help="What is paid for.")
+consultations = CommandGroup("consultations", help="What is paid for.")
 
 
 @consultations.command("put")

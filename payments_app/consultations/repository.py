@@ -10,7 +10,7 @@ from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import by_email, require_valid
 from payments_app.consultations.models import Consultation
-from payments_app.db.base import insert_or_nothing
+from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, ValidationFailed
 from payments_app.i18n.messages import N_
@@ -39,7 +39,7 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
     consultation = session.get(Consultation, consultation_id, options=[with_payment])
     if consultation is None:
         raise ConsultationNotFound
-    caller.require_own(consultation.patient_id)
+    caller.require_owner(consultation.patient_id)
     return consultation
 
 
@@ -70,7 +70,7 @@ def put(
     require_valid(session, caller)
     patient_id = _find_patient(session, registration)
     now = clock.now()
-    new = insert_or_nothing(session, Consultation).values(
+    new = dialect_insert(session, Consultation).values(
         id=consultation_id,
         patient_id=patient_id,
         fee_minor=registration.fee_minor,

@@ -8,8 +8,8 @@ from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
 from payments_app.api import examples
-from payments_app.api.blueprint import Blueprint, success
-from payments_app.api.cursors import page_answer, read_cursor
+from payments_app.api.blueprint import Blueprint, ok
+from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.consultations import repository, schemas
 from payments_app.consultations.repository import Registration
 from payments_app.i18n.messages import N_
@@ -26,7 +26,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
     """The caller's consultations with fee and active payment; an admin sees everybody's."""
     position = read_cursor("consultations", query.get("cursor"))
     page = repository.list_page(caller=caller, after_id=position[0] if position else 0, per_page=query["per_page"])
-    return page_answer(
+    return paginated_response(
         page,
         kind="consultations",
         query=query,
@@ -43,7 +43,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 def show_consultation(consultation_id: int, caller: Caller) -> Response:
     """One consultation with fee and active payment."""
     consultation = repository.get(consultation_id, caller=caller)
-    return success(schemas.Consultation().dump(consultation), message="OK")
+    return ok(schemas.Consultation().dump(consultation), message="OK")
 
 
 @blueprint.route("/<id:consultation_id>", methods=["PUT"])
@@ -51,7 +51,7 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 @blueprint.arguments(schemas.ConsultationPut, example=examples.PUT_CONSULTATION_BODY)
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, such_as=examples.PUT_CONSULTATION)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.PUT_CONSULTATION)
 def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """Register a consultation, or replace what is known of it."""
     registration = Registration(
@@ -62,7 +62,7 @@ def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller)
     )
     consultation, is_new = repository.put(consultation_id, registration, caller=caller)
     location = url_for("consultations.show_consultation", consultation_id=consultation_id)
-    return success(
+    return ok(
         schemas.Consultation().dump(consultation),
         message=N_("Consultation registered") if is_new else N_("Consultation up to date"),
         status=201 if is_new else 200,

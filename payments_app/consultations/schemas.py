@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from payments_app.accounts.schemas import ANY_SPELLING
-from payments_app.api.fields import Amount, Cursor, PayableAmount, QueryInteger, Text, WholeNumber
+from payments_app.api.fields import Amount, Cursor, PayableAmount, QueryInteger, StorableString, StrictInteger
 from payments_app.api.query import Query
 from payments_app.i18n.messages import N_
 
@@ -26,8 +26,8 @@ class Consultation(Schema):
 
 
 class ConsultationPut(Schema):
-    patient_id = WholeNumber(least=1)
-    patient_email = Text(min_length=1, max_length=254, metadata={"description": ANY_SPELLING})
+    patient_id = StrictInteger(least=1)
+    patient_email = StorableString(min_length=1, max_length=254, metadata={"description": ANY_SPELLING})
     fee = PayableAmount(
         load_default=None,
         allow_none=True,

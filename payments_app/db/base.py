@@ -46,7 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def one_of(column: str, values: Iterable[str]) -> str:
+def in_check(column: str, values: Iterable[str]) -> str:
     """The text of a CHECK that a column holds one of a closed set of words."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
@@ -58,7 +58,7 @@ def table_of(model: type[Base]) -> Table:
     return table
 
 
-def insert_or_nothing(session: Session, model: type[Base]) -> Any:
+def dialect_insert(session: Session, model: type[Base]) -> Any:
     """An INSERT that can be told ``on_conflict_do_nothing``, which each database spells in a construct of its own."""
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     return dialect.insert(table_of(model))

@@ -48,7 +48,7 @@ _IN_USE = "in use"
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class EngineViews:
     """Views of one engine and one pool; ``one_statement`` is for writes that are a transaction by themselves.
 
     They differ in the option ``begin``: the statement that a transaction begins with, or None where each statement is
@@ -128,7 +128,7 @@ def init_app(app: Flask) -> None:
         # A single statement needs no BEGIN and COMMIT round trips on PostgreSQL.
         engine.update_execution_options(begin="BEGIN")
         reader = one_statement = engine.execution_options(begin=None)
-    app.extensions["database"] = Engines(writer=engine, reader=reader, one_statement=one_statement)
+    app.extensions["database"] = EngineViews(writer=engine, reader=reader, one_statement=one_statement)
     event.listen(engine, "begin", _begin)
     _count_connections(engine)
     os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(engine)))
@@ -138,12 +138,12 @@ def init_app(app: Flask) -> None:
         event.listen(engine, "connect", _prepare_sqlite_connection)
 
 
-def current_engines() -> Engines:
-    engines: Engines = current_app.extensions["database"]
+def current_engines() -> EngineViews:
+    engines: EngineViews = current_app.extensions["database"]
     return engines
 
 
-def run_alone(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+def execute_directly(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The rows of a statement in PostgreSQL's own words ($1 ...), which commits itself, on a connection of the pool.
 
     Past SQLAlchemy's own way of executing, and psycopg's of translating, which take longer than Flask's of answering.
@@ -184,7 +184,7 @@ def _as_sqlalchemy_says(engine: Engine, error: psycopg.Error, *, is_broken: bool
     )
 
 
-def driver_says(error: BaseException) -> str:
+def describe_driver_error(error: BaseException) -> str:
     """An error of the database in one line, for operators: its class, SQLSTATE and message; no SQL, and no row."""
     cause = getattr(error, "orig", None) or error
     diagnosis, state = getattr(cause, "diag", None), getattr(cause, "sqlstate", None)

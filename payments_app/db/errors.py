@@ -19,7 +19,7 @@ from payments_app.errors import (
 from payments_app.observability import metrics
 
 # SQLSTATEs of a race lost at the level of the transaction: serialization failure, deadlock, lock not available.
-_LOST_RACE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+_RETRY_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 # Class 08 is connection exceptions, 53 insufficient resources, 57 operator intervention (shutdown, cancel).
 _UNAVAILABLE_SQLSTATE_CLASSES = frozenset({"08", "53", "57"})
 # No unique constraint matches the ON CONFLICT target (42P10), no such table (42P01) or column (42703): the last line
@@ -40,7 +40,7 @@ _SQLITE_UNAVAILABLE = frozenset(
 )
 
 
-class LostRace(Exception):
+class RetryTransaction(Exception):
     """Somebody else was first: worth another attempt on a fresh session, which sees what they did."""
 
     def __init__(self, when_all_are_lost: AppError | None = None) -> None:
@@ -48,7 +48,7 @@ class LostRace(Exception):
         self.when_all_are_lost = when_all_are_lost or DatabaseBusy()
 
 
-class KeyTaken(LostRace):
+class IdempotencyKeyConflict(RetryTransaction):
     """The idempotency key was committed by a twin in the meantime."""
 
 
@@ -56,7 +56,11 @@ class KeyTaken(LostRace):
 # key, nothing: so both are here, and a test compares them with the migrated schema.
 BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
     ("uq_payments_active_consultation", "UNIQUE constraint failed: payments.consultation_id", ActivePaymentExists),
-    ("pk_idempotency_keys", "UNIQUE constraint failed: idempotency_keys.user_id, idempotency_keys.key", KeyTaken),
+    (
+        "pk_idempotency_keys",
+        "UNIQUE constraint failed: idempotency_keys.user_id, idempotency_keys.key",
+        IdempotencyKeyConflict,
+    ),
     (
         "uq_payments_transaction",
         "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.transaction_id",
@@ -72,23 +76,23 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
 )
 
 
-def _judge(error: Exception) -> Exception:
+def classify_error(error: Exception) -> Exception:
     """What an error of the database means to the caller; an unknown one is our bug and stays itself (500)."""
-    if isinstance(error, LostRace):
+    if isinstance(error, RetryTransaction):
         return error
     if isinstance(error, StaleDataError):
         metrics.VERSION_CONFLICTS.labels("race").inc()
-        return LostRace(VersionConflict.lost_every_race())
+        return RetryTransaction(VersionConflict.lost_every_race())
     if isinstance(error, PoolTimeout):
         return DatabaseBusy()
     if isinstance(error, IntegrityError):
-        return broken_constraint(error)
+        return constraint_meaning(error)
     if isinstance(error, DBAPIError):
-        return _judge_dbapi_error(error)
+        return _classify_dbapi_error(error)
     return error
 
 
-def broken_constraint(error: IntegrityError) -> Exception:
+def constraint_meaning(error: IntegrityError) -> Exception:
     """The meaning of the constraint that an insert or update broke; the error itself where none is known."""
     diagnosis = getattr(error.orig, "diag", None)
     name = diagnosis.constraint_name if diagnosis is not None else None
@@ -98,27 +102,27 @@ def broken_constraint(error: IntegrityError) -> Exception:
     return error
 
 
-def _judge_dbapi_error(error: DBAPIError) -> Exception:
+def _classify_dbapi_error(error: DBAPIError) -> Exception:
     if isinstance(error.orig, sqlite3.Error):
-        return _judge_sqlite_error(error, error.orig)
+        return _classify_sqlite_error(error, error.orig)
     state = getattr(error.orig, "sqlstate", None)
-    if state in _LOST_RACE_SQLSTATES:
-        return LostRace(DatabaseBusy())
+    if state in _RETRY_SQLSTATES:
+        return RetryTransaction(DatabaseBusy())
     if state in _NOT_READY_SQLSTATES:
         return NotReady()
     if error.connection_invalidated:
         # The pool has thrown its connections away; whatever was sent either committed, and its key or version will
         # be found, or it did not. A database that restarted is so reached by the next attempt.
-        return LostRace(DatabaseUnavailable())
+        return RetryTransaction(DatabaseUnavailable())
     if state is None:  # no answer from a server at all
         return DatabaseUnavailable() if isinstance(error, OperationalError) else error
     return DatabaseUnavailable() if state[:2] in _UNAVAILABLE_SQLSTATE_CLASSES else error
 
 
-def _judge_sqlite_error(error: DBAPIError, cause: sqlite3.Error) -> Exception:
+def _classify_sqlite_error(error: DBAPIError, cause: sqlite3.Error) -> Exception:
     primary_code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if primary_code in _SQLITE_BUSY:
-        return LostRace(DatabaseBusy())
+        return RetryTransaction(DatabaseBusy())
     if primary_code in _SQLITE_UNAVAILABLE:
         return DatabaseUnavailable()
     text = str(cause)

@@ -9,10 +9,10 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as PsycopgD
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from payments_app.db.engine import run_alone
+from payments_app.db.engine import execute_directly
 
 
-class SingleStatement:
+class DirectStatement:
     """What is done so often that it is one statement, described in Core, and compiled once.
 
     Where it is a transaction by itself it goes to PostgreSQL without SQLAlchemy, else in the session's transaction.
@@ -29,7 +29,7 @@ class SingleStatement:
             rows: Sequence[Sequence[Any]] = session.execute(self._statement, values).all()
             return rows
         text, names = self._in_postgresqls_words
-        return run_alone(engine, text, [values[name] for name in names])
+        return execute_directly(engine, text, [values[name] for name in names])
 
     @cached_property
     def _in_postgresqls_words(self) -> tuple[str, Sequence[str]]:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, object_session
 
 from payments_app.db.base import Base
 from payments_app.db.engine import current_engines
-from payments_app.db.errors import LostRace, _judge
+from payments_app.db.errors import RetryTransaction, classify_error
 from payments_app.errors import (
     NotReady,
 )
@@ -35,7 +35,7 @@ ATTEMPTS = 3
 _TO_TELL = "to tell"
 
 
-def once_committed(row: Base, tell: Callable[[], None]) -> None:
+def after_commit(row: Base, tell: Callable[[], None]) -> None:
     """Log or count what is being written once it is true: what was rolled back is told to nobody."""
     session = object_session(row)
     assert session is not None  # noqa: S101  # for the type checker: whatever is flushed is in a session
@@ -43,7 +43,7 @@ def once_committed(row: Base, tell: Callable[[], None]) -> None:
 
 
 def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Run ``work`` in a transaction that commits when it returns and is rolled back when it raises.
+    """Run ``execute`` in a transaction that commits when it returns and is rolled back when it raises.
 
     Raises:
         VersionConflict: every attempt found the row changed since it was read (409, retryable).
@@ -60,7 +60,7 @@ def write_statement(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R
 
 
 def read_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Run ``work``, which only reads: one statement sees one moment, several may see several on PostgreSQL."""
+    """Run ``execute``, which only reads: one statement sees one moment, several may see several on PostgreSQL."""
     return _in_transaction(work, lambda: current_engines().reader)
 
 
@@ -77,11 +77,11 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                     for tell in session.info.get(_TO_TELL, ()):
                         tell()
                     return result
-            except (SQLAlchemyError, LostRace) as error:
-                verdict = _judge(error)
+            except (SQLAlchemyError, RetryTransaction) as error:
+                verdict = classify_error(error)
                 if isinstance(verdict, NotReady):
                     engine().dispose()  # SQLite's connections go on believing in a schema without the index
-                if not isinstance(verdict, LostRace):
+                if not isinstance(verdict, RetryTransaction):
                     if verdict is error:  # "from" itself, whoever follows its causes would never come to an end
                         raise
                     raise verdict from error

@@ -6,11 +6,11 @@ import click
 from flask import current_app
 
 from payments_app.accounts import passwords
-from payments_app.commands import Commands, say
+from payments_app.commands import CommandGroup, say
 from payments_app.demo import repository
 from payments_app.demo.people import PASSWORD, PATIENT, USERS
 
-demo = Commands("demo", help="Data to try the service with.")
+demo = CommandGroup("demo", help="Data to try the service with.")
 
 # Consultations a statement: small enough to show progress, large enough that the statement's own cost vanishes.
 BATCH_SIZE = 20_000

@@ -7,7 +7,7 @@ from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
-from payments_app.db.base import insert_or_nothing
+from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import write_transaction
 
 
@@ -27,4 +27,4 @@ def add_consultations(session: Session, *, patient_id: int, first: int, last: in
     # SQLite takes ON CONFLICT for a join's ON unless a WHERE stands between (sqlite.org/lang_upsert.html, 2.2).
     rows = select(numbers.c.id, literal(patient_id), literal(currency), now, now).where(numbers.c.id >= first)
     columns = ["id", "patient_id", "currency", "created_at", "updated_at"]
-    session.execute(insert_or_nothing(session, Consultation).from_select(columns, rows).on_conflict_do_nothing())
+    session.execute(dialect_insert(session, Consultation).from_select(columns, rows).on_conflict_do_nothing())

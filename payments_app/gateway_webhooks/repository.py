@@ -5,24 +5,24 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from payments_app.db.base import insert_or_nothing
+from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import write_transaction
 from payments_app.gateway_webhooks.models import WebhookEvent
 from payments_app.gateways.base import CheckoutSession, GatewayName, GatewayRefund
-from payments_app.gateways.stripe.webhooks import AttemptFailed, ChargeRefunded, GatewayEvent, News
-from payments_app.payments.gateway_updates import follow
-from payments_app.payments.models.event import Deed
+from payments_app.gateways.stripe.webhooks import ChargeRefunded, EventPayload, GatewayEvent, PaymentAttemptFailed
+from payments_app.payments.gateway_updates import apply_session
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
-from payments_app.payments.repository import locked
-from payments_app.refunds.gateway_updates import follow_refund, follow_total
+from payments_app.payments.repository import get_for_update
+from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
 
 GATEWAY = GatewayName.STRIPE.value
 
 
 @dataclass(frozen=True, slots=True)
-class TakenIn:
+class ReceivedEvent:
     """What an event was to us: about which payment, if about one of ours, and whether for the first time."""
 
     payment_id: int | None
@@ -30,48 +30,48 @@ class TakenIn:
 
 
 @write_transaction
-def take_in(session: Session, event: GatewayEvent, deed: Deed) -> TakenIn:
+def ingest(session: Session, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
     """Keep the event and do what it means; one that was taken in before means nothing any more.
 
     Events come late, twice and in any order: what each says is compared with what is known, and nothing moves back.
     """
-    payment_id = None if event.news is None else _find_payment(session, event.news)
+    payment_id = None if event.payload is None else _find_payment(session, event.payload)
     # Locked before the event's row refers to it: two that refer first and lock then would wait for one another.
-    payment = None if payment_id is None else locked(session, payment_id)
-    new = insert_or_nothing(session, WebhookEvent).values(
+    payment = None if payment_id is None else get_for_update(session, payment_id)
+    new = dialect_insert(session, WebhookEvent).values(
         gateway=GATEWAY,
         event_id=event.event_id,
         type=event.type,
         reference=event.reference,
         payment_id=payment_id,
         created_at=event.created_at,
-        received_at=deed.at,
+        received_at=context.at,
     )
     is_new = session.execute(new.on_conflict_do_nothing().returning(WebhookEvent.event_id)).first() is not None
-    if is_new and payment is not None and event.news is not None:
-        _apply(session, payment, event.news, deed)
-    return TakenIn(payment_id, is_new)
+    if is_new and payment is not None and event.payload is not None:
+        _apply(session, payment, event.payload, context)
+    return ReceivedEvent(payment_id, is_new)
 
 
-def _apply(session: Session, payment: Payment, news: News, deed: Deed) -> None:
-    match news:
+def _apply(session: Session, payment: Payment, payload: EventPayload, context: AuditContext) -> None:
+    match payload:
         case CheckoutSession():
-            follow(session, payment, news, deed)
-        case AttemptFailed() if payment.status in UNPAID:
-            payment.note("payment.attempt_failed", deed)
+            apply_session(session, payment, payload, context)
+        case PaymentAttemptFailed() if payment.status in UNPAID:
+            payment.note("payment.attempt_failed", context)
         case GatewayRefund():
-            follow_refund(payment, news, deed)
+            apply_refund_update(payment, payload, context)
         case ChargeRefunded():
-            follow_total(payment, news, deed)
+            reconcile_refunded_total(payment, payload, context)
 
 
-def _find_payment(session: Session, news: News) -> int | None:
+def _find_payment(session: Session, payload: EventPayload) -> int | None:
     """The payment that is meant, by the session or transaction that is named, or by what we wrote on it."""
-    match news:
-        case AttemptFailed(session=told) | (CheckoutSession() as told):
-            return _by_reference(session, told.reference) or _by_our_account(session, told)
+    match payload:
+        case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
+            return _by_reference(session, reported.reference) or _by_our_account(session, reported)
         case GatewayRefund() | ChargeRefunded():
-            return _by_reference(session, news.transaction_id)
+            return _by_reference(session, payload.transaction_id)
 
 
 def _by_reference(session: Session, reference: str | None) -> int | None:
@@ -84,13 +84,13 @@ def _by_reference(session: Session, reference: str | None) -> int | None:
     return session.scalars(of_session).first() or session.scalars(paid_by).first()
 
 
-def _by_our_account(session: Session, told: CheckoutSession) -> int | None:
+def _by_our_account(session: Session, reported: CheckoutSession) -> int | None:
     """For an event that overtakes the row of its session. By both ids: others in the same account may use one."""
-    if told.money.payment_id is None:
+    if reported.money.payment_id is None:
         return None
     meant = (
-        Payment.id == told.money.payment_id,
-        Payment.consultation_id == told.money.consultation_id,
+        Payment.id == reported.money.payment_id,
+        Payment.consultation_id == reported.money.consultation_id,
         Payment.gateway == GATEWAY,
     )
     return session.scalars(select(Payment.id).where(*meant)).first()

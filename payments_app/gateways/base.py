@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.messages import N_, LocalizedMessage
 
 
 class GatewayName(StrEnum):
@@ -47,14 +47,14 @@ class OutcomeUnknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class Reachable:
     """The gateway answers, and knows our key. ``at`` is what its clock says, to the second, where it told."""
 
     at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
+class Charge:
     """What a payment asks for."""
 
     payment_id: int
@@ -65,7 +65,7 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Money:
+class GatewayPayment:
     """Money that a gateway has, and what it is for by the gateway's own account (None: it does not say)."""
 
     transaction_id: str
@@ -75,22 +75,24 @@ class Money:
     consultation_id: int | None
 
     @classmethod
-    def for_all_of(cls, bill: Bill, transaction_id: str) -> "Money":
+    def full_payment_of(cls, charge: Charge, transaction_id: str) -> "GatewayPayment":
         return cls(
             transaction_id=transaction_id,
-            amount_minor=bill.amount_minor,
-            currency=bill.currency,
-            payment_id=bill.payment_id,
-            consultation_id=bill.consultation_id,
+            amount_minor=charge.amount_minor,
+            currency=charge.currency,
+            payment_id=charge.payment_id,
+            consultation_id=charge.consultation_id,
         )
 
-    def why_not(self, bill: Bill) -> str | None:
+    def mismatch_reason(self, charge: Charge) -> str | None:
         """Why this does not pay the bill; None where it does."""
-        if (self.payment_id, self.consultation_id) != (bill.payment_id, bill.consultation_id):
+        if (self.payment_id, self.consultation_id) != (charge.payment_id, charge.consultation_id):
             return N_("It was made for another payment.")
-        if self.currency != bill.currency:
-            return Message("It is in %(found)s, not in %(wanted)s.", found=self.currency, wanted=bill.currency)
-        if self.amount_minor != bill.amount_minor:
+        if self.currency != charge.currency:
+            return LocalizedMessage(
+                "It is in %(found)s, not in %(wanted)s.", found=self.currency, wanted=charge.currency
+            )
+        if self.amount_minor != charge.amount_minor:
             return N_("Its amount is not the payment's.")
         return None
 
@@ -108,14 +110,14 @@ class CheckoutSession:
 
     reference: str
     status: SessionStatus
-    money: Money
+    money: GatewayPayment
     # For the patient's own device alone: whoever has it can pay with it.
     client_secret: str | None = field(default=None, repr=False)
     instructions: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefundOrder:
+class GatewayRefundRequest:
     """Money to return. ``reference`` is the gateway's name for the refund, once it has said one."""
 
     refund_id: int
@@ -147,37 +149,39 @@ class Gateway(Protocol):
         """How many decimals of a currency the gateway's whole numbers hold: 2 where it counts hundredths, as we do."""
         ...
 
-    def open_session(self, bill: Bill) -> CheckoutSession | Declined | OutcomeUnknown:
+    def open_session(self, charge: Charge) -> CheckoutSession | Declined | OutcomeUnknown:
         """Open a checkout for the bill, or find the one that an earlier call opened."""
         ...
 
-    def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
+    def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
         """What became of a transaction that somebody says has paid; Declined: there is none."""
         ...
 
-    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+    def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
         """A session as it is now; Declined: there is none."""
         ...
 
-    def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+    def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
         """End the session, so that nobody can pay by it any more.
 
         One that cannot be ended comes back as it is, ``succeeded`` or ``processing``. Declined: there is none.
         """
         ...
 
-    def refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown:
+    def refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown:
         """Return money."""
         ...
 
-    def look_up_refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown | None:
+    def look_up_refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown | None:
         """What became of a refund; None: the gateway has never heard of it. Declined: it failed."""
         ...
 
 
-def verify(bill: Bill, session: CheckoutSession) -> Approved | Declined:
+def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
     """Whether the bill is paid by what the gateway says of a session."""
     if session.status != SessionStatus.SUCCEEDED:
-        return Declined(Message("The gateway says that it is %(status)s, not paid.", status=session.status.value))
-    reason = session.money.why_not(bill)
+        return Declined(
+            LocalizedMessage("The gateway says that it is %(status)s, not paid.", status=session.status.value)
+        )
+    reason = session.money.mismatch_reason(charge)
     return Approved(session.money.transaction_id) if reason is None else Declined(reason)

@@ -5,8 +5,8 @@ That only staff confirm and refund is judged before this is asked.
 
 from collections.abc import Mapping
 
-from payments_app.gateways.base import Bill, GatewayName
-from payments_app.gateways.offline import OnWordGateway
+from payments_app.gateways.base import Charge, GatewayName
+from payments_app.gateways.offline import OfflineGateway
 from payments_app.i18n.messages import N_
 
 # What patients are told to do where the clinic says nothing else.
@@ -17,7 +17,7 @@ _INSTRUCTIONS = {
 }
 
 
-class ManualGateway(OnWordGateway):
+class ManualGateway(OfflineGateway):
     """``instructions``: what the clinic tells patients to do, by the code of the method."""
 
     name = GatewayName.MANUAL
@@ -25,5 +25,5 @@ class ManualGateway(OnWordGateway):
     def __init__(self, instructions: Mapping[str, str]) -> None:
         self._instructions = {**_INSTRUCTIONS, **instructions}
 
-    def _told(self, bill: Bill, reference: str) -> dict[str, str]:
-        return {"instructions": self._instructions[bill.payment_method]}
+    def _told(self, charge: Charge, reference: str) -> dict[str, str]:
+        return {"instructions": self._instructions[charge.payment_method]}

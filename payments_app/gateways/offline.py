@@ -1,10 +1,17 @@
 """What gateways without a machine behind them have in common: nothing is sent, so nothing is lost on the way."""
 
 from config import MINOR_DIGITS
-from payments_app.gateways.base import Approved, Bill, CheckoutSession, Money, RefundOrder, SessionStatus
+from payments_app.gateways.base import (
+    Approved,
+    Charge,
+    CheckoutSession,
+    GatewayPayment,
+    GatewayRefundRequest,
+    SessionStatus,
+)
 
 
-class OnWordGateway:
+class OfflineGateway:
     """Whatever we say has happened. ``name`` begins its references, ``_told`` is what the patient gets to pay by."""
 
     name: str
@@ -12,27 +19,27 @@ class OnWordGateway:
     def minor_digits(self, _currency: str) -> int:
         return MINOR_DIGITS  # the amounts stay with us
 
-    def open_session(self, bill: Bill) -> CheckoutSession:
-        return self._session(bill, f"{self.name}-{bill.payment_id}", SessionStatus.OPEN)
+    def open_session(self, charge: Charge) -> CheckoutSession:
+        return self._session(charge, f"{self.name}-{charge.payment_id}", SessionStatus.OPEN)
 
-    def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession:
-        return self._session(bill, transaction_id, SessionStatus.SUCCEEDED)
+    def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession:
+        return self._session(charge, transaction_id, SessionStatus.SUCCEEDED)
 
-    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession:
-        return self._session(bill, reference, SessionStatus.OPEN)
+    def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession:
+        return self._session(charge, reference, SessionStatus.OPEN)
 
-    def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession:
-        return self._session(bill, reference, SessionStatus.CANCELLED)
+    def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession:
+        return self._session(charge, reference, SessionStatus.CANCELLED)
 
-    def refund(self, order: RefundOrder) -> Approved:
+    def refund(self, order: GatewayRefundRequest) -> Approved:
         return Approved(f"{self.name}-refund-{order.refund_id}")
 
     # Whoever asked for it has handed the money out, or will.
     look_up_refund = refund
 
-    def _session(self, bill: Bill, reference: str, status: SessionStatus) -> CheckoutSession:
-        money = Money.for_all_of(bill, reference)
-        return CheckoutSession(reference=reference, status=status, money=money, **self._told(bill, reference))
+    def _session(self, charge: Charge, reference: str, status: SessionStatus) -> CheckoutSession:
+        money = GatewayPayment.full_payment_of(charge, reference)
+        return CheckoutSession(reference=reference, status=status, money=money, **self._told(charge, reference))
 
-    def _told(self, bill: Bill, reference: str) -> dict[str, str]:
+    def _told(self, charge: Charge, reference: str) -> dict[str, str]:
         raise NotImplementedError

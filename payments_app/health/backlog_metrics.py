@@ -29,7 +29,7 @@ WAIT_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class BacklogCounts:
     """How much there is to be found out, and to be looked at by staff."""
 
     open_refunds: int
@@ -42,7 +42,7 @@ class Backlog(Collector):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._look_again_at = 0.0
-        self._seen: Waiting | None = None
+        self._seen: BacklogCounts | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         waiting = self._waiting()
@@ -58,7 +58,7 @@ class Backlog(Collector):
         )
         yield GaugeMetricFamily("payments_in_review", "Payments that staff have to look at", waiting.reviews)
 
-    def _waiting(self) -> Waiting | None:
+    def _waiting(self) -> BacklogCounts | None:
         if not self._lock.acquire(timeout=WAIT_SECONDS):  # one asks, and the others wait for what it hears
             return None
         try:
@@ -74,9 +74,9 @@ def init_app(app: Flask) -> None:
     metrics.add_collector(app, Backlog())
 
 
-def _look() -> Waiting | None:
+def _look() -> BacklogCounts | None:
     try:
-        return Waiting(open_refunds=refunds.count_open(now=clock.now()), reviews=review.count())
+        return BacklogCounts(open_refunds=refunds.count_open(now=clock.now()), reviews=review.count())
     except (AppError, SQLAlchemyError) as error:
         log.warning("The backlog could not be counted: %s", type(error).__name__)
         return None

@@ -8,7 +8,7 @@ from flask import Flask, current_app
 from redis import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from payments_app.db.engine import current_engines, driver_says
+from payments_app.db.engine import current_engines, describe_driver_error
 from payments_app.errors import AppError, NotReady
 from payments_app.health import schema_checks as catalogue
 from payments_app.readiness import Readiness
@@ -20,10 +20,10 @@ Check = Callable[[], str | None]
 
 def init_app(app: Flask) -> None:
     """Let doors that take money ask for the verdict of these checks."""
-    app.extensions["readiness"] = Readiness(find_faults)
+    app.extensions["readiness"] = Readiness(run_checks)
 
 
-def find_faults() -> dict[str, str]:
+def run_checks() -> dict[str, str]:
     """What is not in place, by the name of the check, and why. A database that cannot be reached is asked no more, nor
     one whose answers may mean something else.
     """
@@ -42,9 +42,9 @@ def fault_of(check: Check) -> str | None:
     try:
         return check()
     except AppError as error:  # its own words are for callers
-        return driver_says(error.__cause__ or error)
+        return describe_driver_error(error.__cause__ or error)
     except SQLAlchemyError as error:  # such as a right that was taken from us
-        return f"the database refused the question: {driver_says(error)}"
+        return f"the database refused the question: {describe_driver_error(error)}"
 
 
 def redis_state() -> str:

@@ -7,7 +7,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from payments_app.commands import Command, json_option, say, say_json
-from payments_app.health.diagnostics import Verdict, all_findings
+from payments_app.health.diagnostics import Severity, all_diagnostics
 
 
 @click.command("check", cls=Command)
@@ -19,8 +19,8 @@ def check(as_json: bool) -> None:
     Each is a line: ok, note (it works, but you should know) or bad. Exits with 1 if anything is bad.
     """
     is_bad = False
-    for finding in all_findings(current_app.config["SETTINGS"]):  # shown one by one: some take a while
-        is_bad = is_bad or finding.verdict is Verdict.BAD
+    for finding in all_diagnostics(current_app.config["SETTINGS"]):  # shown one by one: some take a while
+        is_bad = is_bad or finding.verdict is Severity.BAD
         if as_json:
             say_json(asdict(finding))
         else:

@@ -12,7 +12,7 @@ from payments_app import clock
 from payments_app.accounts import passwords
 from payments_app.accounts.repository import find_credentials, users_without_normalized_email
 from payments_app.consultations.repository import count_unpaid_in_other_currency
-from payments_app.db.engine import driver_says
+from payments_app.db.engine import describe_driver_error
 from payments_app.demo.people import PASSWORD, USERS
 from payments_app.errors import AppError
 from payments_app.gateways.base import Declined, GatewayName, OutcomeUnknown
@@ -32,7 +32,7 @@ CLOCK_BAD_SECONDS = 60
 SHOWN_USERS = 5
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """``note``: it works, but an operator should know."""
 
     OK = "ok"
@@ -41,9 +41,9 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnostic:
     what: str
-    verdict: Verdict
+    verdict: Severity
     detail: str
 
 
@@ -57,12 +57,12 @@ _IN_PLACE = {
 }
 
 
-def all_findings(settings: Settings) -> Iterator[Finding]:
+def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
     """Each as soon as it is known."""
-    yield Finding("settings", Verdict.OK, f"{settings.app_env}, locking {settings.payment_locking}")
+    yield Diagnostic("settings", Severity.OK, f"{settings.app_env}, locking {settings.payment_locking}")
     for what, check in CHECKS.items():
         fault = fault_of(check)
-        yield Finding(what, Verdict.BAD if fault else Verdict.OK, fault or _IN_PLACE[what])
+        yield Diagnostic(what, Severity.BAD if fault else Severity.OK, fault or _IN_PLACE[what])
     yield from _durability(settings)
     if settings.database_pooler != "none":
         yield from _timeouts()
@@ -77,156 +77,164 @@ def all_findings(settings: Settings) -> Iterator[Finding]:
         yield from _production(settings)
 
 
-def _durability(settings: Settings) -> Iterator[Finding]:
+def _durability(settings: Settings) -> Iterator[Diagnostic]:
     """No part of ``CHECKS``: servers for tests are run without fsync, and their payments are nobody's."""
     try:
         may_lose_commits = catalogue.may_lose_commits()
     except (AppError, SQLAlchemyError):  # that it does not answer is said already
         return
     if may_lose_commits:
-        verdict = Verdict.BAD if settings.is_production else Verdict.NOTE
-        yield Finding("durability", verdict, "fsync is off: committed payments may be lost in a power cut")
+        verdict = Severity.BAD if settings.is_production else Severity.NOTE
+        yield Diagnostic("durability", verdict, "fsync is off: committed payments may be lost in a power cut")
 
 
-def _timeouts() -> Iterator[Finding]:
+def _timeouts() -> Iterator[Diagnostic]:
     """Behind a pooler they are not the service's to ask for: somebody has to have told the role."""
     try:
         off = catalogue.timeouts_off()
     except AppError:  # that it does not answer is said already
         return
     if off:
-        yield Finding("timeouts", Verdict.NOTE, f"{', '.join(off)} off: ALTER ROLE, as docs/deployment.md says")
+        yield Diagnostic("timeouts", Severity.NOTE, f"{', '.join(off)} off: ALTER ROLE, as docs/deployment.md says")
     else:
-        yield Finding("timeouts", Verdict.OK, "are the role's")
+        yield Diagnostic("timeouts", Severity.OK, "are the role's")
 
 
-def _currencies(currency: str) -> Iterator[Finding]:
+def _currencies(currency: str) -> Iterator[Diagnostic]:
     try:
         count = count_unpaid_in_other_currency(currency)
     except (AppError, SQLAlchemyError) as error:
         yield _not_counted("currency", "unpaid consultations in another currency", error)
         return
     if count:
-        yield Finding(
+        yield Diagnostic(
             "currency",
-            Verdict.NOTE,
+            Severity.NOTE,
             f"{count} unpaid consultations are in another currency than {currency}: register them again",
         )
     else:
-        yield Finding("currency", Verdict.OK, f"{currency}, as all unpaid consultations are")
+        yield Diagnostic("currency", Severity.OK, f"{currency}, as all unpaid consultations are")
 
 
-def _references() -> Iterator[Finding]:
+def _references() -> Iterator[Diagnostic]:
     try:
         count = count_references_not_compared()
     except (AppError, SQLAlchemyError) as error:
         yield _not_counted("references", "payments by hand whose reference is not compared", error)
         return
     if count:
-        yield Finding(
+        yield Diagnostic(
             "references",
-            Verdict.NOTE,
+            Severity.NOTE,
             f"{count} payments by hand have a reference that stands alone: payments audit names them",
         )
 
 
-def _not_counted(what: str, rows: str, error: Exception) -> Finding:
+def _not_counted(what: str, rows: str, error: Exception) -> Diagnostic:
     """Of a table that is locked or too large to be counted in a statement's time, that is worth knowing."""
-    return Finding(what, Verdict.NOTE, f"{rows} could not be counted: {driver_says(error.__cause__ or error)}")
+    return Diagnostic(
+        what, Severity.NOTE, f"{rows} could not be counted: {describe_driver_error(error.__cause__ or error)}"
+    )
 
 
-def _redis(settings: Settings) -> Finding:
+def _redis(settings: Settings) -> Diagnostic:
     if redis_state() == "ok":
-        return Finding("redis", Verdict.OK, "answers")
+        return Diagnostic("redis", Severity.OK, "answers")
     if settings.redis_url is None:
-        return Finding("redis", Verdict.NOTE, "none: each process counts rate limits by itself")
+        return Diagnostic("redis", Severity.NOTE, "none: each process counts rate limits by itself")
     consequence = "locks are skipped, " if settings.payment_locking in ("redis", "hybrid") else ""
-    return Finding("redis", Verdict.NOTE, f"does not answer: {consequence}rate limits are counted by each process")
+    return Diagnostic("redis", Severity.NOTE, f"does not answer: {consequence}rate limits are counted by each process")
 
 
-def _methods(settings: Settings) -> Iterator[Finding]:
+def _methods(settings: Settings) -> Iterator[Diagnostic]:
     for method in payment_methods():
         nothing_moves = settings.is_production and method.gateway == GatewayName.SANDBOX
-        verdict = Verdict.NOTE if nothing_moves else Verdict.OK
-        yield Finding("method", verdict, f"{method.code} by {method.gateway}" + ", no money moves" * nothing_moves)
+        verdict = Severity.NOTE if nothing_moves else Severity.OK
+        yield Diagnostic("method", verdict, f"{method.code} by {method.gateway}" + ", no money moves" * nothing_moves)
 
 
-def _stripe(settings: Settings) -> Iterator[Finding]:
+def _stripe(settings: Settings) -> Iterator[Diagnostic]:
     gateway = find_stripe()
     if gateway is None:
         return
-    match gateway.reach():
+    match gateway.ping():
         case Declined(reason):
-            yield Finding("gateway", Verdict.BAD, f"stripe does not accept STRIPE_API_KEY: {reason}")
+            yield Diagnostic("gateway", Severity.BAD, f"stripe does not accept STRIPE_API_KEY: {reason}")
         case OutcomeUnknown(reason):
-            yield Finding("gateway", Verdict.BAD, f"stripe cannot be reached: {reason}")
+            yield Diagnostic("gateway", Severity.BAD, f"stripe cannot be reached: {reason}")
         case reached:
-            yield Finding("gateway", Verdict.OK, "stripe answers, and accepts STRIPE_API_KEY")
+            yield Diagnostic("gateway", Severity.OK, "stripe answers, and accepts STRIPE_API_KEY")
             if reached.at is not None:
                 yield _clock("stripe's", reached.at, clock.now())
     if not settings.stripe_webhook_secrets:
-        yield Finding("webhooks", Verdict.BAD, "STRIPE_WEBHOOK_SECRET is not set: every event of Stripe's is refused")
+        yield Diagnostic(
+            "webhooks", Severity.BAD, "STRIPE_WEBHOOK_SECRET is not set: every event of Stripe's is refused"
+        )
 
 
-def _database_clock() -> Iterator[Finding]:
+def _database_clock() -> Iterator[Diagnostic]:
     asked_at = clock.now()
     try:
-        told = catalogue.server_time()
+        theirs = catalogue.server_time()
     except AppError:  # that it does not answer is said already
         return
     except SQLAlchemyError as error:
-        yield Finding("clock", Verdict.BAD, f"the database's is not known: {driver_says(error)}")
+        yield Diagnostic("clock", Severity.BAD, f"the database's is not known: {describe_driver_error(error)}")
         return
-    if told is not None:
+    if theirs is not None:
         # Of the moments between question and answer, the one that fits best.
-        yield _clock("the database's", told, min(max(told, asked_at), clock.now()))
+        yield _clock("the database's", theirs, min(max(theirs, asked_at), clock.now()))
 
 
-def _clock(whose: str, theirs: datetime, ours: datetime) -> Finding:
+def _clock(whose: str, theirs: datetime, ours: datetime) -> Diagnostic:
     ahead_seconds = (ours - theirs).total_seconds()
     apart_seconds = abs(ahead_seconds)
     if apart_seconds <= CLOCK_NOTED_SECONDS:
-        return Finding("clock", Verdict.OK, f"agrees with {whose}")
-    verdict = Verdict.NOTE if apart_seconds <= CLOCK_BAD_SECONDS else Verdict.BAD
+        return Diagnostic("clock", Severity.OK, f"agrees with {whose}")
+    verdict = Severity.NOTE if apart_seconds <= CLOCK_BAD_SECONDS else Severity.BAD
     direction = "ahead of" if ahead_seconds > 0 else "behind"
-    return Finding(
+    return Diagnostic(
         "clock", verdict, f"{apart_seconds:.0f} s {direction} {whose}: tokens and webhooks are judged by their age"
     )
 
 
-def _shared_addresses() -> Iterator[Finding]:
+def _shared_addresses() -> Iterator[Diagnostic]:
     """Users whom the migration could not tell from others by their address."""
     try:
         ids = users_without_normalized_email(SHOWN_USERS)
     except (AppError, SQLAlchemyError):  # that it does not answer, or was not migrated, is said already
         return
     if ids:
-        told = ", ".join(map(str, ids)) + ", ..." * (len(ids) == SHOWN_USERS)
-        yield Finding(
+        theirs = ", ".join(map(str, ids)) + ", ..." * (len(ids) == SHOWN_USERS)
+        yield Diagnostic(
             "users",
-            Verdict.NOTE,
-            f"the e-mail address of users {told} is known in one spelling only: docs/operations.md says what to do",
+            Severity.NOTE,
+            f"the e-mail address of users {theirs} is known in one spelling only: docs/operations.md says what to do",
         )
 
 
-def _production(settings: Settings) -> Iterator[Finding]:
+def _production(settings: Settings) -> Iterator[Diagnostic]:
     """What is as it should be on a laptop."""
     if settings.trusted_proxies == 0:
-        yield Finding(
+        yield Diagnostic(
             "proxies",
-            Verdict.NOTE,
+            Severity.NOTE,
             "TRUSTED_PROXIES is 0: behind one, everybody has one address, and every request is refused as plain HTTP",
         )
     if settings.stripe_api_key is not None and "_test_" in settings.stripe_api_key:
-        yield Finding("gateway", Verdict.NOTE, "STRIPE_API_KEY is a test key: no money moves")
+        yield Diagnostic("gateway", Severity.NOTE, "STRIPE_API_KEY is a test key: no money moves")
     if settings.database_url.startswith("sqlite"):
-        yield Finding("database", Verdict.NOTE, "SQLite, by ALLOW_SQLITE: one writer at a time, on one machine")
+        yield Diagnostic("database", Severity.NOTE, "SQLite, by ALLOW_SQLITE: one writer at a time, on one machine")
     try:
         for email, _name, _role in USERS:
             found = find_credentials(email)
             if found and not found.disabled and passwords.is_correct(PASSWORD, found.password_hash):
-                yield Finding("users", Verdict.BAD, f"{email} has the demo's published password: users disable {email}")
+                yield Diagnostic(
+                    "users", Severity.BAD, f"{email} has the demo's published password: users disable {email}"
+                )
     except AppError:
         return
     except SQLAlchemyError as error:
-        yield Finding("users", Verdict.BAD, f"whether there are the demo's is not known: {driver_says(error)}")
+        yield Diagnostic(
+            "users", Severity.BAD, f"whether there are the demo's is not known: {describe_driver_error(error)}"
+        )

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response
 
-from payments_app.api.blueprint import json_answer
+from payments_app.api.blueprint import json_response
 from payments_app.health.checks import CHECKS, redis_state
 from payments_app.readiness import current_readiness
 
@@ -14,7 +14,7 @@ _NOT_TO_BE_KEPT = {"Cache-Control": "no-store"}
 @blueprint.get("/healthz")
 def show_health() -> Response:
     """The process answers; nothing else is looked at, so that nobody restarts it because a database is away."""
-    return json_answer({"status": "ok"}, headers=_NOT_TO_BE_KEPT)
+    return json_response({"status": "ok"}, headers=_NOT_TO_BE_KEPT)
 
 
 @blueprint.get("/readyz")
@@ -27,4 +27,4 @@ def show_readiness() -> Response:
     current_readiness().require()
     redis = redis_state()
     parts = {**dict.fromkeys(CHECKS, "ok"), "redis": redis}
-    return json_answer({"status": redis, "parts": parts}, headers=_NOT_TO_BE_KEPT)
+    return json_response({"status": redis, "parts": parts}, headers=_NOT_TO_BE_KEPT)

@@ -13,7 +13,7 @@ from flask_babel import Babel, format_decimal, get_translations
 from werkzeug.datastructures import LanguageAccept
 from werkzeug.http import parse_accept_header
 
-from payments_app.i18n.messages import Message
+from payments_app.i18n.messages import LocalizedMessage
 
 LANGUAGES = ("en", "id")
 
@@ -63,9 +63,9 @@ def _negotiated(header: str, default: str) -> str:
     return default
 
 
-def told(text: str) -> str:
+def translate(text: str) -> str:
     """A text of ours in the reader's language, with the values that it was made with."""
-    if not isinstance(text, Message):
+    if not isinstance(text, LocalizedMessage):
         return _translated(text, reader_language())
     translated = _translated(text.template, reader_language())
     return translated % {name: _told_value(value) for name, value in text.values.items()}
@@ -79,7 +79,7 @@ def _translated(text: str, _language: str) -> str:
 def _told_value(value: Any) -> Any:
     match value:
         case str():
-            return told(value)
+            return translate(value)
         case Decimal():  # an amount
             return format_decimal(value, "#,##0.00")
         case _:

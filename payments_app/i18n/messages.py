@@ -1,12 +1,12 @@
 """Texts that people read: English in the code, and the key by which a catalogue knows them in other languages.
 
-A ``Message`` is the English text itself, for logs and commands; at the door it is told in the reader's language.
+A ``LocalizedMessage`` is the English text itself, for logs and commands; responses translate it.
 """
 
 from typing import Any, Self
 
 
-class Message(str):
+class LocalizedMessage(str):
     """A text with its values filled in, which remembers the text without them. Placeholders as ``%(name)s``.
 
     Values that are texts of ours themselves, such as a status, are translated too, and a ``Decimal`` is an amount, told

@@ -7,10 +7,10 @@ import click
 from flask import current_app
 
 from payments_app import clock
-from payments_app.commands import Commands, say
+from payments_app.commands import CommandGroup, say
 from payments_app.idempotency import repository
 
-idempotency = Commands("idempotency", help="Look after idempotency keys.")
+idempotency = CommandGroup("idempotency", help="Look after idempotency keys.")
 
 # Rows a transaction: a fraction of a second of work, so that nobody waits behind it.
 BATCH_SIZE = 5_000

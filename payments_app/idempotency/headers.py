@@ -27,7 +27,7 @@ def init_app(app: Flask) -> None:
     app.after_request(_return_key)
 
 
-def take_key(body: dict[str, Any], user_id: int) -> str:
+def pop_key(body: dict[str, Any], user_id: int) -> str:
     """Take the key out of the request, or make one.
 
     Raises:
@@ -56,7 +56,7 @@ def take_key(body: dict[str, Any], user_id: int) -> str:
 
 
 def is_key_given(body: dict[str, Any]) -> bool:
-    """Whether the caller sent a key, by whatever way; asked before ``take_key`` takes it out."""
+    """Whether the caller sent a key, by whatever way; asked before ``pop_key`` takes it out."""
     return "idempotency_key" in body or any(name in request.headers for name in HEADERS)
 
 

@@ -12,46 +12,46 @@ from payments_app.db.base import table_of
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import IdempotencyKeyNotFound, IdempotencyKeyReused
 from payments_app.idempotency.models import IdempotencyKey
-from payments_app.idempotency.request import Answer, KeyedRequest
+from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 
 
-def find_answer(session: Session, keyed: KeyedRequest) -> Answer | None:
+def find_response(session: Session, request: IdempotentRequest) -> StoredResponse | None:
     """What was answered under this key before, or None.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
     """
-    row = session.get(IdempotencyKey, (keyed.user_id, keyed.key))
+    row = session.get(IdempotencyKey, (request.user_id, request.key))
     if row is None:
         return None
-    if keyed.follows:
+    if request.replays_current_state:
         session.expire_all()  # the payment may have been read before the twin committed whose key this is
-    return replay(row, keyed)
+    return replay(row, request)
 
 
-def was_used(session: Session, keyed: KeyedRequest) -> bool:
+def was_used(session: Session, request: IdempotentRequest) -> bool:
     """Whether this very request was done under this key before.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
     """
-    row = session.get(IdempotencyKey, (keyed.user_id, keyed.key))
+    row = session.get(IdempotencyKey, (request.user_id, request.key))
     if row is not None:
-        _require_same(row, keyed)
+        _require_same(row, request)
     return row is not None
 
 
 @read_transaction
-def find_committed(session: Session, keyed: KeyedRequest) -> Answer | None:
-    """``find_answer`` in a transaction of its own.
+def find_committed(session: Session, request: IdempotentRequest) -> StoredResponse | None:
+    """``find_response`` in a transaction of its own.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
         IdempotencyKeyReused: the key was used for another request (422).
     """
-    require_valid(session, keyed.caller)
-    return find_answer(session, keyed)
+    require_valid(session, request.caller)
+    return find_response(session, request)
 
 
 @read_transaction
@@ -79,46 +79,46 @@ def get_key(session: Session, caller: Caller, key: str) -> IdempotencyKey:
         .options(joinedload(IdempotencyKey.payment), joinedload(IdempotencyKey.refund))
     ).one_or_none()
     user, row = found or (None, None)
-    caller.require_still(user)
+    caller.require_unchanged(user)
     if row is None:
         raise IdempotencyKeyNotFound
     return row
 
 
-def replay(row: IdempotencyKey, keyed: KeyedRequest) -> Answer:
+def replay(row: IdempotencyKey, request: IdempotentRequest) -> StoredResponse:
     """The first answer again; or, where that was dropped for its age or never kept, what has become of its effect.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
     """
-    _require_same(row, keyed)
-    if row.response_body is None or keyed.follows:
-        return keyed.revive(row).as_replay()
-    return Answer(row.response_status, row.response_body, replayed=True)
+    _require_same(row, request)
+    if row.response_body is None or request.replays_current_state:
+        return request.render_current(row).as_replay()
+    return StoredResponse(row.response_status, row.response_body, replayed=True)
 
 
-def _require_same(row: IdempotencyKey, keyed: KeyedRequest) -> None:
-    if row.request_hash != keyed.fingerprint:
-        raise IdempotencyKeyReused(keyed.fields_that_differ(row.operation, row.request))
+def _require_same(row: IdempotencyKey, request: IdempotentRequest) -> None:
+    if row.request_hash != request.fingerprint:
+        raise IdempotencyKeyReused(request.fields_that_differ(row.operation, row.request))
 
 
-def keep(
+def store(
     session: Session,
-    keyed: KeyedRequest,
-    answer: Answer,
+    request: IdempotentRequest,
+    response: StoredResponse,
     *,
     payment_id: int,
     refund_id: int | None = None,
     at: datetime,
 ) -> None:
-    """Keep the answer under its key; a twin that was quicker shows as ``KeyTaken`` at the flush."""
-    session.add(IdempotencyKey(**keyed.row(answer, payment_id=payment_id, refund_id=refund_id, at=at)))
+    """Keep the answer under its key; a twin that was quicker shows as ``IdempotencyKeyConflict`` at the flush."""
+    session.add(IdempotencyKey(**request.row(response, payment_id=payment_id, refund_id=refund_id, at=at)))
 
 
-def keep_final(session: Session, keyed: KeyedRequest, answer: Answer) -> None:
+def store_final(session: Session, request: IdempotentRequest, response: StoredResponse) -> None:
     """Keep what was answered in the end, where the effect and its outcome are two transactions."""
-    row = session.get_one(IdempotencyKey, (keyed.user_id, keyed.key))
-    row.response_status, row.response_body = answer.status, answer.body
+    row = session.get_one(IdempotencyKey, (request.user_id, request.key))
+    row.response_status, row.response_body = response.status, response.body
 
 
 @read_transaction

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KeyedRequest:
-    """What one user asks for under one key. ``request`` holds plain JSON values, validated and normalised.
+class IdempotentRequest:
+    """What one user asks for under one key. ``parameters`` holds plain JSON values, validated and normalised.
 
-    ``revive`` answers with what has become of the effect, for when the first answer was dropped for its age; a
-    request that ``follows`` its effect is answered so from the first repetition on.
+    ``render_current`` answers with what has become of the effect, for when the first answer was dropped for its age; a
+    request that ``replays_current_state`` its effect is answered so from the first repetition on.
     """
 
     caller: Caller
     key: str
     operation: str
-    request: dict[str, Any]
-    revive: Callable[["IdempotencyKey"], "Answer"] = field(compare=False)
-    follows: bool = False
+    parameters: dict[str, Any]
+    render_current: Callable[["IdempotencyKey"], "StoredResponse"] = field(compare=False)
+    replays_current_state: bool = False
 
     @property
     def user_id(self) -> int:
@@ -36,7 +36,7 @@ class KeyedRequest:
     @cached_property
     def canonical(self) -> str:
         """The request as the same text, however its members were ordered or its amounts written."""
-        return json.dumps(self.request, sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,9 +50,13 @@ class KeyedRequest:
         if canonical is None:  # long ago: only its hash was kept
             return ["idempotency_key"]
         first = json.loads(canonical)
-        return sorted(name for name in first.keys() | self.request.keys() if first.get(name) != self.request.get(name))
+        return sorted(
+            name for name in first.keys() | self.parameters.keys() if first.get(name) != self.parameters.get(name)
+        )
 
-    def row(self, answer: "Answer", *, payment_id: int, refund_id: int | None = None, at: datetime) -> dict[str, Any]:
+    def row(
+        self, response: "StoredResponse", *, payment_id: int, refund_id: int | None = None, at: datetime
+    ) -> dict[str, Any]:
         """The key's row, which is to be committed with the effect."""
         return {
             "user_id": self.user_id,
@@ -62,14 +66,14 @@ class KeyedRequest:
             "request_hash": self.fingerprint,
             "payment_id": payment_id,
             "refund_id": refund_id,
-            "response_status": answer.status,
-            "response_body": answer.body if answer.kept else None,
+            "response_status": response.status,
+            "response_body": response.body if response.kept else None,
             "created_at": at,
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """A finished answer: kept under a key, and sent as it is, the first time and every time after.
 
     ``body`` is the JSON text itself, so that a replay is the same to the byte. One that is not ``kept`` leaves only
@@ -81,6 +85,6 @@ class Answer:
     replayed: bool = False
     kept: bool = True
 
-    def as_replay(self) -> "Answer":
+    def as_replay(self) -> "StoredResponse":
         """The same answer, marked as given for something that had happened before."""
         return replace(self, replayed=True)

@@ -4,7 +4,7 @@ from flask import Response
 
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.api.blueprint import Blueprint, success
+from payments_app.api.blueprint import Blueprint, ok
 from payments_app.errors import IdempotencyKeyNotFound
 from payments_app.idempotency import repository, schemas
 from payments_app.idempotency.headers import is_well_formed
@@ -26,4 +26,4 @@ def show_idempotency_key(key: str, caller: Caller) -> Response:
     """
     if not is_well_formed(key):
         raise IdempotencyKeyNotFound
-    return success(schemas.IdempotencyKey().dump(repository.get_key(caller, key)), message="OK")
+    return ok(schemas.IdempotencyKey().dump(repository.get_key(caller, key)), message="OK")

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from payments_app.api.fields import Moment
+from payments_app.api.fields import UtcDateTimeField
 
 
 class FirstResponse(Schema):
@@ -25,4 +25,4 @@ class IdempotencyKey(Schema):
         allow_none=True,
         metadata={"description": "null once dropped for its age, or where it held a secret"},
     )
-    created_at = Moment(required=True)
+    created_at = UtcDateTimeField(required=True)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payments_app.db.base import Base, BigId, UtcDateTime, one_of
+from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 
 
 class InvoiceStatus(StrEnum):
@@ -27,7 +27,7 @@ class Invoice(Base):
         ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_invoices_payment"),
         Index("ix_invoices_payment", "payment_id"),
         CheckConstraint("amount_minor > 0", name="amount_positive"),
-        CheckConstraint(one_of("status", InvoiceStatus), name="status_known"),
+        CheckConstraint(in_check("status", InvoiceStatus), name="status_known"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from payments_app.api.fields import Amount, Moment, Rate
+from payments_app.api.fields import Amount, RateField, UtcDateTimeField
 from payments_app.invoices.models import InvoiceStatus
 
 
@@ -13,15 +13,15 @@ class Invoice(Schema):
     amount = Amount(required=True, attribute="amount_minor")
     currency = fields.String(required=True)
     status = fields.String(required=True, metadata={"enum": [str(status) for status in InvoiceStatus]})
-    issued_at = Moment(required=True)
-    paid_at = Moment(required=True, allow_none=True)
+    issued_at = UtcDateTimeField(required=True)
+    paid_at = UtcDateTimeField(required=True, allow_none=True)
 
 
 class TaxRecord(Schema):
     id = fields.Integer(required=True)
     payment_id = fields.Integer(required=True)
     tax_type = fields.String(required=True)
-    tax_rate = Rate(required=True, attribute="tax_rate_basis_points")
+    tax_rate = RateField(required=True, attribute="tax_rate_basis_points")
     taxable_amount = Amount(required=True, attribute="taxable_amount_minor")
     amount = Amount(required=True, attribute="amount_minor")
     status = fields.String(required=True)

@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import click
 
-from payments_app.commands import Commands, say, say_json
+from payments_app.commands import CommandGroup, say, say_json
 from payments_app.locking.locks import list_leases
 from payments_app.printable import printable
 from payments_app.redis_client import RedisUnavailable
 
-locks = Commands("locks", help="Look at the locks in Redis.")
+locks = CommandGroup("locks", help="Look at the locks in Redis.")
 
 
 @locks.command("list")

@@ -45,7 +45,7 @@ class Strategy(StrEnum):
 
 
 @contextmanager
-def creating(consultation_id: int, user_id: int) -> Iterator[None]:
+def create_lock(consultation_id: int, user_id: int) -> Iterator[None]:
     """Around the creation of a payment: its transaction, and all attempts at it.
 
     Raises:
@@ -56,7 +56,7 @@ def creating(consultation_id: int, user_id: int) -> Iterator[None]:
 
 
 @contextmanager
-def changing(payment_id: int) -> Iterator[None]:
+def change_lock(payment_id: int) -> Iterator[None]:
     """Around any change of a payment: its transaction, and all attempts at it.
 
     Raises:
@@ -66,7 +66,7 @@ def changing(payment_id: int) -> Iterator[None]:
         yield
 
 
-def locks_rows() -> bool:
+def uses_row_locks() -> bool:
     """Whether a transaction is to lock the row it will change: the consultation of a create, else the payment."""
     return _strategy() in (Strategy.PESSIMISTIC, Strategy.HYBRID)
 

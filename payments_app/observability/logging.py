@@ -1,6 +1,6 @@
 """Log lines, one event a line, and the request id that ties a line, an answer and an event row together.
 
-Events of ours are structlog's: ``event_log(__name__).info("Payment: created", payment_id=7)``. They go, like what
+Events of ours are structlog's: ``get_logger(__name__).info("Payment: created", payment_id=7)``. They go, like what
 libraries say through the standard library's logging, to one handler: lines of JSON in production, readable elsewhere.
 """
 
@@ -62,7 +62,7 @@ def _find_out_less() -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-def event_log(name: str) -> BoundLogger:
+def get_logger(name: str) -> BoundLogger:
     """The log of a module, for events with fields."""
     log: BoundLogger = structlog.get_logger(name)
     return log

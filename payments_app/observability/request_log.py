@@ -7,9 +7,9 @@ from flask import Flask, Response, g, request
 from prometheus_client import Counter, Histogram
 
 from payments_app.observability import metrics
-from payments_app.observability.logging import event_log
+from payments_app.observability.logging import get_logger
 
-log = event_log(__name__)
+log = get_logger(__name__)
 
 # For whatever leads nowhere, so that strangers cannot make up labels: neither by paths nor by methods.
 UNKNOWN = "unknown"
@@ -18,14 +18,14 @@ UNKNOWN = "unknown"
 def init_app(app: Flask) -> None:
     """To be called before all others that look at an answer: what is registered first is done last."""
     app.before_request(_start_the_clock)
-    app.after_request(_tell)
+    app.after_request(_log_request)
 
 
 def _start_the_clock() -> None:
     g.started = time.perf_counter()
 
 
-def _tell(response: Response) -> Response:
+def _log_request(response: Response) -> Response:
     seconds = time.perf_counter() - g.started
     rule, method, status = request.url_rule, request.method, response.status_code
     caller = g.get("caller")

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from payments_app import money
-from payments_app.db.base import one_of
+from payments_app.db.base import in_check
 from payments_app.db.transaction import read_transaction
 from payments_app.gateways.base import GatewayName
 from payments_app.gateways.references import normalized_reference
@@ -32,7 +32,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Offender:
+class Violation:
     """A payment that breaks a promise, or (``invariant`` is then ``review``) that somebody has to look at."""
 
     invariant: str
@@ -135,7 +135,7 @@ CHECKS = (
         WHERE i.amount_minor <> p.amount_minor OR i.status <> CASE
             WHEN p.status IN ('{PaymentStatus.PENDING}', '{PaymentStatus.PROCESSING}') THEN 'pending'
             WHEN p.status = '{PaymentStatus.REFUNDED}' THEN 'refunded'
-            WHEN {one_of("p.status", ENDED_UNPAID)} THEN 'void'
+            WHEN {in_check("p.status", ENDED_UNPAID)} THEN 'void'
             ELSE 'paid' END""",
     ),
     Check(
@@ -161,7 +161,7 @@ CHECKS = (
 )
 
 
-def find_offenders(check: Check) -> Iterator[Offender]:
+def find_violations(check: Check) -> Iterator[Violation]:
     """Every payment that breaks the promise, in the order of their ids."""
     position = (0, "")
     while batch := _next_batch(check, position):
@@ -169,7 +169,7 @@ def find_offenders(check: Check) -> Iterator[Offender]:
         position = (batch[-1].payment_id, batch[-1].detail)
 
 
-def find_reviews() -> Iterator[Offender]:
+def find_reviews() -> Iterator[Violation]:
     """Every payment that somebody has to look at, with the refund to make. No promise is broken by them."""
     last_id = 0
     while batch := _next_reviews(last_id):
@@ -178,10 +178,10 @@ def find_reviews() -> Iterator[Offender]:
 
 
 @read_transaction
-def _next_reviews(session: Session, last_id: int) -> list[Offender]:
+def _next_reviews(session: Session, last_id: int) -> list[Violation]:
     marked = select(Payment).where(Payment.needs_review, Payment.id > last_id).order_by(Payment.id).limit(BATCH_SIZE)
     return [
-        Offender(
+        Violation(
             "review",
             payment.id,
             f"is {payment.status}, received {money.to_text(payment.received_minor)} {payment.currency};"
@@ -191,7 +191,7 @@ def _next_reviews(session: Session, last_id: int) -> list[Offender]:
     ]
 
 
-def find_shared_references() -> Iterator[Offender]:
+def find_shared_references() -> Iterator[Violation]:
     """Every payment by hand that was paid with a transfer that paid another one, in whatever spelling.
 
     Only while the money of both is here: one of them is to be refunded, or both transfers did come. The index allows no
@@ -204,7 +204,7 @@ def find_shared_references() -> Iterator[Offender]:
                 detail = (
                     f"was paid with {reference!a}, as payment {other} was in some spelling; refund to make: one of both"
                 )
-                yield Offender("review", payment_id, detail)
+                yield Violation("review", payment_id, detail)
         last_id = batch[-1][0]
 
 
@@ -239,13 +239,13 @@ def _refund_to_make(payment: Payment) -> str:
 
 
 @read_transaction
-def _next_batch(session: Session, check: Check, position: tuple[int, str]) -> list[Offender]:
+def _next_batch(session: Session, check: Check, position: tuple[int, str]) -> list[Violation]:
     batch = text(
         f"SELECT id, detail FROM ({check.query}) AS offenders "
         "WHERE (id, detail) > (:id, :detail) ORDER BY id, detail LIMIT :size"
     )
     rows = session.execute(batch, {"id": position[0], "detail": position[1], "size": BATCH_SIZE})
-    return [Offender(check.invariant, row.id, row.detail) for row in rows]
+    return [Violation(check.invariant, row.id, row.detail) for row in rows]
 
 
 @read_transaction

@@ -9,35 +9,35 @@ from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
-from payments_app.gateways.base import Bill, CheckoutSession, Declined, SessionStatus
+from payments_app.gateways.base import Charge, CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.request import Answer
-from payments_app.idempotency.service import once
+from payments_app.idempotency.request import StoredResponse
+from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
-from payments_app.payments.gateway_updates import follow_session, open_references
-from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.gateway_updates import apply_session_update, open_session_references
+from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
-from payments_app.payments.repository import Change, Render, flush_and_keep, lock_payment, owned
+from payments_app.payments.repository import ChangeCommand, Render, flush_and_store, get_owned, lock_payment
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Abandoned:
+class CancellationPlan:
     """A payment about to be given up, and the sessions by which it could still be paid."""
 
-    bill: Bill
+    charge: Charge
     gateway: str
     references: Sequence[str]
 
     @classmethod
-    def of(cls, session: Session, payment: Payment) -> "Abandoned":
-        return cls(payment.bill, payment.gateway, open_references(session, payment.id))
+    def of(cls, session: Session, payment: Payment) -> "CancellationPlan":
+        return cls(payment.charge, payment.gateway, open_session_references(session, payment.id))
 
-    def end_sessions(self, deed: Deed) -> None:
+    def end_sessions(self, context: AuditContext) -> None:
         """End them at the gateway. To be called outside any transaction.
 
         Raises:
@@ -45,34 +45,34 @@ class Abandoned:
             GatewayUnavailable: no answer from the gateway; nothing changed (503).
         """
         for reference in self.references:
-            ended = find_gateway(self.gateway).cancel_session(self.bill, reference)
+            ended = find_gateway(self.gateway).cancel_session(self.charge, reference)
             match ended:
                 case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.PROCESSING):
-                    raise InvalidTransition(payment_status=follow_session(self.bill.payment_id, ended, deed))
+                    raise InvalidTransition(payment_status=apply_session_update(self.charge.payment_id, ended, context))
                 case CheckoutSession(status=SessionStatus.CANCELLED):
                     continue
                 case Declined(reason=reason):
                     # No proof that nobody can pay by it: it may be in the account whose key was configured before.
-                    log.error("payment %d: the gateway does not know its session: %s", self.bill.payment_id, reason)
+                    log.error("payment %d: the gateway does not know its session: %s", self.charge.payment_id, reason)
             raise GatewayUnavailable
 
-    def close_sessions(self, session: Session, deed: Deed) -> None:
+    def close_sessions(self, session: Session, context: AuditContext) -> None:
         """Write down that they have ended; part of the transaction that ends the payment, whose row is locked.
 
         Raises:
             VersionConflict: another session was opened meanwhile (409, retryable).
         """
-        if set(open_references(session, self.bill.payment_id)) - set(self.references):
+        if set(open_session_references(session, self.charge.payment_id)) - set(self.references):
             raise VersionConflict.lost_every_race()
         # Core: a session has no version to guard.
         session.execute(
             update(GatewaySession)
             .where(GatewaySession.gateway == self.gateway, GatewaySession.reference.in_(self.references))
-            .values(status=SessionStatus.CANCELLED.value, updated_at=deed.at)
+            .values(status=SessionStatus.CANCELLED.value, updated_at=context.at)
         )
 
 
-def cancel(wanted: Change, render: Render) -> Answer:
+def cancel(wanted: ChangeCommand, render: Render) -> StoredResponse:
     """Give a pending payment up, void its invoice and free its consultation.
 
     Raises:
@@ -86,41 +86,43 @@ def cancel(wanted: Change, render: Render) -> Answer:
         GatewayUnavailable: no answer from the gateway; nothing changed (503).
     """
 
-    def ahead() -> Answer | Abandoned:
+    def prepare() -> StoredResponse | CancellationPlan:
         seen = _see(wanted)
-        if isinstance(seen, Abandoned):
-            seen.end_sessions(wanted.deed)
+        if isinstance(seen, CancellationPlan):
+            seen.end_sessions(wanted.context)
         return seen
 
-    lock = locks.changing(wanted.payment_id)
-    return once(wanted.keyed, lock=lock, ahead=ahead, work=lambda abandoned: _write(wanted, abandoned, render))
+    lock = locks.change_lock(wanted.payment_id)
+    return run_idempotent(
+        wanted.request, lock=lock, prepare=prepare, execute=lambda abandoned: _write(wanted, abandoned, render)
+    )
 
 
 @read_transaction
-def _see(session: Session, wanted: Change) -> Answer | Abandoned:
-    payment = owned(session, wanted.payment_id, wanted.caller)
-    return _judge(session, payment, wanted) or Abandoned.of(session, payment)
+def _see(session: Session, wanted: ChangeCommand) -> StoredResponse | CancellationPlan:
+    payment = get_owned(session, wanted.payment_id, wanted.caller)
+    return _judge(session, payment, wanted) or CancellationPlan.of(session, payment)
 
 
 @write_transaction
-def _write(session: Session, wanted: Change, abandoned: Abandoned, render: Render) -> Answer:
+def _write(session: Session, wanted: ChangeCommand, abandoned: CancellationPlan, render: Render) -> StoredResponse:
     # Locked whatever the strategy: a checkout that is storing its session holds the same lock.
     lock_payment(session, wanted.payment_id)
-    payment = owned(session, wanted.payment_id, wanted.caller)
+    payment = get_owned(session, wanted.payment_id, wanted.caller)
     if abandoned.references and _was_cancelled_by_gateway(session, payment):
         # It has told us of the session that we have just ended, before we came to it: the effect is ours all the same.
-        return idempotency.find_answer(session, wanted.keyed) or flush_and_keep(session, payment, wanted, render)
+        return idempotency.find_response(session, wanted.request) or flush_and_store(session, payment, wanted, render)
     answered = _judge(session, payment, wanted)
     if answered is not None:
         return answered
-    abandoned.close_sessions(session, wanted.deed)
-    payment.cancel(wanted.deed)
-    return flush_and_keep(session, payment, wanted, render)
+    abandoned.close_sessions(session, wanted.context)
+    payment.cancel(wanted.context)
+    return flush_and_store(session, payment, wanted, render)
 
 
-def _judge(session: Session, payment: Payment, wanted: Change) -> Answer | None:
+def _judge(session: Session, payment: Payment, wanted: ChangeCommand) -> StoredResponse | None:
     """In the contract's order; an answer where there is nothing left to do."""
-    answered = idempotency.find_answer(session, wanted.keyed)
+    answered = idempotency.find_response(session, wanted.request)
     if answered is None:
         wanted.conditions.require(payment)
         payment.require_pending()

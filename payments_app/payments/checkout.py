@@ -12,19 +12,19 @@ from payments_app.errors import GatewayRefused, GatewayUnavailable, InvalidTrans
 from payments_app.gateways.base import CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.request import Answer
-from payments_app.payments.gateway_updates import follow_session, keep_session
+from payments_app.idempotency.request import StoredResponse
+from payments_app.payments.gateway_updates import apply_session_update, store_session
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
-from payments_app.payments.repository import Change, lock_payment, owned
+from payments_app.payments.repository import ChangeCommand, get_owned, lock_payment
 
 # What the doors make of a session; the body holds a secret, so it is sent, and kept nowhere.
-Render = Callable[[Payment, CheckoutSession], Answer]
+Render = Callable[[Payment, CheckoutSession], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CheckoutState:
     """A payment, the reference of its session, where it has one, and whether its key was used for this before."""
 
     payment: Payment
@@ -32,7 +32,7 @@ class Seen:
     replayed: bool
 
 
-def checkout(wanted: Change, render: Render) -> Answer:
+def checkout(wanted: ChangeCommand, render: Render) -> StoredResponse:
     """Open the payment's session at its gateway, or return the one there is. Neither status nor version changes.
 
     Raises:
@@ -46,48 +46,48 @@ def checkout(wanted: Change, render: Render) -> Answer:
     """
     seen = _see(wanted)
     gateway = find_gateway(seen.payment.gateway)
-    bill = seen.payment.bill
-    found = gateway.open_session(bill) if seen.reference is None else gateway.look_up_session(bill, seen.reference)
+    charge = seen.payment.charge
+    found = gateway.open_session(charge) if seen.reference is None else gateway.look_up_session(charge, seen.reference)
     if isinstance(found, Declined):
         raise GatewayRefused
     if not isinstance(found, CheckoutSession):
         raise GatewayUnavailable
     if seen.payment.status in UNPAID and found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
         # Nobody can pay by it any more, which the gateway's own message is still to tell us.
-        raise InvalidTransition(payment_status=follow_session(bill.payment_id, found, wanted.deed))
+        raise InvalidTransition(payment_status=apply_session_update(charge.payment_id, found, wanted.context))
     if seen.replayed:
         return render(seen.payment, found).as_replay()
     stored = _store(wanted, found)
     if isinstance(stored, InvalidTransition):
         # It ended while we were away: nobody may pay by what we have just opened.
-        gateway.cancel_session(bill, found.reference)
+        gateway.cancel_session(charge, found.reference)
         raise stored
-    answer = render(stored.payment, found)
-    return answer.as_replay() if stored.replayed else answer
+    response = render(stored.payment, found)
+    return response.as_replay() if stored.replayed else response
 
 
 @read_transaction
-def _see(session: Session, wanted: Change) -> Seen:
-    payment = owned(session, wanted.payment_id, wanted.caller)
-    replayed = idempotency.was_used(session, wanted.keyed)
+def _see(session: Session, wanted: ChangeCommand) -> CheckoutState:
+    payment = get_owned(session, wanted.payment_id, wanted.caller)
+    replayed = idempotency.was_used(session, wanted.request)
     if not replayed and payment.status not in UNPAID:
         raise InvalidTransition(payment_status=payment.status)
     references = select(GatewaySession.reference).where(GatewaySession.payment_id == wanted.payment_id)
     newest = session.scalars(references.order_by(GatewaySession.id.desc()).limit(1)).first()
-    return Seen(payment, newest, replayed)
+    return CheckoutState(payment, newest, replayed)
 
 
 @write_transaction
-def _store(session: Session, wanted: Change, found: CheckoutSession) -> Seen | InvalidTransition:
+def _store(session: Session, wanted: ChangeCommand, found: CheckoutSession) -> CheckoutState | InvalidTransition:
     # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
     lock_payment(session, wanted.payment_id)
-    payment = owned(session, wanted.payment_id, wanted.caller)
-    if idempotency.was_used(session, wanted.keyed):
-        return Seen(payment, found.reference, replayed=True)
+    payment = get_owned(session, wanted.payment_id, wanted.caller)
+    if idempotency.was_used(session, wanted.request):
+        return CheckoutState(payment, found.reference, replayed=True)
     if payment.status not in UNPAID:
         return InvalidTransition(payment_status=payment.status)
-    keep_session(session, payment, found.reference, SessionStatus.OPEN, at=wanted.deed.at)
-    nothing_kept = Answer(HTTPStatus.OK, "", kept=False)
-    idempotency.keep(session, wanted.keyed, nothing_kept, payment_id=payment.id, at=wanted.deed.at)
+    store_session(session, payment, found.reference, SessionStatus.OPEN, at=wanted.context.at)
+    nothing_kept = StoredResponse(HTTPStatus.OK, "", kept=False)
+    idempotency.store(session, wanted.request, nothing_kept, payment_id=payment.id, at=wanted.context.at)
     session.flush()
-    return Seen(payment, found.reference, replayed=False)
+    return CheckoutState(payment, found.reference, replayed=False)

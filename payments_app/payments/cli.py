@@ -12,7 +12,7 @@ from payments_app import clock, money
 from payments_app.accounts.system_user import system_caller
 from payments_app.commands import (
     ID,
-    Commands,
+    CommandGroup,
     is_agreed,
     json_option,
     operator,
@@ -24,13 +24,13 @@ from payments_app.commands import (
 )
 from payments_app.payments import audit, expire, repository, review
 from payments_app.payments import queries as reads
-from payments_app.payments.expire import Deadlines, Fate
-from payments_app.payments.models.event import Deed
+from payments_app.payments.expire import Deadlines, ExpiryResult
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.queries import Filter
 
-payments = Commands("payments", help="Look after payments.")
+payments = CommandGroup("payments", help="Look after payments.")
 
 # Payments read at a time.
 BATCH_SIZE = 100
@@ -90,21 +90,27 @@ def expire_payments(as_json: bool) -> None:
     is told first. May run at any time, also twice at once; what the gateway does not answer for is left for next time.
     """
     deadlines = Deadlines.at(clock.now(), current_app.config["SETTINGS"])
-    fates: Counter[Fate] = Counter()
+    fates: Counter[ExpiryResult] = Counter()
     with_progress(
         expire.find_overdue(deadlines),
-        lambda payment_id: fates.update([expire.expire(payment_id, operators_deed())]),
+        lambda payment_id: fates.update([expire.expire(payment_id, operator_context())]),
         label="Expiring",
         length=expire.count_overdue(deadlines),
     )
     if as_json:
-        say_json({"expired": fates[Fate.EXPIRED], "paid": fates[Fate.FOLLOWED], "left": fates[Fate.LEFT]})
+        say_json(
+            {
+                "expired": fates[ExpiryResult.EXPIRED],
+                "paid": fates[ExpiryResult.FOLLOWED],
+                "left": fates[ExpiryResult.LEFT],
+            }
+        )
         return
-    say(f"{fates[Fate.EXPIRED]} payments expired")
-    if fates[Fate.FOLLOWED]:
-        say(f"{fates[Fate.FOLLOWED]} were paid or cancelled in this moment")
-    if fates[Fate.LEFT]:
-        say(f"{fates[Fate.LEFT]} are left for the next time: their gateway did not answer")
+    say(f"{fates[ExpiryResult.EXPIRED]} payments expired")
+    if fates[ExpiryResult.FOLLOWED]:
+        say(f"{fates[ExpiryResult.FOLLOWED]} were paid or cancelled in this moment")
+    if fates[ExpiryResult.LEFT]:
+        say(f"{fates[ExpiryResult.LEFT]} are left for the next time: their gateway did not answer")
 
 
 @payments.command("reviewed")
@@ -120,7 +126,7 @@ def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
     payment = repository.get(payment_id, caller=caller)
     question = f"Is there nothing left to put right about payment {payment_id}?"
     if payment.needs_review and (yes or is_agreed(question)):
-        review.end_review(payment_id, operators_deed())
+        review.end_review(payment_id, operator_context())
         payment = repository.get(payment_id, caller=caller)
     show_facts(_row(payment), as_json=as_json)
 
@@ -134,7 +140,7 @@ def audit_payments(as_json: bool) -> None:
     make; progress and verdict go to standard error. Exits with 1 if a promise is broken, else with 0.
     """
 
-    def show(found: Iterable[audit.Offender]) -> int:
+    def show(found: Iterable[audit.Violation]) -> int:
         count = 0
         for count, offender in enumerate(found, start=1):  # noqa: B007  # the count is what comes back
             if as_json:
@@ -146,16 +152,16 @@ def audit_payments(as_json: bool) -> None:
     broken = 0
     for number, check in enumerate(audit.CHECKS, start=1):
         say(f"{number:2} of {len(audit.CHECKS)}  {check.invariant}  {check.promise}", err=True)
-        broken += show(audit.find_offenders(check))
+        broken += show(audit.find_violations(check))
     reviews = show(audit.find_reviews()) + show(audit.find_shared_references())
     verdict = f"{broken} offenders" if broken else "all promises hold"
     say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
     raise SystemExit(1 if broken else 0)
 
 
-def operators_deed() -> Deed:
+def operator_context() -> AuditContext:
     """What whoever runs the command does now."""
-    return Deed(operator(), None, clock.now())
+    return AuditContext(operator(), None, clock.now())
 
 
 def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iterator[Any]:

@@ -14,36 +14,36 @@ from payments_app.errors import (
     PaymentNotVerified,
     ValidationFailed,
 )
-from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, Money, verify
+from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, GatewayPayment, verify
 from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.gateways.registry import find_gateway
 from payments_app.i18n.messages import N_
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.request import Answer
-from payments_app.idempotency.service import once
+from payments_app.idempotency.request import StoredResponse
+from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
-from payments_app.payments.gateway_updates import receive
+from payments_app.payments.gateway_updates import record_received_money
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import (
-    Change,
+    ChangeCommand,
     Render,
-    flush_and_keep,
-    owned,
-    owned_for_change,
+    flush_and_store,
+    get_owned,
+    get_owned_for_update,
     require_unused_reference,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PaymentProof:
     """What the caller says has paid the payment."""
 
     transaction_id: str
     receipt_url: str | None
 
 
-def confirm(wanted: Change, claim: Claim, render: Render) -> Answer:
+def confirm(wanted: ChangeCommand, claim: PaymentProof, render: Render) -> StoredResponse:
     """Mark a payment completed and its invoice paid, once its gateway says so.
 
     Money that comes too late, to a consultation that has another payment by now, is kept for staff to return.
@@ -62,46 +62,48 @@ def confirm(wanted: Change, claim: Claim, render: Render) -> Answer:
         GatewayUnavailable: no answer from the gateway; nothing changed (503).
     """
 
-    def ahead() -> Answer | Money:
+    def prepare() -> StoredResponse | GatewayPayment:
         seen = _see(wanted, claim, render)
-        return seen if isinstance(seen, Answer) else _verify(seen, claim)
+        return seen if isinstance(seen, StoredResponse) else _verify(seen, claim)
 
-    def work(money: Money) -> Answer:
+    def execute(money: GatewayPayment) -> StoredResponse:
         written = _write(wanted, claim, money, render)
-        if not isinstance(written, Answer):
+        if not isinstance(written, StoredResponse):
             raise written  # after the commit: that the money came is true, whatever the request is answered
         return written
 
-    return once(wanted.keyed, lock=locks.changing(wanted.payment_id), ahead=ahead, work=work)
+    return run_idempotent(wanted.request, lock=locks.change_lock(wanted.payment_id), prepare=prepare, execute=execute)
 
 
 @read_transaction
-def _see(session: Session, wanted: Change, claim: Claim, render: Render) -> Answer | Payment:
-    payment = owned(session, wanted.payment_id, wanted.caller)
+def _see(session: Session, wanted: ChangeCommand, claim: PaymentProof, render: Render) -> StoredResponse | Payment:
+    payment = get_owned(session, wanted.payment_id, wanted.caller)
     return _judge(session, payment, wanted, claim, render) or payment
 
 
 @write_transaction
 def _write(
-    session: Session, wanted: Change, claim: Claim, money: Money, render: Render
-) -> Answer | ActivePaymentExists | InvalidTransition:
-    payment = owned_for_change(session, wanted.payment_id, wanted.caller)
+    session: Session, wanted: ChangeCommand, claim: PaymentProof, money: GatewayPayment, render: Render
+) -> StoredResponse | ActivePaymentExists | InvalidTransition:
+    payment = get_owned_for_update(session, wanted.payment_id, wanted.caller)
     answered = _judge(session, payment, wanted, claim, render)
     if answered is not None:
         return answered
     require_unused_reference(session, payment, claim.transaction_id)
-    receive(session, payment, money, deed=wanted.deed, receipt_url=claim.receipt_url)
+    record_received_money(session, payment, money, context=wanted.context, receipt_url=claim.receipt_url)
     if payment.was_completed_by(claim.transaction_id):
-        return flush_and_keep(session, payment, wanted, render)
+        return flush_and_store(session, payment, wanted, render)
     session.flush()
     return _taken(session, payment)
 
 
-def _judge(session: Session, payment: Payment, wanted: Change, claim: Claim, render: Render) -> Answer | None:
+def _judge(
+    session: Session, payment: Payment, wanted: ChangeCommand, claim: PaymentProof, render: Render
+) -> StoredResponse | None:
     """In the contract's order; an answer where there is nothing left to do."""
     if payment.gateway == GatewayName.MANUAL and not wanted.caller.is_admin:
         raise Forbidden(N_("Staff confirm this payment once the money has arrived."))
-    answered = idempotency.find_answer(session, wanted.keyed)
+    answered = idempotency.find_response(session, wanted.request)
     if answered is not None:
         return answered
     if payment.was_completed_by(claim.transaction_id):
@@ -122,9 +124,9 @@ def _require_comparable(gateway: str, transaction_id: str) -> None:
         raise ValidationFailed({"transaction_id": [N_("Too long once ligatures and the like are written out.")]})
 
 
-def _verify(payment: Payment, claim: Claim) -> Money:
-    found = find_gateway(payment.gateway).look_up(payment.bill, claim.transaction_id)
-    verdict = verify(payment.bill, found) if isinstance(found, CheckoutSession) else found
+def _verify(payment: Payment, claim: PaymentProof) -> GatewayPayment:
+    found = find_gateway(payment.gateway).look_up(payment.charge, claim.transaction_id)
+    verdict = verify(payment.charge, found) if isinstance(found, CheckoutSession) else found
     if isinstance(verdict, Declined):
         raise PaymentNotVerified(verdict.reason)
     if not isinstance(found, CheckoutSession):

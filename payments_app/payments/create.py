@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from payments_app import money
 from payments_app.accounts.caller import Caller
 from payments_app.consultations.repository import lock_consultation
-from payments_app.db.errors import KeyTaken, LostRace, broken_constraint
+from payments_app.db.errors import IdempotencyKeyConflict, RetryTransaction, constraint_meaning
 from payments_app.db.ids import next_id
 from payments_app.db.transaction import write_statement, write_transaction
 from payments_app.errors import (
@@ -30,14 +30,14 @@ from payments_app.errors import (
     Forbidden,
     ValidationFailed,
 )
-from payments_app.i18n.messages import Message
+from payments_app.i18n.messages import LocalizedMessage
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.models import IdempotencyKey
-from payments_app.idempotency.request import Answer, KeyedRequest
-from payments_app.idempotency.service import once, tell_duplicate
+from payments_app.idempotency.request import IdempotentRequest, StoredResponse
+from payments_app.idempotency.service import record_duplicate, run_idempotent
 from payments_app.locking import locks
 from payments_app.observability import metrics
-from payments_app.observability.logging import event_log
+from payments_app.observability.logging import get_logger
 from payments_app.payments.create_statement import (
     _ONE_STATEMENT,
     _STATEMENTS_IN_TURN,
@@ -55,14 +55,16 @@ from payments_app.payments.create_statement import (
     _tax_row,
     _Why,
 )
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 
-log = event_log(__name__)
+log = get_logger(__name__)
 # What the doors make of a new payment and its invoice.
-Render = Callable[[Row, Row], Answer]
+Render = Callable[[Row, Row], StoredResponse]
 
 
-def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
+def create(
+    new: NewPayment, *, caller: Caller, request: IdempotentRequest, context: AuditContext, render: Render
+) -> StoredResponse:
     """Make a pending payment with its invoice, tax record, event and key; or give the answer that the key gave before.
 
     Raises:
@@ -75,33 +77,37 @@ def create(new: NewPayment, *, caller: Caller, keyed: KeyedRequest, deed: Deed, 
         ValidationFailed: the amount is not the consultation's fee (422).
         LockTimeout: a configured lock was not had in time (409, retryable).
     """
-    lock = locks.creating(new.consultation_id, caller.user_id)
+    lock = locks.create_lock(new.consultation_id, caller.user_id)
     try:
-        return once(keyed, lock=lock, ahead=lambda: new, work=lambda new: _make(new, caller, keyed, deed, render))
+        return run_idempotent(
+            request, lock=lock, prepare=lambda: new, execute=lambda new: _make(new, caller, request, context, render)
+        )
     except ActivePaymentExists as taken:
-        tell_duplicate(keyed, "index", payment_id=(taken.data or {}).get("payment_id"))
+        record_duplicate(request, "index", payment_id=(taken.data or {}).get("payment_id"))
         raise
 
 
-def _make(new: NewPayment, caller: Caller, keyed: KeyedRequest, deed: Deed, render: Render) -> Answer:
-    payment = _payment_row(new, payment_id=next_id(PAYMENTS.name), user_id=caller.user_id, at=deed.at)
+def _make(
+    new: NewPayment, caller: Caller, request: IdempotentRequest, context: AuditContext, render: Render
+) -> StoredResponse:
+    payment = _payment_row(new, payment_id=next_id(PAYMENTS.name), user_id=caller.user_id, at=context.at)
     invoice = _invoice_row(payment, invoice_id=next_id(INVOICES.name))
-    answer = render(payment, invoice)
+    response = render(payment, invoice)
     rows = {
         PAYMENTS: payment,
         TAX_RECORDS: _tax_row(payment, rate_basis_points=new.tax_rate_basis_points),
         INVOICES: invoice,
-        EVENTS: _event_row(payment, deed),
-        KEYS: keyed.row(answer, payment_id=payment["id"], at=deed.at),
+        EVENTS: _event_row(payment, context),
+        KEYS: request.row(response, payment_id=payment["id"], at=context.at),
     }
-    insert_or_explain = _insert_under_lock if locks.locks_rows() else _insert_alone
-    given = insert_or_explain(rows, caller, keyed, answer)
-    if given is answer:
-        _tell_created(payment, deed)
+    insert_or_explain = _insert_under_lock if locks.uses_row_locks() else _insert_alone
+    given = insert_or_explain(rows, caller, request, response)
+    if given is response:
+        _tell_created(payment, context)
     return given
 
 
-def _tell_created(payment: Row, deed: Deed) -> None:
+def _tell_created(payment: Row, context: AuditContext) -> None:
     metrics.PAYMENTS_CREATED.labels(payment["payment_method"]).inc()
     log.info(
         "Payment: created",
@@ -109,29 +115,29 @@ def _tell_created(payment: Row, deed: Deed) -> None:
         consultation_id=payment["consultation_id"],
         method=payment["payment_method"],
         gateway=payment["gateway"],
-        actor=deed.actor,
+        actor=context.actor,
     )
 
 
 def _insert_or_explain(
-    session: Session, rows: dict[Table, Row], caller: Caller, keyed: KeyedRequest, answer: Answer
-) -> Answer:
+    session: Session, rows: dict[Table, Row], caller: Caller, request: IdempotentRequest, response: StoredResponse
+) -> StoredResponse:
     payment = rows[PAYMENTS]
     try:
-        given = _insert_or_replay(session, rows, caller, answer)
+        given = _insert_or_replay(session, rows, caller, response)
         if given is not None:
             return given
     except IntegrityError as error:
-        if not isinstance(broken_constraint(error), KeyTaken):
+        if not isinstance(constraint_meaning(error), IdempotencyKeyConflict):
             raise
         session.rollback()
     # The one who was first has committed by now, and the next statement sees what they did.
-    found = _explain(session, payment, caller, keyed)
+    found = _explain(session, payment, caller, request)
     if found is None:
-        raise LostRace  # what stood in the way is gone again: one more attempt
+        raise RetryTransaction  # what stood in the way is gone again: one more attempt
     if found.payment_id == payment["id"]:
-        return answer  # by an earlier attempt of ours, which the one after it had to wait for
-    return idempotency.replay(found, keyed)
+        return response  # by an earlier attempt of ours, which the one after it had to wait for
+    return idempotency.replay(found, request)
 
 
 _insert_alone = write_statement(_insert_or_explain)
@@ -139,13 +145,15 @@ _insert_alone = write_statement(_insert_or_explain)
 
 @write_transaction
 def _insert_under_lock(
-    session: Session, rows: dict[Table, Row], caller: Caller, keyed: KeyedRequest, answer: Answer
-) -> Answer:
+    session: Session, rows: dict[Table, Row], caller: Caller, request: IdempotentRequest, response: StoredResponse
+) -> StoredResponse:
     lock_consultation(session, rows[PAYMENTS]["consultation_id"])
-    return _insert_or_explain(session, rows, caller, keyed, answer)
+    return _insert_or_explain(session, rows, caller, request, response)
 
 
-def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, answer: Answer) -> Answer | None:
+def _insert_or_replay(
+    session: Session, rows: dict[Table, Row], caller: Caller, response: StoredResponse
+) -> StoredResponse | None:
     """Insert the five rows; None, and nothing inserted, where the payment may not be made.
 
     On PostgreSQL also the first answer of a key that was used for the same request, which is the end of most retries.
@@ -155,35 +163,35 @@ def _insert_or_replay(session: Session, rows: dict[Table, Row], caller: Caller, 
     values.update(caller_role=caller.role, caller_token_version=caller.token_version)
     if session.get_bind().dialect.name != "postgresql":
         is_made = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
-        return answer if is_made else None
+        return response if is_made else None
     for payment_id, status, body in _ONE_STATEMENT.rows(session, values):
         if payment_id == rows[PAYMENTS]["id"]:
-            return answer
+            return response
         if body is not None:  # else dropped for its age
-            return Answer(status, body, replayed=True)
+            return StoredResponse(status, body, replayed=True)
     return None
 
 
-def _explain(session: Session, payment: Row, caller: Caller, keyed: KeyedRequest) -> IdempotencyKey | None:
+def _explain(session: Session, payment: Row, caller: Caller, request: IdempotentRequest) -> IdempotencyKey | None:
     """Why no payment was made, judged in the order of the contract; or the key's row, where the key was used.
 
     One statement, so that all it judges is of one moment (a key's row is read after it: of that, the request stays as
     it is). None where nothing stands in the way any more.
     """
-    asked = {"consultation_id": payment["consultation_id"], "user_id": keyed.user_id, "key": keyed.key}
+    asked = {"consultation_id": payment["consultation_id"], "user_id": request.user_id, "key": request.key}
     (row,) = _WHY.rows(session, asked)
     why = _Why(*row)
-    caller.require_still(None if why.user_id is None else why)
+    caller.require_unchanged(None if why.user_id is None else why)
     if why.patient_id is None:
         raise ConsultationNotFound
     if why.patient_id != caller.user_id:
         raise Forbidden
     if why.key is not None:
-        return session.get_one(IdempotencyKey, (keyed.user_id, keyed.key))
+        return session.get_one(IdempotencyKey, (request.user_id, request.key))
     if why.payment_id is not None:
         raise ActivePaymentExists(payment_id=why.payment_id, payment_status=why.status)
     if why.currency != payment["currency"]:
         raise ConsultationCurrency(of_consultation=why.currency, of_payments=payment["currency"])
     if why.fee_minor not in (None, payment["amount_minor"]):
-        raise ValidationFailed({"amount": [Message("The fee is %(fee)s.", fee=money.to_major(why.fee_minor))]})
+        raise ValidationFailed({"amount": [LocalizedMessage("The fee is %(fee)s.", fee=money.to_major(why.fee_minor))]})
     return None

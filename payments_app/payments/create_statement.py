@@ -32,11 +32,11 @@ from payments_app import money
 from payments_app.accounts.models import User
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
-from payments_app.db.statement import SingleStatement
+from payments_app.db.statement import DirectStatement
 from payments_app.gateways.registry import PaymentMethod
 from payments_app.idempotency.models import IdempotencyKey
 from payments_app.invoices.models import Invoice, InvoiceStatus, TaxRecord, invoice_number
-from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, Payment
 from payments_app.payments.models.status import PaymentStatus
 
@@ -108,16 +108,16 @@ def _tax_row(payment: Row, *, rate_basis_points: int) -> Row:
     }
 
 
-def _event_row(payment: Row, deed: Deed) -> Row:
+def _event_row(payment: Row, context: AuditContext) -> Row:
     return {
         "payment_id": payment["id"],
         "event": "payment.created",
         "from_status": None,
         "to_status": payment["status"],
         "version": payment["version"],
-        "actor": deed.actor,
-        "request_id": deed.request_id,
-        "created_at": deed.at,
+        "actor": context.actor,
+        "request_id": context.request_id,
+        "created_at": context.at,
     }
 
 
@@ -127,7 +127,7 @@ def _one_statement() -> CompoundSelect[Any]:
     None inserts anything where the key is known already. That saves the work, and does not decide: of twins at the same
     moment neither sees the other's key, and the constraint stops the second.
     """
-    known = _known_answer().cte("known")
+    known = _known_response().cte("known")
     payment = _payment_insert(postgresql.insert(PAYMENTS), ~exists().select_from(known)).cte("payment")
     inserts = {
         table: insert(table).from_select(_columns(table), _values(table).select_from(payment))
@@ -141,7 +141,7 @@ def _one_statement() -> CompoundSelect[Any]:
     return found.add_cte(*(inserted.cte(f"inserted_{table.name}") for table, inserted in inserts.items()))
 
 
-def _known_answer() -> Select[int, int, str | None]:
+def _known_response() -> Select[int, int, str | None]:
     """What the key made of the same request, and answered, if the caller is still who they were.
 
     Whether the answer is still kept is not asked here: that is an index's predicate, by which PostgreSQL would look
@@ -211,7 +211,7 @@ def _value(table: Table, column: str) -> BindParameter[Any]:
     return bindparam(f"{table.name}__{column}", type_=table.c[column].type)
 
 
-_ONE_STATEMENT = SingleStatement(_one_statement())
+_ONE_STATEMENT = DirectStatement(_one_statement())
 _STATEMENTS_IN_TURN = _statements_in_turn()
 
 
@@ -260,4 +260,4 @@ def _why() -> Select[Any]:
     )
 
 
-_WHY = SingleStatement(_why())
+_WHY = DirectStatement(_why())

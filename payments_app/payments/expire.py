@@ -14,12 +14,12 @@ from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import AppError, InvalidTransition, VersionConflict
 from payments_app.gateways.base import CheckoutSession, GatewayName, SessionStatus
 from payments_app.gateways.registry import find_gateway
-from payments_app.payments.cancel import Abandoned
-from payments_app.payments.gateway_updates import follow_session
-from payments_app.payments.models.event import Deed
+from payments_app.payments.cancel import CancellationPlan
+from payments_app.payments.gateway_updates import apply_session_update
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
-from payments_app.payments.repository import keyset, locked
+from payments_app.payments.repository import get_for_update, keyset
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 500
 
 
-class Fate(StrEnum):
+class ExpiryResult(StrEnum):
     """What became of a payment that was looked at."""
 
     EXPIRED = "expired"
@@ -83,71 +83,71 @@ def find_processing() -> Iterator[int]:
         last_id = batch[-1]
 
 
-def expire(payment_id: int, deed: Deed) -> Fate:
+def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
     """Expire a pending payment: first its session at the gateway, so that nobody pays it after."""
     payment, abandoned = _see(payment_id)
-    return _end(payment, abandoned, deed) if payment.status == PaymentStatus.PENDING else Fate.FOLLOWED
+    return _end(payment, abandoned, context) if payment.status == PaymentStatus.PENDING else ExpiryResult.FOLLOWED
 
 
-def resume(payment_id: int, deadlines: Deadlines, deed: Deed) -> Fate:
+def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
     """Ask the gateway what became of money on its way; where it did not come in time, the payment has failed."""
     payment, abandoned = _see(payment_id)
     if payment.status != PaymentStatus.PROCESSING:
-        return Fate.FOLLOWED
+        return ExpiryResult.FOLLOWED
     try:
         found = _look_up(abandoned)
         if found is None:
-            return Fate.LEFT
+            return ExpiryResult.LEFT
         if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
-            follow_session(payment_id, found, deed)
-            return Fate.FOLLOWED
+            apply_session_update(payment_id, found, context)
+            return ExpiryResult.FOLLOWED
     except AppError as error:
         return _left(payment_id, error)
     is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment)
-    return _end(payment, abandoned, deed) if is_over else Fate.LEFT
+    return _end(payment, abandoned, context) if is_over else ExpiryResult.LEFT
 
 
-def _look_up(abandoned: Abandoned) -> CheckoutSession | None:
+def _look_up(abandoned: CancellationPlan) -> CheckoutSession | None:
     """The session by which the payment may still be paid; None where there is none, or no answer."""
     gateway = find_gateway(abandoned.gateway)
     for reference in abandoned.references:
-        found = gateway.look_up_session(abandoned.bill, reference)
+        found = gateway.look_up_session(abandoned.charge, reference)
         if isinstance(found, CheckoutSession):
             return found
     return None
 
 
-def _end(payment: Payment, abandoned: Abandoned, deed: Deed) -> Fate:
+def _end(payment: Payment, abandoned: CancellationPlan, context: AuditContext) -> ExpiryResult:
     try:
-        abandoned.end_sessions(deed)
-        return _write_end(payment.id, abandoned, deed)
+        abandoned.end_sessions(context)
+        return _write_end(payment.id, abandoned, context)
     except (InvalidTransition, VersionConflict):  # paid, cancelled, or taken up again in this moment
-        return Fate.FOLLOWED
+        return ExpiryResult.FOLLOWED
     except AppError as error:
         return _left(payment.id, error)
 
 
-def _left(payment_id: int, error: AppError) -> Fate:
+def _left(payment_id: int, error: AppError) -> ExpiryResult:
     """One that cannot be finished now is no reason to leave the others."""
     log.warning("payment %d is left for the next time: %s", payment_id, error.message)
-    return Fate.LEFT
+    return ExpiryResult.LEFT
 
 
 @write_transaction
-def _write_end(session: Session, payment_id: int, abandoned: Abandoned, deed: Deed) -> Fate:
-    payment = locked(session, payment_id)
-    abandoned.close_sessions(session, deed)
+def _write_end(session: Session, payment_id: int, abandoned: CancellationPlan, context: AuditContext) -> ExpiryResult:
+    payment = get_for_update(session, payment_id)
+    abandoned.close_sessions(session, context)
     if payment.status == PaymentStatus.PROCESSING:
-        payment.fail(deed)
-        return Fate.FAILED
-    payment.expire(deed)
-    return Fate.EXPIRED
+        payment.fail(context)
+        return ExpiryResult.FAILED
+    payment.expire(context)
+    return ExpiryResult.EXPIRED
 
 
 @read_transaction
-def _see(session: Session, payment_id: int) -> tuple[Payment, Abandoned]:
+def _see(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
     payment = session.get_one(Payment, payment_id)
-    return payment, Abandoned.of(session, payment)
+    return payment, CancellationPlan.of(session, payment)
 
 
 @read_transaction

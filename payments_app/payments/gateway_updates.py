@@ -6,86 +6,90 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from payments_app.db.base import insert_or_nothing
-from payments_app.db.errors import broken_constraint
+from payments_app.db.base import dialect_insert
+from payments_app.db.errors import constraint_meaning
 from payments_app.db.transaction import write_transaction
 from payments_app.errors import ActivePaymentExists
-from payments_app.gateways.base import CheckoutSession, Money, SessionStatus
-from payments_app.payments.models.event import Deed
+from payments_app.gateways.base import CheckoutSession, GatewayPayment, SessionStatus
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, UNPAID, PaymentStatus
-from payments_app.payments.repository import locked
+from payments_app.payments.repository import get_for_update
 
 
 @write_transaction
-def follow_session(session: Session, payment_id: int, found: CheckoutSession, deed: Deed) -> str:
-    """``follow`` in a transaction of its own; the payment's status after it."""
-    payment = locked(session, payment_id)
-    follow(session, payment, found, deed)
+def apply_session_update(session: Session, payment_id: int, found: CheckoutSession, context: AuditContext) -> str:
+    """``apply_session`` in a transaction of its own; the payment's status after it."""
+    payment = get_for_update(session, payment_id)
+    apply_session(session, payment, found, context)
     return payment.status
 
 
-def follow(session: Session, payment: Payment, found: CheckoutSession, deed: Deed) -> None:
+def apply_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
     """Bring a payment, whose row is locked, up to what its gateway says; what is known already changes nothing."""
-    _note_session(session, payment, found, deed)
+    _note_session(session, payment, found, context)
     match found.status:
         case SessionStatus.SUCCEEDED:
-            receive(session, payment, found.money, deed=deed)
+            record_received_money(session, payment, found.money, context=context)
         case SessionStatus.PROCESSING if payment.status == PaymentStatus.PENDING:
-            payment.begin_processing(deed)
+            payment.begin_processing(context)
         case SessionStatus.CANCELLED if payment.status in UNPAID:
-            payment.was_cancelled_at_gateway(deed)
+            payment.mark_cancelled_by_gateway(context)
 
 
-def receive(session: Session, payment: Payment, money: Money, *, deed: Deed, receipt_url: str | None = None) -> None:
+def record_received_money(
+    session: Session, payment: Payment, money: GatewayPayment, *, context: AuditContext, receipt_url: str | None = None
+) -> None:
     """Money that the gateway has: it completes the payment, or else is kept for staff to return."""
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
-            payment.ask_for_review("payment.paid_again", deed)
+            payment.flag_for_review("payment.paid_again", context)
         return
     if money.currency != payment.currency:  # our amounts could not say how much it is
-        payment.ask_for_review("payment.paid_in_other_currency", deed)
+        payment.flag_for_review("payment.paid_in_other_currency", context)
         return
-    fits = money.why_not(payment.bill) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
-    if not fits or not _completes(session, payment, money.transaction_id, receipt_url, deed):
-        payment.quarantine(money.transaction_id, amount_minor=money.amount_minor, deed=deed)
+    fits = money.mismatch_reason(payment.charge) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
+    if not fits or not _completes(session, payment, money.transaction_id, receipt_url, context):
+        payment.quarantine(money.transaction_id, amount_minor=money.amount_minor, context=context)
 
 
-def _completes(session: Session, payment: Payment, transaction_id: str, receipt_url: str | None, deed: Deed) -> bool:
+def _completes(
+    session: Session, payment: Payment, transaction_id: str, receipt_url: str | None, context: AuditContext
+) -> bool:
     """Complete the payment, unless it has ended and its consultation has another one by now: the index decides."""
     if payment.is_active:
-        payment.complete(transaction_id, receipt_url=receipt_url, deed=deed)
+        payment.complete(transaction_id, receipt_url=receipt_url, context=context)
         return True
     try:
         with session.begin_nested():
-            payment.complete(transaction_id, receipt_url=receipt_url, deed=deed)
+            payment.complete(transaction_id, receipt_url=receipt_url, context=context)
     except IntegrityError as error:
-        if not isinstance(broken_constraint(error), ActivePaymentExists):
+        if not isinstance(constraint_meaning(error), ActivePaymentExists):
             raise
         return False
     return True
 
 
-def _note_session(session: Session, payment: Payment, found: CheckoutSession, deed: Deed) -> None:
+def _note_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
     """Keep what is known of the session; a webhook may tell of one before the request that opened it could.
 
     Before the payment is touched: a statement of ours would flush half of its change.
     """
     status = found.status if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED) else SessionStatus.OPEN
-    keep_session(session, payment, found.reference, status, at=deed.at)
+    store_session(session, payment, found.reference, status, at=context.at)
     known = (GatewaySession.gateway == payment.gateway, GatewaySession.reference == found.reference)
     # Core: a session has no version to guard, and what has ended stays so.
     session.execute(
         update(GatewaySession)
         .where(*known, GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == payment.id)
-        .values(status=status.value, updated_at=deed.at)
+        .values(status=status.value, updated_at=context.at)
     )
 
 
-def keep_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
+def store_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
     """Keep a session of the payment, unless it is known already."""
-    new = insert_or_nothing(session, GatewaySession).values(
+    new = dialect_insert(session, GatewaySession).values(
         payment_id=payment.id,
         gateway=payment.gateway,
         reference=reference,
@@ -96,7 +100,7 @@ def keep_session(session: Session, payment: Payment, reference: str, status: Ses
     session.execute(new.on_conflict_do_nothing())
 
 
-def open_references(session: Session, payment_id: int) -> list[str]:
+def open_session_references(session: Session, payment_id: int) -> list[str]:
     """The references of the sessions by which the payment could still be paid: one at the most."""
     still_open = (GatewaySession.payment_id == payment_id, GatewaySession.status == SessionStatus.OPEN.value)
     return list(session.scalars(select(GatewaySession.reference).where(*still_open)))

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from payments_app.accounts.caller import Caller
 from payments_app.db.base import table_of
-from payments_app.db.statement import SingleStatement
+from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction
 from payments_app.errors import PaymentNotFound
 from payments_app.pagination import Page
@@ -58,7 +58,7 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
     if not rows:
         raise PaymentNotFound
     payment = whole.read(rows)
-    caller.require_own(payment.user_id)
+    caller.require_owner(payment.user_id)
     return payment
 
 
@@ -75,7 +75,7 @@ def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Any]:
 
 
 @lru_cache(PAGES_KEPT)
-def _page(given: frozenset[str], status: PaymentStatus | None, per_page: int) -> SingleStatement:
+def _page(given: frozenset[str], status: PaymentStatus | None, per_page: int) -> DirectStatement:
     """Its size and its status are in the statement itself: PostgreSQL plans once for all values that it is not told,
     and would take any size for a tenth of the table, and a rare status for a common one.
     """
@@ -87,7 +87,7 @@ def _page(given: frozenset[str], status: PaymentStatus | None, per_page: int) ->
     if "after_id" in given:
         position = tuple_(_value("created_at", "after_created_at"), _value("id", "after_id"))
         wanted = wanted.where(tuple_(PAYMENTS.c.created_at, PAYMENTS.c.id) < position)
-    return SingleStatement(wanted.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc()))
+    return DirectStatement(wanted.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc()))
 
 
 def _value(column: str, name: str | None = None) -> Any:
@@ -108,7 +108,7 @@ class _Whole:
             joined = joined.outerjoin(table, table.c.payment_id == PAYMENTS.c.id)  # type: ignore[assignment]  # a join
         statement = select(PAYMENTS, *tables).select_from(joined).order_by(*(table.c.id for table in tables))
         statement = statement.where(PAYMENTS.c.id == _value("id", "payment_id"), PAYMENTS.c.deleted_at.is_(None))
-        self.statement = SingleStatement(statement)
+        self.statement = DirectStatement(statement)
         # Named as the tables' columns are, which the type checker does not know.
         self._payment: Any = namedtuple("Payment", [*PAYMENTS.c.keys(), *BELONGING])  # type: ignore[misc]
         self._width = len(PAYMENTS.c)

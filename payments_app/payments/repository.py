@@ -13,14 +13,14 @@ from payments_app.db.transaction import read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
 from payments_app.gateways.references import normalized_reference
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.request import Answer, KeyedRequest
+from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.locking import locks
 from payments_app.observability import metrics
-from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.payment import REFERENCE_ALONE, Payment
 
 # What the doors make of a payment that was changed.
-Render = Callable[[Payment], Answer]
+Render = Callable[[Payment], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class ChangeCommand:
     """Somebody's wish to change a payment: who, under which key, and on what conditions."""
 
     payment_id: int
     caller: Caller
-    keyed: KeyedRequest
-    deed: Deed
+    request: IdempotentRequest
+    context: AuditContext
     conditions: Conditions = field(default_factory=Conditions)
 
 
@@ -119,19 +119,19 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     ).all()
     if not found:
         raise PaymentNotFound
-    caller.require_own(found[0].user_id)
+    caller.require_owner(found[0].user_id)
     return [event for _, event in found if event is not None]
 
 
-def flush_and_keep(session: Session, payment: Payment, change: Change, render: Render) -> Answer:
+def flush_and_store(session: Session, payment: Payment, change: ChangeCommand, render: Render) -> StoredResponse:
     """Write the effect of a verb down, and the answer under its key."""
     session.flush()  # the one flush of this effect: the version rises here, or StaleDataError says who was first
-    answer = render(payment)
-    idempotency.keep(session, change.keyed, answer, payment_id=payment.id, at=change.deed.at)
-    return answer
+    response = render(payment)
+    idempotency.store(session, change.request, response, payment_id=payment.id, at=change.context.at)
+    return response
 
 
-def owned(session: Session, payment_id: int, caller: Caller) -> Payment:
+def get_owned(session: Session, payment_id: int, caller: Caller) -> Payment:
     """A payment with all that its verbs look at, for a caller who may change it.
 
     Raises:
@@ -143,11 +143,11 @@ def owned(session: Session, payment_id: int, caller: Caller) -> Payment:
     return _owned(session, _whole(), payment_id, caller)
 
 
-def owned_for_change(session: Session, payment_id: int, caller: Caller) -> Payment:
-    """``owned``, with the row locked where the locking strategy says so."""
-    if locks.locks_rows():
+def get_owned_for_update(session: Session, payment_id: int, caller: Caller) -> Payment:
+    """``get_owned``, with the row locked where the locking strategy says so."""
+    if locks.uses_row_locks():
         lock_payment(session, payment_id)
-    return owned(session, payment_id, caller)
+    return get_owned(session, payment_id, caller)
 
 
 def lock_payment(session: Session, payment_id: int) -> None:
@@ -159,7 +159,7 @@ def lock_payment(session: Session, payment_id: int) -> None:
     session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
 
 
-def locked(session: Session, payment_id: int) -> Payment:
+def get_for_update(session: Session, payment_id: int) -> Payment:
     """A payment that is known to be there, locked, with all that its verbs look at."""
     lock_payment(session, payment_id)
     return session.scalars(_whole().where(Payment.id == payment_id)).unique().one()
@@ -170,7 +170,7 @@ def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: C
     payment = session.execute(found).unique().scalar_one_or_none()
     if payment is None:
         raise PaymentNotFound
-    caller.require_own(payment.user_id)
+    caller.require_owner(payment.user_id)
     return payment
 
 

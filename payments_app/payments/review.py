@@ -4,9 +4,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
-from payments_app.payments.repository import locked
+from payments_app.payments.repository import get_for_update
 
 
 @read_transaction
@@ -16,8 +16,8 @@ def count(session: Session) -> int:
 
 
 @write_transaction
-def end_review(session: Session, payment_id: int, deed: Deed) -> None:
+def end_review(session: Session, payment_id: int, context: AuditContext) -> None:
     """Raises:
     InvalidTransition: money that may not stay is still here (409).
     """
-    locked(session, payment_id).end_review(deed)
+    get_for_update(session, payment_id).end_review(context)

@@ -12,28 +12,35 @@ from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
 from payments_app.api import examples
-from payments_app.api.blueprint import Blueprint, json_answer, success
-from payments_app.api.cursors import page_answer, read_cursor
+from payments_app.api.blueprint import Blueprint, json_response, ok
+from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import payments_per_user
 from payments_app.api.serializer import renderer
 from payments_app.cache import cached_json
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
-from payments_app.i18n.locale import reader_language, told
+from payments_app.i18n.locale import reader_language, translate
 from payments_app.i18n.messages import N_
-from payments_app.idempotency.headers import take_key
-from payments_app.idempotency.request import Answer, KeyedRequest
+from payments_app.idempotency.headers import pop_key
+from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import create as creation
 from payments_app.payments import queries as reads
 from payments_app.payments import repository, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
-from payments_app.payments.confirm import Claim, confirm
+from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
-from payments_app.payments.http import change_of, changed_data, deed_of, etag, render_existing, respond
+from payments_app.payments.http import (
+    audit_context_for,
+    build_change,
+    dump_changed,
+    etag,
+    render_current_state,
+    respond,
+)
 from payments_app.payments.models.payment import Payment
-from payments_app.readiness import takes_money
+from payments_app.readiness import requires_readiness
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
 methods_blueprint = Blueprint(
@@ -75,16 +82,16 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any cal
 
 @blueprint.route("", methods=["POST"])
 @authenticated()
-@takes_money
+@requires_readiness
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
 @blueprint.idempotent
 @blueprint.success_response(201, schemas.Created, headers=("ETag", "Location"), examples=examples.CREATED)
 @blueprint.success_response(200, schemas.Existing, headers=("ETag",))
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, such_as=examples.CREATE)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CREATE)
 def create_payment(body: dict[str, Any], caller: Caller) -> Response:
     """Create the one payment of a consultation; the same key again gives the same answer again."""
-    key = take_key(body, caller.user_id)
+    key = pop_key(body, caller.user_id)
     settings = current_app.config["SETTINGS"]
     new = NewPayment(
         consultation_id=body["consultation_id"],
@@ -93,16 +100,20 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
         method=_method_on_offer(body["payment_method"]),
         tax_rate_basis_points=settings.payment_tax_rate_basis_points,
     )
-    keyed = KeyedRequest(caller, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_existing)
-    answer = creation.create(new, caller=caller, keyed=keyed, deed=deed_of(caller), render=_render_created)
-    if answer.replayed and settings.idempotency_replay == "conflict":
-        payment_id = json.loads(answer.body)["data"]["payment_id"]
+    idempotent_request = IdempotentRequest(
+        caller, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_current_state
+    )
+    response = creation.create(
+        new, caller=caller, request=idempotent_request, context=audit_context_for(caller), render=_render_created
+    )
+    if response.replayed and settings.idempotency_replay == "conflict":
+        payment_id = json.loads(response.body)["data"]["payment_id"]
         raise ActivePaymentExists(
             payment_id=payment_id,
             payment_status=repository.get_status(payment_id),
             headers={"Idempotent-Replayed": "true"},
         )
-    return respond(answer)
+    return respond(response)
 
 
 @blueprint.route("")
@@ -119,7 +130,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
         after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
         per_page=query["per_page"],
     )
-    return page_answer(
+    return paginated_response(
         reads.list_page(shown, caller=caller),
         kind="payments",
         query=query,
@@ -136,7 +147,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
     payment = reads.show(payment_id, caller=caller)
-    return success(_details_renderer()(payment), message="OK", headers={"ETag": etag(payment.version)})
+    return ok(_details_renderer()(payment), message="OK", headers={"ETag": etag(payment.version)})
 
 
 @blueprint.route("/<id:payment_id>/events")
@@ -147,7 +158,7 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 def list_payment_events(payment_id: int, caller: Caller) -> Response:
     """The audit trail of a payment, oldest first."""
     events = repository.list_events(payment_id, caller=caller)
-    return json_answer({"data": _EVENTS.dump(events), "meta": {"next_cursor": None}})
+    return json_response({"data": _EVENTS.dump(events), "meta": {"next_cursor": None}})
 
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
@@ -155,13 +166,13 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 @blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.NO_WISHES)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, such_as=examples.REFUSED_CHECKOUT)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, examples=examples.REFUSED_CHECKOUT)
 def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Open the gateway's session that the payment is paid by, or come back to it.
 
     ``client_secret`` is for the patient's device alone. Neither status nor version of the payment changes.
     """
-    wanted = change_of("checkout", payment_id, body, caller, revive=render_existing)
+    wanted = build_change("checkout", payment_id, body, caller, render_current=render_current_state)
     return respond(checkout(wanted, _render_checkout))
 
 
@@ -171,14 +182,14 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
-@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CONFIRM)
+@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Complete a payment with the transaction that paid it, once its gateway says so.
 
     Naming the same transaction again is a retry.
     """
-    wanted = change_of("confirm", payment_id, body, caller, revive=render_existing)
-    claim = Claim(body["transaction_id"], body["receipt_url"])
+    wanted = build_change("confirm", payment_id, body, caller, render_current=render_current_state)
+    claim = PaymentProof(body["transaction_id"], body["receipt_url"])
     return respond(
         confirm(wanted, claim, lambda payment: _render_changed(payment, N_("Payment confirmed successfully")))
     )
@@ -190,10 +201,10 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
-@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.CANCEL)
+@blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CANCEL)
 def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Give up a pending payment, which frees its consultation; its session at the gateway ends first."""
-    wanted = change_of("cancel", payment_id, body, caller, revive=render_existing)
+    wanted = build_change("cancel", payment_id, body, caller, render_current=render_current_state)
     return respond(cancel(wanted, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
 
 
@@ -210,22 +221,22 @@ def _details_renderer() -> Callable[[Any], dict[str, Any]]:
 
 
 def _render_methods(offered: Sequence[PaymentMethod]) -> list[dict[str, str]]:
-    return [{**method, "name": told(method["name"])} for method in _METHODS.dump(offered)]
+    return [{**method, "name": translate(method["name"])} for method in _METHODS.dump(offered)]
 
 
-def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> Answer:
-    body = {"data": schemas.created_data(payment, invoice), "message": told(N_("Payment created successfully"))}
-    return Answer(201, json.dumps(body))
+def _render_created(payment: dict[str, Any], invoice: dict[str, Any]) -> StoredResponse:
+    body = {"data": schemas.created_data(payment, invoice), "message": translate(N_("Payment created successfully"))}
+    return StoredResponse(201, json.dumps(body))
 
 
-def _render_changed(payment: Payment, message: str) -> Answer:
-    return Answer(200, json.dumps({"data": changed_data(payment), "message": told(message)}))
+def _render_changed(payment: Payment, message: str) -> StoredResponse:
+    return StoredResponse(200, json.dumps({"data": dump_changed(payment), "message": translate(message)}))
 
 
-def _render_checkout(payment: Payment, session: CheckoutSession) -> Answer:
+def _render_checkout(payment: Payment, session: CheckoutSession) -> StoredResponse:
     shown = {"gateway": payment.gateway, "reference": session.reference, "payment": payment}
     if session.client_secret is not None:
         shown["client_secret"] = session.client_secret
     if session.instructions is not None:
-        shown["instructions"] = told(session.instructions)  # the clinic's own are told as they are
-    return Answer(200, json.dumps({"data": _CHECKOUT.dump(shown), "message": "OK"}), kept=False)
+        shown["instructions"] = translate(session.instructions)  # the clinic's own are told as they are
+    return StoredResponse(200, json.dumps({"data": _CHECKOUT.dump(shown), "message": "OK"}), kept=False)

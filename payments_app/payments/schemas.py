@@ -9,14 +9,14 @@ from payments_app.api.fields import (
     KEY_PATTERN,
     Amount,
     Cursor,
+    HttpUrl,
     Length,
-    Moment,
     OneOf,
     PayableAmount,
     QueryInteger,
-    Text,
-    WebAddress,
-    WholeNumber,
+    StorableString,
+    StrictInteger,
+    UtcDateTimeField,
 )
 from payments_app.api.query import Query
 from payments_app.api.serializer import renderer
@@ -40,9 +40,9 @@ class Payment(Schema):
     refunded_amount = Amount(required=True, attribute="refunded_minor")
     needs_review = fields.Boolean(required=True)
     version = fields.Integer(required=True)
-    created_at = Moment(required=True)
-    updated_at = Moment(required=True)
-    completed_at = Moment(required=True, allow_none=True)
+    created_at = UtcDateTimeField(required=True)
+    updated_at = UtcDateTimeField(required=True)
+    completed_at = UtcDateTimeField(required=True, allow_none=True)
 
 
 class PaymentDetails(Payment):
@@ -89,7 +89,7 @@ class PaymentEvent(Schema):
     version = fields.Integer(required=True)
     actor = fields.String(required=True)
     request_id = fields.String(required=True, allow_none=True)
-    created_at = Moment(required=True)
+    created_at = UtcDateTimeField(required=True)
 
 
 class PaymentMethod(Schema):
@@ -108,9 +108,9 @@ class IdempotentRequest(Schema):
 
 
 class PaymentCreate(IdempotentRequest):
-    consultation_id = WholeNumber(required=True, least=1, metadata={"example": 5})
+    consultation_id = StrictInteger(required=True, least=1, metadata={"example": 5})
     amount = PayableAmount(required=True, metadata={"example": 5000})
-    payment_method = Text(
+    payment_method = StorableString(
         required=True,
         min_length=1,
         max_length=32,
@@ -119,11 +119,11 @@ class PaymentCreate(IdempotentRequest):
 
 
 class PaymentChange(IdempotentRequest):
-    expected_version = WholeNumber(least=0)
+    expected_version = StrictInteger(least=0)
 
 
 class PaymentConfirm(PaymentChange):
-    transaction_id = Text(
+    transaction_id = StorableString(
         required=True,
         min_length=1,
         max_length=255,
@@ -134,7 +134,7 @@ class PaymentConfirm(PaymentChange):
             "hyphens and invisible characters do not count.",
         },
     )
-    receipt_url = WebAddress(load_default=None, metadata={"example": "https://receipts.example/123"})
+    receipt_url = HttpUrl(load_default=None, metadata={"example": "https://receipts.example/123"})
 
 
 class PaymentCancel(PaymentChange):

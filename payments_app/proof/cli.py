@@ -9,14 +9,14 @@ from flask import current_app
 from urllib3.exceptions import LocationParseError
 
 from payments_app.commands import CommandFailed, is_agreed, json_option, say
-from payments_app.health.checks import find_faults
+from payments_app.health.checks import run_checks
 from payments_app.proof import report as telling
 from payments_app.proof import repository
 from payments_app.proof import runner as run
 from payments_app.proof.own_server import DoesNotStart, OwnWorkers
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
-from payments_app.proof.runner import NotRemoved, Orders, Report, Stopped
-from payments_app.proof.scenario import Astray, Crowd
+from payments_app.proof.runner import NotRemoved, ProofPlan, Report, Stopped
+from payments_app.proof.scenario import LoadProfile, WrongTarget
 
 # Requests at once that our nginx allows one network (limit_conn).
 MOST_CLIENTS = 100
@@ -74,36 +74,36 @@ def prove(
             raise CommandFailed("--kill-workers kills those of a gunicorn started for this, on Linux: without --url.")
         _require_address(url)
         seed = secrets.randbelow(10**9) if seed is None else seed
-        orders = Orders(_crowd(clients), rounds, seed, url, pace, kill_workers)
-        raise SystemExit(_try_out(orders, yes=yes, as_json=as_json))
+        plan = ProofPlan(_crowd(clients), rounds, seed, url, pace, kill_workers)
+        raise SystemExit(_try_out(plan, yes=yes, as_json=as_json))
     except click.Abort:  # nobody there to answer: 1 would be a verdict
         raise CommandFailed("Nothing was written: say --yes where nobody can be asked.") from None
     except KeyboardInterrupt:  # before the first row or after the last; 1 would be a verdict
         raise CommandFailed("Stopped by SIGINT; no row of this run is there.") from None
     except Stopped as signal:
         raise CommandFailed(f"Stopped by {signal}; everything that was written is removed.") from None
-    except (Astray, DoesNotStart) as reason:
+    except (WrongTarget, DoesNotStart) as reason:
         raise CommandFailed(f"The service could not be asked: {reason}") from None
     except NotRemoved as reason:
         raise CommandFailed(f"Rows are left, run payments prove --clean-up: {reason}") from None
 
 
-def _try_out(orders: Orders, *, yes: bool, as_json: bool) -> int:
+def _try_out(plan: ProofPlan, *, yes: bool, as_json: bool) -> int:
     """The exit status."""
-    faults = find_faults()
+    faults = run_checks()
     for name in ("database", "migrations"):
         if name in faults:  # there is nothing to try it on, which is no verdict
             raise CommandFailed(f"{name}: {faults[name]}")
     if faults:
-        return telling.tell_faults(faults, orders, as_json=as_json)
+        return telling.print_faults(faults, plan, as_json=as_json)
     left = _require_room()
-    telling.show_plan(orders, left)
+    telling.show_plan(plan, left)
     if not yes and not is_agreed("Go on?"):
         say("nothing was written", err=True)
         return 0
     if _require_room().users:  # asked again: while somebody read the plan, another run may have begun
         say(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
-    return telling.tell(_prove(orders), orders, as_json=as_json)
+    return telling.print_report(_prove(plan), plan, as_json=as_json)
 
 
 def _require_address(url: str | None) -> None:
@@ -119,7 +119,7 @@ def _require_address(url: str | None) -> None:
         raise CommandFailed("--url must be the address of a service, such as https://pay.clinic.example")
 
 
-def _crowd(clients: int) -> Crowd:
+def _crowd(clients: int) -> LoadProfile:
     """By the limit on new payments of one user, which is the deployment's own and is not turned off for this."""
     settings = current_app.config["SETTINGS"]
     allowed = int(settings.ratelimit_payments.split()[0]) if settings.ratelimit_enabled else clients
@@ -128,7 +128,7 @@ def _crowd(clients: int) -> Crowd:
             f"RATELIMIT_PAYMENTS allows a user {settings.ratelimit_payments}, but it takes"
             f" {LEAST_SHARE} for one to be in the way of the other: nothing was tried."
         )
-    return Crowd(clients, share=min(clients, allowed))
+    return LoadProfile(clients, share=min(clients, allowed))
 
 
 def _require_room() -> Leftovers:
@@ -153,22 +153,22 @@ def _require_room() -> Leftovers:
 def _clean_up(*, yes: bool, as_json: bool) -> None:
     left = repository.find_leftovers()
     if not left.users:
-        telling.tell_removed(0, as_json=as_json)
+        telling.print_removed(0, as_json=as_json)
         return
     say(f"left of runs that were killed: {left}", err=True)
     if not yes and not is_agreed("Remove them? A run that is under way fails by it."):
         say("nothing was removed", err=True)
         return
-    telling.tell_removed(run.remove_all(), as_json=as_json)
+    telling.print_removed(run.remove_all(), as_json=as_json)
 
 
-def _prove(orders: Orders) -> Report:
-    total = orders.rounds * len(orders.attacks)
-    report = Report.blank(orders)
+def _prove(plan: ProofPlan) -> Report:
+    total = plan.rounds * len(plan.attacks)
+    report = Report.blank(plan)
     try:
         with click.progressbar(length=total, label="Proving", file=sys.stderr) as bar:
-            run.prove(orders, report, tell=lambda: bar.update(1))
-    except (Stopped, Astray, NotRemoved):
-        telling.tell_found(report)
+            run.prove(plan, report, tell=lambda: bar.update(1))
+    except (Stopped, WrongTarget, NotRemoved):
+        telling.print_findings(report)
         raise
     return report

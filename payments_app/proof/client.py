@@ -27,7 +27,7 @@ _LATER = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Request:
     """A request of one user under one key; ``path`` below ``/api/v1``."""
 
     method: str
@@ -38,10 +38,10 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Response:
     """An answer; status 0 where none came as long as the client was patient, and ``silence`` says what came instead."""
 
-    ask: Ask
+    request: Request
     status: int
     body: dict[str, Any]
     replayed: bool = False
@@ -59,7 +59,7 @@ class Told:
         return str(self.body.get("type", "")).rpartition("/")[2]
 
     def __str__(self) -> str:
-        return f"{self.ask.method} {self.ask.path} answered {self.status or 'nothing'} {self.problem}".rstrip()
+        return f"{self.request.method} {self.request.path} answered {self.status or 'nothing'} {self.problem}".rstrip()
 
 
 class Client:
@@ -84,68 +84,70 @@ class Client:
         # No repetitions by the library: what is sent again, and why, is this client's business.
         self._pool = urllib3.PoolManager(maxsize=at_once, retries=False, timeout=urllib3.Timeout(REQUEST_SECONDS))
 
-    def ask(self, ask: Ask) -> Told:
+    def request(self, request: Request) -> Response:
         """One request, alone."""
-        return self.at_once([ask])[0]
+        return self.at_once([request])[0]
 
-    def try_once(self, ask: Ask) -> Told:
+    def try_once(self, request: Request) -> Response:
         """One request, which is not sent again: is anybody there?"""
-        told, _ = self._ask_once(ask)
-        return told
+        responses, _ = self._ask_once(request)
+        return responses
 
-    def at_once(self, asks: Sequence[Ask], meanwhile: Callable[[], None] | None = None) -> list[Told]:
+    def at_once(self, requests: Sequence[Request], meanwhile: Callable[[], None] | None = None) -> list[Response]:
         """All of them at the same moment, each from a thread of its own; the answers in the same order.
 
         ``meanwhile`` is done by the caller's thread while they are on their way.
         """
         started = time.monotonic()
-        gate = threading.Barrier(len(asks))
-        with ThreadPoolExecutor(len(asks)) as threads:
+        gate = threading.Barrier(len(requests))
+        with ThreadPoolExecutor(len(requests)) as threads:
             try:
-                answers = [threads.submit(self._ask_at, gate, ask) for ask in asks]
+                answers = [threads.submit(self._ask_at, gate, request) for request in requests]
                 if meanwhile is not None:
                     meanwhile()
-                told = [answer.result() for answer in answers]
+                responses = [answer.result() for answer in answers]
             except BaseException:  # interrupted: the threads are waited for, and are not to begin anything more
                 self._is_over.set()
                 gate.abort()
                 raise
         if self._pace is not None:  # whoever is behind a network's limit waits until the burst is paid off
-            time.sleep(max(0.0, len(asks) / self._pace - (time.monotonic() - started)))
-        return told
+            time.sleep(max(0.0, len(requests) / self._pace - (time.monotonic() - started)))
+        return responses
 
     def close(self) -> None:
         self._pool.clear()
 
-    def _ask_at(self, gate: threading.Barrier, ask: Ask) -> Told:
+    def _ask_at(self, gate: threading.Barrier, request: Request) -> Response:
         gate.wait()
         give_up_at = time.monotonic() + self._patience_seconds
         while True:
-            told, pause_seconds = self._ask_once(ask)
+            responses, pause_seconds = self._ask_once(request)
             if pause_seconds is None or time.monotonic() > give_up_at or self._is_over.wait(pause_seconds):
-                return told
+                return responses
             with self._counting:
                 self.repeated += 1
 
-    def _ask_once(self, ask: Ask) -> tuple[Told, float | None]:
+    def _ask_once(self, request: Request) -> tuple[Response, float | None]:
         """What came of it; and, where the same request is to be sent again, after how many seconds."""
-        headers = {**self._headers, "Authorization": f"Bearer {ask.token}"}
-        if ask.key is not None:
-            headers["Idempotency-Key"] = ask.key
+        headers = {**self._headers, "Authorization": f"Bearer {request.token}"}
+        if request.key is not None:
+            headers["Idempotency-Key"] = request.key
         with self._counting:
             self.sent += 1
         try:
             answer = self._pool.request(
-                ask.method, f"{self.url}/api/v1{ask.path}", headers=headers, json=ask.body, redirect=False
+                request.method, f"{self.url}/api/v1{request.path}", headers=headers, json=request.body, redirect=False
             )
         except HTTPError as error:  # cut off, refused or silent: it may have happened, and the key says so
-            return Told(ask, 0, {}, silence=str(error)), PAUSE_SECONDS
+            return Response(request, 0, {}, silence=str(error)), PAUSE_SECONDS
         with self._counting:
             self.answered += 1
-        told = Told(ask, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
+        responses = Response(request, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
         # A 500 says so too, but it breaks a promise: sent again, it would only be told later.
-        may_succeed_later = answer.status in _LATER or (told.body.get("retryable") is True and answer.status != BUG)
-        return told, _pause_seconds(answer.headers.get("Retry-After")) if may_succeed_later else None
+        may_succeed_later = answer.status in _LATER or (
+            responses.body.get("retryable") is True and answer.status != BUG
+        )
+        return responses, _pause_seconds(answer.headers.get("Retry-After")) if may_succeed_later else None
 
 
 def _pause_seconds(retry_after: str | None) -> float:

@@ -6,48 +6,48 @@ from typing import Any
 from payments_app.commands import say, say_json, show_facts
 from payments_app.proof import repository
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
-from payments_app.proof.runner import Orders, Report
+from payments_app.proof.runner import ProofPlan, Report
 from payments_app.proof.scenario import METHOD
 
 # Breaches of one attack that are shown; the first says it all, and a service without an index has thousands.
 SHOWN_BREACHES = 5
 
 
-def show_plan(orders: Orders, left: Leftovers) -> None:
+def show_plan(plan: ProofPlan, left: Leftovers) -> None:
     """What is going to be written, sent and removed, before any of it is; ``left`` is of runs that were killed."""
-    crowd = orders.crowd
-    sizes = [each.size(crowd) for each in orders.attacks]
+    load = plan.load
+    sizes = [each.size(load) for each in plan.attacks]
     # One of staff and one patient besides, by whom the service is found to be the right one.
     users, consultations = 2 + sum(size.users for size in sizes), 1 + sum(size.consultations for size in sizes)
     requests = 1 + sum(size.requests for size in sizes)
     facts: dict[str, Any] = {
         "database": repository.database_name(),
-        "asks": orders.url or "a gunicorn of its own on 127.0.0.1, with the settings of this deployment",
-        "sends": f"{requests} requests a round, besides repetitions; rounds: {orders.rounds}; at once: {crowd.clients}",
-        "rate": f"at most {crowd.share} new payments of one user (RATELIMIT_PAYMENTS)"
-        + f", {orders.pace} requests a second on average" * (orders.url is not None),
+        "asks": plan.url or "a gunicorn of its own on 127.0.0.1, with the settings of this deployment",
+        "sends": f"{requests} requests a round, besides repetitions; rounds: {plan.rounds}; at once: {load.clients}",
+        "rate": f"at most {load.share} new payments of one user (RATELIMIT_PAYMENTS)"
+        + f", {plan.pace} requests a second on average" * (plan.url is not None),
         "writes": f"in each round {users} users and {consultations} consultations, with a payment each at the most",
         "ids": f"consultations within {FIRST_CONSULTATION} to {LAST_CONSULTATION}, where nothing else is",
         "money": f"none moves: method {METHOD}, confirmed and refunded on the word of a user of its own",
         "removes": "all of it at the end of each round, and when it is interrupted"
         + f"; and first what a run that was killed has left: {left}" * (left.users > 0),
-        "seed": orders.seed,
+        "seed": plan.seed,
     }
     show_facts(facts, err=True)
 
 
-def tell(report: Report, orders: Orders, *, as_json: bool) -> int:
+def print_report(report: Report, plan: ProofPlan, *, as_json: bool) -> int:
     """Show what became of each promise; the command's exit status."""
-    verdicts = [_verdict(each.name, each.promise, report, orders) for each in orders.attacks]
-    _show(verdicts, _total(report, orders, held=report.held), as_json=as_json)
+    verdicts = [_verdict(each.name, each.promise, report, plan) for each in plan.attacks]
+    _show(verdicts, _total(report, plan, held=report.held), as_json=as_json)
     return 0 if report.held else 1
 
 
-def _total(report: Report, orders: Orders, *, held: bool) -> dict[str, Any]:
+def _total(report: Report, plan: ProofPlan, *, held: bool) -> dict[str, Any]:
     return {
         "held": held,
-        "seed": orders.seed,
-        "clients": orders.crowd.clients,
+        "seed": plan.seed,
+        "clients": plan.load.clients,
         "rounds": report.rounds_done,
         "requests": sum(report.requests.values()),
         "sent_again": report.repeated,
@@ -56,36 +56,36 @@ def _total(report: Report, orders: Orders, *, held: bool) -> dict[str, Any]:
     }
 
 
-def _verdict(name: str, promise: str, report: Report, orders: Orders) -> dict[str, Any]:
-    broken = [f"{breach.what}: {breach.detail}" for breach in report.breaches[name]]
+def _verdict(name: str, promise: str, report: Report, plan: ProofPlan) -> dict[str, Any]:
+    broken = [f"{violation.what}: {violation.detail}" for violation in report.violations[name]]
     return {
         "attack": name,
         "promise": promise,
         "held": not broken,
-        "rounds": orders.rounds,
+        "rounds": plan.rounds,
         "requests": report.requests[name],
         "broken": broken,
     }
 
 
-def tell_found(report: Report) -> None:
+def print_findings(report: Report) -> None:
     """Of a run that does not come to its end, what it had found: nobody should have to wait for it again."""
-    for name, breaches in report.breaches.items():
-        for breach in breaches[:SHOWN_BREACHES]:
-            say(f"BROKEN  {name}: {breach.what}: {breach.detail}", err=True)
+    for name, violations in report.violations.items():
+        for violation in violations[:SHOWN_BREACHES]:
+            say(f"BROKEN  {name}: {violation.what}: {violation.detail}", err=True)
 
 
-def tell_faults(faults: Mapping[str, str], orders: Orders, *, as_json: bool) -> int:
+def print_faults(faults: Mapping[str, str], plan: ProofPlan, *, as_json: bool) -> int:
     """Without what the service stands on it takes no payment, and there is nothing to attack."""
     broken = [f"{name}: {why}" for name, why in faults.items()]
     promise = "what the service stands on is in place"
     verdict = {"attack": "none", "promise": promise, "held": False, "rounds": 0, "requests": 0, "broken": broken}
-    nothing_done = Report(breaches={}, requests={})
-    _show([verdict], _total(nothing_done, orders, held=False), as_json=as_json)
+    nothing_done = Report(violations={}, requests={})
+    _show([verdict], _total(nothing_done, plan, held=False), as_json=as_json)
     return 1
 
 
-def tell_removed(rows: int, *, as_json: bool) -> None:
+def print_removed(rows: int, *, as_json: bool) -> None:
     """How many rows of runs that were killed were there, and are gone."""
     if as_json:
         say_json({"rows_removed": rows})

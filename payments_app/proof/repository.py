@@ -39,7 +39,7 @@ _DOMAIN = "proof.invalid"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class PaymentSnapshot:
     """A payment as its rows tell of it, in minor units; ``returned_minor`` and ``refunds`` are without failed ones."""
 
     payment_id: int
@@ -111,7 +111,7 @@ def find_leftovers(session: Session) -> Leftovers:
 
 
 @read_transaction
-def look(session: Session, consultations: Sequence[int]) -> list[Kept]:
+def look(session: Session, consultations: Sequence[int]) -> list[PaymentSnapshot]:
     """The payments of these consultations, whatever became of them."""
     returned = (
         select(func.coalesce(func.sum(Refund.amount_minor), 0))
@@ -130,7 +130,7 @@ def look(session: Session, consultations: Sequence[int]) -> list[Kept]:
     )
     wanted = select(Payment, returned, refunds, completions).where(Payment.consultation_id.in_(consultations))
     return [
-        Kept(
+        PaymentSnapshot(
             payment.id,
             payment.consultation_id,
             payment.status,

@@ -17,10 +17,10 @@ from payments_app.db.engine import current_engines
 from payments_app.errors import AppError
 from payments_app.proof import own_server as service
 from payments_app.proof import repository
-from payments_app.proof.attacks import ATTACKS, KILLED_WORKERS, Attack, Breach, attack
+from payments_app.proof.attacks import ATTACKS, KILLED_WORKERS, Attack, Violation, attack
 from payments_app.proof.client import Client
 from payments_app.proof.own_server import Workers, own_gunicorn
-from payments_app.proof.scenario import Astray, Crowd, Scene
+from payments_app.proof.scenario import LoadProfile, Scenario, WrongTarget
 
 # Longer than a round can last: rows of an older one belong to a run that was killed.
 ABANDONED_AFTER = timedelta(minutes=30)
@@ -40,13 +40,13 @@ class NotRemoved(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class ProofPlan:
     """``url``: a running service of this deployment, or None for one of the proof's own.
 
     ``pace``: requests a second, on average, that one which is not the proof's own is asked.
     """
 
-    crowd: Crowd
+    load: LoadProfile
     rounds: int
     seed: int
     url: str | None
@@ -62,7 +62,7 @@ class Orders:
 class Report:
     """What became of each attack, by its name; and how much was done for it."""
 
-    breaches: dict[str, list[Breach]]
+    violations: dict[str, list[Violation]]
     requests: dict[str, int]
     repeated: int = 0
     rows_removed: int = 0
@@ -71,15 +71,15 @@ class Report:
 
     @property
     def held(self) -> bool:
-        return not any(self.breaches.values())
+        return not any(self.violations.values())
 
     @classmethod
-    def blank(cls, orders: Orders) -> Self:
+    def blank(cls, plan: ProofPlan) -> Self:
         """Before anything is done."""
-        return cls({each.name: [] for each in orders.attacks}, {each.name: 0 for each in orders.attacks})
+        return cls({each.name: [] for each in plan.attacks}, {each.name: 0 for each in plan.attacks})
 
 
-def prove(orders: Orders, report: Report, tell: Callable[[], None]) -> None:
+def prove(plan: ProofPlan, report: Report, tell: Callable[[], None]) -> None:
     """Make every attack in every round, and take away whatever was written, however it ends; tell after each attack.
 
     What was found by then stands in the report also where it is stopped.
@@ -91,13 +91,13 @@ def prove(orders: Orders, report: Report, tell: Callable[[], None]) -> None:
         NotRemoved: rows are left, for ``remove_all`` later.
     """
     started = time.monotonic()
-    with _signals_raise_stopped(), _asked(orders) as (client, workers):
-        for number in range(orders.rounds):
+    with _signals_raise_stopped(), _asked(plan) as (client, workers):
+        for number in range(plan.rounds):
             with _rows_of_a_round(report) as (name, first_consultation):
                 # From the seed alone, so that a run can be repeated: amounts, keys, and the order of the attacks.
-                chance = Random(f"{orders.seed}/{number}")  # noqa: S311  # to be repeated, not to be secret
-                scene = Scene(name, first_consultation, client, orders.crowd, chance, workers)
-                _attack_all(orders, scene, report, tell)
+                chance = Random(f"{plan.seed}/{number}")  # noqa: S311  # to be repeated, not to be secret
+                scenario = Scenario(name, first_consultation, client, plan.load, chance, workers)
+                _attack_all(plan, scenario, report, tell)
             report.rounds_done += 1
         report.repeated = client.repeated
     report.seconds = time.monotonic() - started
@@ -113,10 +113,10 @@ def remove_all() -> int:
 
 
 @contextmanager
-def _asked(orders: Orders) -> Iterator[tuple[Client, Workers | None]]:
-    at_once = orders.crowd.clients
-    if orders.url is not None:
-        client = Client(orders.url, at_once=at_once, pace=orders.pace)
+def _asked(plan: ProofPlan) -> Iterator[tuple[Client, Workers | None]]:
+    at_once = plan.load.clients
+    if plan.url is not None:
+        client = Client(plan.url, at_once=at_once, pace=plan.pace)
         try:
             yield client, None
         finally:
@@ -130,14 +130,14 @@ def _asked(orders: Orders) -> Iterator[tuple[Client, Workers | None]]:
             client.close()
 
 
-def _attack_all(orders: Orders, scene: Scene, report: Report, tell: Callable[[], None]) -> None:
-    for each in scene.chance.sample(orders.attacks, len(orders.attacks)):
-        sent, answered = scene.client.sent, scene.client.answered
-        found = attack(each, scene)
-        if scene.client.answered == answered:  # what is found where nobody answers breaks no promise
-            raise Astray(f"{scene.client.url} answers no more")
-        report.breaches[each.name] += found
-        report.requests[each.name] += scene.client.sent - sent
+def _attack_all(plan: ProofPlan, scenario: Scenario, report: Report, tell: Callable[[], None]) -> None:
+    for each in scenario.chance.sample(plan.attacks, len(plan.attacks)):
+        sent, answered = scenario.client.sent, scenario.client.answered
+        found = attack(each, scenario)
+        if scenario.client.answered == answered:  # what is found where nobody answers breaks no promise
+            raise WrongTarget(f"{scenario.client.url} answers no more")
+        report.violations[each.name] += found
+        report.requests[each.name] += scenario.client.sent - sent
         tell()
 
 

@@ -10,20 +10,20 @@ from payments_app import money
 from payments_app.accounts import auth as tokens
 from payments_app.accounts.models import Role
 from payments_app.proof import repository
-from payments_app.proof.client import Ask, Client
+from payments_app.proof.client import Client, Request
 from payments_app.proof.own_server import Workers
-from payments_app.proof.repository import Kept
+from payments_app.proof.repository import PaymentSnapshot
 
 # Carried out by hand, so that staff's word is all that moves.
 METHOD = "gcash"
 
 
-class Astray(Exception):
+class WrongTarget(Exception):
     """The service that is asked does not answer, or does not work on the database that was written to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class LoadProfile:
     """How many ask at once, and how many new payments each user of them may ask for by RATELIMIT_PAYMENTS."""
 
     clients: int
@@ -46,13 +46,13 @@ class Patient:
 
 
 @dataclass(slots=True)
-class Scene:
+class Scenario:
     """One round's; ``chance`` is all that its seed decides, ``workers`` those that may be killed."""
 
     name: str
     first_consultation: int
     client: Client
-    crowd: Crowd
+    load: LoadProfile
     chance: Random
     workers: Workers | None = None
     staff_token: str = field(init=False, repr=False)
@@ -67,11 +67,13 @@ class Scene:
         self.staff_token = self._add_user(Role.ADMIN)
         watched = self.add_patient(consultations=1)
         (consultation,) = watched.consultations
-        told = self.client.try_once(Ask("GET", f"/consultations/{consultation}", watched.token))
-        if told.silence:  # nobody listens there, or the certificate is not believed
-            raise Astray(f"{self.client.url} does not answer: {told.silence}")
-        if told.status != 200 or told.data.get("id") != consultation:  # noqa: PLR2004  # OK
-            raise Astray(f"{told} of what was just written: is it another deployment's, or has it other secrets?")
+        responses = self.client.try_once(Request("GET", f"/consultations/{consultation}", watched.token))
+        if responses.silence:  # nobody listens there, or the certificate is not believed
+            raise WrongTarget(f"{self.client.url} does not answer: {responses.silence}")
+        if responses.status != 200 or responses.data.get("id") != consultation:  # noqa: PLR2004  # OK
+            raise WrongTarget(
+                f"{responses} of what was just written: is it another deployment's, or has it other secrets?"
+            )
 
     def add_patient(self, *, consultations: int) -> Patient:
         ids = [self.first_consultation + next(self._numbers) for _ in range(consultations)]
@@ -92,26 +94,26 @@ class Scene:
     def new_key(self) -> str:
         return f"prove-{self.name}-{self.chance.getrandbits(64):016x}"
 
-    def paying(self, patient: Patient, consultation_id: int, *, key: str | None = None) -> Ask:
+    def paying(self, patient: Patient, consultation_id: int, *, key: str | None = None) -> Request:
         amount = money.to_text(self.amount_minor)
         body = {"consultation_id": consultation_id, "amount": amount, "payment_method": METHOD}
-        return Ask("POST", "/payments", patient.token, key or self.new_key(), body)
+        return Request("POST", "/payments", patient.token, key or self.new_key(), body)
 
-    def confirming(self, payment_id: int, transaction_id: str) -> Ask:
+    def confirming(self, payment_id: int, transaction_id: str) -> Request:
         body = {"transaction_id": transaction_id}
-        return Ask("POST", f"/payments/{payment_id}/confirm", self.staff_token, self.new_key(), body)
+        return Request("POST", f"/payments/{payment_id}/confirm", self.staff_token, self.new_key(), body)
 
-    def cancelling(self, payment_id: int) -> Ask:
-        return Ask("POST", f"/payments/{payment_id}/cancel", self.staff_token, self.new_key(), {})
+    def cancelling(self, payment_id: int) -> Request:
+        return Request("POST", f"/payments/{payment_id}/cancel", self.staff_token, self.new_key(), {})
 
-    def refunding(self, payment_id: int, *, key: str | None = None) -> Ask:
+    def refunding(self, payment_id: int, *, key: str | None = None) -> Request:
         body = {"amount": money.to_text(self.part_minor)}
-        return Ask("POST", f"/payments/{payment_id}/refund", self.staff_token, key or self.new_key(), body)
+        return Request("POST", f"/payments/{payment_id}/refund", self.staff_token, key or self.new_key(), body)
 
     def new_transaction(self) -> str:
         return f"PROVE-{self.name}-{self.chance.getrandbits(64):016x}"
 
     # What came of it
 
-    def kept(self, *consultations: int) -> list[Kept]:
+    def kept(self, *consultations: int) -> list[PaymentSnapshot]:
         return repository.look(consultations)

@@ -17,7 +17,7 @@ from payments_app.commands import (
     ID,
     AmountType,
     CommandFailed,
-    Commands,
+    CommandGroup,
     is_agreed,
     json_option,
     say,
@@ -28,20 +28,20 @@ from payments_app.commands import (
 )
 from payments_app.errors import AppError, RefundRepeated
 from payments_app.idempotency.headers import require_well_formed
-from payments_app.idempotency.request import Answer, KeyedRequest
+from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import expire
 from payments_app.payments import repository as payments_repository
-from payments_app.payments.cli import operators_deed
-from payments_app.payments.expire import Deadlines, Fate
+from payments_app.payments.cli import operator_context
+from payments_app.payments.expire import Deadlines, ExpiryResult
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import MAX_REASON_LENGTH, Refund, RefundStatus
-from payments_app.payments.repository import Change, Conditions
+from payments_app.payments.repository import ChangeCommand, Conditions
 from payments_app.refunds import repository
 from payments_app.refunds import service as process
 from payments_app.refunds.http import render_existing_refund, render_refund
-from payments_app.refunds.repository import Wish
+from payments_app.refunds.repository import RefundRequest
 
-refunds = Commands("refunds", help="Return money, and see what became of it.")
+refunds = CommandGroup("refunds", help="Return money, and see what became of it.")
 
 COLUMNS = ("id", "payment", "amount", "currency", "status", "reason", "created", "settled")
 
@@ -79,26 +79,26 @@ def create_refund(
     if not yes:
         _ask(payment, amount)
     asked = {"payment_id": payment_id, "amount": None if amount is None else money.to_text(amount), "reason": reason}
-    wanted = Change(
+    wanted = ChangeCommand(
         payment_id=payment_id,
         caller=caller,
-        keyed=KeyedRequest(caller, key, "refund", asked, render_existing_refund, follows=True),
-        deed=operators_deed(),
+        request=IdempotentRequest(caller, key, "refund", asked, render_existing_refund, replays_current_state=True),
+        context=operator_context(),
         # What was shown is what was agreed to.
         conditions=Conditions() if yes else Conditions(expected_version=payment.version),
     )
     settings = current_app.config["SETTINGS"]
     window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
-    wish = Wish(amount, reason, new_since=process.repeats_since(wanted.deed.at, window_seconds))
+    wish = RefundRequest(amount, reason, new_since=process.repeats_since(wanted.context.at, window_seconds))
     try:
-        answer = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+        response = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
     except RefundRepeated as repeated:
         refund_id = (repeated.data or {})["refund_id"]
         raise CommandFailed(
             f"Refund {refund_id} of this payment, of the same amount, was requested a short time ago: look at it with"
             f" refunds show {refund_id}. If a second one is meant, give --again."
         ) from None
-    _show_outcome(answer, key, as_json=as_json)
+    _show_outcome(response, key, as_json=as_json)
 
 
 @refunds.command("list")
@@ -144,7 +144,7 @@ def resume_refunds(as_json: bool) -> None:
 
     def resume_one(refund_id: int) -> None:
         try:
-            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=operators_deed())
+            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=operator_context())
         except AppError as error:
             say(f"refund {refund_id} stays open: {error.message}", err=True)
             outcomes["open"] += 1
@@ -152,11 +152,11 @@ def resume_refunds(as_json: bool) -> None:
             outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
 
     with_progress(process.find_open(now), resume_one, label="Refunds", length=repository.count_open(now=now))
-    fates: Counter[Fate] = Counter()
+    fates: Counter[ExpiryResult] = Counter()
     deadlines = Deadlines.at(now, settings)
     with_progress(
         expire.find_processing(),
-        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, operators_deed())]),
+        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, operator_context())]),
         label="Payments on their way",
         length=expire.count_processing(),
     )
@@ -177,7 +177,7 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
         say("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
-    if process.give_up(refund_id, lease_seconds=lease_seconds, deed=operators_deed()) is None:
+    if process.give_up(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
         raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
     refund = repository.get(refund_id)
     if as_json:
@@ -208,15 +208,15 @@ def _ask(payment: Payment, amount_minor: int | None) -> None:
         raise SystemExit(0)
 
 
-def _show_outcome(answer: Answer, key: str, *, as_json: bool) -> None:
-    told = json.loads(answer.body)["data"]
-    if answer.status == HTTPStatus.PAYMENT_REQUIRED:
-        raise CommandFailed(f"The gateway declined it; nothing was returned. It said: {told['reason']}")
+def _show_outcome(response: StoredResponse, key: str, *, as_json: bool) -> None:
+    parts = json.loads(response.body)["data"]
+    if response.status == HTTPStatus.PAYMENT_REQUIRED:
+        raise CommandFailed(f"The gateway declined it; nothing was returned. It said: {parts['reason']}")
     if as_json:
-        say_json({**told, "idempotency_key": key, "replayed": answer.replayed})
+        say_json({**parts, "idempotency_key": key, "replayed": response.replayed})
         return
-    refund = repository.get(told["refund"]["id"])
-    before = " (done before, under the same key)" if answer.replayed else ""
+    refund = repository.get(parts["refund"]["id"])
+    before = " (done before, under the same key)" if response.replayed else ""
     payment = refund.payment
     say(f"refund {refund.id} of payment {payment.id}: {_money(refund.amount_minor, payment)} {refund.status}{before}")
     say(f"payment {payment.id} is {payment.status.replace('_', ' ')}; idempotency key {key}")
@@ -231,15 +231,19 @@ def _say_what_now(refund: Refund) -> None:
             say(line)
 
 
-def _show_resumed(outcomes: Counter[str], fates: Counter[Fate], *, as_json: bool) -> None:
+def _show_resumed(outcomes: Counter[str], fates: Counter[ExpiryResult], *, as_json: bool) -> None:
     if as_json:
-        payments = {"followed": fates[Fate.FOLLOWED], "failed": fates[Fate.FAILED], "left": fates[Fate.LEFT]}
+        payments = {
+            "followed": fates[ExpiryResult.FOLLOWED],
+            "failed": fates[ExpiryResult.FAILED],
+            "left": fates[ExpiryResult.LEFT],
+        }
         say_json({"refunds": dict(outcomes), "payments": payments})
         return
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "none to look at"
-    say(f"refunds: {told}")
-    moved = fates[Fate.FOLLOWED] + fates[Fate.FAILED]
-    say(f"payments on their way: {moved} finished, {fates[Fate.LEFT]} still on their way")
+    parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "none to look at"
+    say(f"refunds: {parts}")
+    moved = fates[ExpiryResult.FOLLOWED] + fates[ExpiryResult.FAILED]
+    say(f"payments on their way: {moved} finished, {fates[ExpiryResult.LEFT]} still on their way")
     if outcomes["open"]:
         say("What stays open: flask --app wsgi refunds list --status unknown (and --status pending)")
 

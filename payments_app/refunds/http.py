@@ -8,11 +8,11 @@ from flask import json
 from payments_app import money
 from payments_app.api.problems import problem_body
 from payments_app.errors import RefundDeclined
-from payments_app.i18n.locale import told
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.locale import translate
+from payments_app.i18n.messages import N_, LocalizedMessage
 from payments_app.idempotency.models import IdempotencyKey
-from payments_app.idempotency.request import Answer
-from payments_app.payments.http import EXISTING_MESSAGE, existing_data
+from payments_app.idempotency.request import StoredResponse
+from payments_app.payments.http import EXISTING_MESSAGE, dump_existing
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
 from payments_app.refunds import schemas
@@ -28,27 +28,27 @@ _MESSAGES = {
 }
 
 
-def render_refund(payment: Payment, refund: Refund) -> Answer:
+def render_refund(payment: Payment, refund: Refund) -> StoredResponse:
     """200 once it succeeded, 402 once it failed, 202 until then."""
     if refund.has_failed:
-        return Answer(HTTPStatus.PAYMENT_REQUIRED, json.dumps(problem_body(declined(refund))))
-    body = {"data": refunded_data(payment, refund), "message": told(_MESSAGES[RefundStatus(refund.status)])}
-    return Answer(HTTPStatus.ACCEPTED if refund.is_open else HTTPStatus.OK, json.dumps(body))
+        return StoredResponse(HTTPStatus.PAYMENT_REQUIRED, json.dumps(problem_body(declined(refund))))
+    body = {"data": refunded_data(payment, refund), "message": translate(_MESSAGES[RefundStatus(refund.status)])}
+    return StoredResponse(HTTPStatus.ACCEPTED if refund.is_open else HTTPStatus.OK, json.dumps(body))
 
 
-def render_existing_refund(key: IdempotencyKey) -> Answer:
+def render_existing_refund(key: IdempotencyKey) -> StoredResponse:
     """The present outcome; for a key whose request was dropped for its age, only that it was used, and for what."""
     payment, refund = key.payment, key.refund
     assert refund is not None  # noqa: S101  # for the type checker: a refund's key names its refund
     if not key.was_pruned:
         return render_refund(payment, refund)
-    data = {**existing_data(payment), **refunded_data(payment, refund)}
-    return Answer(HTTPStatus.OK, json.dumps({"data": data, "message": told(EXISTING_MESSAGE)}))
+    data = {**dump_existing(payment), **refunded_data(payment, refund)}
+    return StoredResponse(HTTPStatus.OK, json.dumps({"data": data, "message": translate(EXISTING_MESSAGE)}))
 
 
 def declined(refund: Refund) -> RefundDeclined:
     return RefundDeclined(
-        Message(
+        LocalizedMessage(
             "The gateway declined to return %(amount)s %(currency)s; nothing was returned.",
             amount=money.to_major(refund.amount_minor),
             currency=refund.currency,

@@ -10,23 +10,23 @@ from sqlalchemy.orm import Session, joinedload
 from payments_app import clock, money
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import RefundableChanged, RefundExceedsBalance, RefundNotFound, RefundRepeated
-from payments_app.gateways.base import Approved, Declined, OutcomeUnknown, RefundOrder
+from payments_app.gateways.base import Approved, Declined, GatewayRefundRequest, OutcomeUnknown
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.idempotency.request import Answer
-from payments_app.payments.models.event import Deed
+from payments_app.idempotency.request import StoredResponse
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import OPEN, Refund
-from payments_app.payments.repository import Change, locked, owned_for_change
+from payments_app.payments.repository import ChangeCommand, get_for_update, get_owned_for_update
 
 Outcome = Approved | Declined | OutcomeUnknown
 
 # What the doors make of a refund and its payment: 200, 202 or 402, as the refund's status says.
-Render = Callable[[Payment, Refund], Answer]
+Render = Callable[[Payment, Refund], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RefundRequest:
     """What is to be returned, in minor units (None: all that is left), and why.
 
     ``expected_refundable_minor``: how much the caller believes can be refunded; None: they say nothing of it.
@@ -60,18 +60,18 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PendingRefund:
     """A refund that is committed, and what its gateway is to be told."""
 
     gateway: str
-    order: RefundOrder
+    order: GatewayRefundRequest
     created_at: datetime
 
     @classmethod
-    def of(cls, refund: Refund) -> "Placed":
+    def of(cls, refund: Refund) -> "PendingRefund":
         payment = refund.payment
         assert payment.transaction_id is not None  # noqa: S101  # for the type checker: money has a transaction
-        order = RefundOrder(
+        order = GatewayRefundRequest(
             refund_id=refund.id,
             payment_id=payment.id,
             transaction_id=payment.transaction_id,
@@ -83,9 +83,9 @@ class Placed:
 
 
 @write_transaction
-def place(
-    session: Session, wanted: Change, wish: Wish, *, lease_seconds: int, render: Render
-) -> Answer | tuple[Placed, Answer]:
+def reserve(
+    session: Session, wanted: ChangeCommand, wish: RefundRequest, *, lease_seconds: int, render: Render
+) -> StoredResponse | tuple[PendingRefund, StoredResponse]:
     """Set the money aside, before the gateway hears of it: if we die in the call, resume finds a row.
 
     With the refund comes the answer that is true until its outcome is written.
@@ -102,8 +102,8 @@ def place(
         RefundExceedsBalance: more than is neither back nor on its way back (422).
         GatewayUnavailable: the payment's gateway is not configured any more (503).
     """
-    payment = owned_for_change(session, wanted.payment_id, wanted.caller)
-    answered = idempotency.find_answer(session, wanted.keyed)
+    payment = get_owned_for_update(session, wanted.payment_id, wanted.caller)
+    answered = idempotency.find_response(session, wanted.request)
     if answered is not None:
         return answered
     wanted.conditions.require(payment)
@@ -120,34 +120,38 @@ def place(
         reason=wish.reason,
         # From now on: we may have waited for a lock since the request came.
         leased_until=clock.now() + timedelta(seconds=lease_seconds),
-        deed=wanted.deed,
+        context=wanted.context,
     )
     session.flush()  # the one flush of this effect, which also gives the refund its id
-    answer = render(payment, refund)
-    idempotency.keep(session, wanted.keyed, answer, payment_id=payment.id, refund_id=refund.id, at=wanted.deed.at)
-    return Placed.of(refund), answer
+    response = render(payment, refund)
+    idempotency.store(
+        session, wanted.request, response, payment_id=payment.id, refund_id=refund.id, at=wanted.context.at
+    )
+    return PendingRefund.of(refund), response
 
 
 @write_transaction
-def settle(session: Session, refund_id: int, outcome: Outcome, *, wanted: Change, render: Render) -> Answer:
+def settle(
+    session: Session, refund_id: int, outcome: Outcome, *, wanted: ChangeCommand, render: Render
+) -> StoredResponse:
     """Write down what the gateway says, and under the key what is answered."""
-    payment, refund = _settled(session, refund_id, outcome, wanted.deed)
-    answer = render(payment, refund)
-    idempotency.keep_final(session, wanted.keyed, answer)
-    return answer
+    payment, refund = _settled(session, refund_id, outcome, wanted.context)
+    response = render(payment, refund)
+    idempotency.store_final(session, wanted.request, response)
+    return response
 
 
 @write_transaction
-def settle_resumed(session: Session, refund_id: int, outcome: Outcome, *, deed: Deed) -> Refund:
+def settle_resumed(session: Session, refund_id: int, outcome: Outcome, *, context: AuditContext) -> Refund:
     """Write down what the gateway says; whoever comes back with the key is told then."""
-    _, refund = _settled(session, refund_id, outcome, deed)
+    _, refund = _settled(session, refund_id, outcome, context)
     return refund
 
 
 @write_transaction
-def give_up(session: Session, refund_id: int, *, deed: Deed) -> Refund:
+def give_up(session: Session, refund_id: int, *, context: AuditContext) -> Refund:
     """Set a refund failed that never reached its gateway; what a webhook has settled meanwhile stays as it is."""
-    _, refund = _settled(session, refund_id, _GIVEN_UP, deed, only_if_lost=True)
+    _, refund = _settled(session, refund_id, _GIVEN_UP, context, only_if_lost=True)
     return refund
 
 
@@ -155,20 +159,20 @@ _GIVEN_UP = Declined("It never reached the gateway, and was given up by staff.")
 
 
 def _settled(
-    session: Session, refund_id: int, outcome: Outcome, deed: Deed, *, only_if_lost: bool = False
+    session: Session, refund_id: int, outcome: Outcome, context: AuditContext, *, only_if_lost: bool = False
 ) -> tuple[Payment, Refund]:
     """Both, because a refund finds its payment only as long as somebody holds it."""
     payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
-    payment = locked(session, payment_id)  # of all that change a refund, one at a time
+    payment = get_for_update(session, payment_id)  # of all that change a refund, one at a time
     refund = next(refund for refund in payment.refunds if refund.id == refund_id)
     if not only_if_lost or (refund.is_open and refund.reference is None):
-        refund.settle(outcome, replace(deed, at=clock.now()))
+        refund.settle(outcome, replace(context, at=clock.now()))
     session.flush()  # the one flush of this effect
     return payment, refund
 
 
 @write_transaction
-def take_in_hand(session: Session, refund_id: int, *, now: datetime, until: datetime) -> Placed | None:
+def acquire_lease(session: Session, refund_id: int, *, now: datetime, until: datetime) -> PendingRefund | None:
     """Lease an open refund whose lease has run out; None where somebody else is at work on it, or was, or where its
     money is still to be heard of: a refund made elsewhere may be told of before the money that it returned.
 
@@ -179,7 +183,7 @@ def take_in_hand(session: Session, refund_id: int, *, now: datetime, until: date
         return None
     refund.lease(until)
     session.flush()
-    return Placed.of(refund)
+    return PendingRefund.of(refund)
 
 
 @read_transaction

@@ -11,11 +11,11 @@ from payments_app.accounts.models import Role
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint
 from payments_app.idempotency.headers import is_key_given
-from payments_app.payments.http import change_of, respond
+from payments_app.payments.http import build_change, respond
 from payments_app.refunds import schemas
 from payments_app.refunds import service as process
 from payments_app.refunds.http import render_existing_refund, render_refund
-from payments_app.refunds.repository import Wish
+from payments_app.refunds.repository import RefundRequest
 
 blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", description="Returning money")
 
@@ -27,7 +27,7 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Refunded, schemas.ExistingRefund, headers=("ETag",))
 @blueprint.success_response(202, schemas.Refunded, headers=("ETag", "Retry-After"))
-@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, such_as=examples.REFUND)
+@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.REFUND)
 def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Return an amount, or all that is left.
 
@@ -42,14 +42,16 @@ def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
     may_repeat = body.pop("allow_repeat", False) or is_key_given(body)
     # As text: the key knows amounts however they were written.
     asked = {**body, "amount": None if amount_minor is None else money.to_text(amount_minor)}
-    wanted = change_of("refund", payment_id, asked, caller, revive=render_existing_refund, follows=True)
+    wanted = build_change(
+        "refund", payment_id, asked, caller, render_current=render_existing_refund, replays_current_state=True
+    )
     settings = current_app.config["SETTINGS"]
     window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
-    wish = Wish(
+    wish = RefundRequest(
         amount_minor,
         body["reason"],
         expected_refundable_minor=expected_refundable_minor,
-        new_since=process.repeats_since(wanted.deed.at, window_seconds),
+        new_since=process.repeats_since(wanted.context.at, window_seconds),
     )
-    answer = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
-    return respond(answer)
+    response = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+    return respond(response)

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, ValidationError, fields
 
-from payments_app.api.fields import DECIMAL_PATTERN, Amount, Moment, StrictBoolean, Text
+from payments_app.api.fields import DECIMAL_PATTERN, Amount, StorableString, StrictBoolean, UtcDateTimeField
 from payments_app.i18n.messages import N_
 from payments_app.payments.models.refund import MAX_REASON_LENGTH, RefundStatus
 from payments_app.payments.schemas import Payment, PaymentChange
@@ -15,8 +15,8 @@ class Refund(Schema):
     currency = fields.String(required=True)
     status = fields.String(required=True, metadata={"enum": [str(status) for status in RefundStatus]})
     reason = fields.String(required=True, allow_none=True)
-    created_at = Moment(required=True)
-    settled_at = Moment(required=True, allow_none=True)
+    created_at = UtcDateTimeField(required=True)
+    settled_at = UtcDateTimeField(required=True, allow_none=True)
 
 
 class Refunded(Schema):
@@ -66,4 +66,4 @@ class RefundCreate(PaymentChange):
     allow_repeat = StrictBoolean(
         metadata={"description": "True: a second refund of the same amount within a short time is meant."}
     )
-    reason = Text(load_default=None, allow_none=True, max_length=MAX_REASON_LENGTH)
+    reason = StorableString(load_default=None, allow_none=True, max_length=MAX_REASON_LENGTH)

@@ -12,14 +12,14 @@ from payments_app import clock
 from payments_app.errors import Unavailable, VersionConflict
 from payments_app.gateways.base import Gateway, OutcomeUnknown
 from payments_app.gateways.registry import find_gateway
-from payments_app.idempotency.request import Answer
-from payments_app.idempotency.service import tell_duplicate, under_lock
+from payments_app.idempotency.request import StoredResponse
+from payments_app.idempotency.service import record_duplicate, under_lock
 from payments_app.locking import locks
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
-from payments_app.payments.repository import Change
+from payments_app.payments.repository import ChangeCommand
 from payments_app.refunds import repository
-from payments_app.refunds.repository import Outcome, Placed, Render, Wish
+from payments_app.refunds.repository import Outcome, PendingRefund, RefundRequest, Render
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def repeats_since(at: datetime, window_seconds: int) -> datetime | None:
     return at - timedelta(seconds=window_seconds) if window_seconds else None
 
 
-def refund(wanted: Change, wish: Wish, *, lease_seconds: int, render: Render) -> Answer:
+def refund(wanted: ChangeCommand, wish: RefundRequest, *, lease_seconds: int, render: Render) -> StoredResponse:
     """Return money. The answer says what came of it: 200 succeeded, 202 on its way or unknown, 402 declined.
 
     Raises:
@@ -44,12 +44,12 @@ def refund(wanted: Change, wish: Wish, *, lease_seconds: int, render: Render) ->
         AppError: whatever ``repository.place`` raises; nothing was sent then.
     """
     placed = under_lock(
-        wanted.keyed,
-        lock=locks.changing(wanted.payment_id),
-        work=lambda: repository.place(wanted, wish, lease_seconds=lease_seconds, render=render),
+        wanted.request,
+        lock=locks.change_lock(wanted.payment_id),
+        execute=lambda: repository.reserve(wanted, wish, lease_seconds=lease_seconds, render=render),
     )
-    if isinstance(placed, Answer):
-        tell_duplicate(wanted.keyed, "key")
+    if isinstance(placed, StoredResponse):
+        record_duplicate(wanted.request, "key")
         return placed
     refund, interim = placed
     outcome = find_gateway(refund.gateway).refund(refund.order)
@@ -69,21 +69,21 @@ def find_open(now: datetime) -> Iterator[int]:
         last_id = batch[-1]
 
 
-def resume(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
+def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
     """Find out what became of an open refund, and finish it; None where somebody else is at work on it.
 
     Raises:
         GatewayUnavailable: its gateway is not configured any more (503).
     """
-    placed = _take_in_hand(refund_id, lease_seconds)
+    placed = _acquire_lease(refund_id, lease_seconds)
     if placed is None:
         return None
-    outcome = _find_out(find_gateway(placed.gateway), placed)
+    outcome = _query_gateway(find_gateway(placed.gateway), placed)
     _log_unknown(placed, outcome)
-    return repository.settle_resumed(refund_id, outcome, deed=deed)
+    return repository.settle_resumed(refund_id, outcome, context=context)
 
 
-def give_up(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
+def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
     """``resume``, for staff who have seen that the gateway never made it: one too old to be sent again has failed.
 
     Raises:
@@ -91,24 +91,24 @@ def give_up(refund_id: int, *, lease_seconds: int, deed: Deed) -> Refund | None:
         GatewayUnavailable: its gateway is not configured any more (503).
     """
     repository.get(refund_id)
-    placed = _take_in_hand(refund_id, lease_seconds)
+    placed = _acquire_lease(refund_id, lease_seconds)
     if placed is None:
         return None
-    outcome = _find_out(find_gateway(placed.gateway), placed)
+    outcome = _query_gateway(find_gateway(placed.gateway), placed)
     if outcome is _LEFT_TO_STAFF:
-        return repository.give_up(refund_id, deed=deed)
-    return repository.settle_resumed(refund_id, outcome, deed=deed)
+        return repository.give_up(refund_id, context=context)
+    return repository.settle_resumed(refund_id, outcome, context=context)
 
 
 _LEFT_TO_STAFF = OutcomeUnknown("not there, and too old to be sent again: the gateway may have forgotten its key")
 
 
-def _take_in_hand(refund_id: int, lease_seconds: int) -> Placed | None:
+def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
     now = clock.now()
-    return repository.take_in_hand(refund_id, now=now, until=now + timedelta(seconds=lease_seconds))
+    return repository.acquire_lease(refund_id, now=now, until=now + timedelta(seconds=lease_seconds))
 
 
-def _find_out(gateway: Gateway, placed: Placed) -> Outcome:
+def _query_gateway(gateway: Gateway, placed: PendingRefund) -> Outcome:
     known = gateway.look_up_refund(placed.order)
     if known is not None:
         return known
@@ -117,6 +117,6 @@ def _find_out(gateway: Gateway, placed: Placed) -> Outcome:
     return _LEFT_TO_STAFF
 
 
-def _log_unknown(placed: Placed, outcome: Outcome) -> None:
+def _log_unknown(placed: PendingRefund, outcome: Outcome) -> None:
     if isinstance(outcome, OutcomeUnknown):
         log.warning("refund %d of payment %d: %s", placed.order.refund_id, placed.order.payment_id, outcome.reason)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
@@ -13,16 +13,16 @@ PASSWORD = "a long enough password"
 
 
 @pytest.fixture
-def commands(database: Database, people: People) -> Iterator[Commands]:  # noqa: ARG001  # on an empty database
+def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
     with commands_on(database.url) as commands:
         yield commands
 
 
-def create(commands: Commands, email: str, *more: str, password: str = PASSWORD) -> str:
+def create(commands: CommandRunner, email: str, *more: str, password: str = PASSWORD) -> str:
     return commands.ok("users", "create", email, "--name", "Joy", "--password-stdin", *more, answer=f"{password}\n")
 
 
-def test_who_was_created_may_log_in(commands: Commands, people: People) -> None:
+def test_who_was_created_may_log_in(commands: CommandRunner, people: People) -> None:
     told = create(commands, "Nurse@Clinic.example", "--role", "admin")
 
     assert "nurse@clinic.example" in told
@@ -32,7 +32,7 @@ def test_who_was_created_may_log_in(commands: Commands, people: People) -> None:
     assert me.json["data"]["role"] == "admin"
 
 
-def test_the_password_is_asked_for_twice_and_never_shown(commands: Commands, rows: Rows) -> None:
+def test_the_password_is_asked_for_twice_and_never_shown(commands: CommandRunner, rows: Rows) -> None:
     result = commands.run("users", "create", "a@b.example", "--name", "A", answer=f"{PASSWORD}\n{PASSWORD}\n")
 
     assert result.exit_code == 0
@@ -40,7 +40,7 @@ def test_the_password_is_asked_for_twice_and_never_shown(commands: Commands, row
     assert PASSWORD not in str(rows.one("SELECT * FROM users WHERE email = 'a@b.example'"))
 
 
-def test_what_is_wrong_is_one_line(commands: Commands, rows: Rows) -> None:
+def test_what_is_wrong_is_one_line(commands: CommandRunner, rows: Rows) -> None:
     before = rows.count("users")
     create_user = ("users", "create")
     options = ("--name", "A", "--password-stdin")
@@ -56,7 +56,7 @@ def test_what_is_wrong_is_one_line(commands: Commands, rows: Rows) -> None:
     assert rows.count("users") == before
 
 
-def test_a_name_is_what_can_be_stored_and_shown(commands: Commands, rows: Rows) -> None:
+def test_a_name_is_what_can_be_stored_and_shown(commands: CommandRunner, rows: Rows) -> None:
     refused = [
         "", "   ", "J" * 201, "Joy\x1b[31m", "Joy\nAdmin", "Joy\x7f", "Joy\x9b31m", "Joy\u202enimda", "Joy\u2066",
         "Joy\u2028",
@@ -76,7 +76,7 @@ def test_a_name_is_what_can_be_stored_and_shown(commands: Commands, rows: Rows) 
 
 
 @pytest.mark.parametrize("password", ["a long\tpassword", "a" * 1025], ids=["tab", "long"])
-def test_a_password_that_no_login_takes_is_refused(password: str, commands: Commands, rows: Rows) -> None:
+def test_a_password_that_no_login_takes_is_refused(password: str, commands: CommandRunner, rows: Rows) -> None:
     refusal = commands.run("users", "create", "joy@b.example", "--name", "Joy", answer=f"{password}\n{password}\n")
 
     assert refusal.exit_code == 2
@@ -84,7 +84,7 @@ def test_a_password_that_no_login_takes_is_refused(password: str, commands: Comm
     assert rows.count("users", "email = 'joy@b.example'") == 0
 
 
-def test_who_is_disabled_has_no_way_in_any_more(commands: Commands, people: People) -> None:
+def test_who_is_disabled_has_no_way_in_any_more(commands: CommandRunner, people: People) -> None:
     create(commands, "gone@clinic.example", "--role", "admin")
     token = commands.ok("users", "token", "gone@clinic.example").strip()
     bearer = {"Authorization": f"Bearer {token}"}
@@ -99,7 +99,7 @@ def test_who_is_disabled_has_no_way_in_any_more(commands: Commands, people: Peop
     assert "is disabled" in commands.refused("users", "token", "gone@clinic.example")
 
 
-def test_a_consultation_is_put_by_its_patients_address(commands: Commands, people: People) -> None:
+def test_a_consultation_is_put_by_its_patients_address(commands: CommandRunner, people: People) -> None:
     put = ("consultations", "put", 77, "--patient", "patient@example.com")
     (new,) = commands.json(*put, "--fee", "5000.50")
     (again,) = commands.json(*put, "--fee", "5000.50")

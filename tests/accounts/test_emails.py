@@ -13,7 +13,7 @@ from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser, add_user, find_credentials
 from payments_app.errors import UserExists
 from tests.support.apps import app_with
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.raw_rows import Raw
@@ -42,12 +42,12 @@ NO_ADDRESSES = [
 
 
 @pytest.fixture
-def commands(database: Database, people: People) -> Iterator[Commands]:  # noqa: ARG001  # on an empty database
+def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
     with commands_on(database.url) as commands:
         yield commands
 
 
-def create(commands: Commands, email: str) -> str:
+def create(commands: CommandRunner, email: str) -> str:
     return commands.ok("users", "create", email, "--name", "Joy", "--password-stdin", answer=f"{PASSWORD}\n")
 
 
@@ -56,7 +56,7 @@ def log_in(app: Flask, email: str, password: str = PASSWORD) -> int:
 
 
 def test_every_spelling_opens_every_door_to_one_user(
-    commands: Commands, app: Flask, people: People, rows: Rows
+    commands: CommandRunner, app: Flask, people: People, rows: Rows
 ) -> None:
     spellings = SPELLINGS[0]
     create(commands, DECOMPOSED)
@@ -139,7 +139,7 @@ def test_what_is_normalized_once_stays_so() -> None:
 
 
 def test_what_is_no_address_is_refused_in_a_line_and_found_by_nobody(
-    commands: Commands, people: People, rows: Rows
+    commands: CommandRunner, people: People, rows: Rows
 ) -> None:
     before = rows.count("users")
     for email in NO_ADDRESSES[:4]:

@@ -7,7 +7,7 @@ from flask import Flask
 from playwright.sync_api import Browser, Page
 
 from tests.support.browser import chromium_started, visitor
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.service import Service
 
@@ -25,13 +25,13 @@ def session_service(database: Database) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def session_commands(database: Database) -> Iterator[Commands]:
+def session_commands(database: Database) -> Iterator[CommandRunner]:
     with commands_on(database.url) as commands:
         yield commands
 
 
 @pytest.fixture
-def service(session_service: Service, session_commands: Commands, app: Flask) -> Service:  # noqa: ARG001  # it empties the database
+def service(session_service: Service, session_commands: CommandRunner, app: Flask) -> Service:  # noqa: ARG001  # it empties the database
     """Two gunicorn worker processes, and the demo as it is on the first day."""
     session_commands.ok("demo", "seed")
     return session_service

@@ -17,7 +17,7 @@ from tests.support.people import PASSWORD, People
 from tests.support.raw_rows import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
-from tests.support.stripe_apps import CardShop, pay_by_card, resume_refunds, stripe_settings
+from tests.support.stripe_apps import StripeApp, pay_by_card, resume_refunds, stripe_settings
 
 pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
 
@@ -46,7 +46,7 @@ class Tab:
         page.goto(url + EMPTY_PAGE)
 
     def run(self, script: str, **options: Any) -> Any:
-        """What the script returns: the body of a function that has ``client``, ``pay``, ``told`` and ``steps``."""
+        """What the script returns: the body of a function that has ``client``, ``pay``, ``translate`` and ``steps``."""
         given = {"token": self.token, "options": options}
         return self.page.evaluate(f"async ({{ token, options }}) => {{ {CLIENT} {script} }}", given)
 
@@ -101,9 +101,9 @@ def card_proxy(database: Database, session_shop: tuple[FakeStripe, Flask]) -> It
 
 
 @pytest.fixture
-def card_tab(chromium: Browser, card_proxy: CuttingProxy, shop: CardShop) -> Iterator[Tab]:
+def card_tab(chromium: Browser, card_proxy: CuttingProxy, stripe_app: StripeApp) -> Iterator[Tab]:
     with visitor(chromium, card_proxy.url) as page:
-        yield Tab(page, card_proxy.url, shop.people.patient.token)
+        yield Tab(page, card_proxy.url, stripe_app.people.patient.token)
         card_proxy.behave()
 
 
@@ -745,11 +745,11 @@ def test_the_example_in_the_documentation_pays(tab: Tab, people: People, rows: R
 
 
 def test_a_refund_on_its_way_keeps_its_key_until_its_outcome_is_known(
-    card_tab: Tab, shop: CardShop, rows: Rows
+    card_tab: Tab, stripe_app: StripeApp, rows: Rows
 ) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
-    shop.fake.misbehave("drop")
-    card_tab.token = shop.people.admin.token
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
+    stripe_app.fake.misbehave("drop")
+    card_tab.token = stripe_app.people.admin.token
     refund = f"return client.refundPayment({payment_id}, {{ amount: 1500 }});"
 
     on_its_way = card_tab.run(refund)
@@ -759,34 +759,34 @@ def test_a_refund_on_its_way_keeps_its_key_until_its_outcome_is_known(
     assert card_tab.run(refund)["status"] == 202
     assert card_tab.kept_keys() == [key]
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
     settled = card_tab.run(refund)
     assert (settled["status"], settled["replayed"], settled["data"]["refund_amount"]) == (200, True, 1500)
     assert settled["data"]["refund"]["status"] == "succeeded"
     assert card_tab.kept_keys() == []
-    assert (shop.fake.count("POST", "/v1/refunds"), rows.count("refunds")) == (1, 1)
+    assert (stripe_app.fake.count("POST", "/v1/refunds"), rows.count("refunds")) == (1, 1)
     assert rows.one("SELECT refunded_minor FROM payments")["refunded_minor"] == 150_000
 
 
 def test_after_a_timeout_a_refund_is_found_by_its_key(
-    card_tab: Tab, card_proxy: CuttingProxy, shop: CardShop, rows: Rows
+    card_tab: Tab, card_proxy: CuttingProxy, stripe_app: StripeApp, rows: Rows
 ) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
-    shop.fake.misbehave("drop")
-    card_tab.token = shop.people.admin.token
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
+    stripe_app.fake.misbehave("drop")
+    card_tab.token = stripe_app.people.admin.token
     refund_path = f"/api/v1/payments/{payment_id}/refund"
     card_proxy.misbehave("silent_after", path=refund_path, times=None)
     refund = f"return client.refundPayment({payment_id}, {{ amount: 1500 }});"
 
     outcomes = [card_tab.run(refund, timeoutMs=2000)]
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
     outcomes.append(card_tab.run(refund, timeoutMs=2000))
 
     told = [(outcome["status"], outcome["type"], outcome["data"]["refund"]["status"]) for outcome in outcomes]
     assert told == [(202, "new", "unknown"), (200, "new", "succeeded")]
     assert same(keys(card_proxy, refund_path), 2)
     assert card_tab.kept_keys() == []
-    assert (shop.fake.count("POST", "/v1/refunds"), rows.count("refunds")) == (1, 1)
+    assert (stripe_app.fake.count("POST", "/v1/refunds"), rows.count("refunds")) == (1, 1)
 
 
 def test_where_a_replay_is_a_conflict_the_payment_is_known(card_tab: Tab, card_proxy: CuttingProxy, rows: Rows) -> None:

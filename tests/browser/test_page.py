@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from payments_app.demo.repository import add_consultations
 from tests.browser.people import PATIENT, STAFF, choose, pay, see_result, sign_in
 from tests.support.browser import ON_SQLITE, save_screenshot, visitor
-from tests.support.commands import Commands
+from tests.support.commands import CommandRunner
 from tests.support.cutting_proxy import Canned, CuttingProxy, proxy_to
 from tests.support.databases import Database
 from tests.support.rows import Rows
@@ -336,7 +336,9 @@ def test_what_one_user_began_is_not_gone_on_with_by_the_next(far_page: Page, pro
     assert {row["actor"].split(":")[0] for row in rows.all("SELECT actor FROM payment_events")} == {"patient"}
 
 
-def test_a_consultation_from_the_second_page_stays_chosen(page: Page, session_commands: Commands, rows: Rows) -> None:
+def test_a_consultation_from_the_second_page_stays_chosen(
+    page: Page, session_commands: CommandRunner, rows: Rows
+) -> None:
     session_commands.ok("demo", "seed", "--consultations", "101")
     sign_in(page)
 

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.apps import PRODUCTION
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.rows import EVERYTHING, Rows
 
 
 @pytest.fixture
-def commands(database: Database) -> Iterator[Commands]:
+def commands(database: Database) -> Iterator[CommandRunner]:
     with commands_on(database.url) as commands:
         yield commands
 
 
-def test_seeding_twice_changes_nothing(commands: Commands, rows: Rows) -> None:
+def test_seeding_twice_changes_nothing(commands: CommandRunner, rows: Rows) -> None:
     commands.ok("demo", "seed")
     once = rows.counts(*EVERYTHING)
     kept = rows.all("SELECT * FROM users ORDER BY id") + rows.all("SELECT * FROM consultations ORDER BY id")
@@ -29,7 +29,7 @@ def test_seeding_twice_changes_nothing(commands: Commands, rows: Rows) -> None:
     assert rows.all("SELECT * FROM users ORDER BY id") + rows.all("SELECT * FROM consultations ORDER BY id") == kept
 
 
-def test_seeding_more_adds_what_is_missing_in_batches(commands: Commands, rows: Rows) -> None:
+def test_seeding_more_adds_what_is_missing_in_batches(commands: CommandRunner, rows: Rows) -> None:
     commands.ok("demo", "seed", "--consultations", 3)
     commands.ok("demo", "seed", "--consultations", 20_001)
 

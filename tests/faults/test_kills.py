@@ -12,32 +12,32 @@ import pytest
 import requests
 
 from payments_app import clock
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service as process
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
 from tests.support.snapshots import LASTING
-from tests.support.stripe_apps import CardShop, card_shop, pay_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, card_shop, pay_by_card, stripe_settings
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def shop(database: Database, people: People) -> Iterator[CardShop]:
-    with card_shop(database.url, people, **LASTING) as shop:
-        yield shop
+def stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
+    with card_shop(database.url, people, **LASTING) as stripe_app:
+        yield stripe_app
 
 
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def resume(shop: CardShop) -> int:
+def resume(stripe_app: StripeApp) -> int:
     """What the timer does; how many refunds it found to be looked after."""
-    with shop.app.app_context():
+    with stripe_app.app.app_context():
         found = list(process.find_open(clock.now()))
         for refund_id in found:
-            process.resume(refund_id, lease_seconds=600, deed=Deed("test", None, clock.now()))
+            process.resume(refund_id, lease_seconds=600, context=AuditContext("test", None, clock.now()))
     return len(found)
 
 
@@ -45,39 +45,41 @@ def end_leases(rows: Rows) -> None:
     rows.execute("UPDATE refunds SET leased_until = created_at")
 
 
-def test_workers_killed_in_mid_storm_return_nothing_twice(shop: CardShop, database: Database, rows: Rows) -> None:
+def test_workers_killed_in_mid_storm_return_nothing_twice(
+    stripe_app: StripeApp, database: Database, rows: Rows
+) -> None:
     """A real gunicorn, whose workers are all killed while refunds are on their way, and which starts others."""
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
     keys = [f"key-{number}" for number in range(10)]
-    with Service.started(database.url, **stripe_settings(shop.fake, **LASTING)) as service:
+    with Service.started(database.url, **stripe_settings(stripe_app.fake, **LASTING)) as service:
         path = f"/payments/{payment_id}/refund"
 
         def ask(key: str) -> requests.Response:
             try:
-                return service.post(shop.people.admin, path, {"amount": 10}, **{"Idempotency-Key": key})
+                return service.post(stripe_app.people.admin, path, {"amount": 10}, **{"Idempotency-Key": key})
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 return requests.Response()  # it is dead: no answer, or the head of one
 
         def kill() -> requests.Response:
             # Only when Stripe has applied three of them: others may have come less far.
-            shop.fake.wait_until_hanging(3)
+            stripe_app.fake.wait_until_hanging(3)
             for pid in service.pids_that_served():
                 os.kill(int(pid.strip("<>")), signal.SIGKILL)
-            shop.fake.behave()
-            shop.fake.release()
+            stripe_app.fake.behave()
+            stripe_app.fake.release()
             return requests.Response()
 
-        shop.fake.misbehave("hang", times=None)
+        stripe_app.fake.misbehave("hang", times=None)
         at_once([*(partial(ask, key) for key in keys), kill])
         # Whoever had no answer asks again with the same key, until somebody is there to answer.
         wait_until(lambda: set(statuses([ask(key) for key in keys])) <= {200, 202})
 
         end_leases(rows)
-        resume(shop)
+        resume(stripe_app)
 
         assert statuses([ask(key) for key in keys]) == {200: len(keys)}
     assert rows.count("refunds", "status = 'succeeded'") == rows.count("refunds") == len(keys)
     kept = rows.one("SELECT transaction_id, refunded_minor, refund_reserved_minor FROM payments")
     assert (kept["refunded_minor"], kept["refund_reserved_minor"]) == (10_000, 0)
-    assert len(shop.fake.refunds) == len(keys)
-    assert shop.fake.refunded_total(kept["transaction_id"]) == 10_000
+    assert len(stripe_app.fake.refunds) == len(keys)
+    assert stripe_app.fake.refunded_total(kept["transaction_id"]) == 10_000

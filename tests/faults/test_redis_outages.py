@@ -157,7 +157,7 @@ def test_while_the_breaker_is_half_open_one_thread_looks(redis_server: RedisServ
     breaker.failed(ConnectionError("away"))
     breaker._cool_down_seconds = 3600
 
-    let_through = [breaker.lets_through() for _ in range(10)]
+    let_through = [breaker.allow_request() for _ in range(10)]
 
     assert let_through == [True] + [False] * 9
     assert redis_server.client.ping()

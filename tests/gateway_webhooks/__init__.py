@@ -8,7 +8,7 @@ from werkzeug.test import TestResponse
 
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop
+from tests.support.stripe_apps import StripeApp
 
 URL = "/api/v1/webhooks/stripe"
 
@@ -21,10 +21,10 @@ def send(app: Flask, body: bytes, signature: str | None) -> TestResponse:
     return app.test_client().post(URL, data=body, headers=headers)
 
 
-def tell(shop: CardShop, event: Wire) -> None:
+def tell(stripe_app: StripeApp, event: Wire) -> None:
     """Deliver an event, which has to be taken in."""
     body = json.dumps(event, indent=2).encode()
-    answer = send(shop.app, body, shop.fake.sign(body))
+    answer = send(stripe_app.app, body, stripe_app.fake.sign(body))
     assert answer.status_code == 200, answer.json
 
 

@@ -11,7 +11,7 @@ from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
-from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card
 
 STORM = 20
 # Not more than the app has connections for.
@@ -39,98 +39,98 @@ def assert_completed(rows: Rows, payment_id: int, reference: str, version: int =
     assert invoice_status(rows, payment_id) == "paid"
 
 
-def test_money_on_its_way_makes_the_payment_processing(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.start_processing(reference)
+def test_money_on_its_way_makes_the_payment_processing(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.start_processing(reference)
 
-    tell(shop, shop.fake.intent_event("processing", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("processing", reference))
 
     assert (state_of(rows, payment_id)["status"], state_of(rows, payment_id)["version"]) == ("processing", 1)
     assert invoice_status(rows, payment_id) == "pending"
     assert trail_of(rows, payment_id) == ["payment.created", "payment.processing"]
     # Other events that say the same bring nothing new.
-    tell(shop, shop.fake.intent_event("processing", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("processing", reference))
     assert state_of(rows, payment_id)["version"] == 1
 
 
 @pytest.mark.parametrize("is_processing", [False, True])
-def test_a_declined_attempt_is_an_event_and_no_end(shop: CardShop, rows: Rows, is_processing: bool) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
+def test_a_declined_attempt_is_an_event_and_no_end(stripe_app: StripeApp, rows: Rows, is_processing: bool) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
     if is_processing:
-        shop.fake.start_processing(reference)
-        tell(shop, shop.fake.intent_event("processing", reference))
+        stripe_app.fake.start_processing(reference)
+        tell(stripe_app, stripe_app.fake.intent_event("processing", reference))
     before = state_of(rows, payment_id)
-    shop.fake.decline(reference)
+    stripe_app.fake.decline(reference)
 
-    tell(shop, shop.fake.intent_event("payment_failed", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("payment_failed", reference))
 
     assert state_of(rows, payment_id) == before
     assert trail_of(rows, payment_id)[-1] == "payment.attempt_failed"
     # The same session may still succeed.
-    shop.fake.pay(reference)
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    stripe_app.fake.pay(reference)
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
     assert_completed(rows, payment_id, reference, before["version"] + 1)
 
 
-def test_money_completes_the_payment(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+def test_money_completes_the_payment(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     assert_completed(rows, payment_id, reference)
     assert rows.one("SELECT status FROM gateway_sessions") == {"status": "succeeded"}
     actor = rows.one("SELECT actor FROM payment_events WHERE to_status = 'completed'")["actor"]
     assert actor == "gateway:stripe"
-    assert shop.people.patient.get(f"/payments/{payment_id}").json["data"]["completed_at"] is not None
+    assert stripe_app.people.patient.get(f"/payments/{payment_id}").json["data"]["completed_at"] is not None
     # A patient who comes back to confirm it hears that it is done.
-    late = shop.people.patient.confirm(payment_id, reference)
+    late = stripe_app.people.patient.confirm(payment_id, reference)
     assert (late.status_code, late.headers["Idempotent-Replayed"]) == (200, "true")
     assert_completed(rows, payment_id, reference)
 
 
-def test_money_that_overtakes_the_row_of_its_session_completes_the_payment(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
+def test_money_that_overtakes_the_row_of_its_session_completes_the_payment(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
     rows.execute("DELETE FROM gateway_sessions")
-    shop.fake.pay(reference)
+    stripe_app.fake.pay(reference)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     assert_completed(rows, payment_id, reference)
     kept = rows.one("SELECT payment_id, reference, status FROM gateway_sessions")
     assert kept == {"payment_id": payment_id, "reference": reference, "status": "succeeded"}
 
 
-def test_a_session_that_is_cancelled_cancels_its_payment(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.cancel(reference)
+def test_a_session_that_is_cancelled_cancels_its_payment(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.cancel(reference)
 
-    tell(shop, shop.fake.intent_event("canceled", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("canceled", reference))
 
     assert (state_of(rows, payment_id)["status"], state_of(rows, payment_id)["version"]) == ("cancelled", 1)
     assert invoice_status(rows, payment_id) == "void"
     assert rows.one("SELECT status FROM gateway_sessions") == {"status": "cancelled"}
-    assert shop.people.patient.pay(5).status_code == 201
+    assert stripe_app.people.patient.pay(5).status_code == 201
 
 
-def test_our_own_cancel_told_back_to_us_changes_nothing(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+def test_our_own_cancel_told_back_to_us_changes_nothing(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    assert stripe_app.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
     before = state_of(rows, payment_id)
 
-    tell(shop, shop.fake.intent_event("canceled", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("canceled", reference))
 
     assert state_of(rows, payment_id) == before
     assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
 
 
-def test_a_delivery_made_again_has_no_effect(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.decline(reference)
-    event = shop.fake.intent_event("payment_failed", reference)
+def test_a_delivery_made_again_has_no_effect(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.decline(reference)
+    event = stripe_app.fake.intent_event("payment_failed", reference)
 
     for _ in range(3):
-        tell(shop, event)
+        tell(stripe_app, event)
 
     assert rows.count("webhook_events") == 1
     # Every event of this kind is noted, so that a second line would show.
@@ -138,16 +138,16 @@ def test_a_delivery_made_again_has_no_effect(shop: CardShop, rows: Rows) -> None
 
 
 @pytest.mark.parametrize("kind", ["succeeded", "payment_failed"])
-def test_twenty_deliveries_of_one_event_at_once_have_one_effect(shop: CardShop, rows: Rows, kind: str) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
+def test_twenty_deliveries_of_one_event_at_once_have_one_effect(stripe_app: StripeApp, rows: Rows, kind: str) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
     if kind == "succeeded":
-        shop.fake.pay(reference)
+        stripe_app.fake.pay(reference)
     else:
-        shop.fake.decline(reference)
-    body = json.dumps(shop.fake.intent_event(kind, reference)).encode()
-    signature = shop.fake.sign(body)
+        stripe_app.fake.decline(reference)
+    body = json.dumps(stripe_app.fake.intent_event(kind, reference)).encode()
+    signature = stripe_app.fake.sign(body)
 
-    answers = at_once([lambda: send(shop.app, body, signature)] * STORM)  # type: ignore[list-item]  # Werkzeug's
+    answers = at_once([lambda: send(stripe_app.app, body, signature)] * STORM)  # type: ignore[list-item]  # Werkzeug's
 
     # A lost race may be 503, which the gateway takes for "again, please"; but one has to get through.
     assert set(statuses(answers)) <= {200, 503}
@@ -159,16 +159,16 @@ def test_twenty_deliveries_of_one_event_at_once_have_one_effect(shop: CardShop, 
 
 
 def test_different_events_about_one_payment_at_once_are_all_taken_in_and_complete_it_once(
-    shop: CardShop, rows: Rows, caplog: pytest.LogCaptureFixture
+    stripe_app: StripeApp, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Stripe sends what happens together at once, and whatever is refused again an hour later."""
     caplog.set_level(logging.INFO, "payments_app.db.transaction")
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    bodies = [json.dumps(shop.fake.intent_event("succeeded", reference)).encode() for _ in range(FEW)]
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    bodies = [json.dumps(stripe_app.fake.intent_event("succeeded", reference)).encode() for _ in range(FEW)]
 
     answers = at_once(
-        [lambda body=body: send(shop.app, body, shop.fake.sign(body)) for body in bodies]  # type: ignore[misc]
+        [lambda body=body: send(stripe_app.app, body, stripe_app.fake.sign(body)) for body in bodies]  # type: ignore[misc]
     )
 
     assert statuses(answers) == {200: FEW}
@@ -179,17 +179,17 @@ def test_different_events_about_one_payment_at_once_are_all_taken_in_and_complet
     assert "lost a race" not in caplog.text
 
 
-def test_a_confirm_and_the_event_about_it_at_once_complete_once(shop: CardShop, rows: Rows) -> None:
+def test_a_confirm_and_the_event_about_it_at_once_complete_once(stripe_app: StripeApp, rows: Rows) -> None:
     for consultation_id in range(1, 6):
-        payment_id, reference = open_by_card(shop.people, consultation_id)
-        shop.fake.pay(reference)
-        body = json.dumps(shop.fake.intent_event("succeeded", reference)).encode()
-        patient = shop.people.seen_by(shop.app).patient
+        payment_id, reference = open_by_card(stripe_app.people, consultation_id)
+        stripe_app.fake.pay(reference)
+        body = json.dumps(stripe_app.fake.intent_event("succeeded", reference)).encode()
+        patient = stripe_app.people.seen_by(stripe_app.app).patient
 
         answers = at_once(
             [
                 lambda p=patient, i=payment_id, r=reference: p.confirm(i, r),  # type: ignore[misc]
-                lambda body=body: send(shop.app, body, shop.fake.sign(body)),  # type: ignore[misc]
+                lambda body=body: send(stripe_app.app, body, stripe_app.fake.sign(body)),  # type: ignore[misc]
             ]
         )
 
@@ -202,17 +202,19 @@ def test_a_confirm_and_the_event_about_it_at_once_complete_once(shop: CardShop, 
 
 
 @pytest.mark.parametrize("kind", ["processing", "payment_failed", "canceled"])
-def test_late_news_move_no_paid_payment_back(shop: CardShop, rows: Rows, kind: str) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    {"processing": shop.fake.start_processing, "payment_failed": shop.fake.decline, "canceled": shop.fake.cancel}[kind](
-        reference
-    )
-    late = shop.fake.intent_event(kind, reference)
-    shop.fake.tamper(reference, status="processing")
-    shop.fake.pay(reference)
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+def test_late_news_move_no_paid_payment_back(stripe_app: StripeApp, rows: Rows, kind: str) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    {
+        "processing": stripe_app.fake.start_processing,
+        "payment_failed": stripe_app.fake.decline,
+        "canceled": stripe_app.fake.cancel,
+    }[kind](reference)
+    late = stripe_app.fake.intent_event(kind, reference)
+    stripe_app.fake.tamper(reference, status="processing")
+    stripe_app.fake.pay(reference)
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
-    tell(shop, late)
+    tell(stripe_app, late)
 
     assert_completed(rows, payment_id, reference)
     assert trail_of(rows, payment_id) == ["payment.created", "payment.completed"]
@@ -221,28 +223,28 @@ def test_late_news_move_no_paid_payment_back(shop: CardShop, rows: Rows, kind: s
 
 
 @pytest.mark.parametrize("kind", ["processing", "payment_failed"])
-def test_late_news_revive_no_cancelled_payment(shop: CardShop, rows: Rows, kind: str) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    late = shop.fake.intent_event(kind, reference)
+def test_late_news_revive_no_cancelled_payment(stripe_app: StripeApp, rows: Rows, kind: str) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    late = stripe_app.fake.intent_event(kind, reference)
     late["data"]["object"]["status"] = "processing" if kind == "processing" else "requires_payment_method"
-    shop.people.patient.post(f"/payments/{payment_id}/cancel")
+    stripe_app.people.patient.post(f"/payments/{payment_id}/cancel")
     before = state_of(rows, payment_id)
 
-    tell(shop, late)
+    tell(stripe_app, late)
 
     assert state_of(rows, payment_id) == before
     assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
     assert rows.one("SELECT status FROM gateway_sessions") == {"status": "cancelled"}
 
 
-def test_late_news_of_the_money_move_no_refunded_payment_back(shop: CardShop, rows: Rows) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
-    (reference,) = shop.fake.intents
-    assert shop.people.admin.post(f"/payments/{payment_id}/refund").status_code == 200
+def test_late_news_of_the_money_move_no_refunded_payment_back(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
+    (reference,) = stripe_app.fake.intents
+    assert stripe_app.people.admin.post(f"/payments/{payment_id}/refund").status_code == 200
     before = state_of(rows, payment_id)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
-    tell(shop, {**shop.fake.intent_event("processing", reference)})
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
+    tell(stripe_app, {**stripe_app.fake.intent_event("processing", reference)})
 
     assert before["status"] == "refunded"
     assert state_of(rows, payment_id) == before
@@ -260,8 +262,10 @@ def test_late_news_of_the_money_move_no_refunded_payment_back(shop: CardShop, ro
         ("invented.tomorrow", {}),
     ],
 )
-def test_an_event_of_a_kind_that_we_do_not_follow_is_kept(shop: CardShop, rows: Rows, kind: str, thing: Wire) -> None:
-    tell(shop, shop.fake.event(kind, thing, event_id="evt_1"))
+def test_an_event_of_a_kind_that_we_do_not_follow_is_kept(
+    stripe_app: StripeApp, rows: Rows, kind: str, thing: Wire
+) -> None:
+    tell(stripe_app, stripe_app.fake.event(kind, thing, event_id="evt_1"))
 
     kept = rows.one("SELECT event_id, type, payment_id FROM webhook_events")
     assert kept == {"event_id": "evt_1", "type": kind, "payment_id": None}
@@ -284,18 +288,18 @@ def test_an_event_of_a_kind_that_we_do_not_follow_is_kept(shop: CardShop, rows: 
     ids=str,
 )
 def test_events_about_an_intent_of_others_are_kept_and_have_no_effect(
-    shop: CardShop, rows: Rows, metadata: dict[str, str] | None
+    stripe_app: StripeApp, rows: Rows, metadata: dict[str, str] | None
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
     before = state_of(rows, payment_id)
     named = metadata and {name: text.replace("OURS", str(payment_id)) for name, text in metadata.items()}
     kinds = {"succeeded": "succeeded", "processing": "processing", "payment_failed": "requires_payment_method"}
     for kind, status in {**kinds, "canceled": "canceled"}.items():
-        event = shop.fake.intent_event(kind, reference)
+        event = stripe_app.fake.intent_event(kind, reference)
         event["data"]["object"].update(id="pi_of_others", status=status, metadata=named)
 
-        tell(shop, event)
+        tell(stripe_app, event)
 
     assert state_of(rows, payment_id) == before
     assert trail_of(rows, payment_id) == ["payment.created"]
@@ -305,18 +309,18 @@ def test_events_about_an_intent_of_others_are_kept_and_have_no_effect(
 
 @pytest.mark.parametrize("method", ["stripe", "bank_transfer"])
 def test_an_event_that_names_the_id_of_another_gateways_payment_has_no_effect(
-    shop: CardShop, people: People, rows: Rows, method: str
+    stripe_app: StripeApp, people: People, rows: Rows, method: str
 ) -> None:
     # In the app without Stripe a card is the sandbox's.
     payment_id = people.patient.pay(6, payment_method=method).json["data"]["payment_id"]
-    _, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+    _, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
     before = state_of(rows, payment_id)
-    event = shop.fake.intent_event("succeeded", reference)
+    event = stripe_app.fake.intent_event("succeeded", reference)
     named = {"payment_id": str(payment_id), "consultation_id": "6"}
     event["data"]["object"].update(id="pi_elsewhere", metadata=named)
 
-    tell(shop, event)
+    tell(stripe_app, event)
 
     assert state_of(rows, payment_id) == before
     assert rows.one("SELECT payment_id FROM webhook_events") == {"payment_id": None}
@@ -333,13 +337,13 @@ def test_an_event_that_names_the_id_of_another_gateways_payment_has_no_effect(
     ids=str,
 )
 def test_money_that_does_not_fit_the_bill_is_for_staff_to_see(
-    shop: CardShop, rows: Rows, wrong: dict[str, Any], received_minor: int, event: str
+    stripe_app: StripeApp, rows: Rows, wrong: dict[str, Any], received_minor: int, event: str
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    shop.fake.tamper(reference, **wrong)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    stripe_app.fake.tamper(reference, **wrong)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     kept = state_of(rows, payment_id)
     assert (kept["status"], kept["received_minor"], kept["needs_review"]) == ("pending", received_minor, True)
@@ -347,14 +351,14 @@ def test_money_that_does_not_fit_the_bill_is_for_staff_to_see(
     assert invoice_status(rows, payment_id) == "pending"
 
 
-def test_a_webhook_is_no_way_around_the_media_types_of_others(shop: CardShop, rows: Rows) -> None:
+def test_a_webhook_is_no_way_around_the_media_types_of_others(stripe_app: StripeApp, rows: Rows) -> None:
     """It is the signed bytes that count, whatever they are called."""
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    body = json.dumps(shop.fake.intent_event("succeeded", reference)).encode()
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    body = json.dumps(stripe_app.fake.intent_event("succeeded", reference)).encode()
 
-    answer = shop.app.test_client().post(
-        "/api/v1/webhooks/stripe", data=body, headers={"Stripe-Signature": shop.fake.sign(body)}
+    answer = stripe_app.app.test_client().post(
+        "/api/v1/webhooks/stripe", data=body, headers={"Stripe-Signature": stripe_app.fake.sign(body)}
     )
 
     assert answer.status_code == 200

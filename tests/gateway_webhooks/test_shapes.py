@@ -10,7 +10,7 @@ import pytest
 from tests.gateway_webhooks import send, state_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, open_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card
 
 pytestmark = pytest.mark.usefixtures("audited")
 
@@ -33,21 +33,21 @@ Kept = Callable[[bytes], dict[str, Any]]
 
 
 @pytest.fixture
-def payment_id(shop: CardShop) -> int:
+def payment_id(stripe_app: StripeApp) -> int:
     """A payment that was paid at Stripe, of which nobody has told us."""
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
     return payment_id
 
 
 @pytest.fixture
-def kept_of(shop: CardShop, payment_id: int, rows: Rows) -> Kept:
+def kept_of(stripe_app: StripeApp, payment_id: int, rows: Rows) -> Kept:
     """Deliver a body twice, which changes nothing: what is kept of it."""
 
     def deliver(body: bytes) -> dict[str, Any]:
         before = state_of(rows, payment_id)
         for _ in range(2):
-            answer = send(shop.app, body, shop.fake.sign(body))
+            answer = send(stripe_app.app, body, stripe_app.fake.sign(body))
             assert answer.status_code == 200, answer.json
         assert state_of(rows, payment_id) == before
         return rows.one("SELECT event_id, type, reference, payment_id FROM webhook_events")
@@ -145,9 +145,9 @@ def test_a_thin_event_is_kept(kept_of: Kept, rows: Rows, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize("related", [{}, {"related_object": None}, {"related_object": "pi_1"}], ids=str)
 def test_a_thin_event_about_a_payment_is_kept_and_told(
-    kept_of: Kept, shop: CardShop, caplog: pytest.LogCaptureFixture, related: Wire
+    kept_of: Kept, stripe_app: StripeApp, caplog: pytest.LogCaptureFixture, related: Wire
 ) -> None:
-    (reference,) = shop.fake.intents
+    (reference,) = stripe_app.fake.intents
     of_intent = {"id": reference, "type": "payment_intent", "url": f"/v1/payment_intents/{reference}"}
     thin = {**THIN, "type": "v1.payment_intent.succeeded", "related_object": of_intent, **related}
 
@@ -158,21 +158,21 @@ def test_a_thin_event_about_a_payment_is_kept_and_told(
 
 
 def test_an_event_that_can_be_read_has_its_effect_whatever_its_id_is(
-    shop: CardShop, payment_id: int, rows: Rows
+    stripe_app: StripeApp, payment_id: int, rows: Rows
 ) -> None:
-    (reference,) = shop.fake.intents
-    event = shop.fake.intent_event("succeeded", reference, event_id=256 * "e")
+    (reference,) = stripe_app.fake.intents
+    event = stripe_app.fake.intent_event("succeeded", reference, event_id=256 * "e")
     for pending_webhooks in (2, 1):  # what it says of itself changes from one delivery to the next
         body = json.dumps({**event, "pending_webhooks": pending_webhooks}).encode()
-        assert send(shop.app, body, shop.fake.sign(body)).status_code == 200
+        assert send(stripe_app.app, body, stripe_app.fake.sign(body)).status_code == 200
 
     assert state_of(rows, payment_id)["status"] == "completed"
     assert rows.count("webhook_events") == 1
 
 
-def test_what_is_signed_is_kept_if_it_is_no_text(shop: CardShop, kept_of: Kept) -> None:
+def test_what_is_signed_is_kept_if_it_is_no_text(stripe_app: StripeApp, kept_of: Kept) -> None:
     body = b"\xff\xfe{}"
 
     assert kept_of(body)["event_id"] == f"sha256:{hashlib.sha256(body).hexdigest()}"
-    signature = shop.fake.sign(body)
-    assert send(shop.app, body + b" ", signature).status_code == 400
+    signature = stripe_app.fake.sign(body)
+    assert send(stripe_app.app, body + b" ", signature).status_code == 400

@@ -12,7 +12,7 @@ from tests.support.apps import app_with
 from tests.support.databases import Database
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, open_by_card, stripe_settings
 
 TOLERANCE_SECONDS = 300
 LIMIT_BYTES = 512 * 1024
@@ -22,17 +22,17 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
-def payment_id(shop: CardShop) -> int:
+def payment_id(stripe_app: StripeApp) -> int:
     """A payment that was paid at Stripe, of which nobody has told us."""
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
     return payment_id
 
 
 @pytest.fixture
-def event(shop: CardShop, payment_id: int) -> Wire:  # noqa: ARG001  # it is what the event is about
-    (reference,) = shop.fake.intents
-    return shop.fake.intent_event("succeeded", reference)
+def event(stripe_app: StripeApp, payment_id: int) -> Wire:  # noqa: ARG001  # it is what the event is about
+    (reference,) = stripe_app.fake.intents
+    return stripe_app.fake.intent_event("succeeded", reference)
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def assert_taken_in(answer: TestResponse, rows: Rows, payment_id: int) -> None:
     assert state_of(rows, payment_id)["status"] == "completed"
 
 
-def test_a_signed_event_is_taken_in(shop: CardShop, body: bytes, payment_id: int, rows: Rows) -> None:
-    assert_taken_in(send(shop.app, body, shop.fake.sign(body)), rows, payment_id)
+def test_a_signed_event_is_taken_in(stripe_app: StripeApp, body: bytes, payment_id: int, rows: Rows) -> None:
+    assert_taken_in(send(stripe_app.app, body, stripe_app.fake.sign(body)), rows, payment_id)
 
 
-def test_of_an_event_only_what_names_it_is_kept(shop: CardShop, event: Wire, body: bytes, rows: Rows) -> None:
+def test_of_an_event_only_what_names_it_is_kept(stripe_app: StripeApp, event: Wire, body: bytes, rows: Rows) -> None:
     intent = event["data"]["object"]
 
-    send(shop.app, body, shop.fake.sign(body))
+    send(stripe_app.app, body, stripe_app.fake.sign(body))
 
     kept = rows.one("SELECT * FROM webhook_events")
     assert (kept["gateway"], kept["event_id"]) == ("stripe", event["id"])
@@ -77,12 +77,12 @@ def test_of_an_event_only_what_names_it_is_kept(shop: CardShop, event: Wire, bod
     assert intent["client_secret"] not in repr(kept)
 
 
-def test_a_signature_made_with_another_secret_is_400(shop: CardShop, body: bytes, rows: Rows) -> None:
-    assert_not_genuine(send(shop.app, body, shop.fake.sign(body, secret="whsec_of_somebody_else")), rows)
+def test_a_signature_made_with_another_secret_is_400(stripe_app: StripeApp, body: bytes, rows: Rows) -> None:
+    assert_not_genuine(send(stripe_app.app, body, stripe_app.fake.sign(body, secret="whsec_of_somebody_else")), rows)
 
 
-def test_no_signature_at_all_is_400(shop: CardShop, body: bytes, rows: Rows) -> None:
-    assert_not_genuine(send(shop.app, body, None), rows)
+def test_no_signature_at_all_is_400(stripe_app: StripeApp, body: bytes, rows: Rows) -> None:
+    assert_not_genuine(send(stripe_app.app, body, None), rows)
 
 
 @pytest.mark.parametrize(
@@ -106,30 +106,34 @@ def test_no_signature_at_all_is_400(shop: CardShop, body: bytes, rows: Rows) -> 
         lambda good: f"{good},{good}",
     ],
 )
-def test_a_malformed_signature_is_400(shop: CardShop, body: bytes, rows: Rows, spoil: Callable[[str], str]) -> None:
-    assert_not_genuine(send(shop.app, body, spoil(shop.fake.sign(body))), rows)
+def test_a_malformed_signature_is_400(
+    stripe_app: StripeApp, body: bytes, rows: Rows, spoil: Callable[[str], str]
+) -> None:
+    assert_not_genuine(send(stripe_app.app, body, spoil(stripe_app.fake.sign(body))), rows)
 
 
-def test_a_signature_older_than_its_tolerance_is_400(shop: CardShop, body: bytes, rows: Rows) -> None:
-    old = shop.fake.sign(body, at=time.time() - TOLERANCE_SECONDS - 1)
+def test_a_signature_older_than_its_tolerance_is_400(stripe_app: StripeApp, body: bytes, rows: Rows) -> None:
+    old = stripe_app.fake.sign(body, at=time.time() - TOLERANCE_SECONDS - 1)
 
-    assert_not_genuine(send(shop.app, body, old), rows)
+    assert_not_genuine(send(stripe_app.app, body, old), rows)
 
 
-def test_a_signature_within_its_tolerance_is_good(shop: CardShop, body: bytes, payment_id: int, rows: Rows) -> None:
+def test_a_signature_within_its_tolerance_is_good(
+    stripe_app: StripeApp, body: bytes, payment_id: int, rows: Rows
+) -> None:
     # Far enough from the limit for a slow machine.
-    young = shop.fake.sign(body, at=time.time() - TOLERANCE_SECONDS + 60)
+    young = stripe_app.fake.sign(body, at=time.time() - TOLERANCE_SECONDS + 60)
 
-    assert_taken_in(send(shop.app, body, young), rows, payment_id)
+    assert_taken_in(send(stripe_app.app, body, young), rows, payment_id)
 
 
-def test_an_old_event_that_is_delivered_now_is_good(shop: CardShop, payment_id: int, rows: Rows) -> None:
+def test_an_old_event_that_is_delivered_now_is_good(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
     """Each delivery is signed anew: it is the signature whose age counts."""
-    (reference,) = shop.fake.intents
-    old = shop.fake.intent_event("succeeded", reference, created=int(time.time()) - 3 * 86_400)
+    (reference,) = stripe_app.fake.intents
+    old = stripe_app.fake.intent_event("succeeded", reference, created=int(time.time()) - 3 * 86_400)
     body = json.dumps(old).encode()
 
-    assert_taken_in(send(shop.app, body, shop.fake.sign(body)), rows, payment_id)
+    assert_taken_in(send(stripe_app.app, body, stripe_app.fake.sign(body)), rows, payment_id)
 
 
 @pytest.mark.parametrize(
@@ -143,42 +147,44 @@ def test_an_old_event_that_is_delivered_now_is_good(shop: CardShop, payment_id: 
     ],
 )
 def test_a_signature_of_another_body_is_400(
-    shop: CardShop, body: bytes, rows: Rows, change: Callable[[bytes], bytes]
+    stripe_app: StripeApp, body: bytes, rows: Rows, change: Callable[[bytes], bytes]
 ) -> None:
     """It is the bytes that are signed: the same event written otherwise is another body."""
-    assert_not_genuine(send(shop.app, change(body), shop.fake.sign(body)), rows)
+    assert_not_genuine(send(stripe_app.app, change(body), stripe_app.fake.sign(body)), rows)
 
 
 @pytest.mark.parametrize("signed_with", ["whsec_new", "whsec_old", ["whsec_other", "whsec_old"]], ids=str)
 def test_while_a_secret_is_replaced_both_are_good(
-    shop: CardShop, database: Database, body: bytes, rows: Rows, signed_with: str | list[str]
+    stripe_app: StripeApp, database: Database, body: bytes, rows: Rows, signed_with: str | list[str]
 ) -> None:
     payment_id = rows.one("SELECT id FROM payments")["id"]
-    settings = stripe_settings(shop.fake, STRIPE_WEBHOOK_SECRET="whsec_new,whsec_old")
+    settings = stripe_settings(stripe_app.fake, STRIPE_WEBHOOK_SECRET="whsec_new,whsec_old")
     with app_with(database.url, **settings) as app:
-        answer = send(app, body, shop.fake.sign(body, secret=signed_with))
+        answer = send(app, body, stripe_app.fake.sign(body, secret=signed_with))
 
     assert_taken_in(answer, rows, payment_id)
 
 
 def test_while_a_secret_is_replaced_a_third_one_is_400(
-    shop: CardShop, database: Database, body: bytes, rows: Rows
+    stripe_app: StripeApp, database: Database, body: bytes, rows: Rows
 ) -> None:
-    settings = stripe_settings(shop.fake, STRIPE_WEBHOOK_SECRET="whsec_new,whsec_old")
+    settings = stripe_settings(stripe_app.fake, STRIPE_WEBHOOK_SECRET="whsec_new,whsec_old")
     with app_with(database.url, **settings) as app:
-        for secret in (shop.fake.webhook_secret, "whsec_new,whsec_old", ""):
-            assert_not_genuine(send(app, body, shop.fake.sign(body, secret=secret)), rows)
+        for secret in (stripe_app.fake.webhook_secret, "whsec_new,whsec_old", ""):
+            assert_not_genuine(send(app, body, stripe_app.fake.sign(body, secret=secret)), rows)
 
 
-def test_without_a_secret_every_webhook_is_400(shop: CardShop, database: Database, body: bytes, rows: Rows) -> None:
-    with app_with(database.url, **stripe_settings(shop.fake, STRIPE_WEBHOOK_SECRET="")) as app:
+def test_without_a_secret_every_webhook_is_400(
+    stripe_app: StripeApp, database: Database, body: bytes, rows: Rows
+) -> None:
+    with app_with(database.url, **stripe_settings(stripe_app.fake, STRIPE_WEBHOOK_SECRET="")) as app:
         # One who guesses that an empty secret is what is configured gets no further.
-        for signature in (shop.fake.sign(body), shop.fake.sign(body, secret=""), None):
+        for signature in (stripe_app.fake.sign(body), stripe_app.fake.sign(body, secret=""), None):
             assert_not_genuine(send(app, body, signature), rows)
 
 
 def test_an_event_of_512_kib_is_read_and_a_larger_one_is_413(
-    shop: CardShop, event: Wire, payment_id: int, rows: Rows
+    stripe_app: StripeApp, event: Wire, payment_id: int, rows: Rows
 ) -> None:
     def padded(length: int) -> bytes:
         bare = json.dumps({**event, "padding": ""})
@@ -187,12 +193,12 @@ def test_an_event_of_512_kib_is_read_and_a_larger_one_is_413(
     largest, too_large = padded(LIMIT_BYTES), padded(LIMIT_BYTES + 1)
     assert (len(largest), len(too_large)) == (LIMIT_BYTES, LIMIT_BYTES + 1)
 
-    assert send(shop.app, too_large, shop.fake.sign(too_large)).status_code == 413
+    assert send(stripe_app.app, too_large, stripe_app.fake.sign(too_large)).status_code == 413
     assert_nothing_written(rows)
-    assert_taken_in(send(shop.app, largest, shop.fake.sign(largest)), rows, payment_id)
+    assert_taken_in(send(stripe_app.app, largest, stripe_app.fake.sign(largest)), rows, payment_id)
 
 
-def test_a_bearer_token_is_no_signature(shop: CardShop, body: bytes, rows: Rows) -> None:
-    answer = shop.people.admin.post("/webhooks/stripe", data=body, headers={"Content-Type": "application/json"})
+def test_a_bearer_token_is_no_signature(stripe_app: StripeApp, body: bytes, rows: Rows) -> None:
+    answer = stripe_app.people.admin.post("/webhooks/stripe", data=body, headers={"Content-Type": "application/json"})
 
     assert_not_genuine(answer, rows)

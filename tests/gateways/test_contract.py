@@ -13,11 +13,11 @@ import pytest
 
 from payments_app.gateways.base import (
     Approved,
-    Bill,
+    Charge,
     CheckoutSession,
     Declined,
     Gateway,
-    RefundOrder,
+    GatewayRefundRequest,
     SessionStatus,
     verify,
 )
@@ -74,128 +74,128 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
 
 
 @pytest.fixture
-def bill() -> Bill:
+def charge() -> Charge:
     """Another one for each test: what a gateway was asked once, it remembers."""
     number = next(_ids)
-    return Bill(
+    return Charge(
         payment_id=number, consultation_id=number + 1000, amount_minor=500_050, currency="PHP", payment_method="gcash"
     )
 
 
-def opened(adapter: Adapter, bill: Bill) -> CheckoutSession:
-    session = adapter.gateway.open_session(bill)
+def opened(adapter: Adapter, charge: Charge) -> CheckoutSession:
+    session = adapter.gateway.open_session(charge)
     assert isinstance(session, CheckoutSession)
     return session
 
 
-def paid(adapter: Adapter, bill: Bill) -> str:
+def paid(adapter: Adapter, charge: Charge) -> str:
     """A session that the customer has paid: the transaction's id."""
-    session = opened(adapter, bill)
+    session = opened(adapter, charge)
     adapter.pay(session.reference)
-    found = adapter.gateway.look_up(bill, session.reference)
+    found = adapter.gateway.look_up(charge, session.reference)
     assert isinstance(found, CheckoutSession)
-    verdict = verify(bill, found)
+    verdict = verify(charge, found)
     assert isinstance(verdict, Approved)
     return verdict.reference
 
 
-def order_of(bill: Bill, transaction_id: str, amount_minor: int = 200_025) -> RefundOrder:
-    return RefundOrder(
+def order_of(charge: Charge, transaction_id: str, amount_minor: int = 200_025) -> GatewayRefundRequest:
+    return GatewayRefundRequest(
         refund_id=next(_ids),
-        payment_id=bill.payment_id,
+        payment_id=charge.payment_id,
         transaction_id=transaction_id,
         amount_minor=amount_minor,
-        currency=bill.currency,
+        currency=charge.currency,
     )
 
 
-def test_an_opened_session_says_how_to_pay_and_what_for(adapter: Adapter, bill: Bill) -> None:
-    session = opened(adapter, bill)
+def test_an_opened_session_says_how_to_pay_and_what_for(adapter: Adapter, charge: Charge) -> None:
+    session = opened(adapter, charge)
 
     assert session.status == SessionStatus.OPEN
     assert 0 < len(session.reference) <= 255
     # Either the patient's device pays, or the patient reads what to do.
     assert (session.client_secret is None) != (session.instructions is None)
-    assert session.money.why_not(bill) is None or adapter.judges  # nothing has come to Stripe yet
-    assert (session.money.payment_id, session.money.consultation_id) == (bill.payment_id, bill.consultation_id)
+    assert session.money.mismatch_reason(charge) is None or adapter.judges  # nothing has come to Stripe yet
+    assert (session.money.payment_id, session.money.consultation_id) == (charge.payment_id, charge.consultation_id)
 
 
-def test_the_secret_does_not_show_where_a_session_is_printed(adapter: Adapter, bill: Bill) -> None:
-    session = opened(adapter, bill)
+def test_the_secret_does_not_show_where_a_session_is_printed(adapter: Adapter, charge: Charge) -> None:
+    session = opened(adapter, charge)
 
     assert "secret" not in repr(session)
     assert session.client_secret is None or session.client_secret not in str(session)
 
 
-def test_what_is_not_paid_is_not_verified(adapter: Adapter, bill: Bill) -> None:
-    found = adapter.gateway.open_session(bill)
+def test_what_is_not_paid_is_not_verified(adapter: Adapter, charge: Charge) -> None:
+    found = adapter.gateway.open_session(charge)
 
     assert isinstance(found, CheckoutSession)
-    assert isinstance(verify(bill, found), Declined)
+    assert isinstance(verify(charge, found), Declined)
 
 
-def test_what_is_paid_is_verified_and_names_its_transaction(adapter: Adapter, bill: Bill) -> None:
-    session = opened(adapter, bill)
+def test_what_is_paid_is_verified_and_names_its_transaction(adapter: Adapter, charge: Charge) -> None:
+    session = opened(adapter, charge)
     adapter.pay(session.reference)
 
-    found = adapter.gateway.look_up(bill, session.reference)
+    found = adapter.gateway.look_up(charge, session.reference)
 
     assert isinstance(found, CheckoutSession)
     assert found.status == SessionStatus.SUCCEEDED
-    assert found.money.amount_minor == bill.amount_minor
-    assert verify(bill, found) == Approved(session.reference)
+    assert found.money.amount_minor == charge.amount_minor
+    assert verify(charge, found) == Approved(session.reference)
 
 
 @pytest.mark.parametrize(
     "other", [{"payment_id": 9_999}, {"consultation_id": 9_999}, {"amount_minor": 500_049}, {"currency": "USD"}]
 )
-def test_what_is_paid_pays_no_other_bill(adapter: Adapter, bill: Bill, other: dict[str, int]) -> None:
-    found = adapter.gateway.look_up(bill, paid(adapter, bill))
+def test_what_is_paid_pays_no_other_bill(adapter: Adapter, charge: Charge, other: dict[str, int]) -> None:
+    found = adapter.gateway.look_up(charge, paid(adapter, charge))
 
     assert isinstance(found, CheckoutSession)
-    verdict = verify(replace(bill, **other), found)  # type: ignore[arg-type]  # one field of its own type
+    verdict = verify(replace(charge, **other), found)  # type: ignore[arg-type]  # one field of its own type
     assert isinstance(verdict, Declined)
     assert verdict.reason
 
 
-def test_a_transaction_that_nobody_made_pays_nothing_where_somebody_knows(adapter: Adapter, bill: Bill) -> None:
-    found = adapter.gateway.look_up(bill, "pi_nobody_made_this")
+def test_a_transaction_that_nobody_made_pays_nothing_where_somebody_knows(adapter: Adapter, charge: Charge) -> None:
+    found = adapter.gateway.look_up(charge, "pi_nobody_made_this")
 
     if adapter.judges:
         assert isinstance(found, Declined)
     else:
         assert isinstance(found, CheckoutSession)
-        assert verify(bill, found) == Approved("pi_nobody_made_this")
+        assert verify(charge, found) == Approved("pi_nobody_made_this")
 
 
-def test_a_cancelled_session_stays_so_however_often_it_is_cancelled(adapter: Adapter, bill: Bill) -> None:
-    session = opened(adapter, bill)
+def test_a_cancelled_session_stays_so_however_often_it_is_cancelled(adapter: Adapter, charge: Charge) -> None:
+    session = opened(adapter, charge)
 
     for _ in range(2):
-        cancelled = adapter.gateway.cancel_session(bill, session.reference)
+        cancelled = adapter.gateway.cancel_session(charge, session.reference)
         assert isinstance(cancelled, CheckoutSession)
         assert (cancelled.reference, cancelled.status) == (session.reference, SessionStatus.CANCELLED)
-        assert isinstance(verify(bill, cancelled), Declined)
+        assert isinstance(verify(charge, cancelled), Declined)
 
 
-def test_a_paid_session_cannot_be_cancelled_where_somebody_knows(adapter: Adapter, bill: Bill) -> None:
-    reference = paid(adapter, bill)
+def test_a_paid_session_cannot_be_cancelled_where_somebody_knows(adapter: Adapter, charge: Charge) -> None:
+    reference = paid(adapter, charge)
 
-    found = adapter.gateway.cancel_session(bill, reference)
+    found = adapter.gateway.cancel_session(charge, reference)
 
     assert isinstance(found, CheckoutSession)
     if adapter.judges:
-        assert verify(bill, found) == Approved(reference)
+        assert verify(charge, found) == Approved(reference)
 
 
-def test_a_session_that_nobody_opened_is_not_there_to_be_cancelled(adapter: Adapter, bill: Bill) -> None:
-    found = adapter.gateway.cancel_session(bill, "pi_nobody_opened_this")
+def test_a_session_that_nobody_opened_is_not_there_to_be_cancelled(adapter: Adapter, charge: Charge) -> None:
+    found = adapter.gateway.cancel_session(charge, "pi_nobody_opened_this")
 
     assert isinstance(found, Declined if adapter.judges else CheckoutSession)
 
 
-def test_a_refund_is_found_under_the_name_it_was_made_by(adapter: Adapter, bill: Bill) -> None:
-    order = order_of(bill, paid(adapter, bill))
+def test_a_refund_is_found_under_the_name_it_was_made_by(adapter: Adapter, charge: Charge) -> None:
+    order = order_of(charge, paid(adapter, charge))
 
     made = adapter.gateway.refund(order)
 
@@ -206,12 +206,12 @@ def test_a_refund_is_found_under_the_name_it_was_made_by(adapter: Adapter, bill:
     assert adapter.gateway.look_up_refund(replace(order, reference=made.reference)) == made
 
 
-def test_a_refund_that_was_not_made_is_not_found_where_somebody_knows(adapter: Adapter, bill: Bill) -> None:
-    transaction_id = paid(adapter, bill)
+def test_a_refund_that_was_not_made_is_not_found_where_somebody_knows(adapter: Adapter, charge: Charge) -> None:
+    transaction_id = paid(adapter, charge)
     # Another one of the same payment, of the same amount, is not this one.
-    assert isinstance(adapter.gateway.refund(order_of(bill, transaction_id)), Approved)
+    assert isinstance(adapter.gateway.refund(order_of(charge, transaction_id)), Approved)
 
-    found = adapter.gateway.look_up_refund(order_of(bill, transaction_id))
+    found = adapter.gateway.look_up_refund(order_of(charge, transaction_id))
 
     if adapter.judges:
         assert found is None
@@ -219,9 +219,9 @@ def test_a_refund_that_was_not_made_is_not_found_where_somebody_knows(adapter: A
         assert isinstance(found, Approved)
 
 
-def test_parts_of_a_payment_are_refunds_of_their_own(adapter: Adapter, bill: Bill) -> None:
-    transaction_id = paid(adapter, bill)
-    orders = [order_of(bill, transaction_id, amount) for amount in (200_000, 200_000, 100_050)]
+def test_parts_of_a_payment_are_refunds_of_their_own(adapter: Adapter, charge: Charge) -> None:
+    transaction_id = paid(adapter, charge)
+    orders = [order_of(charge, transaction_id, amount) for amount in (200_000, 200_000, 100_050)]
 
     made = [adapter.gateway.refund(order) for order in orders]
 
@@ -230,9 +230,9 @@ def test_parts_of_a_payment_are_refunds_of_their_own(adapter: Adapter, bill: Bil
 
 
 def test_a_refund_of_a_transaction_that_nobody_made_is_declined_where_somebody_knows(
-    adapter: Adapter, bill: Bill
+    adapter: Adapter, charge: Charge
 ) -> None:
-    outcome = adapter.gateway.refund(order_of(bill, "pi_nobody_made_this"))
+    outcome = adapter.gateway.refund(order_of(charge, "pi_nobody_made_this"))
 
     assert isinstance(outcome, Declined if adapter.judges else Approved)
 
@@ -244,11 +244,11 @@ def remembering(request: pytest.FixtureRequest) -> Iterator[Adapter]:
         yield adapter
 
 
-def test_a_session_is_opened_once_however_often_it_is_asked_for(remembering: Adapter, bill: Bill) -> None:
-    assert opened(remembering, bill) == opened(remembering, bill)
+def test_a_session_is_opened_once_however_often_it_is_asked_for(remembering: Adapter, charge: Charge) -> None:
+    assert opened(remembering, charge) == opened(remembering, charge)
 
 
-def test_a_refund_is_made_once_however_often_it_is_asked_for(remembering: Adapter, bill: Bill) -> None:
-    order = order_of(bill, paid(remembering, bill))
+def test_a_refund_is_made_once_however_often_it_is_asked_for(remembering: Adapter, charge: Charge) -> None:
+    order = order_of(charge, paid(remembering, charge))
 
     assert remembering.gateway.refund(order) == remembering.gateway.refund(order)

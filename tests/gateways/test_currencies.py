@@ -7,7 +7,7 @@ import pytest
 from babel.numbers import get_currency_precision, list_currencies
 
 from config import CURRENCIES_WITHOUT_HUNDREDTHS, ConfigError, Settings, currencies_in_use
-from payments_app.gateways.base import Bill, CheckoutSession, Declined
+from payments_app.gateways.base import Charge, CheckoutSession, Declined
 from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from tests.gateways.test_contract import stripe_at
@@ -90,8 +90,8 @@ def test_stripe_counts_as_its_documentation_lists(fake: FakeStripe) -> None:
 
 def test_nobody_is_billed_in_a_currency_that_stripe_counts_otherwise(fake: FakeStripe) -> None:
     for code in currencies_in_use():
-        bill = Bill(payment_id=1, consultation_id=2, amount_minor=100_000, currency=code, payment_method="stripe")
-        opened = stripe_at(fake).open_session(bill)
+        charge = Charge(payment_id=1, consultation_id=2, amount_minor=100_000, currency=code, payment_method="stripe")
+        opened = stripe_at(fake).open_session(charge)
         if code in STRIPE_WITHOUT_DECIMALS + STRIPE_WITH_THREE_DECIMALS:
             assert isinstance(opened, Declined), code
         else:

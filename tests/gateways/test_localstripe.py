@@ -14,7 +14,7 @@ import requests
 
 from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe_http import Answer, Received, Server
+from tests.support.fake_stripe_http import FakeResponse, Received, Server
 from tests.support.localstripe import LocalStripe, local_stripe
 from tests.support.people import People
 from tests.support.rows import Rows
@@ -36,7 +36,7 @@ class Line:
         self._server.shutdown()
         self._server.server_close()
 
-    def _pass_on(self, request: Received, authorization: str | None, _client: socket.socket) -> Answer | None:
+    def _pass_on(self, request: Received, authorization: str | None, _client: socket.socket) -> FakeResponse | None:
         form = {
             name if inner is None else f"{name}[{inner}]": value
             for name, values in request.params.items()
@@ -52,7 +52,7 @@ class Line:
         )
         if self.loses_refunds and (request.method, request.path) == ("POST", "/v1/refunds"):
             return None
-        return Answer(answer.status_code, answer.content)
+        return FakeResponse(answer.status_code, answer.content)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def line(stripe: LocalStripe) -> Iterator[Line]:
 
 
 @pytest.fixture
-def shop(database: Database, line: Line, stripe: LocalStripe, people: People) -> Iterator[People]:
+def stripe_app(database: Database, line: Line, stripe: LocalStripe, people: People) -> Iterator[People]:
     """The people, at the door of an app whose cards localstripe carries."""
     settings = {"STRIPE_API_KEY": stripe.api_key, "STRIPE_API_BASE": line.url}
     # Somebody else's server may need a moment; but nothing is asked twice by itself.
@@ -80,10 +80,10 @@ def shop(database: Database, line: Line, stripe: LocalStripe, people: People) ->
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def paid(shop: People, stripe: LocalStripe) -> tuple[int, str]:
-    payment_id, reference = open_by_card(shop, 5)
+def paid(stripe_app: People, stripe: LocalStripe) -> tuple[int, str]:
+    payment_id, reference = open_by_card(stripe_app, 5)
     stripe.pay(reference)
-    assert shop.patient.confirm(payment_id, reference).status_code == 200
+    assert stripe_app.patient.confirm(payment_id, reference).status_code == 200
     return payment_id, reference
 
 
@@ -100,15 +100,15 @@ def returned(stripe: LocalStripe, intent_id: str) -> list[int]:
     return [made["amount"] for made in listed]
 
 
-def test_a_payment_and_its_refunds(shop: People, stripe: LocalStripe, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop, 5)
-    early = shop.patient.confirm(payment_id, reference)
+def test_a_payment_and_its_refunds(stripe_app: People, stripe: LocalStripe, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app, 5)
+    early = stripe_app.patient.confirm(payment_id, reference)
     assert early.status_code == 402
     stripe.pay(reference)
 
-    confirmed = shop.patient.confirm(payment_id, reference)
-    part = refund(shop.admin, payment_id, amount=1999.99)
-    rest = refund(shop.admin, payment_id)
+    confirmed = stripe_app.patient.confirm(payment_id, reference)
+    part = refund(stripe_app.admin, payment_id, amount=1999.99)
+    rest = refund(stripe_app.admin, payment_id)
 
     assert (confirmed.status_code, confirmed.json["data"]["status"]) == (200, "completed")
     assert (part.status_code, part.json["data"]["payment"]["status"]) == (200, "partially_refunded")
@@ -120,48 +120,50 @@ def test_a_payment_and_its_refunds(shop: People, stripe: LocalStripe, rows: Rows
     }
 
 
-def test_a_cancelled_payment_cannot_be_paid_any_more(shop: People, stripe: LocalStripe) -> None:
-    payment_id, reference = open_by_card(shop, 5)
+def test_a_cancelled_payment_cannot_be_paid_any_more(stripe_app: People, stripe: LocalStripe) -> None:
+    payment_id, reference = open_by_card(stripe_app, 5)
 
-    assert shop.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+    assert stripe_app.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
 
     with pytest.raises(AssertionError, match="error"):
         stripe.pay(reference)
 
 
-def test_no_more_than_was_paid_goes_back_though_the_gateway_would(shop: People, stripe: LocalStripe) -> None:
-    payment_id, reference = paid(shop, stripe)
-    assert refund(shop.admin, payment_id, amount=3000).status_code == 200
+def test_no_more_than_was_paid_goes_back_though_the_gateway_would(stripe_app: People, stripe: LocalStripe) -> None:
+    payment_id, reference = paid(stripe_app, stripe)
+    assert refund(stripe_app.admin, payment_id, amount=3000).status_code == 200
 
-    answer = refund(shop.admin, payment_id, amount=3000, allow_repeat=True)
+    answer = refund(stripe_app.admin, payment_id, amount=3000, allow_repeat=True)
 
     assert answer.status_code == 422
     assert answer.json["type"].endswith("/refund-exceeds-balance")
     assert returned(stripe, reference) == [300_000]
 
 
-def test_the_same_key_again_is_one_refund_though_the_gateway_ignores_keys(shop: People, stripe: LocalStripe) -> None:
-    payment_id, reference = paid(shop, stripe)
+def test_the_same_key_again_is_one_refund_though_the_gateway_ignores_keys(
+    stripe_app: People, stripe: LocalStripe
+) -> None:
+    payment_id, reference = paid(stripe_app, stripe)
 
-    answers = [refund(shop.admin, payment_id, key="k", amount=1000) for _ in range(3)]
+    answers = [refund(stripe_app.admin, payment_id, key="k", amount=1000) for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [200] * 3
     assert returned(stripe, reference) == [100_000]
 
 
 def test_resume_looks_up_first_so_that_nothing_is_returned_twice(
-    shop: People, stripe: LocalStripe, line: Line, rows: Rows
+    stripe_app: People, stripe: LocalStripe, line: Line, rows: Rows
 ) -> None:
-    payment_id, reference = paid(shop, stripe)
+    payment_id, reference = paid(stripe_app, stripe)
     line.loses_refunds = True
-    lost = refund(shop.admin, payment_id, key="k", amount=1000)
+    lost = refund(stripe_app.admin, payment_id, key="k", amount=1000)
     assert (lost.status_code, lost.json["data"]["refund"]["status"]) == (202, "unknown")
     line.loses_refunds = False
 
     for _ in range(2):
-        resume_refunds(shop.app)
+        resume_refunds(stripe_app.app)
 
-    told = refund(shop.admin, payment_id, key="k", amount=1000)
+    told = refund(stripe_app.admin, payment_id, key="k", amount=1000)
     assert (told.status_code, told.json["data"]["refund"]["status"]) == (200, "succeeded")
     assert returned(stripe, reference) == [100_000]
     assert rows.one("SELECT version, refunded_minor, refund_reserved_minor FROM payments") == {

@@ -15,11 +15,11 @@ import requests
 
 from payments_app.gateways.base import (
     Approved,
-    Bill,
+    Charge,
     CheckoutSession,
     Declined,
+    GatewayRefundRequest,
     OutcomeUnknown,
-    RefundOrder,
     SessionStatus,
     verify,
 )
@@ -27,14 +27,14 @@ from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.gateways.stripe.objects import refund_of, session_of
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe, Mode
-from tests.support.fake_stripe_http import Answer, Received, Server
+from tests.support.fake_stripe_http import FakeResponse, Received, Server
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import free_port
 from tests.support.stripe_apps import card_shop, fake_stripe, open_by_card
 from tests.support.waiting import PATIENCE_SECONDS
 
-BILL = Bill(payment_id=7, consultation_id=5, amount_minor=500_000, currency="PHP", payment_method="stripe")
+BILL = Charge(payment_id=7, consultation_id=5, amount_minor=500_000, currency="PHP", payment_method="stripe")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def opened(gateway: StripeGateway) -> str:
     return session.reference
 
 
-def order_of(transaction_id: str, *, amount_minor: int = 200_000, reference: str | None = None) -> RefundOrder:
-    return RefundOrder(
+def order_of(transaction_id: str, *, amount_minor: int = 200_000, reference: str | None = None) -> GatewayRefundRequest:
+    return GatewayRefundRequest(
         refund_id=31,
         payment_id=BILL.payment_id,
         transaction_id=transaction_id,
@@ -77,7 +77,7 @@ def order_of(transaction_id: str, *, amount_minor: int = 200_000, reference: str
 
 
 @pytest.fixture
-def order(fake: FakeStripe, gateway: StripeGateway) -> RefundOrder:
+def order(fake: FakeStripe, gateway: StripeGateway) -> GatewayRefundRequest:
     """A refund of a payment that has been paid."""
     reference = opened(gateway)
     fake.pay(reference)
@@ -103,7 +103,9 @@ def test_a_checkout_is_sent_under_the_payments_own_id(fake: FakeStripe, gateway:
     }
 
 
-def test_a_refund_is_sent_under_its_own_id(fake: FakeStripe, gateway: StripeGateway, order: RefundOrder) -> None:
+def test_a_refund_is_sent_under_its_own_id(
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest
+) -> None:
     gateway.refund(order)
 
     (request,) = sent(fake, "/v1/refunds")
@@ -169,8 +171,8 @@ NO_ANSWERS = [
 def always(status: int, body: bytes) -> Iterator[StripeGateway]:
     """A server with one answer for everything."""
 
-    def answer(_request: Received, _authorization: str | None, _client: socket.socket) -> Answer:
-        return Answer(status, body)
+    def answer(_request: Received, _authorization: str | None, _client: socket.socket) -> FakeResponse:
+        return FakeResponse(status, body)
 
     server = Server(answer)
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -271,7 +273,7 @@ def test_nobody_there_says_nothing_of_what_happened() -> None:
 
 @pytest.mark.parametrize("mode", ["drop", "error", "error_before", "hang"])
 def test_a_lost_answer_says_nothing_of_what_happened(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder, mode: Mode
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest, mode: Mode
 ) -> None:
     fake.misbehave(mode)
 
@@ -286,7 +288,9 @@ def test_a_lost_answer_says_nothing_of_what_happened(
     assert len(applied) == (0 if mode == "error_before" else 1)
 
 
-def test_a_key_that_stripe_does_not_know_says_nothing_of_what_happened(fake: FakeStripe, order: RefundOrder) -> None:
+def test_a_key_that_stripe_does_not_know_says_nothing_of_what_happened(
+    fake: FakeStripe, order: GatewayRefundRequest
+) -> None:
     gateway = gateway_at(fake.url, api_key="sk_test_rotated")
 
     for outcome in (gateway.refund(order), gateway.look_up_refund(order), gateway.look_up(BILL, order.transaction_id)):
@@ -295,7 +299,7 @@ def test_a_key_that_stripe_does_not_know_says_nothing_of_what_happened(fake: Fak
 
 
 def test_a_refund_that_stripe_refuses_stays_refused(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest
 ) -> None:
     fake.misbehave("refuse")
 
@@ -310,7 +314,7 @@ def test_a_refund_that_stripe_refuses_stays_refused(
 # Asking again
 
 
-def test_a_lost_answer_is_asked_for_again_under_the_same_key(fake: FakeStripe, order: RefundOrder) -> None:
+def test_a_lost_answer_is_asked_for_again_under_the_same_key(fake: FakeStripe, order: GatewayRefundRequest) -> None:
     patient = gateway_at(fake.url, lease_seconds=60)
     fake.misbehave("drop")
     fake.misbehave("error")
@@ -323,7 +327,7 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_key(fake: FakeStripe, o
 
 @pytest.mark.parametrize(("lease_seconds", "attempts"), [(6, 1), (7, 2), (60, 3)])
 def test_there_are_no_more_attempts_than_end_within_the_lease(
-    fake: FakeStripe, order: RefundOrder, lease_seconds: int, attempts: int
+    fake: FakeStripe, order: GatewayRefundRequest, lease_seconds: int, attempts: int
 ) -> None:
     """Or resume would overtake a worker that is still at it. One attempt takes up to three seconds."""
     fake.misbehave("error_before", times=None)
@@ -352,7 +356,7 @@ def test_a_cancel_asks_once_and_looks_once_into_a_refusal(fake: FakeStripe, mode
 
 
 def test_a_refund_is_found_among_more_than_a_page_of_others(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest
 ) -> None:
     made = gateway.refund(order)
     for _ in range(120):  # younger ones are listed first
@@ -367,7 +371,7 @@ def test_a_refund_is_found_among_more_than_a_page_of_others(
 
 
 def test_a_refund_that_is_on_no_page_is_known_not_to_be_there(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest
 ) -> None:
     for _ in range(120):
         fake.refund_in_dashboard(order.transaction_id, 1)
@@ -376,14 +380,14 @@ def test_a_refund_that_is_on_no_page_is_known_not_to_be_there(
 
 
 def test_a_list_that_breaks_off_is_no_proof_that_it_was_not_there(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest
 ) -> None:
     gateway.refund(order)
     for _ in range(120):
         fake.refund_in_dashboard(order.transaction_id, 1)
 
     # The first page is answered, the second is not.
-    def first_page_only(request: Received, authorization: str | None, client: socket.socket) -> Answer | None:
+    def first_page_only(request: Received, authorization: str | None, client: socket.socket) -> FakeResponse | None:
         return None if "starting_after" in request.params else fake.answer(request, authorization, client)
 
     server = Server(first_page_only)
@@ -401,7 +405,7 @@ def test_a_list_that_breaks_off_is_no_proof_that_it_was_not_there(
     "metadata", [{}, {"refund_id": "310"}, {"refund_id": "031"}, {"refund_id": "3\uff11"}, {"x": "31"}]
 )
 def test_a_refund_with_other_metadata_is_not_ours(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder, metadata: dict[str, str]
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest, metadata: dict[str, str]
 ) -> None:
     other = fake.refund_in_dashboard(order.transaction_id, order.amount_minor)
     fake.refunds[other["id"]]["metadata"] = metadata
@@ -474,7 +478,7 @@ TAMPERED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fields", TAMPERED, ids=str)
 def test_money_for_something_else_is_declined(
-    fake: FakeStripe, gateway: StripeGateway, order: RefundOrder, fields: dict[str, Any]
+    fake: FakeStripe, gateway: StripeGateway, order: GatewayRefundRequest, fields: dict[str, Any]
 ) -> None:
     fake.tamper(order.transaction_id, **fields)
 

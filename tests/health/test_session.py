@@ -137,7 +137,7 @@ def hostile(request: pytest.FixtureRequest, postgresql: Database, alter: Alter) 
 def session_of(app: Flask) -> str | None:
     """What is wrong, by ``/readyz`` and by the check alike."""
     with app.app_context():
-        faults = app.extensions["readiness"].find_faults()
+        faults = app.extensions["readiness"].run_checks()
     answer = app.test_client().get("/readyz")
     assert answer.status_code == (503 if faults else 200)
     assert answer.json.get("data") == ({"failed": [*faults]} if faults else None)

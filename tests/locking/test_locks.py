@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from payments_app.errors import LockTimeout
-from payments_app.gateways.base import Approved, RefundOrder
+from payments_app.gateways.base import Approved, GatewayRefundRequest
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.locking import locks
 from tests.support.apps import app_with, engine_of
@@ -70,7 +70,7 @@ def test_a_refund_holds_no_lease_while_its_gateway_is_asked(
     held: list[list[str]] = []
     refund = SandboxGateway.refund
 
-    def watched(gateway: SandboxGateway, order: RefundOrder) -> Approved:
+    def watched(gateway: SandboxGateway, order: GatewayRefundRequest) -> Approved:
         held.append(redis_server.client.keys("payment:confirm:*"))
         return refund(gateway, order)
 
@@ -185,7 +185,7 @@ def test_a_lease_that_ran_out_under_a_slow_transaction_releases_nobody_elses(
     people = locking("redis", PAYMENT_LOCK_TIMEOUT="1")
     name = f"payment:lock:5:{people.patient.id}"
     caplog.set_level(logging.WARNING, "payments_app.locking")
-    with people.app.app_context(), locks.creating(5, people.patient.id):
+    with people.app.app_context(), locks.create_lock(5, people.patient.id):
         # The lease ends, as after a pause of the process, and another takes it.
         redis_server.client.pexpire(name, 0)
         redis_server.client.set(name, "another", ex=60)
@@ -246,7 +246,7 @@ def test_the_context_manager_raises_where_the_lease_is_taken(
     people = locking("redis", PAYMENT_LOCK_RETRY_DELAY="1", PAYMENT_LOCK_MAX_ATTEMPTS="1")
     redis_server.client.set("payment:confirm:7", "another", ex=60)
 
-    with people.app.app_context(), pytest.raises(LockTimeout), locks.changing(7):
+    with people.app.app_context(), pytest.raises(LockTimeout), locks.change_lock(7):
         pytest.fail("the lease was somebody else's")
 
 
@@ -255,7 +255,7 @@ def test_held_locks_can_be_listed(locking: Callable[..., People], redis_server: 
     runner = people.app.test_cli_runner()
     assert runner.invoke(args=["locks", "list"]).stdout == "no locks are held\n"
 
-    with people.app.app_context(), locks.creating(5, 7), locks.changing(9):
+    with people.app.app_context(), locks.create_lock(5, 7), locks.change_lock(9):
         table = runner.invoke(args=["locks", "list"]).stdout.splitlines()
         as_json = runner.invoke(args=["locks", "list", "--json"]).stdout.splitlines()
 

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts import repository as accounts
-from payments_app.db.errors import LostRace
+from payments_app.db.errors import RetryTransaction
 from payments_app.db.transaction import write_transaction
 from payments_app.observability import logging as logs
-from payments_app.observability.logging import event_log
+from payments_app.observability.logging import get_logger
 from payments_app.payments import expire as expiry
-from payments_app.payments.models.event import Deed
-from payments_app.payments.repository import locked
+from payments_app.payments.models.event import AuditContext
+from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import tell
 from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
@@ -28,7 +28,7 @@ from tests.support.log_lines import LogLines, listening
 from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
 from tests.support.service import Service
-from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card, refund
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, refund
 
 HOSTILE = (
     "x\r\n2026-11-22T00:00:00Z [info     ] Payment: confirmed"
@@ -43,8 +43,8 @@ def lines() -> Iterator[LogLines]:
         yield lines
 
 
-def deed() -> Deed:
-    return Deed("command:test", None, clock.now())
+def context() -> AuditContext:
+    return AuditContext("command:test", None, clock.now())
 
 
 def test_a_request_is_one_line_under_the_id_that_its_answer_and_its_event_have(
@@ -103,7 +103,7 @@ def test_every_deed_is_told_with_its_ids(people: People, lines: LogLines) -> Non
     people.patient.post(f"/payments/{cancelled_id}/cancel")
     expired_id = people.patient.pay(7).json["data"]["payment_id"]
     with people.app.app_context():
-        expiry.expire(expired_id, deed())
+        expiry.expire(expired_id, context())
 
     told = [(line["event"], line.get("payment_id"), line.get("layer")) for line in lines.of("Payment", "Refund")]
     assert told == [
@@ -129,17 +129,17 @@ def test_every_deed_is_told_with_its_ids(people: People, lines: LogLines) -> Non
 
 
 def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
-    shop: CardShop, lines: LogLines
+    stripe_app: StripeApp, lines: LogLines
 ) -> None:
-    late_id, late = open_by_card(shop.people, 5)
-    with shop.app.app_context():
-        expiry.expire(late_id, deed())
-    shop.people.patient.pay(5)
-    event = shop.fake.intent_event("succeeded", late)
+    late_id, late = open_by_card(stripe_app.people, 5)
+    with stripe_app.app.app_context():
+        expiry.expire(late_id, context())
+    stripe_app.people.patient.pay(5)
+    event = stripe_app.fake.intent_event("succeeded", late)
     event["data"]["object"].update(status="succeeded", amount_received=500_000)
-    tell(shop, event)
-    tell(shop, event)
-    shop.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}", headers={"Stripe-Signature": "t=1,v1=0"})
+    tell(stripe_app, event)
+    tell(stripe_app, event)
+    stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}", headers={"Stripe-Signature": "t=1,v1=0"})
 
     assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: known already", "Webhook: refused"]
     assert [line["payment_id"] for line in lines.of("Webhook")[:2]] == [late_id, late_id]
@@ -148,12 +148,12 @@ def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
     assert [line["level"] for line in lines.events if line["event"] == "Payment: quarantined"] == ["warning"]
 
 
-def test_a_refund_tells_what_became_of_it(shop: CardShop, lines: LogLines) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
-    shop.fake.misbehave("refuse")
-    refund(shop.people.admin, payment_id, amount=1000)
-    shop.fake.misbehave("drop")
-    refund(shop.people.admin, payment_id, amount=1000)
+def test_a_refund_tells_what_became_of_it(stripe_app: StripeApp, lines: LogLines) -> None:
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
+    stripe_app.fake.misbehave("refuse")
+    refund(stripe_app.people.admin, payment_id, amount=1000)
+    stripe_app.fake.misbehave("drop")
+    refund(stripe_app.people.admin, payment_id, amount=1000)
 
     assert lines.told("Refund") == ["Refund: requested", "Refund: failed", "Refund: requested", "Refund: unknown"]
     assert len({line["refund_id"] for line in lines.of("Refund")}) == 2
@@ -166,10 +166,10 @@ def test_what_was_rolled_back_is_told_to_nobody(people: People, lines: LogLines)
     @write_transaction
     def cancel_at_the_second_attempt(session: Session) -> None:
         attempts.append("one")
-        locked(session, payment_id).cancel(deed())
+        get_for_update(session, payment_id).cancel(context())
         session.flush()
         if len(attempts) == 1:
-            raise LostRace
+            raise RetryTransaction
 
     with people.app.app_context():
         cancel_at_the_second_attempt()
@@ -179,7 +179,7 @@ def test_what_was_rolled_back_is_told_to_nobody(people: People, lines: LogLines)
 
 
 def test_no_value_makes_a_line_of_its_own(lines: LogLines) -> None:
-    ours, theirs = event_log("payments_app.test"), logging.getLogger("library")
+    ours, theirs = get_logger("payments_app.test"), logging.getLogger("library")
     ours.info("Payment: created", key=HOSTILE)
     ours.info(HOSTILE, key=[HOSTILE])
     theirs.warning("It says %s", HOSTILE)
@@ -203,9 +203,9 @@ def broken_login(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_nothing_secret_is_logged_however_talkative_the_loggers(
-    shop: CardShop, lines: LogLines, rows: Rows, broken_login: Callable[[], None]
+    stripe_app: StripeApp, lines: LogLines, rows: Rows, broken_login: Callable[[], None]
 ) -> None:
-    people, fake = shop.people, shop.fake
+    people, fake = stripe_app.people, stripe_app.fake
     login = {"email": people.patient.email, "password": PASSWORD}
     token = people.anonymous().post("/api/login", json=login).json["token"]
     people.anonymous().post("/api/login", data=login)
@@ -233,7 +233,7 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
     (unexpected,) = [event for event in lines.events if event["event"] == "Unexpected error"]
     assert "RuntimeError: nobody thought of" in unexpected["exception"]
     assert {event["logger"].partition(".")[0] for event in lines.events} >= {"payments_app", "stripe", "urllib3"}
-    settings = shop.app.config["SETTINGS"]
+    settings = stripe_app.app.config["SETTINGS"]
     secrets = [
         PASSWORD,
         "wrong but mine",

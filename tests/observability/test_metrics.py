@@ -19,7 +19,7 @@ from payments_app import clock
 from payments_app.db.transaction import write_transaction
 from payments_app.health import backlog_metrics as backlog
 from payments_app.health.backlog_metrics import Backlog
-from payments_app.payments.repository import locked
+from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import send
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT
@@ -28,7 +28,7 @@ from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
-from tests.support.stripe_apps import CardShop, pay_by_card, refund
+from tests.support.stripe_apps import StripeApp, pay_by_card, refund
 from tests.support.waiting import PATIENCE_SECONDS
 
 Rise = Callable[..., float]
@@ -116,7 +116,7 @@ def test_a_race_that_is_lost_is_counted_however_it_ends(people: People, rows: Ro
 
     @write_transaction
     def overtaken_once(session: Session) -> None:
-        payment = locked(session, payment_id)
+        payment = get_for_update(session, payment_id)
         attempts.append(payment.version)
         if len(attempts) == 1:  # somebody else's change, seen too late
             session.connection().exec_driver_sql(f"UPDATE payments SET version = version + 1 WHERE id = {payment_id}")
@@ -129,24 +129,24 @@ def test_a_race_that_is_lost_is_counted_however_it_ends(people: People, rows: Ro
     assert rows.one("SELECT needs_review, version FROM payments") == {"needs_review": True, "version": 1}
 
 
-def test_refunds_and_webhooks_are_counted_by_outcome(shop: CardShop, rise: Rise) -> None:
+def test_refunds_and_webhooks_are_counted_by_outcome(stripe_app: StripeApp, rise: Rise) -> None:
     def counts() -> list[float]:
         outcomes = ("requested", "succeeded", "failed", "unknown")
         refunds = [rise("payments_refunds_total", outcome=outcome) for outcome in outcomes]
         return [*refunds, rise("payments_webhook_events_total", outcome="refused")]
 
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
     assert counts() == [0, 0, 0, 0, 0]
     for amount, trouble in ((1000, None), (1001, "refuse"), (1002, "drop")):
         if trouble:
-            shop.fake.misbehave(trouble)  # type: ignore[arg-type]  # both are ways in which it can
-        refund(shop.people.admin, payment_id, amount=amount)
-    shop.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}")
+            stripe_app.fake.misbehave(trouble)  # type: ignore[arg-type]  # both are ways in which it can
+        refund(stripe_app.people.admin, payment_id, amount=amount)
+    stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}")
 
     assert counts() == [3, 1, 1, 1, 1]
 
 
-def test_what_becomes_of_signed_events_is_counted(shop: CardShop, rise: Rise) -> None:
+def test_what_becomes_of_signed_events_is_counted(stripe_app: StripeApp, rise: Rise) -> None:
     outcomes = ("taken_in", "known", "unreadable", "other_mode")
 
     def counts() -> list[float]:
@@ -165,7 +165,7 @@ def test_what_becomes_of_signed_events_is_counted(shop: CardShop, rise: Rise) ->
     ]
     for shape in shapes:
         body = json.dumps(shape).encode()
-        send(shop.app, body, shop.fake.sign(body))
+        send(stripe_app.app, body, stripe_app.fake.sign(body))
 
     assert counts() == [1, 1, 2, 1]
 

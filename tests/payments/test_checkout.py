@@ -13,7 +13,7 @@ from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
-from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
 
 INSTRUCTIONS = "Transfer the amount to account 0042 and name your consultation."
 INTENTS = "/v1/payment_intents"
@@ -23,9 +23,9 @@ PATIENT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "120"}
 
 
 @pytest.fixture
-def patient_shop(database: Database, people: People) -> Iterator[CardShop]:
-    with card_shop(database.url, people, **PATIENT) as shop:
-        yield shop
+def patient_shop(database: Database, people: People) -> Iterator[StripeApp]:
+    with card_shop(database.url, people, **PATIENT) as stripe_app:
+        yield stripe_app
 
 
 pytestmark = pytest.mark.usefixtures("audited")
@@ -50,13 +50,13 @@ def assert_nothing_kept(rows: Rows) -> None:
     assert rows.count("idempotency_keys", "operation <> 'create'") == 0
 
 
-def test_a_checkout_opens_one_intent_that_says_what_it_is_for(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people)
+def test_a_checkout_opens_one_intent_that_says_what_it_is_for(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people)
 
-    answer = checkout(shop.people.patient, payment_id)
+    answer = checkout(stripe_app.people.patient, payment_id)
 
     assert answer.status_code == 200
-    ((reference, intent),) = shop.fake.intents.items()
+    ((reference, intent),) = stripe_app.fake.intents.items()
     assert (intent["amount"], intent["currency"]) == (500_000, "php")
     assert intent["metadata"] == {"payment_id": str(payment_id), "consultation_id": "5"}
     data = answer.json["data"]
@@ -68,11 +68,11 @@ def test_a_checkout_opens_one_intent_that_says_what_it_is_for(shop: CardShop, ro
     assert kept == {"payment_id": payment_id, "gateway": "stripe", "reference": reference, "status": "open"}
 
 
-def test_opening_a_checkout_changes_neither_status_nor_version(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people)
+def test_opening_a_checkout_changes_neither_status_nor_version(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people)
     before = rows.one("SELECT * FROM payments")
 
-    answer = checkout(shop.people.patient, payment_id)
+    answer = checkout(stripe_app.people.patient, payment_id)
 
     assert answer.headers["ETag"] == '"0"'
     assert (answer.json["data"]["payment"]["status"], answer.json["data"]["payment"]["version"]) == ("pending", 0)
@@ -81,24 +81,24 @@ def test_opening_a_checkout_changes_neither_status_nor_version(shop: CardShop, r
 
 
 @pytest.mark.parametrize("again", ["the same key", "another key"])
-def test_a_checkout_again_comes_back_to_the_same_session(shop: CardShop, rows: Rows, again: str) -> None:
-    payment_id = create(shop.people)
-    first = checkout(shop.people.patient, payment_id, "the same key".replace(" ", "-"))
+def test_a_checkout_again_comes_back_to_the_same_session(stripe_app: StripeApp, rows: Rows, again: str) -> None:
+    payment_id = create(stripe_app.people)
+    first = checkout(stripe_app.people.patient, payment_id, "the same key".replace(" ", "-"))
 
-    second = checkout(shop.people.patient, payment_id, again.replace(" ", "-"))
+    second = checkout(stripe_app.people.patient, payment_id, again.replace(" ", "-"))
 
     assert second.status_code == 200
     assert second.json["data"] == first.json["data"]
     assert second.headers.get("Idempotent-Replayed") == ("true" if again == "the same key" else None)
-    assert len(shop.fake.intents) == rows.count("gateway_sessions") == 1
+    assert len(stripe_app.fake.intents) == rows.count("gateway_sessions") == 1
     assert rows.count("idempotency_keys", "operation = 'checkout'") == (1 if again == "the same key" else 2)
 
 
 @pytest.mark.parametrize("keys", [("same",) * 6, tuple("abcdef")], ids=["one key", "a key each"])
-def test_checkouts_at_once_share_one_session(shop: CardShop, rows: Rows, keys: tuple[str, ...]) -> None:
-    payment_id = create(shop.people)
+def test_checkouts_at_once_share_one_session(stripe_app: StripeApp, rows: Rows, keys: tuple[str, ...]) -> None:
+    payment_id = create(stripe_app.people)
     # A client for each thread: they keep state.
-    patients = [shop.people.seen_by(shop.app).patient for _ in keys]
+    patients = [stripe_app.people.seen_by(stripe_app.app).patient for _ in keys]
 
     answers = at_once(
         [lambda p=p, key=key: checkout(p, payment_id, key) for p, key in zip(patients, keys, strict=True)]  # type: ignore[misc]
@@ -106,21 +106,21 @@ def test_checkouts_at_once_share_one_session(shop: CardShop, rows: Rows, keys: t
 
     assert statuses(answers) == {200: len(keys)}
     assert len({answer.json["data"]["client_secret"] for answer in answers}) == 1  # type: ignore[index]  # Werkzeug's
-    assert len(shop.fake.intents) == rows.count("gateway_sessions") == 1
+    assert len(stripe_app.fake.intents) == rows.count("gateway_sessions") == 1
     assert rows.count("idempotency_keys", "operation = 'checkout'") == len(set(keys))
     assert state_of(rows, payment_id)["version"] == 0
 
 
-def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_shop: CardShop, rows: Rows) -> None:
+def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_shop: StripeApp, rows: Rows) -> None:
     """Both are past the look at their key before either is written down."""
-    shop = patient_shop
-    payment_id, _ = open_by_card(shop.people, 5)
-    shop.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
+    stripe_app = patient_shop
+    payment_id, _ = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
     with ThreadPoolExecutor(2) as pool:
-        patients = [shop.people.seen_by(shop.app).patient for _ in range(2)]
+        patients = [stripe_app.people.seen_by(stripe_app.app).patient for _ in range(2)]
         asked = [pool.submit(checkout, patient, payment_id, "twins") for patient in patients]
-        shop.fake.wait_until_hanging(2)
-        shop.fake.release()
+        stripe_app.fake.wait_until_hanging(2)
+        stripe_app.fake.release()
         answers = [each.result() for each in asked]
 
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -129,21 +129,23 @@ def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_shop: CardSho
     assert sum("Idempotent-Replayed" in answer.headers for answer in answers) == 1
 
 
-def test_the_key_of_another_checkout_is_refused(shop: CardShop) -> None:
-    first, second = create(shop.people, 5), create(shop.people, 6)
-    checkout(shop.people.patient, first, "k")
+def test_the_key_of_another_checkout_is_refused(stripe_app: StripeApp) -> None:
+    first, second = create(stripe_app.people, 5), create(stripe_app.people, 6)
+    checkout(stripe_app.people.patient, first, "k")
 
-    answer = checkout(shop.people.patient, second, "k")
+    answer = checkout(stripe_app.people.patient, second, "k")
 
     assert problem(answer) == (422, "idempotency-key-reused")
-    assert len(shop.fake.intents) == 1
+    assert len(stripe_app.fake.intents) == 1
 
 
-def test_the_secret_is_in_no_table_and_in_no_log(shop: CardShop, rows: Rows, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_secret_is_in_no_table_and_in_no_log(
+    stripe_app: StripeApp, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, "payments_app")  # as talkative as LOG_LEVEL can make it
-    payment_id = create(shop.people)
-    secret = checkout(shop.people.patient, payment_id, "k").json["data"]["client_secret"]
-    assert checkout(shop.people.patient, payment_id, "k").json["data"]["client_secret"] == secret
+    payment_id = create(stripe_app.people)
+    secret = checkout(stripe_app.people.patient, payment_id, "k").json["data"]["client_secret"]
+    assert checkout(stripe_app.people.patient, payment_id, "k").json["data"]["client_secret"] == secret
 
     kept = rows.one("SELECT * FROM idempotency_keys WHERE operation = 'checkout'")
     assert (kept["key"], kept["response_status"], kept["response_body"]) == ("k", 200, None)
@@ -151,15 +153,15 @@ def test_the_secret_is_in_no_table_and_in_no_log(shop: CardShop, rows: Rows, cap
         assert secret not in repr(rows.all(f"SELECT * FROM {table}"))
     assert secret not in caplog.text
     # What became of the key can be asked, and does not tell it either.
-    asked = shop.people.patient.get("/idempotency-keys/k")
+    asked = stripe_app.people.patient.get("/idempotency-keys/k")
     assert (asked.json["data"]["payment_id"], asked.json["data"]["first_response"]) == (payment_id, None)
     assert secret not in asked.text
 
 
 def test_a_manual_method_gives_instructions_and_asks_nobody(
-    database: Database, people: People, shop: CardShop, rows: Rows
+    database: Database, people: People, stripe_app: StripeApp, rows: Rows
 ) -> None:
-    payment_id = create(shop.people, payment_method="bank_transfer")
+    payment_id = create(stripe_app.people, payment_method="bank_transfer")
 
     with card_shop(database.url, people, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS) as clinic:
         data = checkout(clinic.people.patient, payment_id).json["data"]
@@ -168,7 +170,7 @@ def test_a_manual_method_gives_instructions_and_asks_nobody(
     assert (data["gateway"], data["instructions"]) == ("manual", INSTRUCTIONS)
     assert "client_secret" not in data
     assert rows.count("gateway_sessions") == 1
-    assert shop.fake.received == []
+    assert stripe_app.fake.received == []
 
 
 def test_without_stripe_the_sandbox_opens_a_checkout(people: People, rows: Rows) -> None:
@@ -186,49 +188,49 @@ def test_without_stripe_the_sandbox_opens_a_checkout(people: People, rows: Rows)
 
 
 @pytest.mark.parametrize("who", ["other", "admin", "booking"])
-def test_only_the_patient_opens_a_checkout(shop: CardShop, rows: Rows, who: str) -> None:
-    payment_id = create(shop.people)
+def test_only_the_patient_opens_a_checkout(stripe_app: StripeApp, rows: Rows, who: str) -> None:
+    payment_id = create(stripe_app.people)
 
-    answer = checkout(getattr(shop.people, who), payment_id)
+    answer = checkout(getattr(stripe_app.people, who), payment_id)
 
     assert problem(answer) == (403, "forbidden")
-    assert shop.fake.received == []
+    assert stripe_app.fake.received == []
     assert_nothing_kept(rows)
 
 
-def test_a_checkout_of_no_payment_is_404(shop: CardShop) -> None:
-    assert problem(checkout(shop.people.patient, 999_999_999)) == (404, "payment-not-found")
-    assert shop.fake.received == []
+def test_a_checkout_of_no_payment_is_404(stripe_app: StripeApp) -> None:
+    assert problem(checkout(stripe_app.people.patient, 999_999_999)) == (404, "payment-not-found")
+    assert stripe_app.fake.received == []
 
 
-def test_a_paid_payment_opens_no_checkout(shop: CardShop) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
-    asked_before = len(shop.fake.received)
+def test_a_paid_payment_opens_no_checkout(stripe_app: StripeApp) -> None:
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
+    asked_before = len(stripe_app.fake.received)
 
-    answer = checkout(shop.people.patient, payment_id)
+    answer = checkout(stripe_app.people.patient, payment_id)
 
     assert problem(answer) == (409, "invalid-transition")
     assert answer.json["data"] == {"status": "completed"}
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
 
 
-def test_a_cancelled_payment_opens_no_checkout(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people)
-    assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+def test_a_cancelled_payment_opens_no_checkout(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people)
+    assert stripe_app.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
 
-    answer = checkout(shop.people.patient, payment_id, "k")
+    answer = checkout(stripe_app.people.patient, payment_id, "k")
 
     assert problem(answer) == (409, "invalid-transition")
     assert answer.json["data"] == {"status": "cancelled"}
-    assert shop.fake.received == []
+    assert stripe_app.fake.received == []
     assert rows.count("idempotency_keys", "key = 'k'") == rows.count("gateway_sessions") == 0
 
 
-def test_a_gateway_that_refuses_is_502_and_nothing_is_kept(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people)
-    shop.fake.misbehave("refuse", path=INTENTS)
+def test_a_gateway_that_refuses_is_502_and_nothing_is_kept(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people)
+    stripe_app.fake.misbehave("refuse", path=INTENTS)
 
-    answer = checkout(shop.people.patient, payment_id, "k")
+    answer = checkout(stripe_app.people.patient, payment_id, "k")
 
     assert problem(answer) == (502, "gateway-refused")
     assert answer.json["retryable"] is False
@@ -236,11 +238,11 @@ def test_a_gateway_that_refuses_is_502_and_nothing_is_kept(shop: CardShop, rows:
     assert state_of(rows, payment_id)["version"] == 0
 
 
-def test_a_gateway_that_does_not_answer_is_503_and_the_same_key_works_later(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people)
-    shop.fake.misbehave("drop", path=INTENTS)
+def test_a_gateway_that_does_not_answer_is_503_and_the_same_key_works_later(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people)
+    stripe_app.fake.misbehave("drop", path=INTENTS)
 
-    lost = checkout(shop.people.patient, payment_id, "k")
+    lost = checkout(stripe_app.people.patient, payment_id, "k")
 
     assert problem(lost) == (503, "gateway-unavailable")
     assert lost.json["retryable"] is True
@@ -248,48 +250,48 @@ def test_a_gateway_that_does_not_answer_is_503_and_the_same_key_works_later(shop
     assert_nothing_kept(rows)
 
     # What was opened meanwhile is the one that it comes back to.
-    again = checkout(shop.people.patient, payment_id, "k")
+    again = checkout(stripe_app.people.patient, payment_id, "k")
     assert again.status_code == 200
     assert "Idempotent-Replayed" not in again.headers
-    assert list(shop.fake.intents) == [again.json["data"]["reference"]]
+    assert list(stripe_app.fake.intents) == [again.json["data"]["reference"]]
     assert rows.count("gateway_sessions") == 1
 
 
 def test_a_payment_cancelled_while_the_gateway_answers_leaves_no_session_to_pay_by(
-    patient_shop: CardShop, rows: Rows
+    patient_shop: StripeApp, rows: Rows
 ) -> None:
-    shop = patient_shop
-    payment_id = create(shop.people)
-    shop.fake.misbehave("hang", path=INTENTS)
+    stripe_app = patient_shop
+    payment_id = create(stripe_app.people)
+    stripe_app.fake.misbehave("hang", path=INTENTS)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(checkout, shop.people.seen_by(shop.app).patient, payment_id, "k")
-        shop.fake.wait_until_hanging()
-        assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
-        shop.fake.release()
+        asked = pool.submit(checkout, stripe_app.people.seen_by(stripe_app.app).patient, payment_id, "k")
+        stripe_app.fake.wait_until_hanging()
+        assert stripe_app.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+        stripe_app.fake.release()
         answer = asked.result()
 
     assert problem(answer) == (409, "invalid-transition")
     assert answer.json["data"] == {"status": "cancelled"}
-    assert [intent["status"] for intent in shop.fake.intents.values()] == ["canceled"]
+    assert [intent["status"] for intent in stripe_app.fake.intents.values()] == ["canceled"]
     assert rows.count("gateway_sessions", "status = 'open'") == 0
     assert rows.count("idempotency_keys", "key = 'k'") == 0
     assert state_of(rows, payment_id)["status"] == "cancelled"
 
 
-def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_shop: CardShop, rows: Rows) -> None:
-    shop = patient_shop
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.misbehave("hang", method="GET", path=INTENTS)
+def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_shop: StripeApp, rows: Rows) -> None:
+    stripe_app = patient_shop
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.misbehave("hang", method="GET", path=INTENTS)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(checkout, shop.people.seen_by(shop.app).patient, payment_id, "k")
-        shop.fake.wait_until_hanging()
-        shop.fake.pay(reference)
-        tell(shop, shop.fake.intent_event("succeeded", reference))
-        shop.fake.release()
+        asked = pool.submit(checkout, stripe_app.people.seen_by(stripe_app.app).patient, payment_id, "k")
+        stripe_app.fake.wait_until_hanging()
+        stripe_app.fake.pay(reference)
+        tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
+        stripe_app.fake.release()
         answer = asked.result()
 
     assert problem(answer) == (409, "invalid-transition")
     assert answer.json["data"] == {"status": "completed"}
-    assert shop.fake.intents[reference]["status"] == "succeeded"
+    assert stripe_app.fake.intents[reference]["status"] == "succeeded"
     assert state_of(rows, payment_id)["received_minor"] == 500_000
     assert rows.one("SELECT status FROM gateway_sessions") == {"status": "succeeded"}

@@ -6,19 +6,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from payments_app.payments import cli
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 
 
 @pytest.fixture
-def commands(database: Database, people: People) -> Iterator[Commands]:  # noqa: ARG001  # on an empty database
+def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
     with commands_on(database.url) as commands:
         yield commands
 
 
-def test_the_list_is_newest_first_and_may_be_narrowed(commands: Commands, people: People) -> None:
+def test_the_list_is_newest_first_and_may_be_narrowed(commands: CommandRunner, people: People) -> None:
     made = [people.patient.pay(number).json["data"]["payment_id"] for number in (1, 2, 3)]
     people.patient.confirm(made[1])
 
@@ -29,14 +29,16 @@ def test_the_list_is_newest_first_and_may_be_narrowed(commands: Commands, people
     assert len(commands.ok("payments", "list").splitlines()) == 4
 
 
-def test_the_list_goes_on_beyond_one_batch(commands: Commands, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_goes_on_beyond_one_batch(
+    commands: CommandRunner, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cli, "BATCH_SIZE", 2)
     made = [people.patient.pay(number).json["data"]["payment_id"] for number in range(1, 6)]
 
     assert [row["id"] for row in commands.json("payments", "list")] == made[::-1]
 
 
-def test_one_payment_is_shown_with_all_that_happened_to_it(commands: Commands, people: People) -> None:
+def test_one_payment_is_shown_with_all_that_happened_to_it(commands: CommandRunner, people: People) -> None:
     payment_id = people.patient.pay(1).json["data"]["payment_id"]
     people.patient.confirm(payment_id, "TXN-7")
     people.admin.post(f"/payments/{payment_id}/refund", {"amount": 1000})
@@ -54,7 +56,7 @@ def test_one_payment_is_shown_with_all_that_happened_to_it(commands: Commands, p
     assert commands.refused("payments", "show", 999_999_999) == "Error: Payment not found"
 
 
-def test_expire_ends_what_nobody_paid_in_time(commands: Commands, people: People, rows: Rows) -> None:
+def test_expire_ends_what_nobody_paid_in_time(commands: CommandRunner, people: People, rows: Rows) -> None:
     overdue, young = (people.patient.pay(number).json["data"]["payment_id"] for number in (1, 2))
     long_ago = rows.moment(datetime.now(UTC) - timedelta(minutes=31))
     rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=long_ago, id=overdue)

@@ -12,14 +12,14 @@ from sqlalchemy import Engine
 from payments_app import clock
 from payments_app.gateways.base import GatewayName
 from payments_app.payments import expire as expiry
-from payments_app.payments.expire import Deadlines, Fate
-from payments_app.payments.models.event import Deed
+from payments_app.payments.expire import Deadlines, ExpiryResult
+from payments_app.payments.models.event import AuditContext
 from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
 
 INTENTS = "/v1/payment_intents"
 PENDING_TTL = timedelta(minutes=30)
@@ -50,8 +50,8 @@ def deadlines() -> Deadlines:
     )
 
 
-def deed() -> Deed:
-    return Deed("command:expire", None, clock.now())
+def context() -> AuditContext:
+    return AuditContext("command:expire", None, clock.now())
 
 
 def overdue(app: Flask) -> list[int]:
@@ -61,15 +61,15 @@ def overdue(app: Flask) -> list[int]:
     return found
 
 
-def expire(app: Flask, payment_id: int) -> Fate:
+def expire(app: Flask, payment_id: int) -> ExpiryResult:
     with app.app_context():
-        return expiry.expire(payment_id, deed())
+        return expiry.expire(payment_id, context())
 
 
-def resume(app: Flask, payment_id: int) -> Fate:
+def resume(app: Flask, payment_id: int) -> ExpiryResult:
     with app.app_context():
         assert payment_id in list(expiry.find_processing())
-        return expiry.resume(payment_id, deadlines(), deed())
+        return expiry.resume(payment_id, deadlines(), context())
 
 
 def create(people: People, consultation_id: int = 5, **members: object) -> int:
@@ -87,28 +87,28 @@ def session_status(rows: Rows, payment_id: int) -> str:
     return status
 
 
-def expired_with_a_session_left(shop: CardShop, rows: Rows, consultation_id: int = 5) -> tuple[int, str]:
+def expired_with_a_session_left(stripe_app: StripeApp, rows: Rows, consultation_id: int = 5) -> tuple[int, str]:
     """An expired payment whose session we had lost sight of, so that it can still be paid; and that session."""
-    payment_id, reference = open_by_card(shop.people, consultation_id)
+    payment_id, reference = open_by_card(stripe_app.people, consultation_id)
     rows.execute("DELETE FROM gateway_sessions WHERE payment_id = :id", id=payment_id)
-    assert expire(shop.app, payment_id) == Fate.EXPIRED
-    assert shop.fake.intents[reference]["status"] == "requires_payment_method"
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert stripe_app.fake.intents[reference]["status"] == "requires_payment_method"
     return payment_id, reference
 
 
 # Which payments are overdue
 
 
-def test_only_pendings_past_their_time_are_overdue_oldest_first(shop: CardShop, age: Age) -> None:
-    fresh, old, older, paid, processing, cancelled = (create(shop.people, number) for number in range(1, 7))
+def test_only_pendings_past_their_time_are_overdue_oldest_first(stripe_app: StripeApp, age: Age) -> None:
+    fresh, old, older, paid, processing, cancelled = (create(stripe_app.people, number) for number in range(1, 7))
     assert fresh
-    shop.people.patient.post(f"/payments/{cancelled}/cancel")
-    paid_reference = shop.people.patient.post(f"/payments/{paid}/checkout").json["data"]["reference"]
-    shop.fake.pay(paid_reference)
-    assert shop.people.patient.confirm(paid, paid_reference).status_code == 200
-    moving = shop.people.patient.post(f"/payments/{processing}/checkout").json["data"]["reference"]
-    shop.fake.start_processing(moving)
-    tell(shop, shop.fake.intent_event("processing", moving))
+    stripe_app.people.patient.post(f"/payments/{cancelled}/cancel")
+    paid_reference = stripe_app.people.patient.post(f"/payments/{paid}/checkout").json["data"]["reference"]
+    stripe_app.fake.pay(paid_reference)
+    assert stripe_app.people.patient.confirm(paid, paid_reference).status_code == 200
+    moving = stripe_app.people.patient.post(f"/payments/{processing}/checkout").json["data"]["reference"]
+    stripe_app.fake.start_processing(moving)
+    tell(stripe_app, stripe_app.fake.intent_event("processing", moving))
     for payment_id, by in (
         (fresh, PENDING_TTL - MOMENT),
         (old, PENDING_TTL + MOMENT),
@@ -119,65 +119,67 @@ def test_only_pendings_past_their_time_are_overdue_oldest_first(shop: CardShop, 
     ):
         age(payment_id, by)
 
-    assert overdue(shop.app) == [older, old]
+    assert overdue(stripe_app.app) == [older, old]
 
 
-def test_a_manual_payment_is_overdue_after_a_week(shop: CardShop, age: Age, rows: Rows) -> None:
-    young, old = (create(shop.people, number, payment_method="bank_transfer") for number in (1, 2))
-    shop.people.patient.post(f"/payments/{old}/checkout")
+def test_a_manual_payment_is_overdue_after_a_week(stripe_app: StripeApp, age: Age, rows: Rows) -> None:
+    young, old = (create(stripe_app.people, number, payment_method="bank_transfer") for number in (1, 2))
+    stripe_app.people.patient.post(f"/payments/{old}/checkout")
     age(young, MANUAL_TTL - MOMENT)
     age(old, MANUAL_TTL + MOMENT)
 
-    assert overdue(shop.app) == [old]
-    assert expire(shop.app, old) == Fate.EXPIRED
+    assert overdue(stripe_app.app) == [old]
+    assert expire(stripe_app.app, old) == ExpiryResult.EXPIRED
     assert state_of(rows, old)["status"] == "expired"
     assert session_status(rows, old) == "cancelled"
-    assert shop.fake.received == []
+    assert stripe_app.fake.received == []
 
 
 def test_overdue_payments_are_found_in_batches_without_losing_one(
-    shop: CardShop, age: Age, monkeypatch: pytest.MonkeyPatch
+    stripe_app: StripeApp, age: Age, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of the three are of the same moment, with the end of a batch between them."""
     monkeypatch.setattr(expiry, "BATCH_SIZE", 1)
-    payment_ids = [create(shop.people, number) for number in (1, 2, 3)]
+    payment_ids = [create(stripe_app.people, number) for number in (1, 2, 3)]
     for payment_id in payment_ids:
         age(payment_id, timedelta(days=1))
 
-    assert sorted(overdue(shop.app)) == payment_ids
+    assert sorted(overdue(stripe_app.app)) == payment_ids
 
 
 # What expiring does
 
 
-def test_expiring_ends_the_session_voids_the_invoice_and_frees_the_consultation(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
+def test_expiring_ends_the_session_voids_the_invoice_and_frees_the_consultation(
+    stripe_app: StripeApp, rows: Rows
+) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
 
-    assert expire(shop.app, payment_id) == Fate.EXPIRED
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
 
-    assert shop.fake.intents[reference]["status"] == "canceled"
+    assert stripe_app.fake.intents[reference]["status"] == "canceled"
     assert (state_of(rows, payment_id)["status"], state_of(rows, payment_id)["version"]) == ("expired", 1)
     assert session_status(rows, payment_id) == "cancelled"
     assert invoice_status(rows, payment_id) == "void"
     assert trail_of(rows, payment_id) == ["payment.created", "payment.expired"]
     assert rows.one("SELECT actor FROM payment_events WHERE to_status = 'expired'") == {"actor": "command:expire"}
-    assert shop.people.patient.pay(5).status_code == 201
+    assert stripe_app.people.patient.pay(5).status_code == 201
 
 
-def test_a_payment_without_a_session_expires_without_asking(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people)
+def test_a_payment_without_a_session_expires_without_asking(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people)
 
-    assert expire(shop.app, payment_id) == Fate.EXPIRED
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
 
-    assert shop.fake.received == []
+    assert stripe_app.fake.received == []
     assert state_of(rows, payment_id)["status"] == "expired"
 
 
-def test_a_payment_paid_in_the_last_moment_is_completed(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+def test_a_payment_paid_in_the_last_moment_is_completed(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
 
-    assert expire(shop.app, payment_id) == Fate.FOLLOWED
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     paid = state_of(rows, payment_id)
     assert (paid["status"], paid["received_minor"], paid["transaction_id"]) == ("completed", 500_000, reference)
@@ -185,73 +187,77 @@ def test_a_payment_paid_in_the_last_moment_is_completed(shop: CardShop, rows: Ro
     assert session_status(rows, payment_id) == "succeeded"
 
 
-def test_money_on_its_way_in_the_last_moment_makes_it_processing(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.start_processing(reference)
+def test_money_on_its_way_in_the_last_moment_makes_it_processing(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.start_processing(reference)
 
-    assert expire(shop.app, payment_id) == Fate.FOLLOWED
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
     assert state_of(rows, payment_id)["status"] == "processing"
 
 
 @pytest.mark.parametrize("mode", ["error_before", "error"])
-def test_a_payment_whose_gateway_is_silent_is_left_for_the_next_time(shop: CardShop, rows: Rows, mode: Any) -> None:
-    payment_id, _ = open_by_card(shop.people, 5)
+def test_a_payment_whose_gateway_is_silent_is_left_for_the_next_time(
+    stripe_app: StripeApp, rows: Rows, mode: Any
+) -> None:
+    payment_id, _ = open_by_card(stripe_app.people, 5)
     before = state_of(rows, payment_id)
-    shop.fake.misbehave(mode, path=INTENTS, times=None)
-    shop.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
+    stripe_app.fake.misbehave(mode, path=INTENTS, times=None)
+    stripe_app.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
 
-    assert expire(shop.app, payment_id) == Fate.LEFT
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id) == before
     assert session_status(rows, payment_id) == "open"
     assert trail_of(rows, payment_id) == ["payment.created"]
 
-    shop.fake.behave()
-    assert expire(shop.app, payment_id) == Fate.EXPIRED
+    stripe_app.fake.behave()
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
     assert state_of(rows, payment_id)["status"] == "expired"
 
 
-def test_a_payment_whose_gateway_is_not_configured_any_more_is_left(shop: CardShop, app: Flask, rows: Rows) -> None:
-    payment_id, _ = open_by_card(shop.people, 5)
+def test_a_payment_whose_gateway_is_not_configured_any_more_is_left(
+    stripe_app: StripeApp, app: Flask, rows: Rows
+) -> None:
+    payment_id, _ = open_by_card(stripe_app.people, 5)
 
-    assert expire(app, payment_id) == Fate.LEFT  # the app without Stripe
+    assert expire(app, payment_id) == ExpiryResult.LEFT  # the app without Stripe
     assert state_of(rows, payment_id)["status"] == "pending"
 
 
 def test_money_on_its_way_by_a_gateway_that_is_not_configured_any_more_is_left(
-    shop: CardShop, app: Flask, rows: Rows
+    stripe_app: StripeApp, app: Flask, rows: Rows
 ) -> None:
-    payment_id, _ = processing_payment(shop)
+    payment_id, _ = processing_payment(stripe_app)
 
-    assert resume(app, payment_id) == Fate.LEFT
+    assert resume(app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id)["status"] == "processing"
 
 
-def test_expiring_twice_changes_nothing_more(shop: CardShop, rows: Rows) -> None:
-    payment_id, _ = open_by_card(shop.people, 5)
-    expire(shop.app, payment_id)
+def test_expiring_twice_changes_nothing_more(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, _ = open_by_card(stripe_app.people, 5)
+    expire(stripe_app.app, payment_id)
     before = state_of(rows, payment_id)
-    asked_before = len(shop.fake.received)
+    asked_before = len(stripe_app.fake.received)
 
-    assert expire(shop.app, payment_id) == Fate.FOLLOWED
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id) == before
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
 
 
 def test_expiring_twice_at_once_has_one_effect(database: Database, people: People, rows: Rows) -> None:
     """Both have ended the session, each as far as it knows, before either writes."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as shop,
+        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
-        payment_id, _ = open_by_card(shop.people, 5)
-        shop.fake.misbehave("hang", path=INTENTS, times=2)
-        asked = [pool.submit(expire, shop.app, payment_id) for _ in range(2)]
-        shop.fake.wait_until_hanging(2)
-        shop.fake.release()
+        payment_id, _ = open_by_card(stripe_app.people, 5)
+        stripe_app.fake.misbehave("hang", path=INTENTS, times=2)
+        asked = [pool.submit(expire, stripe_app.app, payment_id) for _ in range(2)]
+        stripe_app.fake.wait_until_hanging(2)
+        stripe_app.fake.release()
         fates = sorted(each.result() for each in asked)
 
-    assert fates == [Fate.EXPIRED, Fate.FOLLOWED]
+    assert fates == [ExpiryResult.EXPIRED, ExpiryResult.FOLLOWED]
     assert trail_of(rows, payment_id) == ["payment.created", "payment.expired"]
     assert invoice_status(rows, payment_id) == "void"
 
@@ -260,57 +266,59 @@ def test_a_patient_who_cancels_while_it_expires_is_one_of_two_winners(
     database: Database, people: People, rows: Rows
 ) -> None:
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as shop,
+        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(1) as pool,
     ):
-        payment_id, _ = open_by_card(shop.people, 5)
-        shop.fake.misbehave("hang", path=INTENTS)
-        expiring = pool.submit(expire, shop.app, payment_id)
-        shop.fake.wait_until_hanging()
-        cancelled = shop.people.patient.post(f"/payments/{payment_id}/cancel")
-        shop.fake.release()
+        payment_id, _ = open_by_card(stripe_app.people, 5)
+        stripe_app.fake.misbehave("hang", path=INTENTS)
+        expiring = pool.submit(expire, stripe_app.app, payment_id)
+        stripe_app.fake.wait_until_hanging()
+        cancelled = stripe_app.people.patient.post(f"/payments/{payment_id}/cancel")
+        stripe_app.fake.release()
         fate = expiring.result()
 
-    assert (cancelled.status_code, fate) == (200, Fate.FOLLOWED)
+    assert (cancelled.status_code, fate) == (200, ExpiryResult.FOLLOWED)
     assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
 
 
 # Money that comes after the end
 
 
-def test_an_expired_payment_paid_late_completes_while_its_consultation_is_free(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = expired_with_a_session_left(shop, rows)
-    shop.fake.pay(reference)
+def test_an_expired_payment_paid_late_completes_while_its_consultation_is_free(
+    stripe_app: StripeApp, rows: Rows
+) -> None:
+    payment_id, reference = expired_with_a_session_left(stripe_app, rows)
+    stripe_app.fake.pay(reference)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     paid = state_of(rows, payment_id)
     assert (paid["status"], paid["received_minor"], paid["needs_review"]) == ("completed", 500_000, False)
     assert invoice_status(rows, payment_id) == "paid"
-    assert shop.people.patient.pay(5).status_code == 409
+    assert stripe_app.people.patient.pay(5).status_code == 409
 
 
 @pytest.mark.parametrize("who", ["patient", "admin"])
 def test_an_expired_payment_that_the_gateway_has_the_money_of_can_be_confirmed(
-    shop: CardShop, rows: Rows, who: str
+    stripe_app: StripeApp, rows: Rows, who: str
 ) -> None:
-    payment_id, reference = expired_with_a_session_left(shop, rows)
-    assert getattr(shop.people, who).confirm(payment_id, reference).status_code == 402
-    shop.fake.pay(reference)
+    payment_id, reference = expired_with_a_session_left(stripe_app, rows)
+    assert getattr(stripe_app.people, who).confirm(payment_id, reference).status_code == 402
+    stripe_app.fake.pay(reference)
 
-    answer = getattr(shop.people, who).confirm(payment_id, reference)
+    answer = getattr(stripe_app.people, who).confirm(payment_id, reference)
 
     assert (answer.status_code, answer.json["data"]["status"]) == (200, "completed")
     assert answer.json["data"]["invoice"]["status"] == "paid"
     assert state_of(rows, payment_id)["received_minor"] == 500_000
 
 
-def test_staff_confirm_an_expired_manual_payment(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people, payment_method="bank_transfer")
-    assert expire(shop.app, payment_id) == Fate.EXPIRED
+def test_staff_confirm_an_expired_manual_payment(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people, payment_method="bank_transfer")
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
 
-    assert shop.people.patient.confirm(payment_id, "BT-1").status_code == 403
-    assert shop.people.admin.confirm(payment_id, "BT-1").status_code == 200
+    assert stripe_app.people.patient.confirm(payment_id, "BT-1").status_code == 403
+    assert stripe_app.people.admin.confirm(payment_id, "BT-1").status_code == 200
     assert state_of(rows, payment_id)["status"] == "completed"
 
 
@@ -324,36 +332,36 @@ QUARANTINED = {
 }
 
 
-def assert_second_payment_untouched(shop: CardShop, other_id: int) -> None:
-    shown = shop.people.admin.get(f"/payments/{other_id}").json["data"]
+def assert_second_payment_untouched(stripe_app: StripeApp, other_id: int) -> None:
+    shown = stripe_app.people.admin.get(f"/payments/{other_id}").json["data"]
     assert (shown["status"], shown["version"], shown["needs_review"]) == ("pending", 0, False)
 
 
-def test_late_money_for_a_consultation_with_another_payment_is_quarantined(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = expired_with_a_session_left(shop, rows)
-    other_id = create(shop.people)
-    shop.fake.pay(reference)
+def test_late_money_for_a_consultation_with_another_payment_is_quarantined(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = expired_with_a_session_left(stripe_app, rows)
+    other_id = create(stripe_app.people)
+    stripe_app.fake.pay(reference)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     assert state_of(rows, payment_id) == {**QUARANTINED, "transaction_id": reference}
     assert invoice_status(rows, payment_id) == "void"
     assert trail_of(rows, payment_id) == ["payment.created", "payment.expired", "payment.quarantined"]
-    assert_second_payment_untouched(shop, other_id)
+    assert_second_payment_untouched(stripe_app, other_id)
 
     # The same news in another event is no more money.
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
     assert state_of(rows, payment_id) == {**QUARANTINED, "transaction_id": reference}
 
 
-def test_a_confirm_of_late_money_names_the_payment_that_is_there_instead(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people, payment_method="bank_transfer")
-    assert expire(shop.app, payment_id) == Fate.EXPIRED
-    other_id = create(shop.people)
+def test_a_confirm_of_late_money_names_the_payment_that_is_there_instead(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people, payment_method="bank_transfer")
+    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    other_id = create(stripe_app.people)
 
-    first = shop.people.admin.confirm(payment_id, "BT-1", key="k")
-    again = shop.people.admin.confirm(payment_id, "BT-1", key="k")
-    with_another_key = shop.people.admin.confirm(payment_id, "BT-1", key="l")
+    first = stripe_app.people.admin.confirm(payment_id, "BT-1", key="k")
+    again = stripe_app.people.admin.confirm(payment_id, "BT-1", key="k")
+    with_another_key = stripe_app.people.admin.confirm(payment_id, "BT-1", key="l")
 
     for answer in (first, again, with_another_key):
         assert answer.status_code == 409
@@ -368,30 +376,30 @@ def test_a_confirm_of_late_money_names_the_payment_that_is_there_instead(shop: C
     assert state_of(rows, payment_id) == {**QUARANTINED, "transaction_id": "BT-1"}
     assert trail_of(rows, payment_id) == ["payment.created", "payment.expired", "payment.quarantined"]
     assert rows.count("idempotency_keys", "operation = 'confirm'") == 0
-    assert_second_payment_untouched(shop, other_id)
+    assert_second_payment_untouched(stripe_app, other_id)
 
 
-def test_quarantined_money_pays_no_other_payment(shop: CardShop, rows: Rows) -> None:
+def test_quarantined_money_pays_no_other_payment(stripe_app: StripeApp, rows: Rows) -> None:
     """One transaction pays at most one payment, and what is kept for a refund is spoken for."""
-    payment_id = create(shop.people, 5, payment_method="bank_transfer")
-    expire(shop.app, payment_id)
-    other_id = create(shop.people, 5, payment_method="bank_transfer")
-    shop.people.admin.confirm(payment_id, "BT-1")
+    payment_id = create(stripe_app.people, 5, payment_method="bank_transfer")
+    expire(stripe_app.app, payment_id)
+    other_id = create(stripe_app.people, 5, payment_method="bank_transfer")
+    stripe_app.people.admin.confirm(payment_id, "BT-1")
 
-    answer = shop.people.admin.confirm(other_id, "BT-1")
+    answer = stripe_app.people.admin.confirm(other_id, "BT-1")
 
     assert answer.status_code == 409
     assert answer.json["type"].endswith("/transaction-already-used")
     assert state_of(rows, other_id)["received_minor"] == 0
 
 
-def test_a_transaction_that_paid_another_payment_is_not_quarantined_too(shop: CardShop, rows: Rows) -> None:
-    payment_id = create(shop.people, 5, payment_method="bank_transfer")
-    expire(shop.app, payment_id)
-    other_id = create(shop.people, 5, payment_method="bank_transfer")
-    assert shop.people.admin.confirm(other_id, "BT-1").status_code == 200
+def test_a_transaction_that_paid_another_payment_is_not_quarantined_too(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = create(stripe_app.people, 5, payment_method="bank_transfer")
+    expire(stripe_app.app, payment_id)
+    other_id = create(stripe_app.people, 5, payment_method="bank_transfer")
+    assert stripe_app.people.admin.confirm(other_id, "BT-1").status_code == 200
 
-    answer = shop.people.admin.confirm(payment_id, "BT-1")
+    answer = stripe_app.people.admin.confirm(payment_id, "BT-1")
 
     assert answer.status_code == 409
     assert answer.json["type"].endswith("/transaction-already-used")
@@ -399,140 +407,146 @@ def test_a_transaction_that_paid_another_payment_is_not_quarantined_too(shop: Ca
     assert state_of(rows, payment_id)["status"] == "expired"
 
 
-def test_a_transaction_that_paid_another_consultation_completes_no_expired_payment(shop: CardShop, rows: Rows) -> None:
+def test_a_transaction_that_paid_another_consultation_completes_no_expired_payment(
+    stripe_app: StripeApp, rows: Rows
+) -> None:
     """The consultation is free, so it is M5's index alone that stands in the way."""
-    payment_id = create(shop.people, 5, payment_method="bank_transfer")
-    expire(shop.app, payment_id)
-    other_id = create(shop.people, 6, payment_method="bank_transfer")
-    assert shop.people.admin.confirm(other_id, "BT-1").status_code == 200
+    payment_id = create(stripe_app.people, 5, payment_method="bank_transfer")
+    expire(stripe_app.app, payment_id)
+    other_id = create(stripe_app.people, 6, payment_method="bank_transfer")
+    assert stripe_app.people.admin.confirm(other_id, "BT-1").status_code == 200
 
-    answer = shop.people.admin.confirm(payment_id, "BT-1")
+    answer = stripe_app.people.admin.confirm(payment_id, "BT-1")
 
     assert answer.status_code == 409
     assert answer.json["type"].endswith("/transaction-already-used")
     assert (state_of(rows, payment_id)["status"], state_of(rows, payment_id)["version"]) == ("expired", 1)
 
 
-def test_refunding_quarantined_money_moves_amounts_only_and_ends_the_review(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = expired_with_a_session_left(shop, rows)
-    other_id = create(shop.people)
-    shop.fake.pay(reference)
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+def test_refunding_quarantined_money_moves_amounts_only_and_ends_the_review(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = expired_with_a_session_left(stripe_app, rows)
+    other_id = create(stripe_app.people)
+    stripe_app.fake.pay(reference)
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
     path = f"/payments/{payment_id}/refund"
 
-    assert shop.people.admin.post(path, {"amount": 2000}).status_code == 200
+    assert stripe_app.people.admin.post(path, {"amount": 2000}).status_code == 200
     part = state_of(rows, payment_id)
     assert (part["status"], part["refunded_minor"], part["needs_review"]) == ("expired", 200_000, True)
-    assert shop.people.admin.post(path, {"amount": 4000}).status_code == 422
-    assert shop.people.admin.post(path).status_code == 200
+    assert stripe_app.people.admin.post(path, {"amount": 4000}).status_code == 422
+    assert stripe_app.people.admin.post(path).status_code == 200
 
     even = state_of(rows, payment_id)
     assert (even["status"], even["refunded_minor"], even["needs_review"]) == ("expired", 500_000, False)
     assert invoice_status(rows, payment_id) == "void"
-    assert shop.fake.refunded_total(reference) == 500_000
-    assert shop.people.admin.post(path).status_code == 409
-    assert_second_payment_untouched(shop, other_id)
+    assert stripe_app.fake.refunded_total(reference) == 500_000
+    assert stripe_app.people.admin.post(path).status_code == 409
+    assert_second_payment_untouched(stripe_app, other_id)
 
 
 def test_money_for_a_cancelled_payment_is_quarantined_though_its_consultation_is_free(
-    shop: CardShop, rows: Rows
+    stripe_app: StripeApp, rows: Rows
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
     rows.execute("DELETE FROM gateway_sessions")
-    assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
-    shop.fake.pay(reference)
+    assert stripe_app.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
+    stripe_app.fake.pay(reference)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     assert state_of(rows, payment_id) == {**QUARANTINED, "status": "cancelled", "transaction_id": reference}
     assert invoice_status(rows, payment_id) == "void"
-    assert shop.people.patient.pay(5).status_code == 201
+    assert stripe_app.people.patient.pay(5).status_code == 201
 
 
 # Money on its way
 
 
-def processing_payment(shop: CardShop, consultation_id: int = 5) -> tuple[int, str]:
-    payment_id, reference = open_by_card(shop.people, consultation_id)
-    shop.fake.start_processing(reference)
-    tell(shop, shop.fake.intent_event("processing", reference))
+def processing_payment(stripe_app: StripeApp, consultation_id: int = 5) -> tuple[int, str]:
+    payment_id, reference = open_by_card(stripe_app.people, consultation_id)
+    stripe_app.fake.start_processing(reference)
+    tell(stripe_app, stripe_app.fake.intent_event("processing", reference))
     return payment_id, reference
 
 
-def test_money_that_has_arrived_completes_the_payment(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = processing_payment(shop)
-    shop.fake.pay(reference)
+def test_money_that_has_arrived_completes_the_payment(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = processing_payment(stripe_app)
+    stripe_app.fake.pay(reference)
 
-    assert resume(shop.app, payment_id) == Fate.FOLLOWED
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     paid = state_of(rows, payment_id)
     assert (paid["status"], paid["version"], paid["received_minor"]) == ("completed", 2, 500_000)
     assert invoice_status(rows, payment_id) == "paid"
 
 
-def test_a_session_that_was_cancelled_cancels_the_payment(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = processing_payment(shop)
-    shop.fake.tamper(reference, status="canceled")
+def test_a_session_that_was_cancelled_cancels_the_payment(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = processing_payment(stripe_app)
+    stripe_app.fake.tamper(reference, status="canceled")
 
-    assert resume(shop.app, payment_id) == Fate.FOLLOWED
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id)["status"] == "cancelled"
     assert session_status(rows, payment_id) == "cancelled"
     assert invoice_status(rows, payment_id) == "void"
 
 
-def test_money_still_on_its_way_is_left_however_late(shop: CardShop, rows: Rows, age: Age) -> None:
-    payment_id, _ = processing_payment(shop)
+def test_money_still_on_its_way_is_left_however_late(stripe_app: StripeApp, rows: Rows, age: Age) -> None:
+    payment_id, _ = processing_payment(stripe_app)
     age(payment_id, timedelta(days=30))
     before = state_of(rows, payment_id)
 
-    assert resume(shop.app, payment_id) == Fate.LEFT
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id) == before
 
 
 @pytest.mark.parametrize("mode", ["error_before", "drop"])
-def test_money_on_its_way_is_left_while_the_gateway_is_silent(shop: CardShop, rows: Rows, age: Age, mode: Any) -> None:
-    payment_id, reference = processing_payment(shop)
+def test_money_on_its_way_is_left_while_the_gateway_is_silent(
+    stripe_app: StripeApp, rows: Rows, age: Age, mode: Any
+) -> None:
+    payment_id, reference = processing_payment(stripe_app)
     age(payment_id, timedelta(days=30))
-    shop.fake.pay(reference)
-    shop.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
+    stripe_app.fake.pay(reference)
+    stripe_app.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
 
-    assert resume(shop.app, payment_id) == Fate.LEFT
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id)["status"] == "processing"
 
 
-def test_a_declined_payment_may_be_tried_again_until_its_time_is_up(shop: CardShop, rows: Rows, age: Age) -> None:
-    payment_id, reference = processing_payment(shop)
-    shop.fake.decline(reference)
+def test_a_declined_payment_may_be_tried_again_until_its_time_is_up(
+    stripe_app: StripeApp, rows: Rows, age: Age
+) -> None:
+    payment_id, reference = processing_payment(stripe_app)
+    stripe_app.fake.decline(reference)
 
-    assert resume(shop.app, payment_id) == Fate.LEFT
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id)["status"] == "processing"
 
     age(payment_id, PENDING_TTL + MOMENT)
-    assert resume(shop.app, payment_id) == Fate.FAILED
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.FAILED
     assert state_of(rows, payment_id)["status"] == "failed"
     assert trail_of(rows, payment_id) == ["payment.created", "payment.processing", "payment.failed"]
-    assert shop.fake.intents[reference]["status"] == "canceled"
+    assert stripe_app.fake.intents[reference]["status"] == "canceled"
     assert session_status(rows, payment_id) == "cancelled"
     assert invoice_status(rows, payment_id) == "void"
-    assert shop.people.patient.pay(5).status_code == 201
+    assert stripe_app.people.patient.pay(5).status_code == 201
 
 
 @pytest.mark.parametrize("consultation_is_free", [True, False])
 def test_a_failed_payment_paid_late_completes_or_is_quarantined(
-    shop: CardShop, rows: Rows, age: Age, consultation_is_free: bool
+    stripe_app: StripeApp, rows: Rows, age: Age, consultation_is_free: bool
 ) -> None:
-    payment_id, reference = processing_payment(shop)
-    shop.fake.decline(reference)
+    payment_id, reference = processing_payment(stripe_app)
+    stripe_app.fake.decline(reference)
     age(payment_id, PENDING_TTL + MOMENT)
-    assert resume(shop.app, payment_id) == Fate.FAILED
+    assert resume(stripe_app.app, payment_id) == ExpiryResult.FAILED
     if not consultation_is_free:
-        create(shop.people)
+        create(stripe_app.people)
     # A gateway that changes its mind about what it said was cancelled.
-    shop.fake.tamper(reference, status="processing")
-    shop.fake.pay(reference)
+    stripe_app.fake.tamper(reference, status="processing")
+    stripe_app.fake.pay(reference)
 
-    tell(shop, shop.fake.intent_event("succeeded", reference))
+    tell(stripe_app, stripe_app.fake.intent_event("succeeded", reference))
 
     late = state_of(rows, payment_id)
     assert late["received_minor"] == 500_000
@@ -540,28 +554,28 @@ def test_a_failed_payment_paid_late_completes_or_is_quarantined(
     assert late["status"] == ("completed" if consultation_is_free else "failed")
 
 
-def test_a_payment_that_is_not_processing_is_not_resumed(shop: CardShop, rows: Rows) -> None:
-    payment_id = pay_by_card(shop.people, shop.fake, 5)
+def test_a_payment_that_is_not_processing_is_not_resumed(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
     before = state_of(rows, payment_id)
-    with shop.app.app_context():
+    with stripe_app.app.app_context():
         assert list(expiry.find_processing()) == []
-        assert expiry.resume(payment_id, deadlines(), deed()) == Fate.FOLLOWED
+        assert expiry.resume(payment_id, deadlines(), context()) == ExpiryResult.FOLLOWED
     assert state_of(rows, payment_id) == before
 
 
-def test_processing_payments_are_found_in_batches(shop: CardShop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processing_payments_are_found_in_batches(stripe_app: StripeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expiry, "BATCH_SIZE", 1)
-    payment_ids = [processing_payment(shop, number)[0] for number in (1, 2, 3)]
+    payment_ids = [processing_payment(stripe_app, number)[0] for number in (1, 2, 3)]
 
-    with shop.app.app_context():
+    with stripe_app.app.app_context():
         assert list(expiry.find_processing()) == payment_ids
 
 
-def test_one_payment_expiring_leaves_others_alone(shop: CardShop, age: Age, rows: Rows) -> None:
-    mine = create(shop.people)
-    theirs = shop.people.other.pay(21).json["data"]["payment_id"]
+def test_one_payment_expiring_leaves_others_alone(stripe_app: StripeApp, age: Age, rows: Rows) -> None:
+    mine = create(stripe_app.people)
+    theirs = stripe_app.people.other.pay(21).json["data"]["payment_id"]
     age(theirs, timedelta(days=1))
 
-    assert overdue(shop.app) == [theirs]
-    assert expire(shop.app, theirs) == Fate.EXPIRED
+    assert overdue(stripe_app.app) == [theirs]
+    assert expire(stripe_app.app, theirs) == ExpiryResult.EXPIRED
     assert state_of(rows, mine)["status"] == "pending"

@@ -11,7 +11,7 @@ from tests.support.apps import app_with
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, card_shop, open_by_card, pay_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card, stripe_settings
 
 INTENTS = "/v1/payment_intents"
 UNPAID = {
@@ -26,9 +26,9 @@ UNPAID = {
 
 
 @pytest.fixture(params=["patient", "admin"])
-def confirming(request: pytest.FixtureRequest, shop: CardShop) -> Person:
+def confirming(request: pytest.FixtureRequest, stripe_app: StripeApp) -> Person:
     """Whoever confirms: staff are verified as patients are."""
-    person: Person = getattr(shop.people, request.param)
+    person: Person = getattr(stripe_app.people, request.param)
     return person
 
 
@@ -46,9 +46,9 @@ def assert_unpaid(rows: Rows, payment_id: int) -> None:
     assert rows.count("idempotency_keys", "operation = 'confirm'") == 0
 
 
-def test_an_intent_that_succeeded_completes_its_payment(shop: CardShop, confirming: Person, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+def test_an_intent_that_succeeded_completes_its_payment(stripe_app: StripeApp, confirming: Person, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
 
     answer = confirming.confirm(payment_id, reference, receipt_url="https://receipts.example/9")
 
@@ -60,19 +60,19 @@ def test_an_intent_that_succeeded_completes_its_payment(shop: CardShop, confirmi
     assert state_of(rows, payment_id) == {**UNPAID, **paid}
 
 
-def test_the_same_intent_again_is_a_replay_that_asks_nobody(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    first = shop.people.patient.confirm(payment_id, reference, key="a")
-    asked_before = len(shop.fake.received)
+def test_the_same_intent_again_is_a_replay_that_asks_nobody(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    first = stripe_app.people.patient.confirm(payment_id, reference, key="a")
+    asked_before = len(stripe_app.fake.received)
 
-    by_key = shop.people.patient.confirm(payment_id, reference, key="a")
-    by_intent = shop.people.patient.confirm(payment_id, reference, key="b")
+    by_key = stripe_app.people.patient.confirm(payment_id, reference, key="a")
+    by_intent = stripe_app.people.patient.confirm(payment_id, reference, key="b")
 
     for again in (by_key, by_intent):
         assert (again.status_code, again.data) == (200, first.data)
         assert again.headers["Idempotent-Replayed"] == "true"
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
     assert rows.count("payment_events", "to_status = 'completed'") == 1
     assert state_of(rows, payment_id)["version"] == 1
 
@@ -82,11 +82,11 @@ def test_the_same_intent_again_is_a_replay_that_asks_nobody(shop: CardShop, rows
     [("open", "open"), ("decline", "open"), ("start_processing", "processing"), ("cancel", "cancelled")],
 )
 def test_an_intent_that_nobody_paid_is_402_that_says_why(
-    shop: CardShop, confirming: Person, rows: Rows, at_stripe: str, said: str
+    stripe_app: StripeApp, confirming: Person, rows: Rows, at_stripe: str, said: str
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
     if at_stripe != "open":
-        getattr(shop.fake, at_stripe)(reference)
+        getattr(stripe_app.fake, at_stripe)(reference)
 
     answer = confirming.confirm(payment_id, reference)
 
@@ -114,26 +114,26 @@ def test_an_intent_that_nobody_paid_is_402_that_says_why(
     ids=str,
 )
 def test_an_intent_that_does_not_fit_the_bill_is_402(
-    shop: CardShop, rows: Rows, told: dict[str, Any], said: str
+    stripe_app: StripeApp, rows: Rows, told: dict[str, Any], said: str
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
     if "metadata" in told:
         metadata = {name: text.replace("PAYMENT", str(payment_id)) for name, text in told["metadata"].items()}
         told = {"metadata": metadata}
-    shop.fake.tamper(reference, **told)
+    stripe_app.fake.tamper(reference, **told)
 
-    answer = shop.people.admin.confirm(payment_id, reference)
+    answer = stripe_app.people.admin.confirm(payment_id, reference)
 
     assert problem(answer) == (402, "payment-not-verified")
     assert said in answer.json["detail"]
     assert_unpaid(rows, payment_id)
 
 
-def test_another_payments_intent_pays_nothing(shop: CardShop, confirming: Person, rows: Rows) -> None:
-    payment_id, _ = open_by_card(shop.people, 5)
-    other_id, other_reference = open_by_card(shop.people, 6)
-    shop.fake.pay(other_reference)
+def test_another_payments_intent_pays_nothing(stripe_app: StripeApp, confirming: Person, rows: Rows) -> None:
+    payment_id, _ = open_by_card(stripe_app.people, 5)
+    other_id, other_reference = open_by_card(stripe_app.people, 6)
+    stripe_app.fake.pay(other_reference)
 
     assert problem(confirming.confirm(payment_id, other_reference)) == (402, "payment-not-verified")
 
@@ -142,11 +142,11 @@ def test_another_payments_intent_pays_nothing(shop: CardShop, confirming: Person
     assert confirming.confirm(other_id, other_reference).status_code == 200
 
 
-def test_an_intent_that_has_paid_another_payment_pays_no_second_one(shop: CardShop, rows: Rows) -> None:
-    paid_id = pay_by_card(shop.people, shop.fake, 6)
-    payment_id, _ = open_by_card(shop.people, 5)
+def test_an_intent_that_has_paid_another_payment_pays_no_second_one(stripe_app: StripeApp, rows: Rows) -> None:
+    paid_id = pay_by_card(stripe_app.people, stripe_app.fake, 6)
+    payment_id, _ = open_by_card(stripe_app.people, 5)
 
-    answer = shop.people.admin.confirm(payment_id, state_of(rows, paid_id)["transaction_id"])
+    answer = stripe_app.people.admin.confirm(payment_id, state_of(rows, paid_id)["transaction_id"])
 
     assert problem(answer) == (402, "payment-not-verified")
     assert state_of(rows, payment_id) == UNPAID
@@ -155,62 +155,62 @@ def test_an_intent_that_has_paid_another_payment_pays_no_second_one(shop: CardSh
 @pytest.mark.parametrize(
     "transaction_id", ["TXN-1", "ch_123", "pi_", "xpi_1", "pi_../refunds", "pi_1?expand=x", "pi_1/cancel", "pi_1\u0661"]
 )
-def test_what_is_no_intents_id_is_402_without_asking(shop: CardShop, rows: Rows, transaction_id: str) -> None:
-    payment_id, _ = open_by_card(shop.people, 5)
-    asked_before = len(shop.fake.received)
+def test_what_is_no_intents_id_is_402_without_asking(stripe_app: StripeApp, rows: Rows, transaction_id: str) -> None:
+    payment_id, _ = open_by_card(stripe_app.people, 5)
+    asked_before = len(stripe_app.fake.received)
 
-    answer = shop.people.patient.confirm(payment_id, transaction_id)
+    answer = stripe_app.people.patient.confirm(payment_id, transaction_id)
 
     assert problem(answer) == (402, "payment-not-verified")
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
     assert_unpaid(rows, payment_id)
 
 
-def test_an_intent_that_stripe_does_not_know_is_402(shop: CardShop, rows: Rows) -> None:
-    payment_id, _ = open_by_card(shop.people, 5)
+def test_an_intent_that_stripe_does_not_know_is_402(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, _ = open_by_card(stripe_app.people, 5)
 
-    assert problem(shop.people.patient.confirm(payment_id, "pi_unheard_of")) == (402, "payment-not-verified")
+    assert problem(stripe_app.people.patient.confirm(payment_id, "pi_unheard_of")) == (402, "payment-not-verified")
 
-    assert shop.fake.count("GET", f"{INTENTS}/pi_unheard_of") == 1
+    assert stripe_app.fake.count("GET", f"{INTENTS}/pi_unheard_of") == 1
     assert_unpaid(rows, payment_id)
 
 
 @pytest.mark.parametrize("mode", ["drop", "error", "hang_before"])
-def test_a_gateway_that_is_down_is_503_and_changes_nothing(shop: CardShop, rows: Rows, mode: Any) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    shop.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
+def test_a_gateway_that_is_down_is_503_and_changes_nothing(stripe_app: StripeApp, rows: Rows, mode: Any) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    stripe_app.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
 
-    answer = shop.people.patient.confirm(payment_id, reference, key="k")
+    answer = stripe_app.people.patient.confirm(payment_id, reference, key="k")
 
     assert problem(answer) == (503, "gateway-unavailable")
     assert answer.json["retryable"] is True
     assert int(answer.headers["Retry-After"]) > 0
     assert_unpaid(rows, payment_id)
 
-    shop.fake.behave()
-    assert shop.people.patient.confirm(payment_id, reference, key="k").status_code == 200
+    stripe_app.fake.behave()
+    assert stripe_app.people.patient.confirm(payment_id, reference, key="k").status_code == 200
 
 
 def test_a_key_that_stripe_does_not_know_is_our_fault_and_not_the_patients(
-    shop: CardShop, database: Database, rows: Rows
+    stripe_app: StripeApp, database: Database, rows: Rows
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    with app_with(database.url, **stripe_settings(shop.fake, STRIPE_API_KEY="sk_test_revoked")) as app:
-        answer = shop.people.seen_by(app).patient.confirm(payment_id, reference)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    with app_with(database.url, **stripe_settings(stripe_app.fake, STRIPE_API_KEY="sk_test_revoked")) as app:
+        answer = stripe_app.people.seen_by(app).patient.confirm(payment_id, reference)
 
     assert problem(answer) == (503, "gateway-unavailable")
     assert "sk_test_revoked" not in answer.text
     assert_unpaid(rows, payment_id)
 
 
-def test_a_402_is_judged_anew_under_the_same_key(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    assert shop.people.patient.confirm(payment_id, reference, key="k").status_code == 402
-    shop.fake.pay(reference)
+def test_a_402_is_judged_anew_under_the_same_key(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    assert stripe_app.people.patient.confirm(payment_id, reference, key="k").status_code == 402
+    stripe_app.fake.pay(reference)
 
-    answer = shop.people.patient.confirm(payment_id, reference, key="k")
+    answer = stripe_app.people.patient.confirm(payment_id, reference, key="k")
 
     assert answer.status_code == 200
     assert "Idempotent-Replayed" not in answer.headers
@@ -220,16 +220,16 @@ def test_a_402_is_judged_anew_under_the_same_key(shop: CardShop, rows: Rows) -> 
 # The order of judgement: what needs no gateway is answered without one.
 
 
-def test_a_cancelled_payment_is_409_before_the_gateway_is_asked(shop: CardShop, rows: Rows) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.people.patient.post(f"/payments/{payment_id}/cancel")
-    asked_before = len(shop.fake.received)
+def test_a_cancelled_payment_is_409_before_the_gateway_is_asked(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.people.patient.post(f"/payments/{payment_id}/cancel")
+    asked_before = len(stripe_app.fake.received)
 
-    answer = shop.people.patient.confirm(payment_id, reference)
+    answer = stripe_app.people.patient.confirm(payment_id, reference)
 
     assert problem(answer) == (409, "invalid-transition")
     assert answer.json["data"] == {"status": "cancelled"}
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
     assert state_of(rows, payment_id)["received_minor"] == 0
 
 
@@ -241,65 +241,65 @@ def test_a_cancelled_payment_is_409_before_the_gateway_is_asked(shop: CardShop, 
     ],
 )
 def test_conditions_are_judged_before_the_gateway_is_asked(
-    shop: CardShop, rows: Rows, asked: dict[str, Any], expected: tuple[int, str]
+    stripe_app: StripeApp, rows: Rows, asked: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    asked_before = len(shop.fake.received)
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    asked_before = len(stripe_app.fake.received)
 
-    answer = shop.people.patient.post(
+    answer = stripe_app.people.patient.post(
         f"/payments/{payment_id}/confirm",
         {"transaction_id": reference, **asked.get("json", {})},
         headers=asked.get("headers"),
     )
 
     assert problem(answer) == expected
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
     assert_unpaid(rows, payment_id)
 
 
-def test_a_key_used_for_something_else_is_422_before_the_gateway_is_asked(shop: CardShop) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.people.patient.pay(6, key="k")
-    asked_before = len(shop.fake.received)
+def test_a_key_used_for_something_else_is_422_before_the_gateway_is_asked(stripe_app: StripeApp) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.people.patient.pay(6, key="k")
+    asked_before = len(stripe_app.fake.received)
 
-    assert problem(shop.people.patient.confirm(payment_id, reference, key="k")) == (422, "idempotency-key-reused")
-    assert len(shop.fake.received) == asked_before
+    assert problem(stripe_app.people.patient.confirm(payment_id, reference, key="k")) == (422, "idempotency-key-reused")
+    assert len(stripe_app.fake.received) == asked_before
 
 
 @pytest.mark.parametrize("who", ["other", "booking"])
-def test_strangers_cannot_make_us_ask_the_gateway(shop: CardShop, rows: Rows, who: str) -> None:
-    payment_id, reference = open_by_card(shop.people, 5)
-    shop.fake.pay(reference)
-    asked_before = len(shop.fake.received)
+def test_strangers_cannot_make_us_ask_the_gateway(stripe_app: StripeApp, rows: Rows, who: str) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    asked_before = len(stripe_app.fake.received)
 
-    assert problem(getattr(shop.people, who).confirm(payment_id, reference)) == (403, "forbidden")
+    assert problem(getattr(stripe_app.people, who).confirm(payment_id, reference)) == (403, "forbidden")
 
-    assert len(shop.fake.received) == asked_before
+    assert len(stripe_app.fake.received) == asked_before
     assert_unpaid(rows, payment_id)
 
 
-def test_a_manual_payment_is_confirmed_by_staff_alone(shop: CardShop, rows: Rows) -> None:
-    payment_id = shop.people.patient.pay(5, payment_method="gcash").json["data"]["payment_id"]
+def test_a_manual_payment_is_confirmed_by_staff_alone(stripe_app: StripeApp, rows: Rows) -> None:
+    payment_id = stripe_app.people.patient.pay(5, payment_method="gcash").json["data"]["payment_id"]
 
-    assert problem(shop.people.patient.confirm(payment_id, "GC-1")) == (403, "forbidden")
+    assert problem(stripe_app.people.patient.confirm(payment_id, "GC-1")) == (403, "forbidden")
     assert_unpaid(rows, payment_id)
-    assert shop.people.admin.confirm(payment_id, "GC-1").status_code == 200
-    assert shop.fake.received == []
+    assert stripe_app.people.admin.confirm(payment_id, "GC-1").status_code == 200
+    assert stripe_app.fake.received == []
 
 
 def test_twins_may_both_look_up_and_one_of_them_writes(database: Database, people: People, rows: Rows) -> None:
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as shop,
+        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
-        payment_id, reference = open_by_card(shop.people, 5)
-        shop.fake.pay(reference)
-        shop.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
-        patients = [shop.people.seen_by(shop.app).patient for _ in range(2)]
+        payment_id, reference = open_by_card(stripe_app.people, 5)
+        stripe_app.fake.pay(reference)
+        stripe_app.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
+        patients = [stripe_app.people.seen_by(stripe_app.app).patient for _ in range(2)]
         asked = [pool.submit(patient.confirm, payment_id, reference, "twins") for patient in patients]
-        shop.fake.wait_until_hanging(2)
-        shop.fake.release()
+        stripe_app.fake.wait_until_hanging(2)
+        stripe_app.fake.release()
         answers = [each.result() for each in asked]
 
     assert [answer.status_code for answer in answers] == [200, 200]

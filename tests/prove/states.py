@@ -1,51 +1,51 @@
 """A payment as it is before something happens to it."""
 
 from tests.support.operations import Operation, webhook
-from tests.support.stripe_apps import CardShop, open_by_card, pay_by_card, refund
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, refund
 
 CONSULTATION = 5
 
 
-def pending(shop: CardShop) -> int:
+def pending(stripe_app: StripeApp) -> int:
     """A payment by card whose session nobody has opened."""
-    payment_id: int = shop.people.patient.pay(CONSULTATION).json["data"]["payment_id"]
+    payment_id: int = stripe_app.people.patient.pay(CONSULTATION).json["data"]["payment_id"]
     return payment_id
 
 
-def by_hand(shop: CardShop) -> int:
+def by_hand(stripe_app: StripeApp) -> int:
     """A pending payment that staff confirm."""
-    answer = shop.people.patient.pay(CONSULTATION, payment_method="gcash")
+    answer = stripe_app.people.patient.pay(CONSULTATION, payment_method="gcash")
     payment_id: int = answer.json["data"]["payment_id"]
     return payment_id
 
 
-def paid_at_stripe(shop: CardShop) -> tuple[int, str]:
+def paid_at_stripe(stripe_app: StripeApp) -> tuple[int, str]:
     """A pending payment that the patient has paid, which nobody has told us yet."""
-    payment_id, intent = open_by_card(shop.people, CONSULTATION)
-    shop.fake.pay(intent)
+    payment_id, intent = open_by_card(stripe_app.people, CONSULTATION)
+    stripe_app.fake.pay(intent)
     return payment_id, intent
 
 
-def completed(shop: CardShop) -> tuple[int, str]:
-    payment_id = pay_by_card(shop.people, shop.fake, CONSULTATION)
-    (intent,) = shop.fake.intents
+def completed(stripe_app: StripeApp) -> tuple[int, str]:
+    payment_id = pay_by_card(stripe_app.people, stripe_app.fake, CONSULTATION)
+    (intent,) = stripe_app.fake.intents
     return payment_id, intent
 
 
-def succeeded(shop: CardShop, intent: str) -> Operation:
-    return webhook(shop.fake.intent_event("succeeded", intent))
+def succeeded(stripe_app: StripeApp, intent: str) -> Operation:
+    return webhook(stripe_app.fake.intent_event("succeeded", intent))
 
 
-def returned_elsewhere(shop: CardShop, intent: str, amount_minor: int) -> Operation:
-    made = shop.fake.refund_in_dashboard(intent, amount_minor)
-    return webhook(shop.fake.refund_event("created", made["id"]))
+def returned_elsewhere(stripe_app: StripeApp, intent: str, amount_minor: int) -> Operation:
+    made = stripe_app.fake.refund_in_dashboard(intent, amount_minor)
+    return webhook(stripe_app.fake.refund_event("created", made["id"]))
 
 
-def lost_refund(shop: CardShop, *, applied: bool) -> int:
+def lost_refund(stripe_app: StripeApp, *, applied: bool) -> int:
     """An open refund of whose outcome nobody was told."""
-    payment_id, _ = completed(shop)
-    shop.fake.misbehave("drop" if applied else "error_before", should_retry=False, times=None)
-    answer = refund(shop.people.admin, payment_id, key="lost", amount=2000)
-    shop.fake.behave()
+    payment_id, _ = completed(stripe_app)
+    stripe_app.fake.misbehave("drop" if applied else "error_before", should_retry=False, times=None)
+    answer = refund(stripe_app.people.admin, payment_id, key="lost", amount=2000)
+    stripe_app.fake.behave()
     refund_id: int = answer.json["data"]["refund"]["id"]
     return refund_id

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
@@ -15,7 +15,7 @@ from tests.support.stripe_apps import stripe_settings
 
 
 @pytest.fixture
-def commands(database: Database, people: People) -> Iterator[Commands]:  # noqa: ARG001  # on an empty database
+def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
     with commands_on(database.url) as commands:
         yield commands
 
@@ -31,7 +31,7 @@ def refunded(rows: Rows) -> int:
     return int(rows.one("SELECT refunded_minor FROM payments")["refunded_minor"])
 
 
-def test_it_shows_what_it_will_do_and_asks(commands: Commands, payment_id: int, rows: Rows) -> None:
+def test_it_shows_what_it_will_do_and_asks(commands: CommandRunner, payment_id: int, rows: Rows) -> None:
     result = commands.run("refunds", "create", payment_id, "--amount", "1500", answer="y\n")
 
     assert result.exit_code == 0
@@ -43,7 +43,7 @@ def test_it_shows_what_it_will_do_and_asks(commands: Commands, payment_id: int, 
     assert refunded(rows) == 150_000
 
 
-def test_who_says_no_returns_nothing(commands: Commands, payment_id: int, rows: Rows) -> None:
+def test_who_says_no_returns_nothing(commands: CommandRunner, payment_id: int, rows: Rows) -> None:
     result = commands.run("refunds", "create", payment_id, answer="n\n")
 
     assert result.exit_code == 0
@@ -52,7 +52,7 @@ def test_who_says_no_returns_nothing(commands: Commands, payment_id: int, rows: 
     assert rows.count("refunds") == 0
 
 
-def test_the_same_key_again_never_refunds_twice(commands: Commands, payment_id: int, rows: Rows) -> None:
+def test_the_same_key_again_never_refunds_twice(commands: CommandRunner, payment_id: int, rows: Rows) -> None:
     asked = ("refunds", "create", payment_id, "--amount", "1500", "--idempotency-key", "desk-1", "--yes")
     (first,) = commands.json(*asked)
     (again,) = commands.json(*asked)
@@ -76,13 +76,13 @@ def test_the_same_key_again_never_refunds_twice(commands: Commands, payment_id: 
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
-    commands: Commands, payment_id: int, rows: Rows, arguments: list[str], line: str
+    commands: CommandRunner, payment_id: int, rows: Rows, arguments: list[str], line: str
 ) -> None:
     assert commands.refused("refunds", "create", payment_id, "--yes", *arguments) == line
     assert rows.count("refunds") == 0
 
 
-def test_what_is_not_paid_or_not_there_cannot_be_refunded(commands: Commands, people: People, rows: Rows) -> None:
+def test_what_is_not_paid_or_not_there_cannot_be_refunded(commands: CommandRunner, people: People, rows: Rows) -> None:
     pending = people.patient.pay(6).json["data"]["payment_id"]
 
     assert "is pending" in commands.refused("refunds", "create", pending, "--yes")
@@ -92,7 +92,7 @@ def test_what_is_not_paid_or_not_there_cannot_be_refunded(commands: Commands, pe
 
 
 def test_a_payment_that_changed_while_it_was_asked_is_not_refunded(
-    commands: Commands, people: People, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    commands: CommandRunner, people: People, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def agree_late(*_: object, **__: object) -> bool:
         people.admin.post(f"/payments/{payment_id}/refund", {"amount": 1000})
@@ -106,7 +106,7 @@ def test_a_payment_that_changed_while_it_was_asked_is_not_refunded(
     assert refunded(rows) == 100_000
 
 
-def test_lists_are_aligned_for_people_and_exact_for_programs(commands: Commands, payment_id: int) -> None:
+def test_lists_are_aligned_for_people_and_exact_for_programs(commands: CommandRunner, payment_id: int) -> None:
     for amount in ("1500", "20.5"):
         commands.ok("refunds", "create", payment_id, "--amount", amount, "--yes")
 
@@ -125,7 +125,7 @@ def test_lists_are_aligned_for_people_and_exact_for_programs(commands: Commands,
 
 
 def test_commands_act_as_a_user_of_their_own_and_the_trail_names_their_operator(
-    commands: Commands, people: People, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    commands: CommandRunner, people: People, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOGNAME", "maria")
     commands.ok("refunds", "create", payment_id, "--yes", "--idempotency-key", "mine")
@@ -146,13 +146,13 @@ def fake() -> Iterator[FakeStripe]:
 
 
 @pytest.fixture
-def with_stripe(database: Database, people: People, fake: FakeStripe) -> Iterator[Commands]:  # noqa: ARG001
+def with_stripe(database: Database, people: People, fake: FakeStripe) -> Iterator[CommandRunner]:  # noqa: ARG001
     with commands_on(database.url, **stripe_settings(fake)) as commands:
         yield commands
 
 
 @pytest.fixture
-def paid_by_card(with_stripe: Commands, people: People, fake: FakeStripe) -> int:
+def paid_by_card(with_stripe: CommandRunner, people: People, fake: FakeStripe) -> int:
     patient = people.seen_by(with_stripe.app).patient
     payment_id: int = patient.pay(5).json["data"]["payment_id"]
     reference = patient.post(f"/payments/{payment_id}/checkout").json["data"]["reference"]
@@ -162,7 +162,7 @@ def paid_by_card(with_stripe: Commands, people: People, fake: FakeStripe) -> int
 
 
 def test_an_unknown_refund_says_what_to_do_and_resume_finds_out(
-    with_stripe: Commands, paid_by_card: int, fake: FakeStripe, rows: Rows
+    with_stripe: CommandRunner, paid_by_card: int, fake: FakeStripe, rows: Rows
 ) -> None:
     fake.misbehave("drop", times=None)
     told = with_stripe.ok("refunds", "create", paid_by_card, "--yes")
@@ -180,7 +180,7 @@ def test_an_unknown_refund_says_what_to_do_and_resume_finds_out(
 
 
 def test_a_declined_refund_is_one_line_with_the_reason(
-    with_stripe: Commands, paid_by_card: int, fake: FakeStripe, rows: Rows
+    with_stripe: CommandRunner, paid_by_card: int, fake: FakeStripe, rows: Rows
 ) -> None:
     fake.misbehave("refuse")
     asked = ("refunds", "create", paid_by_card, "--yes", "--idempotency-key", "k")
@@ -195,7 +195,7 @@ def test_a_declined_refund_is_one_line_with_the_reason(
 
 
 def test_what_resume_may_not_send_again_staff_give_up(
-    with_stripe: Commands, paid_by_card: int, fake: FakeStripe, rows: Rows
+    with_stripe: CommandRunner, paid_by_card: int, fake: FakeStripe, rows: Rows
 ) -> None:
     fake.misbehave("error_before", times=None)
     with_stripe.ok("refunds", "create", paid_by_card, "--yes")
@@ -214,7 +214,7 @@ def test_what_resume_may_not_send_again_staff_give_up(
 
 
 def test_what_was_given_up_and_is_there_after_all_is_looked_at(
-    with_stripe: Commands, paid_by_card: int, fake: FakeStripe, rows: Rows
+    with_stripe: CommandRunner, paid_by_card: int, fake: FakeStripe, rows: Rows
 ) -> None:
     fake.misbehave("late", times=None)
     with_stripe.ok("refunds", "create", paid_by_card, "--yes")
@@ -237,7 +237,7 @@ def test_what_was_given_up_and_is_there_after_all_is_looked_at(
     assert with_stripe.json("payments", "reviewed", paid_by_card)[0]["review"] is False
 
 
-def test_an_empty_key_is_no_key_forgotten(commands: Commands, payment_id: int, rows: Rows) -> None:
+def test_an_empty_key_is_no_key_forgotten(commands: CommandRunner, payment_id: int, rows: Rows) -> None:
     refused = commands.refused("refunds", "create", payment_id, "--yes", "--idempotency-key", "")
 
     assert "idempotency_key" in refused

@@ -10,7 +10,7 @@ from flask import Flask
 
 from payments_app import clock
 from payments_app.errors import GatewayUnavailable
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
 from payments_app.refunds import service as process
 from tests.support.databases import Database
@@ -18,7 +18,7 @@ from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (
-    CardShop,
+    StripeApp,
     card_shop,
     pay_by_card,
     refund,
@@ -33,15 +33,15 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
-def payment_id(shop: CardShop) -> int:
+def payment_id(stripe_app: StripeApp) -> int:
     """A payment of 5000 by card, completed: version 1."""
-    return pay_by_card(shop.people, shop.fake, 5)
+    return pay_by_card(stripe_app.people, stripe_app.fake, 5)
 
 
-def lose(shop: CardShop, payment_id: int, mode: Mode, amount: int = 2000, key: str = "k") -> int:
+def lose(stripe_app: StripeApp, payment_id: int, mode: Mode, amount: int = 2000, key: str = "k") -> int:
     """A refund whose answer is lost; its id."""
-    shop.fake.misbehave(mode)
-    answer = refund(shop.people.admin, payment_id, key=key, amount=amount)
+    stripe_app.fake.misbehave(mode)
+    answer = refund(stripe_app.people.admin, payment_id, key=key, amount=amount)
     assert (answer.status_code, answer.json["data"]["refund"]["status"]) == (202, "unknown")
     refund_id: int = answer.json["data"]["refund"]["id"]
     return refund_id
@@ -49,7 +49,7 @@ def lose(shop: CardShop, payment_id: int, mode: Mode, amount: int = 2000, key: s
 
 def resume_one(app: Flask, refund_id: int) -> Refund | None:
     with app.app_context():
-        return process.resume(refund_id, lease_seconds=60, deed=Deed("system:test", None, clock.now()))
+        return process.resume(refund_id, lease_seconds=60, context=AuditContext("system:test", None, clock.now()))
 
 
 def grow_old(rows: Rows, hours: float) -> None:
@@ -81,69 +81,71 @@ def returned(fake: FakeStripe) -> list[int]:
 
 
 @pytest.mark.parametrize("mode", ["drop", "error"])
-def test_what_was_made_is_found_by_its_metadata(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
-    refund_id = lose(shop, payment_id, mode)
+def test_what_was_made_is_found_by_its_metadata(stripe_app: StripeApp, payment_id: int, rows: Rows, mode: Mode) -> None:
+    refund_id = lose(stripe_app, payment_id, mode)
 
-    (resumed,) = resume_refunds(shop.app)
+    (resumed,) = resume_refunds(stripe_app.app)
 
     assert resumed is not None
     assert (resumed.id, resumed.status) == (refund_id, "succeeded")
     assert rows.one("SELECT status, reference FROM refunds") == {
         "status": "succeeded",
-        "reference": next(iter(shop.fake.refunds)),
+        "reference": next(iter(stripe_app.fake.refunds)),
     }
     assert rows.one("SELECT status, version, refunded_minor FROM payments") == {
         "status": "partially_refunded",
         "version": 3,
         "refunded_minor": 200_000,
     }
-    trail = shop.people.patient.get(f"/payments/{payment_id}/events").json["data"]
+    trail = stripe_app.people.patient.get(f"/payments/{payment_id}/events").json["data"]
     assert [(e["event"], e["version"]) for e in trail[2:]] == [
         ("refund.requested", 2),
         ("refund.unknown", 2),
         ("refund.succeeded", 3),
     ]
     assert trail[-1]["actor"] == "system:test"
-    assert (sent_keys(shop.fake), returned(shop.fake)) == ([f"refund-{refund_id}"], [200_000])
+    assert (sent_keys(stripe_app.fake), returned(stripe_app.fake)) == ([f"refund-{refund_id}"], [200_000])
 
 
 @pytest.mark.parametrize("mode", ["error_before", "late"])
 def test_what_was_not_made_is_sent_again_under_the_same_key(
-    shop: CardShop, payment_id: int, rows: Rows, mode: Mode
+    stripe_app: StripeApp, payment_id: int, rows: Rows, mode: Mode
 ) -> None:
-    refund_id = lose(shop, payment_id, mode)
+    refund_id = lose(stripe_app, payment_id, mode)
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
-    assert sent_keys(shop.fake) == [f"refund-{refund_id}"] * 2
+    assert sent_keys(stripe_app.fake) == [f"refund-{refund_id}"] * 2
     # What was lost on its way may arrive even now: its key has been used.
-    shop.fake.apply_late()
-    resume_refunds(shop.app)
-    assert returned(shop.fake) == [200_000]
+    stripe_app.fake.apply_late()
+    resume_refunds(stripe_app.app)
+    assert returned(stripe_app.fake) == [200_000]
     assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
     assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
 
 
-def test_the_last_of_the_money_that_resume_finds_closes_the_books(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    lose(shop, payment_id, "drop", amount=5000)
+def test_the_last_of_the_money_that_resume_finds_closes_the_books(
+    stripe_app: StripeApp, payment_id: int, rows: Rows
+) -> None:
+    lose(stripe_app, payment_id, "drop", amount=5000)
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
     assert rows.one("SELECT status, refunded_minor FROM payments") == {"status": "refunded", "refunded_minor": 500_000}
     assert rows.one("SELECT status FROM invoices") == {"status": "refunded"}
-    assert shop.people.patient.pay(5).status_code == 201
+    assert stripe_app.people.patient.pay(5).status_code == 201
 
 
-def test_what_is_too_old_is_looked_up_and_never_sent_again(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    lose(shop, payment_id, "late")
+def test_what_is_too_old_is_looked_up_and_never_sent_again(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    lose(stripe_app, payment_id, "late")
     grow_old(rows, 23.1)
-    shop.fake.forget_keys()
+    stripe_app.fake.forget_keys()
 
     for _ in range(2):
-        (resumed,) = resume_refunds(shop.app)
+        (resumed,) = resume_refunds(stripe_app.app)
         assert resumed is not None
         assert resumed.status == "unknown"
-    assert (len(sent_keys(shop.fake)), shop.fake.count("GET", "/v1/refunds")) == (1, 2)
+    assert (len(sent_keys(stripe_app.fake)), stripe_app.fake.count("GET", "/v1/refunds")) == (1, 2)
     assert rows.one("SELECT status, version, refund_reserved_minor, refunded_minor FROM payments") == {
         "status": "completed",
         "version": 2,
@@ -153,67 +155,69 @@ def test_what_is_too_old_is_looked_up_and_never_sent_again(shop: CardShop, payme
     assert rows.count("payment_events") == 4  # that it is still unknown is no news
 
     # Should it turn up after all, it is found, however old it is.
-    shop.fake.apply_late()
-    resume_refunds(shop.app)
+    stripe_app.fake.apply_late()
+    resume_refunds(stripe_app.app)
     assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
-    assert returned(shop.fake) == [200_000]
+    assert returned(stripe_app.fake) == [200_000]
 
 
-def test_what_is_nearly_too_old_is_still_sent_again(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    refund_id = lose(shop, payment_id, "error_before")
+def test_what_is_nearly_too_old_is_still_sent_again(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    refund_id = lose(stripe_app, payment_id, "error_before")
     grow_old(rows, 22.9)
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
-    assert sent_keys(shop.fake) == [f"refund-{refund_id}"] * 2
+    assert sent_keys(stripe_app.fake) == [f"refund-{refund_id}"] * 2
     assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
 
 
-def test_a_key_that_stripe_forgot_makes_no_second_refund(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    lose(shop, payment_id, "drop")
-    shop.fake.forget_keys()
+def test_a_key_that_stripe_forgot_makes_no_second_refund(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    lose(stripe_app, payment_id, "drop")
+    stripe_app.fake.forget_keys()
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
-    assert (len(sent_keys(shop.fake)), returned(shop.fake)) == (1, [200_000])
+    assert (len(sent_keys(stripe_app.fake)), returned(stripe_app.fake)) == (1, [200_000])
     assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
 
 
 @pytest.mark.parametrize("mode", ["drop", "error"])
-def test_a_look_up_without_an_answer_sends_nothing(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
-    lose(shop, payment_id, "drop")
-    shop.fake.forget_keys()  # so that sending it again would be a second refund
+def test_a_look_up_without_an_answer_sends_nothing(
+    stripe_app: StripeApp, payment_id: int, rows: Rows, mode: Mode
+) -> None:
+    lose(stripe_app, payment_id, "drop")
+    stripe_app.fake.forget_keys()  # so that sending it again would be a second refund
     before = state(rows)
-    shop.fake.misbehave(mode, method="GET")
+    stripe_app.fake.misbehave(mode, method="GET")
 
-    (resumed,) = resume_refunds(shop.app)
+    (resumed,) = resume_refunds(stripe_app.app)
 
     assert resumed is not None
     assert resumed.status == "unknown"
     assert state(rows) == before
-    assert (len(sent_keys(shop.fake)), returned(shop.fake)) == (1, [200_000])
-    resume_refunds(shop.app)
+    assert (len(sent_keys(stripe_app.fake)), returned(stripe_app.fake)) == (1, [200_000])
+    resume_refunds(stripe_app.app)
     assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
 
 
 def test_an_account_that_does_not_know_the_payment_is_no_proof_and_gets_no_refund(
-    shop: CardShop, payment_id: int, rows: Rows
+    stripe_app: StripeApp, payment_id: int, rows: Rows
 ) -> None:
     """As after a change of STRIPE_API_KEY to another account's: the refund may have been made in the first one."""
-    lose(shop, payment_id, "drop")
-    shop.fake.reset()
+    lose(stripe_app, payment_id, "drop")
+    stripe_app.fake.reset()
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
-    assert sent_keys(shop.fake) == []
+    assert sent_keys(stripe_app.fake) == []
     assert rows.one("SELECT status FROM refunds") == {"status": "unknown"}
     assert rows.one("SELECT refund_reserved_minor FROM payments") == {"refund_reserved_minor": 200_000}
 
 
 def test_a_gateway_that_is_not_configured_leaves_the_refund_open(
-    shop: CardShop, payment_id: int, app: Flask, rows: Rows
+    stripe_app: StripeApp, payment_id: int, app: Flask, rows: Rows
 ) -> None:
-    refund_id = lose(shop, payment_id, "drop")
+    refund_id = lose(stripe_app, payment_id, "drop")
 
     with pytest.raises(GatewayUnavailable):
         resume_one(app, refund_id)  # of the app without Stripe's key
@@ -222,14 +226,14 @@ def test_a_gateway_that_is_not_configured_leaves_the_refund_open(
     assert rows.one("SELECT refund_reserved_minor FROM payments") == {"refund_reserved_minor": 200_000}
 
 
-def test_a_refund_made_elsewhere_is_not_taken_for_ours(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    refund_id = lose(shop, payment_id, "error_before")
-    (intent_id,) = shop.fake.intents
-    elsewhere = shop.fake.refund_in_dashboard(intent_id, 200_000)
+def test_a_refund_made_elsewhere_is_not_taken_for_ours(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    refund_id = lose(stripe_app, payment_id, "error_before")
+    (intent_id,) = stripe_app.fake.intents
+    elsewhere = stripe_app.fake.refund_in_dashboard(intent_id, 200_000)
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
-    assert returned(shop.fake) == [200_000, 200_000]
+    assert returned(stripe_app.fake) == [200_000, 200_000]
     kept = rows.one("SELECT id, status, reference FROM refunds")
     assert (kept["id"], kept["status"]) == (refund_id, "succeeded")
     assert kept["reference"] != elsewhere["id"]
@@ -238,11 +242,11 @@ def test_a_refund_made_elsewhere_is_not_taken_for_ours(shop: CardShop, payment_i
 # Declined in the end
 
 
-def test_what_is_declined_on_resume_is_failed_and_released(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    lose(shop, payment_id, "error_before")
-    shop.fake.misbehave("refuse")
+def test_what_is_declined_on_resume_is_failed_and_released(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    lose(stripe_app, payment_id, "error_before")
+    stripe_app.fake.misbehave("refuse")
 
-    (resumed,) = resume_refunds(shop.app)
+    (resumed,) = resume_refunds(stripe_app.app)
 
     assert resumed is not None
     assert resumed.status == "failed"
@@ -252,93 +256,93 @@ def test_what_is_declined_on_resume_is_failed_and_released(shop: CardShop, payme
         "refund_reserved_minor": 0,
         "refunded_minor": 0,
     }
-    told = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    told = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
     assert (told.status_code, told.headers["Idempotent-Replayed"]) == (402, "true")
-    assert refund(shop.people.admin, payment_id, key="anew").json["data"]["refund_amount"] == 5000
-    assert returned(shop.fake) == [500_000]
+    assert refund(stripe_app.people.admin, payment_id, key="anew").json["data"]["refund_amount"] == 5000
+    assert returned(stripe_app.fake) == [500_000]
 
 
 @pytest.mark.parametrize("status", ["failed", "canceled"])
 def test_what_was_made_and_came_back_is_failed_and_released(
-    shop: CardShop, payment_id: int, rows: Rows, status: str
+    stripe_app: StripeApp, payment_id: int, rows: Rows, status: str
 ) -> None:
-    shop.fake.refunds_start_as = "pending"
-    lose(shop, payment_id, "drop")
-    (made,) = shop.fake.refunds
-    shop.fake.settle_refund(made, status)
+    stripe_app.fake.refunds_start_as = "pending"
+    lose(stripe_app, payment_id, "drop")
+    (made,) = stripe_app.fake.refunds
+    stripe_app.fake.settle_refund(made, status)
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
     assert rows.one("SELECT status FROM refunds") == {"status": "failed"}
     assert rows.one("SELECT status, refund_reserved_minor FROM payments") == {
         "status": "completed",
         "refund_reserved_minor": 0,
     }
-    assert len(sent_keys(shop.fake)) == 1
+    assert len(sent_keys(stripe_app.fake)) == 1
 
 
 def test_what_was_lost_and_is_on_its_way_is_pending_until_it_arrives(
-    shop: CardShop, payment_id: int, rows: Rows
+    stripe_app: StripeApp, payment_id: int, rows: Rows
 ) -> None:
-    shop.fake.refunds_start_as = "pending"
-    lose(shop, payment_id, "drop")
+    stripe_app.fake.refunds_start_as = "pending"
+    lose(stripe_app, payment_id, "drop")
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
     assert rows.one("SELECT status FROM refunds") == {"status": "pending"}
 
-    (made,) = shop.fake.refunds
-    shop.fake.settle_refund(made, "succeeded")
-    resume_refunds(shop.app)
+    (made,) = stripe_app.fake.refunds
+    stripe_app.fake.settle_refund(made, "succeeded")
+    resume_refunds(stripe_app.app)
     assert rows.one("SELECT status FROM refunds") == {"status": "succeeded"}
     assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
-    assert len(sent_keys(shop.fake)) == 1
+    assert len(sent_keys(stripe_app.fake)) == 1
 
 
 # Twice, and at once
 
 
 @pytest.mark.parametrize("mode", ["drop", "error_before"])
-def test_twice_in_a_row_ends_in_the_same_state(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
-    refund_id = lose(shop, payment_id, mode)
-    resume_refunds(shop.app)
-    after_the_first, asked = state(rows), len(shop.fake.received)
+def test_twice_in_a_row_ends_in_the_same_state(stripe_app: StripeApp, payment_id: int, rows: Rows, mode: Mode) -> None:
+    refund_id = lose(stripe_app, payment_id, mode)
+    resume_refunds(stripe_app.app)
+    after_the_first, asked = state(rows), len(stripe_app.fake.received)
 
-    assert resume_refunds(shop.app) == []
-    assert resume_one(shop.app, refund_id) is None
+    assert resume_refunds(stripe_app.app) == []
+    assert resume_one(stripe_app.app, refund_id) is None
 
     assert state(rows) == after_the_first
-    assert len(shop.fake.received) == asked
+    assert len(stripe_app.fake.received) == asked
 
 
 @pytest.mark.parametrize("mode", ["drop", "error_before"])
-def test_many_at_once_have_one_effect(shop: CardShop, payment_id: int, rows: Rows, mode: Mode) -> None:
-    refund_id = lose(shop, payment_id, mode)
+def test_many_at_once_have_one_effect(stripe_app: StripeApp, payment_id: int, rows: Rows, mode: Mode) -> None:
+    refund_id = lose(stripe_app, payment_id, mode)
     gate = threading.Barrier(RACERS)
 
     def race(_: int) -> Refund | None:
         gate.wait(PATIENCE_SECONDS)
-        return resume_one(shop.app, refund_id)
+        return resume_one(stripe_app.app, refund_id)
 
     with ThreadPoolExecutor(RACERS) as pool:
         resumed = [done for done in pool.map(race, range(RACERS)) if done is not None]
 
     assert [done.status for done in resumed] == ["succeeded"]
-    assert returned(shop.fake) == [200_000]
-    assert len(sent_keys(shop.fake)) == (1 if mode == "drop" else 2)
+    assert returned(stripe_app.fake) == [200_000]
+    assert len(sent_keys(stripe_app.fake)) == (1 if mode == "drop" else 2)
     assert rows.one("SELECT version, refunded_minor FROM payments") == {"version": 3, "refunded_minor": 200_000}
     assert rows.count("payment_events", "event = 'refund.succeeded'") == 1
 
 
-def test_a_refund_in_somebodys_hands_is_left_to_them(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    refund_id = lose(shop, payment_id, "drop")
+def test_a_refund_in_somebodys_hands_is_left_to_them(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    refund_id = lose(stripe_app, payment_id, "drop")
     rows.execute("UPDATE refunds SET leased_until = :at", at=a_minute_from_now(rows))
-    before, asked = state(rows), len(shop.fake.received)
+    before, asked = state(rows), len(stripe_app.fake.received)
 
-    assert resume_refunds(shop.app) == []
-    assert resume_one(shop.app, refund_id) is None
+    assert resume_refunds(stripe_app.app) == []
+    assert resume_one(stripe_app.app, refund_id) is None
 
     assert state(rows) == before
-    assert len(shop.fake.received) == asked
+    assert len(stripe_app.fake.received) == asked
 
 
 def a_minute_from_now(rows: Rows) -> Any:
@@ -377,15 +381,15 @@ def test_a_worker_that_was_given_up_and_comes_back_changes_nothing(
 
 
 def test_all_that_are_open_are_found_by_pages_each_once(
-    shop: CardShop, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    stripe_app: StripeApp, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those that stay open, and without those that are over."""
-    assert refund(shop.people.admin, payment_id, amount=1).status_code == 200
-    lost = [lose(shop, payment_id, "late", amount=100, key=f"k{n}") for n in range(5)]
+    assert refund(stripe_app.people.admin, payment_id, amount=1).status_code == 200
+    lost = [lose(stripe_app, payment_id, "late", amount=100, key=f"k{n}") for n in range(5)]
     grow_old(rows, 24)
     monkeypatch.setattr(process, "BATCH_SIZE", 2)
 
-    resumed = resume_refunds(shop.app)
+    resumed = resume_refunds(stripe_app.app)
 
     assert [found.id for found in resumed if found is not None] == lost
     assert {found.status for found in resumed if found is not None} == {"unknown"}

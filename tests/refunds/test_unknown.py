@@ -11,7 +11,7 @@ from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (
-    CardShop,
+    StripeApp,
     card_shop,
     pay_by_card,
     refund,
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
-def payment_id(shop: CardShop) -> int:
+def payment_id(stripe_app: StripeApp) -> int:
     """A payment of 5000 by card, completed: version 1."""
-    return pay_by_card(shop.people, shop.fake, 5)
+    return pay_by_card(stripe_app.people, stripe_app.fake, 5)
 
 
 def money_of(rows: Rows, payment_id: int) -> dict[str, Any]:
@@ -49,11 +49,11 @@ def returned(fake: FakeStripe) -> int:
 
 @pytest.mark.parametrize("mode", ["drop", "error", "hang", "error_before", "late"])
 def test_a_lost_answer_is_unknown_and_keeps_the_money_aside(
-    shop: CardShop, payment_id: int, rows: Rows, mode: Mode
+    stripe_app: StripeApp, payment_id: int, rows: Rows, mode: Mode
 ) -> None:
-    shop.fake.misbehave(mode, times=None)
+    stripe_app.fake.misbehave(mode, times=None)
 
-    answer = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    answer = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
 
     assert answer.status_code == 202
     assert int(answer.headers["Retry-After"]) > 0
@@ -63,27 +63,27 @@ def test_a_lost_answer_is_unknown_and_keeps_the_money_aside(
     assert (data["refund"]["status"], data["refund"]["settled_at"]) == ("unknown", None)
     assert (data["payment"]["status"], data["payment"]["refunded_amount"]) == ("completed", 0)
     assert money_of(rows, payment_id) == {"status": "completed", "version": 2, "reserved": 200_000, "refunded": 0}
-    assert returned(shop.fake) == (0 if mode in ("error_before", "late") else 200_000)
+    assert returned(stripe_app.fake) == (0 if mode in ("error_before", "late") else 200_000)
 
     # The same key again asks nobody: that is for resume to do.
-    again = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    again = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
     assert again.status_code == 202
     assert again.headers["Idempotent-Replayed"] == "true"
     assert int(again.headers["Retry-After"]) > 0
     assert again.json == answer.json
-    assert (sent(shop.fake), rows.count("refunds")) == (1, 1)
+    assert (sent(stripe_app.fake), rows.count("refunds")) == (1, 1)
 
 
-def test_what_is_unknown_is_not_there_to_be_returned_again(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.misbehave("drop")
-    refund(shop.people.admin, payment_id, amount=2000)
+def test_what_is_unknown_is_not_there_to_be_returned_again(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.misbehave("drop")
+    refund(stripe_app.people.admin, payment_id, amount=2000)
 
-    too_much = refund(shop.people.admin, payment_id, amount=3000.01)
+    too_much = refund(stripe_app.people.admin, payment_id, amount=3000.01)
     assert too_much.status_code == 422
     assert too_much.json["type"].endswith("/refund-exceeds-balance")
-    assert sent(shop.fake) == 1
+    assert sent(stripe_app.fake) == 1
 
-    rest = refund(shop.people.admin, payment_id)
+    rest = refund(stripe_app.people.admin, payment_id)
     assert (rest.status_code, rest.json["data"]["refund_amount"]) == (200, 3000)
     assert money_of(rows, payment_id) == {
         "status": "partially_refunded",
@@ -91,55 +91,57 @@ def test_what_is_unknown_is_not_there_to_be_returned_again(shop: CardShop, payme
         "reserved": 200_000,
         "refunded": 300_000,
     }
-    nothing_left = refund(shop.people.admin, payment_id)
+    nothing_left = refund(stripe_app.people.admin, payment_id)
     assert nothing_left.status_code == 422
-    assert returned(shop.fake) == 500_000
+    assert returned(stripe_app.fake) == 500_000
 
 
-def test_a_payment_shows_what_is_unknown_and_its_trail_when_it_became_so(shop: CardShop, payment_id: int) -> None:
-    shop.fake.misbehave("drop")
-    made = refund(shop.people.admin, payment_id, key="k", amount=2000).json["data"]["refund"]
+def test_a_payment_shows_what_is_unknown_and_its_trail_when_it_became_so(
+    stripe_app: StripeApp, payment_id: int
+) -> None:
+    stripe_app.fake.misbehave("drop")
+    made = refund(stripe_app.people.admin, payment_id, key="k", amount=2000).json["data"]["refund"]
 
-    assert shop.people.patient.get(f"/payments/{payment_id}").json["data"]["refunds"] == [made]
-    trail = shop.people.patient.get(f"/payments/{payment_id}/events").json["data"]
+    assert stripe_app.people.patient.get(f"/payments/{payment_id}").json["data"]["refunds"] == [made]
+    trail = stripe_app.people.patient.get(f"/payments/{payment_id}/events").json["data"]
     # That nobody answered changes neither status nor version.
     assert [(e["event"], e["to_status"], e["version"]) for e in trail[2:]] == [
         ("refund.requested", "completed", 2),
         ("refund.unknown", "completed", 2),
     ]
-    asked = shop.people.admin.get("/idempotency-keys/k").json["data"]
+    asked = stripe_app.people.admin.get("/idempotency-keys/k").json["data"]
     assert (asked["refund_id"], asked["status"], asked["first_response"]["status"]) == (made["id"], "unknown", 202)
 
 
-def test_a_key_tells_the_present_outcome_once_it_is_known(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.misbehave("drop")
-    refund(shop.people.admin, payment_id, key="k", amount=2000)
-    resume_refunds(shop.app)
+def test_a_key_tells_the_present_outcome_once_it_is_known(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.misbehave("drop")
+    refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
+    resume_refunds(stripe_app.app)
 
-    answer = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    answer = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
 
     assert answer.status_code == 200
     assert answer.headers["Idempotent-Replayed"] == "true"
     assert "Retry-After" not in answer.headers
     assert answer.json["data"]["refund"]["status"] == "succeeded"
     assert answer.json["data"]["payment"]["version"] == 3
-    assert shop.people.admin.get("/idempotency-keys/k").json["data"]["status"] == "succeeded"
-    assert (sent(shop.fake), rows.count("refunds"), returned(shop.fake)) == (1, 1, 200_000)
+    assert stripe_app.people.admin.get("/idempotency-keys/k").json["data"]["status"] == "succeeded"
+    assert (sent(stripe_app.fake), rows.count("refunds"), returned(stripe_app.fake)) == (1, 1, 200_000)
 
 
 def test_nobody_listens_at_the_gateway(database: Database, people: People, rows: Rows) -> None:
-    with card_shop(database.url, people) as shop:
-        payment_id = pay_by_card(shop.people, shop.fake, 5)
-        shop.fake.close()
+    with card_shop(database.url, people) as stripe_app:
+        payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
+        stripe_app.fake.close()
 
-        answer = refund(shop.people.admin, payment_id, amount=2000)
+        answer = refund(stripe_app.people.admin, payment_id, amount=2000)
 
     assert (answer.status_code, answer.json["data"]["refund"]["status"]) == (202, "unknown")
     assert money_of(rows, payment_id)["reserved"] == 200_000
 
 
 def test_a_gateway_that_is_not_configured_any_more_is_not_promised_anything(
-    shop: CardShop, payment_id: int, people: People, rows: Rows
+    stripe_app: StripeApp, payment_id: int, people: People, rows: Rows
 ) -> None:
     answer = refund(people.admin, payment_id, amount=2000)  # of the app without Stripe's key
 
@@ -147,30 +149,30 @@ def test_a_gateway_that_is_not_configured_any_more_is_not_promised_anything(
     assert answer.json["type"].endswith("/gateway-unavailable")
     assert rows.count("refunds") == 0
     assert money_of(rows, payment_id) == {"status": "completed", "version": 1, "reserved": 0, "refunded": 0}
-    assert refund(shop.people.admin, payment_id, amount=2000).status_code == 200
+    assert refund(stripe_app.people.admin, payment_id, amount=2000).status_code == 200
 
 
 def test_a_key_of_ours_that_stripe_does_not_know_says_nothing_of_what_happened(
-    shop: CardShop, payment_id: int, database: Database, people: People, rows: Rows
+    stripe_app: StripeApp, payment_id: int, database: Database, people: People, rows: Rows
 ) -> None:
-    with app_with(database.url, **stripe_settings(shop.fake, STRIPE_API_KEY="sk_test_rotated")) as app:
+    with app_with(database.url, **stripe_settings(stripe_app.fake, STRIPE_API_KEY="sk_test_rotated")) as app:
         answer = refund(people.seen_by(app).admin, payment_id, amount=2000)
 
     assert (answer.status_code, answer.json["data"]["refund"]["status"]) == (202, "unknown")
     assert "sk_test" not in answer.text
     assert money_of(rows, payment_id)["reserved"] == 200_000
     # Once the right key is back, it is made.
-    resume_refunds(shop.app)
-    assert (money_of(rows, payment_id)["refunded"], returned(shop.fake)) == (200_000, 200_000)
+    resume_refunds(stripe_app.app)
+    assert (money_of(rows, payment_id)["refunded"], returned(stripe_app.fake)) == (200_000, 200_000)
 
 
 # Declined
 
 
-def test_a_declined_refund_releases_its_money(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.misbehave("refuse")
+def test_a_declined_refund_releases_its_money(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.misbehave("refuse")
 
-    answer = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    answer = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
 
     assert answer.status_code == 402
     assert answer.mimetype == "application/problem+json"
@@ -180,51 +182,51 @@ def test_a_declined_refund_releases_its_money(shop: CardShop, payment_id: int, r
     assert "already been refunded" in answer.json["data"]["reason"]
     assert money_of(rows, payment_id) == {"status": "completed", "version": 3, "reserved": 0, "refunded": 0}
     assert rows.one("SELECT status, settled_at IS NOT NULL AS over FROM refunds") == {"status": "failed", "over": 1}
-    trail = shop.people.patient.get(f"/payments/{payment_id}/events").json["data"]
+    trail = stripe_app.people.patient.get(f"/payments/{payment_id}/events").json["data"]
     assert [(e["event"], e["version"]) for e in trail[2:]] == [("refund.requested", 2), ("refund.failed", 3)]
 
 
 def test_a_declined_refund_is_kept_under_its_key_and_another_key_tries_anew(
-    shop: CardShop, payment_id: int, rows: Rows
+    stripe_app: StripeApp, payment_id: int, rows: Rows
 ) -> None:
-    shop.fake.misbehave("refuse")
-    first = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    stripe_app.fake.misbehave("refuse")
+    first = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
 
     for _ in range(2):
-        again = refund(shop.people.admin, payment_id, key="k", amount=2000)
+        again = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
         assert again.status_code == 402
         assert again.mimetype == "application/problem+json"
         assert again.headers["Idempotent-Replayed"] == "true"
         assert again.json["type"].endswith("/refund-declined")
         assert again.json["data"] == first.json["data"]
-    assert (sent(shop.fake), rows.count("refunds")) == (1, 1)
-    assert shop.people.admin.get("/idempotency-keys/k").json["data"]["status"] == "failed"
+    assert (sent(stripe_app.fake), rows.count("refunds")) == (1, 1)
+    assert stripe_app.people.admin.get("/idempotency-keys/k").json["data"]["status"] == "failed"
 
-    anew = refund(shop.people.admin, payment_id, key="another", amount=2000)
+    anew = refund(stripe_app.people.admin, payment_id, key="another", amount=2000)
     assert anew.status_code == 200
-    assert money_of(rows, payment_id)["refunded"] == returned(shop.fake) == 200_000
+    assert money_of(rows, payment_id)["refunded"] == returned(stripe_app.fake) == 200_000
     # Not even now does the first key change its mind.
-    assert refund(shop.people.admin, payment_id, key="k", amount=2000).status_code == 402
-    assert sent(shop.fake) == 2
+    assert refund(stripe_app.people.admin, payment_id, key="k", amount=2000).status_code == 402
+    assert sent(stripe_app.fake) == 2
 
 
-def test_all_of_a_declined_refund_can_be_returned_later(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.misbehave("refuse")
-    refund(shop.people.admin, payment_id)
+def test_all_of_a_declined_refund_can_be_returned_later(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.misbehave("refuse")
+    refund(stripe_app.people.admin, payment_id)
 
-    assert refund(shop.people.admin, payment_id).json["data"]["refund_amount"] == 5000
+    assert refund(stripe_app.people.admin, payment_id).json["data"]["refund_amount"] == 5000
     assert money_of(rows, payment_id)["status"] == "refunded"
-    shown = shop.people.patient.get(f"/payments/{payment_id}").json["data"]
+    shown = stripe_app.people.patient.get(f"/payments/{payment_id}").json["data"]
     assert [(r["amount"], r["status"]) for r in shown["refunds"]] == [(5000, "failed"), (5000, "succeeded")]
 
 
 # Accepted, and on its way
 
 
-def test_a_refund_on_its_way_is_pending_until_it_arrives(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.refunds_start_as = "pending"
+def test_a_refund_on_its_way_is_pending_until_it_arrives(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.refunds_start_as = "pending"
 
-    answer = refund(shop.people.admin, payment_id, key="k")
+    answer = refund(stripe_app.people.admin, payment_id, key="k")
 
     assert (answer.status_code, answer.json["data"]["refund"]["status"]) == (202, "pending")
     assert int(answer.headers["Retry-After"]) > 0
@@ -232,46 +234,46 @@ def test_a_refund_on_its_way_is_pending_until_it_arrives(shop: CardShop, payment
 
     # It stays so for as long as Stripe says so, and leaves no trace of having been asked for.
     for _ in range(2):
-        resume_refunds(shop.app)
-        again = refund(shop.people.admin, payment_id, key="k")
+        resume_refunds(stripe_app.app)
+        again = refund(stripe_app.people.admin, payment_id, key="k")
         assert (again.status_code, again.json["data"]["refund"]["status"]) == (202, "pending")
         assert again.headers["Idempotent-Replayed"] == "true"
     assert (money_of(rows, payment_id)["version"], rows.count("payment_events")) == (2, 3)
 
-    (made,) = shop.fake.refunds
-    shop.fake.settle_refund(made, "succeeded")
-    resume_refunds(shop.app)
-    arrived = refund(shop.people.admin, payment_id, key="k")
+    (made,) = stripe_app.fake.refunds
+    stripe_app.fake.settle_refund(made, "succeeded")
+    resume_refunds(stripe_app.app)
+    arrived = refund(stripe_app.people.admin, payment_id, key="k")
     assert (arrived.status_code, arrived.json["data"]["refund"]["status"]) == (200, "succeeded")
     assert money_of(rows, payment_id) == {"status": "refunded", "version": 3, "reserved": 0, "refunded": 500_000}
-    assert sent(shop.fake) == 1
+    assert sent(stripe_app.fake) == 1
 
 
-def test_a_refund_that_fails_on_its_way_releases_its_money(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.refunds_start_as = "pending"
-    refund(shop.people.admin, payment_id, key="k", amount=2000)
-    (made,) = shop.fake.refunds
-    shop.fake.settle_refund(made, "failed")
+def test_a_refund_that_fails_on_its_way_releases_its_money(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.refunds_start_as = "pending"
+    refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
+    (made,) = stripe_app.fake.refunds
+    stripe_app.fake.settle_refund(made, "failed")
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
-    answer = refund(shop.people.admin, payment_id, key="k", amount=2000)
+    answer = refund(stripe_app.people.admin, payment_id, key="k", amount=2000)
     assert (answer.status_code, answer.headers["Idempotent-Replayed"]) == (402, "true")
     assert answer.json["type"].endswith("/refund-declined")
     assert "expired or canceled card" in answer.json["data"]["reason"]
     assert money_of(rows, payment_id) == {"status": "completed", "version": 3, "reserved": 0, "refunded": 0}
-    assert sent(shop.fake) == 1
+    assert sent(stripe_app.fake) == 1
 
 
-def test_silence_does_not_make_unknown_what_was_accepted(shop: CardShop, payment_id: int, rows: Rows) -> None:
-    shop.fake.refunds_start_as = "pending"
-    refund(shop.people.admin, payment_id, amount=2000)
-    shop.fake.misbehave("drop", method="GET")
+def test_silence_does_not_make_unknown_what_was_accepted(stripe_app: StripeApp, payment_id: int, rows: Rows) -> None:
+    stripe_app.fake.refunds_start_as = "pending"
+    refund(stripe_app.people.admin, payment_id, amount=2000)
+    stripe_app.fake.misbehave("drop", method="GET")
 
-    resume_refunds(shop.app)
+    resume_refunds(stripe_app.app)
 
     assert rows.one("SELECT status FROM refunds") == {"status": "pending"}
-    assert (sent(shop.fake), rows.count("payment_events")) == (1, 3)
+    assert (sent(stripe_app.fake), rows.count("payment_events")) == (1, 3)
 
 
 # At the same time

@@ -16,11 +16,11 @@ _PLACEHOLDER = re.compile(r"%\(\w+\)s")
 
 
 def texts_in_code() -> set[str]:
-    """Every text that is marked for translation: by ``N_``, as a ``Message``, or by ``_`` in a template."""
+    """Every text that is marked for translation: by ``N_``, as a ``LocalizedMessage``, or by ``_`` in a template."""
     found = extract_from_dir(
         str(ROOT / "payments_app"),
         method_map=[("**.py", "python"), ("**.html", "jinja2")],
-        keywords={"N_": None, "Message": None, "_": None},
+        keywords={"N_": None, "LocalizedMessage": None, "_": None},
     )
     return {message for _, _, message, _, _ in found if isinstance(message, str)}
 

@@ -55,8 +55,8 @@ class Cluster:
         """Its files, copied from a running primary, which it will follow; what it has of its own is gone."""
         if self.data.exists():
             shutil.rmtree(self.data)
-        follows = f"host={primary.host} port={primary.port} user=postgres application_name=standby"
-        self._run("pg_basebackup", "-D", str(self.data), "-d", follows, "-R", "-c", "fast")
+        replays_current_state = f"host={primary.host} port={primary.port} user=postgres application_name=standby"
+        self._run("pg_basebackup", "-D", str(self.data), "-d", replays_current_state, "-R", "-c", "fast")
 
     def set(self, **settings: str) -> None:
         """Settings that hold from the next start, or ``reload``, on; the last word on one counts."""

@@ -13,13 +13,13 @@ from tests.support.apps import app_with
 
 
 @dataclass(frozen=True)
-class Commands:
+class CommandRunner:
     """The commands of an app of their own: they lift the time limits of its connections."""
 
     app: Flask
 
     def run(self, *arguments: object, answer: str | None = None) -> Result:
-        """Run one; what it prints and how it ends come back. ``answer`` is typed when it asks."""
+        """Run one; what it prints and how it ends come back. ``response`` is typed when it asks."""
         return self.app.test_cli_runner().invoke(args=[str(argument) for argument in arguments], input=answer)
 
     def ok(self, *arguments: object, answer: str | None = None) -> str:
@@ -41,6 +41,6 @@ class Commands:
 
 
 @contextmanager
-def commands_on(database_url: str, **settings: str) -> Iterator[Commands]:
+def commands_on(database_url: str, **settings: str) -> Iterator[CommandRunner]:
     with app_with(database_url, **settings) as app:
-        yield Commands(app)
+        yield CommandRunner(app)

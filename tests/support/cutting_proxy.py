@@ -47,7 +47,7 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenRequest:
     """A request that arrived at the proxy, whatever became of it."""
 
     method: str
@@ -69,7 +69,7 @@ class CuttingProxy(ThreadingHTTPServer):
         self._changed = threading.Condition()
         self._troubles: list[Trouble] = []
         self._silent = 0
-        self.seen: list[Seen] = []
+        self.seen: list[SeenRequest] = []
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def misbehave(
@@ -87,7 +87,7 @@ class CuttingProxy(ThreadingHTTPServer):
         - ``lose_answer``: pass it on, wait until the service has answered, and hang up.
         - ``halve_answer``: the same, but half of the body arrives.
         - ``silent_before``, ``silent_after``: say nothing until ``behave()``, and then hang up; passed on, or not.
-        - ``answer_instead``: say ``answer``, and pass nothing on.
+        - ``answer_instead``: say ``response``, and pass nothing on.
         """
         assert mode in get_args(Mode)
         with self._changed:
@@ -110,17 +110,17 @@ class CuttingProxy(ThreadingHTTPServer):
         with self._changed:
             assert self._changed.wait_for(lambda: self._silent >= count, PATIENCE_SECONDS)
 
-    def posts(self, path: str = "/api/v1/payments") -> list[Seen]:
+    def posts(self, path: str = "/api/v1/payments") -> list[SeenRequest]:
         return self._requests("POST", path)
 
-    def gets(self, path: str) -> list[Seen]:
+    def gets(self, path: str) -> list[SeenRequest]:
         return self._requests("GET", path)
 
-    def _requests(self, method: str, path: str) -> list[Seen]:
+    def _requests(self, method: str, path: str) -> list[SeenRequest]:
         with self._changed:
             return [seen for seen in self.seen if seen.method == method and seen.path.startswith(path)]
 
-    def note(self, seen: Seen) -> Trouble | None:
+    def note(self, seen: SeenRequest) -> Trouble | None:
         """What is to happen to a request that has arrived."""
         with self._changed:
             self.seen.append(seen)
@@ -139,7 +139,7 @@ class CuttingProxy(ThreadingHTTPServer):
             self._silent -= 1
             self._changed.notify_all()
 
-    def pass_on(self, seen: Seen, headers: dict[str, str]) -> Canned:
+    def pass_on(self, seen: SeenRequest, headers: dict[str, str]) -> Canned:
         connection = http.client.HTTPConnection(self.upstream, timeout=PATIENCE_SECONDS)
         try:
             connection.request(seen.method, seen.path, seen.body or None, headers)
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        seen = Seen(self.command, self.path, self.headers.get("Idempotency-Key"), body)
+        seen = SeenRequest(self.command, self.path, self.headers.get("Idempotency-Key"), body)
         trouble = self.server.note(seen)
         mode = trouble.mode if trouble else None
         answer = trouble.answer if trouble else None

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import requests
 
-from tests.support.fake_stripe_http import Answer, Received, Server, gone
+from tests.support.fake_stripe_http import FakeResponse, Received, Server, gone
 from tests.support.fake_stripe_state import CARD_DECLINED, Account, Refusal, Wire
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -26,7 +26,7 @@ OTHER_PARAMETERS = (
 )
 
 # Intents, charges, refunds, and the answers that are kept under keys.
-Memory = tuple[dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, Answer]]]
+Memory = tuple[dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, FakeResponse]]]
 
 Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
 
@@ -106,7 +106,7 @@ class FakeStripe(Account):
 
     def _forget_requests(self) -> None:
         self.received: list[Received] = []
-        self._answers: dict[str, tuple[Received, Answer]] = {}
+        self._answers: dict[str, tuple[Received, FakeResponse]] = {}
         self._troubles: list[Trouble] = []
         self._late: list[Received] = []
 
@@ -224,7 +224,7 @@ class FakeStripe(Account):
 
     # Requests.
 
-    def answer(self, request: Received, authorization: str | None, client: socket.socket) -> Answer | None:
+    def answer(self, request: Received, authorization: str | None, client: socket.socket) -> FakeResponse | None:
         """What to answer; None where the connection is to be closed without a word."""
         with self._lock:
             self.received.append(request)
@@ -244,7 +244,7 @@ class FakeStripe(Account):
             hanging, waiting = self._start_hanging(request.idempotency_key, client)
         return answer if self._hang(hanging, waiting) else None
 
-    def _spoilt(self, trouble: Trouble, request: Received) -> Answer | None:
+    def _spoilt(self, trouble: Trouble, request: Received) -> FakeResponse | None:
         """Apply what is to be applied. What is answered after all."""
         answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
         if trouble.mode in ("error", "error_before"):
@@ -255,7 +255,7 @@ class FakeStripe(Account):
             self._late.append(request)
         return answer if trouble.mode == "hang" else None
 
-    def _once(self, request: Received, refusal: Refusal | None = None) -> Answer:
+    def _once(self, request: Received, refusal: Refusal | None = None) -> FakeResponse:
         """Do it, or refuse it, unless an answer is kept under its key already."""
         key = request.idempotency_key if request.method == "POST" else None
         if key is None:
@@ -270,14 +270,14 @@ class FakeStripe(Account):
             self._answers[key] = request, answer
         return answer
 
-    def _do(self, request: Received, refusal: Refusal | None) -> tuple[Answer, bool]:
+    def _do(self, request: Received, refusal: Refusal | None) -> tuple[FakeResponse, bool]:
         try:
             if refusal is not None:
                 raise refusal
             done = self._perform(request.method, request.path, request.params)
         except Refusal as refused:
             return _refused(refused), refused.begun
-        return Answer(200, json.dumps(done).encode()), True
+        return FakeResponse(200, json.dumps(done).encode()), True
 
     def _check_key(self, authorization: str | None) -> None:
         if authorization is None:
@@ -309,8 +309,8 @@ class FakeStripe(Account):
         return waiting in ready
 
 
-def _refused(refusal: Refusal) -> Answer:
-    return Answer(refusal.status, json.dumps(refusal.body).encode())
+def _refused(refusal: Refusal) -> FakeResponse:
+    return FakeResponse(refusal.status, json.dumps(refusal.body).encode())
 
 
 def _refusal_of(request: Received) -> Refusal:
@@ -319,6 +319,6 @@ def _refusal_of(request: Received) -> Refusal:
     return Refusal(402, kind="card_error", begun=True, **CARD_DECLINED)
 
 
-def _internal_error(should_retry: bool | None) -> Answer:
+def _internal_error(should_retry: bool | None) -> FakeResponse:
     headers = {} if should_retry is None else {"Stripe-Should-Retry": str(should_retry).lower()}
     return replace(_refused(Refusal(500, "An unknown error occurred.", "api_error")), headers=headers)

@@ -24,14 +24,14 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Answer:
+class FakeResponse:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
 
 
 # A request, its Authorization and the client's socket; None is to hang up without a word.
-Answering = Callable[[Received, str | None, socket.socket], Answer | None]
+Answering = Callable[[Received, str | None, socket.socket], FakeResponse | None]
 
 
 class Server(ThreadingHTTPServer):

@@ -3,7 +3,7 @@
 from flask import Flask
 
 from payments_app.payments import audit
-from tests.support.commands import Commands
+from tests.support.commands import CommandRunner
 from tests.support.retrying_clients import REFUNDED_MINOR, Acknowledged, Load
 from tests.support.rows import Rows
 from tests.support.waiting import wait_until
@@ -35,13 +35,13 @@ def assert_kept(load: Load, rows: Rows, app: Flask) -> None:
     _assert_refunds_kept(load, rows)
     assert rows.all(_TWICE) == []
     with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_offenders(check)] == []
+        assert [offender for check in audit.CHECKS for offender in audit.find_violations(check)] == []
 
 
 def resume_what_is_open(rows: Rows, app: Flask) -> None:
     """Refunds that a killed process left behind, by the command of the timer, once their leases have run out."""
     wait_until(lambda: rows.count("refunds", "settled_at IS NULL AND leased_until > now()") == 0)
-    Commands(app).ok("refunds", "resume")
+    CommandRunner(app).ok("refunds", "resume")
     assert rows.count("refunds", "settled_at IS NULL") == 0
 
 

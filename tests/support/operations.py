@@ -11,7 +11,7 @@ from flask import Flask
 from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.payments import expire
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service as process
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import PAYABLE
@@ -20,7 +20,7 @@ from tests.support.steps import Kind, Step, announce
 
 
 @dataclass(frozen=True)
-class Told:
+class OperationResult:
     """What came of it, in a word, and, of a request, its answer."""
 
     word: str
@@ -34,7 +34,7 @@ class Told:
 
 
 class Operation(Protocol):
-    def do(self, app: Flask) -> Told:
+    def do(self, app: Flask) -> OperationResult:
         """Do it by this app."""
 
 
@@ -46,16 +46,16 @@ class Request:
     body: bytes
     headers: tuple[tuple[str, str], ...]
 
-    def do(self, app: Flask) -> Told:
+    def do(self, app: Flask) -> OperationResult:
         return self._ask(app, self.headers)
 
-    def _ask(self, app: Flask, headers: tuple[tuple[str, str], ...]) -> Told:
+    def _ask(self, app: Flask, headers: tuple[tuple[str, str], ...]) -> OperationResult:
         answer = app.test_client().post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
         said = answer.get_json()
         kind = said["type"].rpartition("/")[2] if "type" in said else "replayed" if _is_replay(answer.headers) else ""
         # A refund that is open is asked for again too: 202 with Retry-After.
         again = said.get("retryable", False) or answer.status_code in (202, 503)
-        return Told(f"{answer.status_code} {kind}".strip(), answer.get_data(as_text=True), ask_again=again)
+        return OperationResult(f"{answer.status_code} {kind}".strip(), answer.get_data(as_text=True), ask_again=again)
 
 
 def _is_replay(headers: Any) -> bool:
@@ -66,7 +66,7 @@ def _is_replay(headers: Any) -> bool:
 class Webhook(Request):
     """What Stripe says, signed whenever it says it."""
 
-    def do(self, app: Flask) -> Told:
+    def do(self, app: Flask) -> OperationResult:
         return self._ask(app, (("Stripe-Signature", FakeStripe.sign(self.body)),))
 
 
@@ -77,13 +77,13 @@ class Resume:
     refund_id: int
     lease_seconds: int = 600
 
-    def do(self, app: Flask) -> Told:
+    def do(self, app: Flask) -> OperationResult:
         with app.app_context():
             try:
-                process.resume(self.refund_id, lease_seconds=self.lease_seconds, deed=_deed())
+                process.resume(self.refund_id, lease_seconds=self.lease_seconds, context=_deed())
             except AppError as error:
-                return Told(error.code, ask_again=True)
-        return Told("resumed")  # by it or by another
+                return OperationResult(error.code, ask_again=True)
+        return OperationResult("resumed")  # by it or by another
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Expire:
 
     payment_id: int
 
-    def do(self, app: Flask) -> Told:
+    def do(self, app: Flask) -> OperationResult:
         with app.app_context():
-            return Told(expire.expire(self.payment_id, _deed()).value)
+            return OperationResult(expire.expire(self.payment_id, _deed()).value)
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,17 @@ class PayAtStripe:
     fake: FakeStripe
     intent: str
 
-    def do(self, app: Flask) -> Told:
+    def do(self, app: Flask) -> OperationResult:
         announce(Step(Kind.CALL, "the patient pays"))
         with self.fake._lock:
             if self.fake.intents[self.intent]["status"] not in PAYABLE:
-                return Told("too late")
+                return OperationResult("too late")
             self.fake.pay(self.intent)
-        return Told("paid")
+        return OperationResult("paid")
 
 
-def _deed() -> Deed:
-    return Deed("system:test", None, clock.now())
+def _deed() -> AuditContext:
+    return AuditContext("system:test", None, clock.now())
 
 
 def ask(person: Person, path: str, key: str | None = None, **body: Any) -> Request:

@@ -17,10 +17,10 @@ from payments_app.refunds import service as process
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty, unsynced
 from tests.support.fake_stripe import Memory
-from tests.support.operations import Operation, Resume, Told
+from tests.support.operations import Operation, OperationResult, Resume
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop, fake_stripe, stripe_settings
+from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 # What an operation may change; who there is, and what is paid for, stays.
 CHANGING = [table for table in Base.metadata.sorted_tables if table.name not in ("users", "consultations", "id_blocks")]
@@ -33,16 +33,16 @@ MOST_REPETITIONS = 5
 
 
 @contextmanager
-def open_shop(database: Database) -> Iterator[CardShop]:
+def open_shop(database: Database) -> Iterator[StripeApp]:
     """An app, a Stripe, a patient with consultations 1 to 20, and an admin, on a database that was emptied."""
     with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake, **LASTING)) as app:
         empty(engine_of(app))
         people = People(app, patient=range(1, 21))
-        yield CardShop(fake, app, people)
+        yield StripeApp(fake, app, people)
 
 
 @dataclass
-class Kept:
+class KeptRows:
     """What is in the database and at Stripe at one moment."""
 
     rows: dict[str, Sequence[Mapping[str, Any]]]
@@ -52,16 +52,16 @@ class Kept:
 class World:
     """An app, its database and its Stripe, at a moment that is kept when it is made."""
 
-    def __init__(self, shop: CardShop) -> None:
-        self.fake, self.app, self.people = shop
-        self.engine: Engine = engine_of(shop.app)
+    def __init__(self, stripe_app: StripeApp) -> None:
+        self.fake, self.app, self.people = stripe_app
+        self.engine: Engine = engine_of(stripe_app.app)
         self.rows = Rows(self.engine)
         self._kept = self._keep()
 
-    def _keep(self) -> Kept:
+    def _keep(self) -> KeptRows:
         with self.engine.connect() as connection:
             rows = {table.name: connection.execute(select(table)).mappings().all() for table in CHANGING}
-        return Kept(rows, self.fake.remember())
+        return KeptRows(rows, self.fake.remember())
 
     def put_back(self) -> None:
         """To the moment when this was made."""
@@ -73,14 +73,14 @@ class World:
                     connection.execute(insert(table), [dict(row) for row in self._kept.rows[table.name]])
         self.fake.recall(self._kept.stripe)
         with self.app.app_context():  # who looks whether the database is ready keeps the others waiting
-            assert current_readiness().find_faults() == {}
+            assert current_readiness().run_checks() == {}
 
     def changed(self) -> set[str]:
         """The tables whose rows are not what they were at the moment when this was made."""
         now = self._keep().rows
         return {name for name, rows in self._kept.rows.items() if now[name] != rows}
 
-    def finish(self, operation: Operation, told: Told | None) -> Told:
+    def finish(self, operation: Operation, told: OperationResult | None) -> OperationResult:
         """Do what whoever asked does: ask again, as long as that is what they are told, or are told nothing.
 
         A refund that is open is resumed in between, once its lease is over.
@@ -108,25 +108,25 @@ class World:
         for refund_id in found:
             Resume(refund_id).do(self.app)
 
-    def look(self) -> "Seen":
+    def look(self) -> "SeenState":
         """What is there now."""
         with self.engine.connect() as connection:
             rows = {
                 table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
                 for table in CHANGING
             }
-        return Seen(rows, self.fake.remember())
+        return SeenState(rows, self.fake.remember())
 
-    def offenders(self) -> list[audit.Offender]:
+    def offenders(self) -> list[audit.Violation]:
         """What `payments audit` finds."""
         with self.app.app_context():
-            return [offender for check in audit.CHECKS for offender in audit.find_offenders(check)]
+            return [offender for check in audit.CHECKS for offender in audit.find_violations(check)]
 
 
 _IN_ORDER = {table.name: select(table).order_by(*table.primary_key) for table in CHANGING}
 
 
-class Seen:
+class SeenState:
     """What was in the database and at Stripe at one moment, told without ids and times."""
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:

@@ -35,7 +35,7 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 @contextmanager
 def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> Iterator[None]:
     """Call the listeners around every statement that goes to PostgreSQL alone, of which SQLAlchemy tells nobody."""
-    run_alone = direct.run_alone
+    run_alone = direct.execute_directly
 
     def told(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         before(engine, statement, values)
@@ -43,8 +43,8 @@ def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> I
         after(engine, statement, values)
         return rows
 
-    direct.run_alone = told
+    direct.execute_directly = told
     try:
         yield
     finally:
-        direct.run_alone = run_alone
+        direct.execute_directly = run_alone

@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from payments_app import clock
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
 from payments_app.refunds import service as process
 from tests.support.apps import app_with
@@ -24,7 +24,7 @@ from tests.support.people import People, Person
 QUICK = {"GATEWAY_TIMEOUT": "3", "REFUND_LEASE": "4"}
 
 
-class CardShop(NamedTuple):
+class StripeApp(NamedTuple):
     """Stripe, as far as the app can tell; the app; and its people, who come in by its door."""
 
     fake: FakeStripe
@@ -53,10 +53,10 @@ def stripe_settings(fake: FakeStripe, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def card_shop(database_url: str, people: People, **settings: str) -> Iterator[CardShop]:
+def card_shop(database_url: str, people: People, **settings: str) -> Iterator[StripeApp]:
     """An app of its own, on the database of the people, with a Stripe of its own."""
     with fake_stripe() as fake, app_with(database_url, **stripe_settings(fake, **settings)) as app:
-        yield CardShop(fake, app, people.seen_by(app))
+        yield StripeApp(fake, app, people.seen_by(app))
 
 
 def open_by_card(people: People, consultation_id: int, amount: int = 5000) -> tuple[int, str]:
@@ -88,8 +88,8 @@ def refund(person: Person, payment_id: int, key: str | None = None, **members: A
 def resume_refunds(app: Flask, *, lease_seconds: int = 60) -> list[Refund | None]:
     """What the command does: every open refund that nobody is at work on, one after the other."""
     with app.app_context():
-        deed = Deed("system:test", None, clock.now())
+        context = AuditContext("system:test", None, clock.now())
         return [
-            process.resume(refund_id, lease_seconds=lease_seconds, deed=deed)
-            for refund_id in process.find_open(deed.at)
+            process.resume(refund_id, lease_seconds=lease_seconds, context=context)
+            for refund_id in process.find_open(context.at)
         ]

@@ -15,7 +15,7 @@ LOOK_AGAIN_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "it did not happen in time") -> None:
-    """Wait for a condition; ``why_not`` says what was in its way, where it is not met."""
+    """Wait for a condition; ``mismatch_reason`` says what was in its way, where it is not met."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:

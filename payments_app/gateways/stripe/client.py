@@ -18,20 +18,20 @@ from stripe import RequestOptions
 from config import MINOR_DIGITS
 from payments_app.gateways.base import (
     Approved,
-    Bill,
+    Charge,
     CheckoutSession,
     Declined,
     GatewayRefund,
+    GatewayRefundRequest,
     OutcomeUnknown,
-    Reached,
-    RefundOrder,
+    Reachable,
 )
 from payments_app.gateways.stripe.objects import OtherMode, livemode_of, of_mode, refund_of, session_of
-from payments_app.i18n.messages import N_, Message
+from payments_app.i18n.messages import N_, LocalizedMessage
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 # Repetitions by the SDK after no answer, a 409 or a 5xx, with pauses of at most 0.5 and 1 second in between.
 NETWORK_RETRIES = 2
@@ -74,48 +74,50 @@ class StripeGateway:
             return 0
         return 3 if currency in THREE_DECIMAL_CURRENCIES else 2
 
-    def open_session(self, bill: Bill) -> CheckoutSession | Declined | OutcomeUnknown:
-        if self.minor_digits(bill.currency) != MINOR_DIGITS:
+    def open_session(self, charge: Charge) -> CheckoutSession | Declined | OutcomeUnknown:
+        if self.minor_digits(charge.currency) != MINOR_DIGITS:
             # A payment from when the settings had another currency: Stripe would bill 100 times too much, or a tenth.
-            return Declined(Message("Stripe does not count %(currency)s in hundredths.", currency=bill.currency))
-        return _ask(
+            return Declined(
+                LocalizedMessage("Stripe does not count %(currency)s in hundredths.", currency=charge.currency)
+            )
+        return _call(
             lambda: self._session_of(
                 self._intents.create(
                     {
-                        "amount": bill.amount_minor,
-                        "currency": bill.currency.lower(),
+                        "amount": charge.amount_minor,
+                        "currency": charge.currency.lower(),
                         "metadata": {
-                            "payment_id": str(bill.payment_id),
-                            "consultation_id": str(bill.consultation_id),
+                            "payment_id": str(charge.payment_id),
+                            "consultation_id": str(charge.consultation_id),
                         },
                     },
-                    {"idempotency_key": f"checkout-{bill.payment_id}"},
+                    {"idempotency_key": f"checkout-{charge.payment_id}"},
                 )
             )
         )
 
-    def look_up(self, bill: Bill, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
+    def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
         if not _PAYMENT_INTENT.fullmatch(transaction_id):
             return Declined(N_("It is no payment of Stripe's: the ids of those begin with pi_."))
         # A PaymentIntent is both, a session and a transaction.
         return self._look_up(transaction_id, of_other_mode=_PAYS_NOTHING)
 
-    def look_up_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+    def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
         return self._look_up(reference, of_other_mode=_NOT_BELIEVED)
 
-    def cancel_session(self, bill: Bill, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+    def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
         # Another key for each call: Stripe would repeat a 500 under the same one for a day, and to cancel what is
         # cancelled already is an error that the look-up explains. Only a refusal is looked into, and nothing is tried
         # again: it may follow another call within the same request, and whoever waits for that waits for both.
         once: RequestOptions = {"max_network_retries": 0}
-        keyed: RequestOptions = {**once, "idempotency_key": f"cancel-{bill.payment_id}-{uuid.uuid4()}"}
-        cancelled = _ask(lambda: self._session_of(self._intents.cancel(reference, {}, keyed)))
+        keyed: RequestOptions = {**once, "idempotency_key": f"cancel-{charge.payment_id}-{uuid.uuid4()}"}
+        cancelled = _call(lambda: self._session_of(self._intents.cancel(reference, {}, keyed)))
         if not isinstance(cancelled, Declined):
             return cancelled
-        return _ask(lambda: self._session_of(self._intents.retrieve(reference, options=once)))
+        return _call(lambda: self._session_of(self._intents.retrieve(reference, options=once)))
 
-    def refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown:
-        answer = _ask(
+    def refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown:
+        answer = _call(
             lambda: self._refund_of(
                 self._refunds.create(
                     {
@@ -129,34 +131,34 @@ class StripeGateway:
         )
         return answer.outcome if isinstance(answer, GatewayRefund) else answer
 
-    def look_up_refund(self, order: RefundOrder) -> Approved | Declined | OutcomeUnknown | None:
-        found = _ask(lambda: self._find_refund(order))
+    def look_up_refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown | None:
+        found = _call(lambda: self._find_refund(order))
         if isinstance(found, Declined):
             # That Stripe has no such payment is no proof that none of it was returned: another account's key may
             # have been configured since.
             return OutcomeUnknown(found.reason)
         return found.outcome if isinstance(found, GatewayRefund) else found
 
-    def reach(self) -> Reached | Declined | OutcomeUnknown:
+    def ping(self) -> Reachable | Declined | OutcomeUnknown:
         """Whether Stripe answers, and knows our key (Declined: it does not), by asking for a payment that is none."""
         try:
             answered = self._intents.retrieve(NO_PAYMENT_INTENT, options={"max_network_retries": 0})
         except stripe.InvalidRequestError as refusal:
             if refusal.code != "resource_missing":
                 return OutcomeUnknown(f"it refused the question: {refusal.code}")
-            return Reached(_date_of(refusal.headers or {}))
+            return Reachable(_date_of(refusal.headers or {}))
         except (stripe.AuthenticationError, stripe.PermissionError) as refusal:
             return Declined(f"HTTP status {refusal.http_status}")
         except stripe.StripeError as error:
             return OutcomeUnknown(type(error).__name__)
-        return Reached(_date_of(answered.last_response.headers if answered.last_response else {}))
+        return Reachable(_date_of(answered.last_response.headers if answered.last_response else {}))
 
     def _look_up(
         self, reference: str, *, of_other_mode: Declined | OutcomeUnknown
     ) -> CheckoutSession | Declined | OutcomeUnknown:
-        return _ask(lambda: self._session_of(self._intents.retrieve(reference)), of_other_mode=of_other_mode)
+        return _call(lambda: self._session_of(self._intents.retrieve(reference)), of_other_mode=of_other_mode)
 
-    def _find_refund(self, order: RefundOrder) -> GatewayRefund | None:
+    def _find_refund(self, order: GatewayRefundRequest) -> GatewayRefund | None:
         if order.reference is not None:
             return self._refund_of(self._refunds.retrieve(order.reference))
         made = self._refunds.list({"payment_intent": order.transaction_id, "limit": PAGE_SIZE}).auto_paging_iter()
@@ -189,9 +191,9 @@ def _date_of(headers: Mapping[str, str]) -> datetime | None:
         return None
 
 
-def _ask(
-    call: Callable[[], Answer], *, of_other_mode: Declined | OutcomeUnknown = _NOT_BELIEVED
-) -> Answer | Declined | OutcomeUnknown:
+def _call(
+    call: Callable[[], Result], *, of_other_mode: Declined | OutcomeUnknown = _NOT_BELIEVED
+) -> Result | Declined | OutcomeUnknown:
     """The call's answer, or what its failure says of whether anything happened."""
     try:
         return call()

@@ -8,8 +8,8 @@ from payments_app.gateways.base import (
     Approved,
     CheckoutSession,
     Declined,
+    GatewayPayment,
     GatewayRefund,
-    Money,
     SessionStatus,
 )
 
@@ -67,7 +67,7 @@ def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
         reference=text_of(intent["id"]),
         status=_SESSION_STATUSES.get(intent["status"], SessionStatus.OPEN),
         client_secret=intent.get("client_secret"),
-        money=Money(
+        money=GatewayPayment(
             transaction_id=text_of(intent["id"]),
             amount_minor=amount_of(intent.get("amount_received", intent["amount"]), least=0),
             currency=text_of(intent["currency"]).upper(),

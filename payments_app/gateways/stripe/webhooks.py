@@ -39,12 +39,12 @@ _THIN = "v1."
 _UNEXPECTED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 
 
-class NotGenuine(Exception):
+class InvalidSignature(Exception):
     """Not signed by the gateway, or not now."""
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class PaymentAttemptFailed:
     """The patient's card was declined; the same session may still succeed."""
 
     session: CheckoutSession
@@ -60,22 +60,22 @@ class ChargeRefunded:
     refunds: tuple[GatewayRefund, ...]
 
 
-News = CheckoutSession | AttemptFailed | GatewayRefund | ChargeRefunded
+EventPayload = CheckoutSession | PaymentAttemptFailed | GatewayRefund | ChargeRefunded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayEvent:
     """An event that is the gateway's.
 
-    ``news`` is None if it is about nothing that we follow, and if it cannot be read. Only one that is certainly about
-    nothing that we follow counts as read without news.
+    ``payload`` is None if the event is about nothing that we follow, and if it cannot be read. Only an event that is
+    certainly about nothing that we follow counts as readable without a payload.
     """
 
     event_id: str
     type: str
     reference: str
     created_at: datetime
-    news: News | None
+    payload: EventPayload | None
     is_readable: bool
 
 
@@ -89,16 +89,16 @@ def read_event(
         OtherMode: it is, or tells of an object, of the other mode than ``livemode``, if that is known (400).
     """
     if not any(_is_signed(body, signature, secret) for secret in secrets):
-        raise NotGenuine
+        raise InvalidSignature
     event = of_mode(_parsed(body), livemode)
     thing = of_mode(_members_of(_members_of(event.get("data")).get("object")), livemode)
-    news, is_readable = _read(event.get("type"), thing)
+    payload, is_readable = _read(event.get("type"), thing)
     return GatewayEvent(
         event_id=_id_of(event, body),
         type=text_or(event.get("type"), "unreadable"),
         reference=text_or((thing or _members_of(event.get("related_object"))).get("id"), "none"),
         created_at=_created_at(event.get("created")) or received_at,
-        news=news,
+        payload=payload,
         is_readable=is_readable,
     )
 
@@ -143,7 +143,7 @@ def _created_at(told: Any) -> datetime | None:
         return None
 
 
-def _read(event_type: Any, thing: Mapping[str, Any]) -> tuple[News | None, bool]:
+def _read(event_type: Any, thing: Mapping[str, Any]) -> tuple[EventPayload | None, bool]:
     """What an event says of what we follow, and whether that could be read."""
     if not isinstance(event_type, str):
         return None, False
@@ -156,8 +156,8 @@ def _read(event_type: Any, thing: Mapping[str, Any]) -> tuple[News | None, bool]
         return None, False
 
 
-def _attempt_failed(intent: Mapping[str, Any]) -> AttemptFailed:
-    return AttemptFailed(session_of(intent))
+def _attempt_failed(intent: Mapping[str, Any]) -> PaymentAttemptFailed:
+    return PaymentAttemptFailed(session_of(intent))
 
 
 def _charge_refunded(charge: Mapping[str, Any]) -> ChargeRefunded:
@@ -170,7 +170,7 @@ def _charge_refunded(charge: Mapping[str, Any]) -> ChargeRefunded:
     )
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], News]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], EventPayload]] = {
     "payment_intent.processing": session_of,
     "payment_intent.succeeded": session_of,
     "payment_intent.canceled": session_of,

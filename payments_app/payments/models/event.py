@@ -7,10 +7,10 @@ from sqlalchemy import ForeignKeyConstraint, Index, String, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.db.base import Base, BigId, UtcDateTime
-from payments_app.db.transaction import once_committed
-from payments_app.observability.logging import event_log
+from payments_app.db.transaction import after_commit
+from payments_app.observability.logging import get_logger
 
-log = event_log(__name__)
+log = get_logger(__name__)
 
 # What happens every day; whatever else happens to a payment is told as a warning, because staff have to look at it.
 _ORDINARY = frozenset(
@@ -31,7 +31,7 @@ _TOLD_BY_REFUND = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class AuditContext:
     """Who does something, in which request, and when: what an event remembers beside the change itself."""
 
     actor: str
@@ -60,7 +60,7 @@ class PaymentEvent(Base):
 
 
 @event.listens_for(PaymentEvent, "after_insert")
-def _tell(_mapper: object, _connection: object, happened: PaymentEvent) -> None:
+def _log_event(_mapper: object, _connection: object, happened: PaymentEvent) -> None:
     """Every line of the trail is a line of the log; of a payment's first one, ``create`` sees to both."""
     if happened.event in _TOLD_BY_REFUND:
         return
@@ -72,7 +72,7 @@ def _tell(_mapper: object, _connection: object, happened: PaymentEvent) -> None:
         "version": happened.version,
         "actor": happened.actor,
     }
-    once_committed(happened, lambda: say(_in_words(happened.event), **facts))
+    after_commit(happened, lambda: say(_in_words(happened.event), **facts))
 
 
 def _in_words(name: str) -> str:

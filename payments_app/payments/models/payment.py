@@ -21,19 +21,19 @@ from sqlalchemy import (
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 
-from payments_app.db.base import Base, BigId, UtcDateTime, one_of
+from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 from payments_app.errors import InvalidTransition
-from payments_app.gateways.base import Bill
+from payments_app.gateways.base import Charge
 from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.invoices.models import Invoice, TaxRecord
-from payments_app.payments.models.event import Deed, PaymentEvent
+from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
 
 if TYPE_CHECKING:
     from payments_app.payments.models.refund import Refund
 
 # The predicate of the index below. An ON CONFLICT that names another text finds no index on PostgreSQL.
-ACTIVE_PREDICATE: Final = text(f"{one_of('status', ACTIVE)} AND deleted_at IS NULL")
+ACTIVE_PREDICATE: Final = text(f"{in_check('status', ACTIVE)} AND deleted_at IS NULL")
 
 # Payments by hand whose reference the index on ``normalized_reference`` does not hold: an earlier payment has it in
 # another spelling, or a process of a release that did not compare them confirmed it.
@@ -86,7 +86,7 @@ class Payment(Base):
         Index("ix_payments_consultation_history", "consultation_id", "created_at", "id"),
         # The few that staff have to look at: counted for the metrics, and listed by the audit.
         Index("ix_payments_review", "id", postgresql_where=text("needs_review"), sqlite_where=text("needs_review = 1")),
-        CheckConstraint(one_of("status", PaymentStatus), name="status_known"),
+        CheckConstraint(in_check("status", PaymentStatus), name="status_known"),
         CheckConstraint("version >= 0", name="version_not_negative"),
         CheckConstraint("amount_minor > 0", name="amount_positive"),
         CheckConstraint(
@@ -95,12 +95,12 @@ class Payment(Base):
         # What is on its way back and what is back already never exceed what came.
         CheckConstraint("refund_reserved_minor + refunded_minor <= received_minor", name="refunds_within_received"),
         CheckConstraint(
-            f"NOT ({one_of('status', PAID)}) OR (received_minor > 0 AND transaction_id IS NOT NULL"
+            f"NOT ({in_check('status', PAID)}) OR (received_minor > 0 AND transaction_id IS NOT NULL"
             " AND completed_at IS NOT NULL)",
             name="paid_has_money",
         ),
         CheckConstraint(
-            f"deleted_at IS NULL OR ({one_of('status', ENDED_UNPAID)} AND received_minor = 0)",
+            f"deleted_at IS NULL OR ({in_check('status', ENDED_UNPAID)} AND received_minor = 0)",
             name="deleted_without_money",
         ),
     )
@@ -123,7 +123,7 @@ class Payment(Base):
     refunded_minor: Mapped[int] = mapped_column(BigId)
     needs_review: Mapped[bool]
     # The review is one that only staff can end. With a default, so that releases that do not know it can still insert.
-    review_held: Mapped[bool] = mapped_column(server_default=false())
+    review_sticky: Mapped[bool] = mapped_column("review_held", server_default=false())
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -156,9 +156,9 @@ class Payment(Base):
         return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
 
     @property
-    def bill(self) -> Bill:
+    def charge(self) -> Charge:
         """What it asks for, as gateways are told."""
-        return Bill(
+        return Charge(
             payment_id=self.id,
             consultation_id=self.consultation_id,
             amount_minor=self.amount_minor,
@@ -197,24 +197,24 @@ class Payment(Base):
 
     # Before there is money
 
-    def begin_processing(self, deed: Deed) -> None:
+    def begin_processing(self, context: AuditContext) -> None:
         """The gateway says that money is on its way."""
-        self._move(PaymentStatus.PROCESSING, "payment.processing", deed)
+        self._move(PaymentStatus.PROCESSING, "payment.processing", context)
 
-    def note(self, event: str, deed: Deed) -> None:
+    def note(self, event: str, context: AuditContext) -> None:
         """Remember what changes neither status nor version. The row has to be locked, or the trail may cross itself."""
         # After a change in the same effect, which raises it, the trail goes on from there.
         is_changed = inspect(self).attrs.updated_at.history.has_changes()
-        self._append(event, self.status, self.version + 1 if is_changed else self.version, deed)
+        self._append(event, self.status, self.version + 1 if is_changed else self.version, context)
 
-    def cancel(self, deed: Deed) -> None:
+    def cancel(self, context: AuditContext) -> None:
         """Give the payment up before any money moved.
 
         Raises:
             InvalidTransition: it is not pending (409); money on its way cannot be called back by us.
         """
         self.require_pending()
-        self._end(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+        self._end(PaymentStatus.CANCELLED, "payment.cancelled", context)
 
     def require_pending(self) -> None:
         """Raises:
@@ -223,65 +223,65 @@ class Payment(Base):
         if self.status != PaymentStatus.PENDING:
             raise InvalidTransition(payment_status=self.status)
 
-    def was_cancelled_at_gateway(self, deed: Deed) -> None:
+    def mark_cancelled_by_gateway(self, context: AuditContext) -> None:
         """Its session has ended there, so nobody can pay it any more.
 
         Raises:
             InvalidTransition: it was paid, or has ended before (409).
         """
-        self._end(PaymentStatus.CANCELLED, "payment.cancelled", deed)
+        self._end(PaymentStatus.CANCELLED, "payment.cancelled", context)
 
-    def expire(self, deed: Deed) -> None:
+    def expire(self, context: AuditContext) -> None:
         """Nobody has paid it in time.
 
         Raises:
             InvalidTransition: it is not pending (409).
         """
         self.require_pending()
-        self._end(PaymentStatus.EXPIRED, "payment.expired", deed)
+        self._end(PaymentStatus.EXPIRED, "payment.expired", context)
 
-    def fail(self, deed: Deed) -> None:
+    def fail(self, context: AuditContext) -> None:
         """Money was on its way and did not come.
 
         Raises:
             InvalidTransition: it was paid, or has ended before (409).
         """
-        self._end(PaymentStatus.FAILED, "payment.failed", deed)
+        self._end(PaymentStatus.FAILED, "payment.failed", context)
 
     # Money that comes
 
-    def complete(self, transaction_id: str, *, receipt_url: str | None, deed: Deed) -> None:
+    def complete(self, transaction_id: str, *, receipt_url: str | None, context: AuditContext) -> None:
         """The money is there: all of it.
 
         Raises:
             InvalidTransition: the payment's status does not allow it (409).
         """
-        self._move(PaymentStatus.COMPLETED, "payment.completed", deed)
+        self._move(PaymentStatus.COMPLETED, "payment.completed", context)
         self._name_transaction(transaction_id)
         self.receipt_url = receipt_url
         self.received_minor = self.amount_minor
-        self.completed_at = deed.at
+        self.completed_at = context.at
         self.deleted_at = None  # what has money is not deleted
         for invoice in self.invoices:
-            invoice.pay(deed.at)
-        self._count_excess(deed)
+            invoice.pay(context.at)
+        self._count_excess(context)
 
-    def quarantine(self, transaction_id: str, *, amount_minor: int, deed: Deed) -> None:
+    def quarantine(self, transaction_id: str, *, amount_minor: int, context: AuditContext) -> None:
         """Keep money that may not complete the payment, for staff to return; the status stays."""
-        self._change("payment.quarantined", deed)
+        self._change("payment.quarantined", context)
         self._name_transaction(transaction_id)
         self.received_minor = amount_minor
         self.needs_review = True
         self.deleted_at = None
-        self._count_excess(deed)
+        self._count_excess(context)
 
-    def ask_for_review(self, event: str, deed: Deed, *, until_staff_end_it: bool = True) -> None:
+    def flag_for_review(self, event: str, context: AuditContext, *, sticky: bool = True) -> None:
         """Something happened that staff have to look at; what no refund of ours puts right, only they can end."""
-        self._change(event, deed)
+        self._change(event, context)
         self.needs_review = True
-        self.review_held = self.review_held or until_staff_end_it
+        self.review_sticky = self.review_sticky or sticky
 
-    def end_review(self, deed: Deed) -> None:
+    def end_review(self, context: AuditContext) -> None:
         """Staff have looked, and put right what was to be.
 
         Raises:
@@ -289,8 +289,8 @@ class Payment(Base):
         """
         if self.status not in PAID and self.refundable_minor:
             raise InvalidTransition(payment_status=self.status)
-        self._change("payment.reviewed", deed)
-        self.needs_review = self.review_held = False
+        self._change("payment.reviewed", context)
+        self.needs_review = self.review_sticky = False
 
     # Money that goes back
 
@@ -302,93 +302,93 @@ class Payment(Base):
         if self.status not in REFUNDABLE and not (self.needs_review and self.received_minor > 0):
             raise InvalidTransition(payment_status=self.status)
 
-    def reserve_refund(self, amount_minor: int, event: str, deed: Deed) -> None:
+    def reserve_refund(self, amount_minor: int, event: str, context: AuditContext) -> None:
         """Set money aside for a refund that is on its way."""
-        self._change(event, deed)
+        self._change(event, context)
         self.refund_reserved_minor += amount_minor
 
-    def release_refund(self, amount_minor: int, deed: Deed) -> None:
+    def release_refund(self, amount_minor: int, context: AuditContext) -> None:
         """A refund on its way came to nothing: what was set aside for it is free again."""
-        self._change("refund.failed", deed)
+        self._change("refund.failed", context)
         self.refund_reserved_minor -= amount_minor
-        self._count_excess(deed)
+        self._count_excess(context)
 
-    def settle_refund(self, amount_minor: int, deed: Deed) -> None:
+    def settle_refund(self, amount_minor: int, context: AuditContext) -> None:
         """A refund on its way has arrived."""
         self.refund_reserved_minor -= amount_minor
-        self._give_back(amount_minor, "refund.succeeded", deed)
+        self._give_back(amount_minor, "refund.succeeded", context)
 
-    def record_refund(self, amount_minor: int, deed: Deed) -> None:
+    def record_refund(self, amount_minor: int, context: AuditContext) -> None:
         """A refund that was made elsewhere, as far as there is room for it."""
-        self._give_back(amount_minor, "refund.recorded", deed)
+        self._give_back(amount_minor, "refund.recorded", context)
 
-    def reverse_refund(self, amount_minor: int, deed: Deed) -> None:
+    def reverse_refund(self, amount_minor: int, context: AuditContext) -> None:
         """A refund that had succeeded came back. No status moves back for it: staff have to look."""
-        self.ask_for_review("refund.reversed", deed, until_staff_end_it=False)
+        self.flag_for_review("refund.reversed", context, sticky=False)
         self.refunded_minor -= amount_minor
-        self._count_excess(deed)
+        self._count_excess(context)
 
-    def _give_back(self, amount_minor: int, event: str, deed: Deed) -> None:
+    def _give_back(self, amount_minor: int, event: str, context: AuditContext) -> None:
         self.refunded_minor += amount_minor
         all_is_back = self.refunded_minor == self.received_minor
         if self.status not in REFUNDABLE or amount_minor == 0:  # money in review: only the amounts move
-            self._change(event, deed)
+            self._change(event, context)
         elif all_is_back:
-            self._move(PaymentStatus.REFUNDED, event, deed)
+            self._move(PaymentStatus.REFUNDED, event, context)
             for invoice in self.invoices:
                 invoice.refund()
         else:
-            self._move(PaymentStatus.PARTIALLY_REFUNDED, event, deed)
+            self._move(PaymentStatus.PARTIALLY_REFUNDED, event, context)
         if all_is_back and not self._has_excess:
             self._settle_review()
 
     def _settle_review(self) -> None:
-        self.needs_review = self.review_held
+        self.needs_review = self.review_sticky
 
     @property
     def _has_excess(self) -> bool:
-        return any(refund.excess_minor for refund in self.refunds)
+        return any(refund.unallocated_minor for refund in self.refunds)
 
-    def _count_excess(self, deed: Deed) -> None:
+    def _count_excess(self, context: AuditContext) -> None:
         """Room was made: count refunds made elsewhere that there was none for."""
         if not self._has_excess:
             return
         for refund in self.refunds:
             counted_minor = refund.count_excess(self.refundable_minor)
             if counted_minor and refund.is_open:
-                self.reserve_refund(counted_minor, "refund.recorded", deed)
+                self.reserve_refund(counted_minor, "refund.recorded", context)
             elif counted_minor:
-                self.record_refund(counted_minor, deed)
+                self.record_refund(counted_minor, context)
         came_back = any(refund.has_failed and refund.was_accepted for refund in self.refunds)
         if not self._has_excess and self.status in PAID and not came_back:
             self._settle_review()  # that was all there was to look at
 
     # How a change is written down
 
-    def _end(self, to: PaymentStatus, event: str, deed: Deed) -> None:
-        self._move(to, event, deed)
+    def _end(self, to: PaymentStatus, event: str, context: AuditContext) -> None:
+        self._move(to, event, context)
         for invoice in self.invoices:
             invoice.void()
 
-    def _move(self, to: PaymentStatus, event: str, deed: Deed) -> None:
+    def _move(self, to: PaymentStatus, event: str, context: AuditContext) -> None:
         self.require_move(to)
-        self._change(event, deed, to)
+        self._change(event, context, to)
 
-    def _change(self, event: str, deed: Deed, to: PaymentStatus | None = None) -> None:
+    def _change(self, event: str, context: AuditContext, to: PaymentStatus | None = None) -> None:
         # The version that the flush of this effect will make; an effect may append several events.
-        self._append(event, to or self.status, self.version + 1, deed)
+        self._append(event, to or self.status, self.version + 1, context)
         self.status = to or self.status
-        self.updated_at = deed.at
+        self.updated_at = context.at
 
-    def _append(self, event: str, to_status: str, version: int, deed: Deed) -> None:
+    def _append(self, event: str, to_status: str, version: int, context: AuditContext) -> None:
         self.events.add(
             PaymentEvent(
                 event=event,
                 from_status=self.status,
                 to_status=to_status,
                 version=version,
-                actor=deed.actor,
-                request_id=deed.request_id,
-                created_at=deed.at,
+                actor=context.actor,
+                request_id=context.request_id,
+                created_at=context.at,
             )
         )

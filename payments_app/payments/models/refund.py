@@ -16,15 +16,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from payments_app.db.base import Base, BigId, UtcDateTime, one_of
-from payments_app.db.transaction import once_committed
+from payments_app.db.base import Base, BigId, UtcDateTime, in_check
+from payments_app.db.transaction import after_commit
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
 from payments_app.observability import metrics
-from payments_app.observability.logging import event_log
-from payments_app.payments.models.event import Deed
+from payments_app.observability.logging import get_logger
+from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 
-log = event_log(__name__)
+log = get_logger(__name__)
 
 
 class RefundStatus(StrEnum):
@@ -54,13 +54,13 @@ class Refund(Base):
         Index(
             "ix_refunds_open",
             "leased_until",
-            postgresql_where=text(one_of("status", OPEN)),
-            sqlite_where=text(one_of("status", OPEN)),
+            postgresql_where=text(in_check("status", OPEN)),
+            sqlite_where=text(in_check("status", OPEN)),
         ),
         CheckConstraint("amount_minor > 0", name="amount_positive"),
         CheckConstraint("excess_minor BETWEEN 0 AND amount_minor", name="excess_within_amount"),
-        CheckConstraint(one_of("status", RefundStatus), name="status_known"),
-        CheckConstraint(f"({one_of('status', OPEN)}) = (settled_at IS NULL)", name="settled_when_over"),
+        CheckConstraint(in_check("status", RefundStatus), name="status_known"),
+        CheckConstraint(f"({in_check('status', OPEN)}) = (settled_at IS NULL)", name="settled_when_over"),
         CheckConstraint("made_elsewhere OR excess_minor = 0", name="ours_fit"),
         CheckConstraint("version >= 0", name="version_not_negative"),
     )
@@ -69,7 +69,7 @@ class Refund(Base):
     payment_id: Mapped[int] = mapped_column(BigId)
     amount_minor: Mapped[int] = mapped_column(BigId)
     # The part of a refund made elsewhere that is more than what is left of the money: on the payment it is not counted.
-    excess_minor: Mapped[int] = mapped_column(BigId)
+    unallocated_minor: Mapped[int] = mapped_column("excess_minor", BigId)
     currency: Mapped[str] = mapped_column(CHAR(3))
     status: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(MAX_REASON_LENGTH))
@@ -95,61 +95,66 @@ class Refund(Base):
 
     @classmethod
     def order(
-        cls, payment: Payment, *, amount_minor: int, reason: str | None, leased_until: datetime, deed: Deed
+        cls, payment: Payment, *, amount_minor: int, reason: str | None, leased_until: datetime, context: AuditContext
     ) -> "Refund":
         """A refund that is to be sent to the gateway next; its money is set aside."""
-        refund = cls._of(payment, amount_minor, deed, reason=reason, leased_until=leased_until)
-        payment.reserve_refund(amount_minor, "refund.requested", deed)
+        refund = cls._of(payment, amount_minor, context, reason=reason, leased_until=leased_until)
+        payment.reserve_refund(amount_minor, "refund.requested", context)
         return refund
 
     @classmethod
     def record(
-        cls, payment: Payment, *, amount_minor: int, reference: str | None, outcome: Approved, deed: Deed
+        cls, payment: Payment, *, amount_minor: int, reference: str | None, outcome: Approved, context: AuditContext
     ) -> "Refund":
         """A refund that was made elsewhere; what there is no room for is excess, and a matter for staff."""
-        excess_minor = _excess(payment, amount_minor)
+        unallocated_minor = _unallocated(payment, amount_minor)
         refund = cls._of(
-            payment, amount_minor, deed, excess_minor=excess_minor, reference=reference, made_elsewhere=True
+            payment,
+            amount_minor,
+            context,
+            unallocated_minor=unallocated_minor,
+            reference=reference,
+            made_elsewhere=True,
         )
         if outcome.settled:
-            refund.status, refund.settled_at = RefundStatus.SUCCEEDED, deed.at
-            payment.record_refund(amount_minor - excess_minor, deed)
+            refund.status, refund.settled_at = RefundStatus.SUCCEEDED, context.at
+            payment.record_refund(amount_minor - unallocated_minor, context)
         else:
-            payment.reserve_refund(amount_minor - excess_minor, "refund.recorded", deed)
-        if excess_minor:
-            payment.ask_for_review("refund.exceeds_money", deed, until_staff_end_it=False)
+            payment.reserve_refund(amount_minor - unallocated_minor, "refund.recorded", context)
+        if unallocated_minor:
+            payment.flag_for_review("refund.exceeds_money", context, sticky=False)
         return refund
 
     @classmethod
-    def remember_failed(
-        cls, payment: Payment, *, amount_minor: int, reference: str, outcome: Declined, deed: Deed
+    def record_failed(
+        cls, payment: Payment, *, amount_minor: int, reference: str, outcome: Declined, context: AuditContext
     ) -> "Refund":
         """A refund that was made elsewhere and had failed when we first heard of it: no money moves."""
-        payment.note("refund.failed", deed)
+        payment.note("refund.failed", context)
         return cls._of(
             payment,
             amount_minor,
-            deed,
+            context,
             status=RefundStatus.FAILED,
-            settled_at=deed.at,
+            settled_at=context.at,
             reference=reference,
             decline_reason=outcome.reason[:MAX_REASON_LENGTH],
             made_elsewhere=True,
         )
 
     @classmethod
-    def _of(cls, payment: Payment, amount_minor: int, deed: Deed, **more: object) -> "Refund":
+    def _of(cls, payment: Payment, amount_minor: int, context: AuditContext, **more: object) -> "Refund":
         # Appended to the payment's list, which the payment's own verbs go through.
         refund = cls(
             **{
                 "amount_minor": amount_minor,
-                "excess_minor": 0,
+                "unallocated_minor": 0,
                 "currency": payment.currency,
                 "status": RefundStatus.PENDING,
                 "gateway": payment.gateway,
                 "made_elsewhere": False,
-                "leased_until": deed.at,
-                "created_at": deed.at,
+                "leased_until": context.at,
+                "created_at": context.at,
                 **more,
             }
         )
@@ -175,7 +180,7 @@ class Refund(Base):
         return not self.has_failed or self.reference is not None
 
     @property
-    def is_nameless(self) -> bool:
+    def is_unattributed(self) -> bool:
         """Whether it is what remains of a total that a gateway told of, without saying by which refunds."""
         return self.made_elsewhere and self.reference is None and not self.has_failed
 
@@ -188,7 +193,7 @@ class Refund(Base):
             return self
         part = Refund(
             amount_minor=amount_minor,
-            excess_minor=min(self.excess_minor, amount_minor),
+            unallocated_minor=min(self.unallocated_minor, amount_minor),
             currency=self.currency,
             status=self.status,
             gateway=self.gateway,
@@ -198,61 +203,61 @@ class Refund(Base):
             settled_at=self.settled_at,
         )
         self.amount_minor -= part.amount_minor
-        self.excess_minor -= part.excess_minor
+        self.unallocated_minor -= part.unallocated_minor
         self.payment.refunds.append(part)
         return part
 
-    def grow(self, by_minor: int, deed: Deed) -> None:
+    def increase(self, by_minor: int, context: AuditContext) -> None:
         """It turns out to be larger than the part of a total that it was known by."""
-        excess_minor = _excess(self.payment, by_minor)
+        unallocated_minor = _unallocated(self.payment, by_minor)
         self.amount_minor += by_minor
-        self.excess_minor += excess_minor
-        self.payment.record_refund(by_minor - excess_minor, deed)
-        if excess_minor:
-            self.payment.ask_for_review("refund.exceeds_money", deed, until_staff_end_it=False)
+        self.unallocated_minor += unallocated_minor
+        self.payment.record_refund(by_minor - unallocated_minor, context)
+        if unallocated_minor:
+            self.payment.flag_for_review("refund.exceeds_money", context, sticky=False)
 
     @property
     def _counted_minor(self) -> int:
-        return self.amount_minor - self.excess_minor
+        return self.amount_minor - self.unallocated_minor
 
-    def settle(self, outcome: Approved | Declined | OutcomeUnknown, deed: Deed) -> None:
+    def settle(self, outcome: Approved | Declined | OutcomeUnknown, context: AuditContext) -> None:
         """Write down what the gateway says of a refund, however often and in whatever order it says it."""
         match outcome:
             case Approved(reference=reference):
                 self.reference = self.reference or reference
                 if outcome.settled and self.is_open:
-                    self._settle(RefundStatus.SUCCEEDED, deed)
-                    self.payment.settle_refund(self._counted_minor, deed)
+                    self._settle(RefundStatus.SUCCEEDED, context)
+                    self.payment.settle_refund(self._counted_minor, context)
                 elif self.is_open:
-                    self._wait(RefundStatus.PENDING, deed)
+                    self._wait(RefundStatus.PENDING, context)
             case Declined(reason=reason) if not self.has_failed:
                 # Or older news of it, which may still come, would be of a refund that we have never heard of.
                 self.reference = self.reference or outcome.reference
-                self._fail(reason, deed)
+                self._fail(reason, context)
             case OutcomeUnknown():
                 if self.is_open:
                     # What the gateway has accepted, silence does not make unknown.
-                    self._wait(RefundStatus.PENDING if self.reference else RefundStatus.UNKNOWN, deed)
+                    self._wait(RefundStatus.PENDING if self.reference else RefundStatus.UNKNOWN, context)
 
-    def _wait(self, status: RefundStatus, deed: Deed) -> None:
+    def _wait(self, status: RefundStatus, context: AuditContext) -> None:
         """Nobody is at work on it any more: it is resume's, or a webhook's."""
         if self.status != status:
-            self.payment.note(f"refund.{status}", deed)
+            self.payment.note(f"refund.{status}", context)
         self.status = status
-        self.leased_until = deed.at
+        self.leased_until = context.at
 
-    def _settle(self, status: RefundStatus, deed: Deed) -> None:
+    def _settle(self, status: RefundStatus, context: AuditContext) -> None:
         self.status = status
-        self.settled_at = deed.at
+        self.settled_at = context.at
 
-    def _fail(self, reason: str, deed: Deed) -> None:
+    def _fail(self, reason: str, context: AuditContext) -> None:
         """It came to nothing, or, where it had succeeded, it came back."""
         take_back = self.payment.release_refund if self.is_open else self.payment.reverse_refund
         counted_minor = self._counted_minor
-        self._settle(RefundStatus.FAILED, deed)
-        self.excess_minor = 0
+        self._settle(RefundStatus.FAILED, context)
+        self.unallocated_minor = 0
         self.decline_reason = reason[:MAX_REASON_LENGTH]
-        take_back(counted_minor, deed)
+        take_back(counted_minor, context)
 
     def lease(self, until: datetime) -> None:
         """Take it in hand until then; of two that do so from the same version, one finds itself too late."""
@@ -260,32 +265,32 @@ class Refund(Base):
 
     def count_excess(self, room_minor: int) -> int:
         """Lower the excess by what there is room for now, which is returned."""
-        counted_minor = min(self.excess_minor, room_minor)
-        self.excess_minor -= counted_minor
+        counted_minor = min(self.unallocated_minor, room_minor)
+        self.unallocated_minor -= counted_minor
         return counted_minor
 
 
-def _excess(payment: Payment, amount_minor: int) -> int:
+def _unallocated(payment: Payment, amount_minor: int) -> int:
     """How much of a refund made elsewhere is more than what is left of the money."""
     return amount_minor - min(amount_minor, payment.refundable_minor)
 
 
 @event.listens_for(Refund, "after_insert")
-def _tell_new(_mapper: object, _connection: object, refund: Refund) -> None:
-    _tell(refund, "recorded" if refund.made_elsewhere else "requested")
+def _log_new(_mapper: object, _connection: object, refund: Refund) -> None:
+    _log_outcome(refund, "recorded" if refund.made_elsewhere else "requested")
 
 
 @event.listens_for(Refund, "after_update")
-def _tell_change(_mapper: object, _connection: object, refund: Refund) -> None:
+def _log_change(_mapper: object, _connection: object, refund: Refund) -> None:
     if inspect(refund).attrs.status.history.has_changes():
-        _tell(refund, refund.status)
+        _log_outcome(refund, refund.status)
 
 
-def _tell(refund: Refund, outcome: str) -> None:
+def _log_outcome(refund: Refund, outcome: str) -> None:
     happened = f"Refund: {outcome}"
 
     def tell() -> None:
         metrics.REFUNDS.labels(outcome).inc()
         log.info(happened, refund_id=refund.id, payment_id=refund.payment_id, gateway=refund.gateway)
 
-    once_committed(refund, tell)
+    after_commit(refund, tell)

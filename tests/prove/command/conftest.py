@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.prove.command.proving import everything
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
 
@@ -26,6 +26,6 @@ def others(people: People, engine: Engine) -> Iterator[dict[str, list[Any]]]:
 
 
 @pytest.fixture
-def commands_elsewhere() -> Iterator[Commands]:
+def commands_elsewhere() -> Iterator[CommandRunner]:
     with fresh_database("sqlite") as database, commands_on(database.url) as commands:
         yield commands

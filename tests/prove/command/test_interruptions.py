@@ -20,8 +20,8 @@ from payments_app.proof import repository
 from payments_app.proof import runner as run
 from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
-from payments_app.proof.runner import Orders, Report
-from payments_app.proof.scenario import Astray, Crowd
+from payments_app.proof.runner import ProofPlan, Report
+from payments_app.proof.scenario import LoadProfile, WrongTarget
 from tests.prove.command.proving import ON_POSTGRESQL, SMALL, everything, finished_here, is_running, scratch, started
 from tests.support.apps import app_with
 from tests.support.commands import commands_on
@@ -62,7 +62,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(
     process.communicate(timeout=PATIENCE_SECONDS)
     wait_until(lambda: not is_running(gunicorn))
     with app.app_context():
-        assert [found for check in audit.CHECKS for found in audit.find_offenders(check)] == []
+        assert [found for check in audit.CHECKS for found in audit.find_violations(check)] == []
 
     # As long as it could still be at work, another one is asked whether it is.
     assert finished_here(database.url, monkeypatch, *SMALL).exit_code == 2
@@ -107,15 +107,15 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
     # A client waits a minute and a half for each of its answers; here it is known that none comes.
     monkeypatch.setattr(run, "Client", partial(Client, patience_seconds=0))
     with fresh_database("sqlite") as database, Service.started(database.url) as service, app_with(database.url) as app:
-        orders = Orders(Crowd(4, share=4), rounds=3, seed=1, url=service.url, pace=1000, kill_workers=False)
-        report = Report.blank(orders)
+        plan = ProofPlan(LoadProfile(4, share=4), rounds=3, seed=1, url=service.url, pace=1000, kill_workers=False)
+        report = Report.blank(plan)
 
         def kill() -> None:
             for pid in (service.process.pid, *service.workers()):
                 os.kill(pid, signal.SIGKILL)
 
-        with app.app_context(), pytest.raises(Astray, match="answers no more"):
-            run.prove(orders, report, tell=kill)
+        with app.app_context(), pytest.raises(WrongTarget, match="answers no more"):
+            run.prove(plan, report, tell=kill)
 
         assert report.held
         assert sum(requests > 0 for requests in report.requests.values()) == 1
@@ -126,14 +126,14 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
 def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     prove = run.prove
 
-    def prove_until_something_is_found(orders: Orders, report: Report, tell: Callable[[], None]) -> None:
+    def prove_until_something_is_found(plan: ProofPlan, report: Report, tell: Callable[[], None]) -> None:
         def stop() -> None:
             tell()
             if not report.held:
                 # Not SIGINT, which whoever runs tests in the background of a script has ignored.
                 signal.raise_signal(signal.SIGTERM)
 
-        prove(orders, report, stop)
+        prove(plan, report, stop)
 
     monkeypatch.setattr(run, "prove", prove_until_something_is_found)
     with fresh_database("postgresql") as database, engine_on(database.url) as engine:

@@ -7,7 +7,7 @@ import pytest
 from payments_app.proof import cli
 from payments_app.proof.repository import FIRST_CONSULTATION
 from tests.prove.command.proving import AT, SMALL
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
@@ -33,7 +33,7 @@ def test_a_database_that_is_not_migrated_or_not_there_is_no_verdict(tmp_path: Pa
 
 
 def test_ctrl_c_before_anything_is_begun_is_no_verdict(
-    commands_elsewhere: Commands, monkeypatch: pytest.MonkeyPatch
+    commands_elsewhere: CommandRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -61,13 +61,13 @@ def test_somebody_elses_consultation_within_the_range_stops_it(people: People, d
     assert refusal.startswith(f"Error: Consultation {FIRST_CONSULTATION + 7} is not a proof's")
 
 
-def test_nobody_elses_workers_are_killed(commands_elsewhere: Commands) -> None:
+def test_nobody_elses_workers_are_killed(commands_elsewhere: CommandRunner) -> None:
     refusal = commands_elsewhere.refused("payments", "prove", "--kill-workers", "--url", "http://127.0.0.1:9")
 
     assert "without --url" in refusal
 
 
-def test_where_nobody_answers_it_says_why(commands_elsewhere: Commands) -> None:
+def test_where_nobody_answers_it_says_why(commands_elsewhere: CommandRunner) -> None:
     told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, "http://127.0.0.1:9")
 
     assert told.exit_code == 2
@@ -76,5 +76,5 @@ def test_where_nobody_answers_it_says_why(commands_elsewhere: Commands) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "pay.clinic.example", "127.0.0.1:8000", "ftp://host", "http://", "http://[::1"])
-def test_what_is_no_address_is_not_asked(url: str, commands_elsewhere: Commands) -> None:
+def test_what_is_no_address_is_not_asked(url: str, commands_elsewhere: CommandRunner) -> None:
     assert "--url must be the address" in commands_elsewhere.refused("payments", "prove", *SMALL, *AT, url)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, finished, finished_here
-from tests.support.commands import Commands, commands_on
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.guards import DROP_INDEX, DROP_KEYS
@@ -91,7 +91,7 @@ def test_a_live_services_socket_is_left_to_it(tmp_path: Path, monkeypatch: pytes
 
 @ON_POSTGRESQL
 @pytest.mark.usefixtures("others")
-def test_a_service_on_another_database_is_not_attacked(running: Service, commands_elsewhere: Commands) -> None:
+def test_a_service_on_another_database_is_not_attacked(running: Service, commands_elsewhere: CommandRunner) -> None:
     told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, running.url)
 
     assert told.exit_code == 2
@@ -102,7 +102,7 @@ def test_a_service_on_another_database_is_not_attacked(running: Service, command
 # What is broken
 
 
-def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_elsewhere: Commands) -> None:
+def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_elsewhere: CommandRunner) -> None:
     with commands_elsewhere.app.app_context():
         engine = commands_elsewhere.app.extensions["sqlalchemy"].engine
     with engine.begin() as connection:

@@ -27,54 +27,54 @@ from tests.support.kill_points import Doomed, Point, When, points
 from tests.support.operations import Expire, Operation, Resume, cancel, checkout, confirm, create, refund
 from tests.support.recorded_figures import note
 from tests.support.snapshots import LASTING, World, open_shop
-from tests.support.stripe_apps import CardShop, open_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, open_by_card, stripe_settings
 
-Prepare = Callable[[CardShop], Operation]
-
-
-def a_create(shop: CardShop) -> Operation:
-    return create(shop.people.patient, CONSULTATION, "the-key")
+Prepare = Callable[[StripeApp], Operation]
 
 
-def a_checkout(shop: CardShop) -> Operation:
-    return checkout(shop.people.patient, pending(shop), "the-key")
+def a_create(stripe_app: StripeApp) -> Operation:
+    return create(stripe_app.people.patient, CONSULTATION, "the-key")
 
 
-def a_confirm(shop: CardShop) -> Operation:
-    payment_id, intent = paid_at_stripe(shop)
-    return confirm(shop.people.patient, payment_id, intent, "the-key")
+def a_checkout(stripe_app: StripeApp) -> Operation:
+    return checkout(stripe_app.people.patient, pending(stripe_app), "the-key")
 
 
-def a_webhook(shop: CardShop) -> Operation:
-    return succeeded(shop, paid_at_stripe(shop)[1])
+def a_confirm(stripe_app: StripeApp) -> Operation:
+    payment_id, intent = paid_at_stripe(stripe_app)
+    return confirm(stripe_app.people.patient, payment_id, intent, "the-key")
 
 
-def a_cancel(shop: CardShop) -> Operation:
-    return cancel(shop.people.patient, open_by_card(shop.people, CONSULTATION)[0], "the-key")
+def a_webhook(stripe_app: StripeApp) -> Operation:
+    return succeeded(stripe_app, paid_at_stripe(stripe_app)[1])
 
 
-def an_expiry(shop: CardShop) -> Operation:
-    return Expire(open_by_card(shop.people, CONSULTATION)[0])
+def a_cancel(stripe_app: StripeApp) -> Operation:
+    return cancel(stripe_app.people.patient, open_by_card(stripe_app.people, CONSULTATION)[0], "the-key")
 
 
-def a_confirm_by_hand(shop: CardShop) -> Operation:
-    return confirm(shop.people.admin, by_hand(shop), "TXN-1", "the-key")
+def an_expiry(stripe_app: StripeApp) -> Operation:
+    return Expire(open_by_card(stripe_app.people, CONSULTATION)[0])
 
 
-def a_refund(shop: CardShop) -> Operation:
-    return refund(shop.people.admin, completed(shop)[0], 1500, "the-key")
+def a_confirm_by_hand(stripe_app: StripeApp) -> Operation:
+    return confirm(stripe_app.people.admin, by_hand(stripe_app), "TXN-1", "the-key")
 
 
-def a_webhook_of_a_refund(shop: CardShop) -> Operation:
-    return returned_elsewhere(shop, completed(shop)[1], 150_000)
+def a_refund(stripe_app: StripeApp) -> Operation:
+    return refund(stripe_app.people.admin, completed(stripe_app)[0], 1500, "the-key")
 
 
-def a_resume_that_sends_again(shop: CardShop) -> Operation:
-    return Resume(lost_refund(shop, applied=False))
+def a_webhook_of_a_refund(stripe_app: StripeApp) -> Operation:
+    return returned_elsewhere(stripe_app, completed(stripe_app)[1], 150_000)
 
 
-def a_resume_that_finds_it(shop: CardShop) -> Operation:
-    return Resume(lost_refund(shop, applied=True))
+def a_resume_that_sends_again(stripe_app: StripeApp) -> Operation:
+    return Resume(lost_refund(stripe_app, applied=False))
+
+
+def a_resume_that_finds_it(stripe_app: StripeApp) -> Operation:
+    return Resume(lost_refund(stripe_app, applied=True))
 
 
 OPERATIONS: list[Prepare] = [
@@ -102,24 +102,24 @@ def database(request: pytest.FixtureRequest, databases: Callable[[str], Database
 
 
 @pytest.fixture(scope="module")
-def database_shop(database: Database) -> Iterator[CardShop]:
-    with open_shop(database) as shop:
-        yield shop
+def database_shop(database: Database) -> Iterator[StripeApp]:
+    with open_shop(database) as stripe_app:
+        yield stripe_app
 
 
 @pytest.fixture(scope="module")
-def blank(database_shop: CardShop) -> World:
+def blank(database_shop: StripeApp) -> World:
     return World(database_shop)
 
 
 @pytest.fixture
-def shop(database_shop: CardShop, blank: World) -> CardShop:
+def stripe_app(database_shop: StripeApp, blank: World) -> StripeApp:
     blank.put_back()
     return database_shop
 
 
 @pytest.fixture(scope="module")
-def doomed(database: Database, database_shop: CardShop) -> Iterator[Doomed]:
+def doomed(database: Database, database_shop: StripeApp) -> Iterator[Doomed]:
     with Doomed.ready(database.url, **stripe_settings(database_shop.fake, **LASTING)) as doomed:
         yield doomed
 
@@ -127,10 +127,10 @@ def doomed(database: Database, database_shop: CardShop) -> Iterator[Doomed]:
 class Crash:
     """An operation, what comes of it when it is left alone, and the points at which it may be killed."""
 
-    def __init__(self, shop: CardShop, doomed: Doomed, prepare: Prepare) -> None:
-        self.operation = prepare(shop)
-        World(shop).end_leases()
-        self.world, self._doomed = World(shop), doomed
+    def __init__(self, stripe_app: StripeApp, doomed: Doomed, prepare: Prepare) -> None:
+        self.operation = prepare(stripe_app)
+        World(stripe_app).end_leases()
+        self.world, self._doomed = World(stripe_app), doomed
         doomed.practise(self.operation)
         self.world.put_back()
         self.steps = doomed.watch(self.operation)
@@ -138,7 +138,7 @@ class Crash:
         assert self.world.changed() <= heard_of, "rows were changed by a statement that nobody heard of"
         self._expected = self.world.look().state()
         self.world.put_back()
-        self._told = [self.operation.do(shop.app).word for _ in range(2)]
+        self._told = [self.operation.do(stripe_app.app).word for _ in range(2)]
         assert self.world.look().state() == self._expected, "asked twice, it happened twice"
         self.points = points(self.steps, of_sqlite=self.world.rows.is_sqlite)
 
@@ -166,9 +166,9 @@ def where_something_is_done(crash: Crash) -> list[Point]:
 
 @pytest.mark.parametrize("prepare", ASKED_FOR, ids=lambda prepare: prepare.__name__)
 def test_a_process_killed_where_something_is_done_does_it_once(
-    shop: CardShop, doomed: Doomed, prepare: Prepare, seed: int
+    stripe_app: StripeApp, doomed: Doomed, prepare: Prepare, seed: int
 ) -> None:
-    crash = Crash(shop, doomed, prepare)
+    crash = Crash(stripe_app, doomed, prepare)
     decisive = where_something_is_done(crash)
     assert len(decisive) > 1
     others = random.Random(seed).sample([point for point in crash.points if point not in decisive], OTHERS)  # noqa: S311  # no secret depends on it
@@ -178,23 +178,23 @@ def test_a_process_killed_where_something_is_done_does_it_once(
 
 @pytest.mark.parametrize("when", When)
 def test_a_refund_whose_process_died_is_left_alone_as_long_as_its_lease_lasts(
-    shop: CardShop, doomed: Doomed, when: When
+    stripe_app: StripeApp, doomed: Doomed, when: When
 ) -> None:
     """Somebody may be at work on it: whoever asks is told that it is open, and only a resume sends it again."""
-    crash = Crash(shop, doomed, a_refund)
+    crash = Crash(stripe_app, doomed, a_refund)
     (point,) = [point for point in crash.points if (point.words, point.when) == ("POST /v1/refunds", when)]
     crash.world.put_back()
     doomed.kill(crash.operation, point)
     for _ in range(2):
-        assert crash.operation.do(shop.app).word == "202 replayed"
-        with shop.app.app_context():
+        assert crash.operation.do(stripe_app.app).word == "202 replayed"
+        with stripe_app.app.app_context():
             assert list(process.find_open(clock.now())) == []
-    assert shop.fake.count("POST", "/v1/refunds") == (when is When.SENT)
+    assert stripe_app.fake.count("POST", "/v1/refunds") == (when is When.SENT)
 
     crash.world.resume_all()
 
-    assert crash.operation.do(shop.app).word == "200 replayed"
-    assert shop.fake.count("POST", "/v1/refunds") == 1
+    assert crash.operation.do(stripe_app.app).word == "200 replayed"
+    assert stripe_app.fake.count("POST", "/v1/refunds") == 1
     assert crash.world.rows.one("SELECT refunded_minor, refund_reserved_minor FROM payments") == {
         "refunded_minor": 150_000,
         "refund_reserved_minor": 0,
@@ -204,9 +204,9 @@ def test_a_refund_whose_process_died_is_left_alone_as_long_as_its_lease_lasts(
 @pytest.mark.long
 @pytest.mark.parametrize("prepare", OPERATIONS, ids=lambda prepare: prepare.__name__)
 def test_a_process_killed_at_any_step_does_it_once(
-    shop: CardShop, doomed: Doomed, prepare: Prepare, database: Database
+    stripe_app: StripeApp, doomed: Doomed, prepare: Prepare, database: Database
 ) -> None:
-    crash = Crash(shop, doomed, prepare)
+    crash = Crash(stripe_app, doomed, prepare)
     for point in wanted_of(crash, crash.points):
         crash.at(point)
     dialect = database.url.partition(":")[0].partition("+")[0]

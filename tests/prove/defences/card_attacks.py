@@ -8,9 +8,9 @@ from typing import Any
 import requests
 from stripe import WebhookSignature
 
-from payments_app.proof.attacks import Attack, Breach, Size
-from payments_app.proof.client import Ask
-from payments_app.proof.scenario import Patient, Scene
+from payments_app.proof.attacks import Attack, Size, Violation
+from payments_app.proof.client import Request
+from payments_app.proof.scenario import Patient, Scenario
 from tests.support.service import at_once
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -26,51 +26,53 @@ STRIPE = {
 DELIVERIES = 8
 
 
-def forged_webhook(scene: Scene) -> Iterator[Breach]:
+def forged_webhook(scenario: Scenario) -> Iterator[Violation]:
     """Somebody who knows no secret says that a payment was paid."""
-    payment_id, patient = _pay_by_card(scene)
-    _tell(scene, _event(scene, payment_id, patient, "succeeded"), secret="whsec_guessed")
-    for kept in scene.kept(*patient.consultations):
+    payment_id, patient = _pay_by_card(scenario)
+    _tell(scenario, _event(scenario, payment_id, patient, "succeeded"), secret="whsec_guessed")
+    for kept in scenario.kept(*patient.consultations):
         if kept.received_minor:
-            yield Breach("a forged webhook paid a payment", f"payment {payment_id}")
+            yield Violation("a forged webhook paid a payment", f"payment {payment_id}")
 
 
-def doubled_webhook(scene: Scene) -> Iterator[Breach]:
+def doubled_webhook(scenario: Scenario) -> Iterator[Violation]:
     """Stripe delivers one event many times at once."""
-    payment_id, patient = _pay_by_card(scene)
-    event = _event(scene, payment_id, patient, "payment_failed")
-    at_once([lambda: _tell(scene, event, secret=SECRET)] * DELIVERIES)
-    told = scene.client.ask(Ask("GET", f"/payments/{payment_id}/events", patient.token))
+    payment_id, patient = _pay_by_card(scenario)
+    event = _event(scenario, payment_id, patient, "payment_failed")
+    at_once([lambda: _tell(scenario, event, secret=SECRET)] * DELIVERIES)
+    told = scenario.client.ask(Request("GET", f"/payments/{payment_id}/events", patient.token))
     attempts = [happened for happened in told.body["data"] if happened["event"] == "payment.attempt_failed"]
     if len(attempts) != 1:
-        yield Breach("one event was taken in several times", f"payment {payment_id}: {len(attempts)}")
+        yield Violation("one event was taken in several times", f"payment {payment_id}: {len(attempts)}")
 
 
-def doubled_money(scene: Scene) -> Iterator[Breach]:
+def doubled_money(scenario: Scenario) -> Iterator[Violation]:
     """Stripe says many times at once that a payment was paid."""
-    payment_id, patient = _pay_by_card(scene)
-    event = _event(scene, payment_id, patient, "succeeded")
-    at_once([lambda: _tell(scene, event, secret=SECRET)] * DELIVERIES)
-    for kept in scene.kept(*patient.consultations):
-        if (kept.completions, kept.received_minor) != (1, scene.amount_minor):
-            yield Breach("money that came once was counted otherwise", f"payment {payment_id}: {kept.received_minor}")
+    payment_id, patient = _pay_by_card(scenario)
+    event = _event(scenario, payment_id, patient, "succeeded")
+    at_once([lambda: _tell(scenario, event, secret=SECRET)] * DELIVERIES)
+    for kept in scenario.kept(*patient.consultations):
+        if (kept.completions, kept.received_minor) != (1, scenario.amount_minor):
+            yield Violation(
+                "money that came once was counted otherwise", f"payment {payment_id}: {kept.received_minor}"
+            )
 
 
-def _pay_by_card(scene: Scene) -> tuple[int, Patient]:
-    patient = scene.add_patient(consultations=1)
-    asked = scene.paying(patient, patient.consultations[0])
+def _pay_by_card(scenario: Scenario) -> tuple[int, Patient]:
+    patient = scenario.add_patient(consultations=1)
+    asked = scenario.paying(patient, patient.consultations[0])
     assert asked.body is not None
     asked.body["payment_method"] = "stripe"
-    return scene.client.ask(asked).data["payment_id"], patient
+    return scenario.client.ask(asked).data["payment_id"], patient
 
 
-def _event(scene: Scene, payment_id: int, patient: Patient, kind: str) -> dict[str, Any]:
+def _event(scenario: Scenario, payment_id: int, patient: Patient, kind: str) -> dict[str, Any]:
     """What Stripe would say of a PaymentIntent of ours."""
     intent = {
         "id": f"pi_{payment_id}",
         "object": "payment_intent",
         "status": "succeeded" if kind == "succeeded" else "requires_payment_method",
-        "amount": scene.amount_minor,
+        "amount": scenario.amount_minor,
         "currency": "php",
         "metadata": {"payment_id": str(payment_id), "consultation_id": str(patient.consultations[0])},
     }
@@ -83,11 +85,11 @@ def _event(scene: Scene, payment_id: int, patient: Patient, kind: str) -> dict[s
     }
 
 
-def _tell(scene: Scene, event: dict[str, Any], *, secret: str) -> requests.Response:
+def _tell(scenario: Scenario, event: dict[str, Any], *, secret: str) -> requests.Response:
     body, now = json.dumps(event), int(time.time())
     signature = WebhookSignature._compute_signature(f"{now}.{body}", secret)
     return requests.post(
-        f"{scene.client.url}/api/v1/webhooks/stripe",
+        f"{scenario.client.url}/api/v1/webhooks/stripe",
         data=body,
         headers={"Stripe-Signature": f"t={now},v1={signature}", "Content-Type": "application/json"},
         timeout=PATIENCE_SECONDS,

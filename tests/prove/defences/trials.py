@@ -17,9 +17,9 @@ from sqlalchemy import text
 from urllib3.exceptions import HTTPError
 
 from payments_app.proof import repository
-from payments_app.proof.attacks import ATTACKS, Attack, Breach, attack
+from payments_app.proof.attacks import ATTACKS, Attack, Violation, attack
 from payments_app.proof.client import Client
-from payments_app.proof.scenario import Crowd, Scene
+from payments_app.proof.scenario import LoadProfile, Scenario
 from tests.prove.defences import weaknesses
 from tests.prove.defences.card_attacks import DOUBLED_MONEY, DOUBLED_WEBHOOK, FORGED_WEBHOOK, STRIPE
 from tests.prove.defences.weaknesses import (
@@ -38,7 +38,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-CROWD = Crowd(clients=16, share=16)
+CROWD = LoadProfile(clients=16, share=16)
 
 # An attack that needs luck is made until it gets through; so often only where it has lost what should make it succeed.
 TRIES = 30
@@ -142,7 +142,7 @@ class Outcome:
     harm: dict[str, int] = field(default_factory=dict)
     tries: int = 0
 
-    def add(self, found: list[Breach]) -> None:
+    def add(self, found: list[Violation]) -> None:
         self.tries += 1
         for breach in found:
             if breach.what not in NO_HARM:
@@ -173,13 +173,13 @@ class Laboratory:
         self._clear()
         return outcome
 
-    def _attack(self, which: Attack, locks: Locks, seed: str) -> list[Breach]:
+    def _attack(self, which: Attack, locks: Locks, seed: str) -> list[Violation]:
         # Nothing is sent again: some weaknesses make every answer ask for it, for ever.
         client = Client(self._urls[locks], at_once=CROWD.clients, patience_seconds=0)
         with self._app.app_context():
             chance = Random(seed)  # noqa: S311  # to be repeated, not to be secret
-            scene = Scene(*repository.new_round(), client, CROWD, chance)
-            found = attack(which, scene)
+            scenario = Scenario(*repository.new_round(), client, CROWD, chance)
+            found = attack(which, scenario)
         client.close()
         return found
 

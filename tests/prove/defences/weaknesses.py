@@ -45,7 +45,7 @@ def serve(settings: dict[str, str], switches: Path, log: str) -> None:
 
 
 def _build_in(is_on: Callable[[str], bool]) -> None:
-    execute, find_faults = psycopg.Cursor.execute, Readiness.find_faults
+    execute, run_checks = psycopg.Cursor.execute, Readiness.run_checks
     refundable, is_signed = Payment.refundable_minor.fget, stripe_webhooks._is_signed  # type: ignore[attr-defined]
 
     def rewriting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,10 +58,10 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
     def looking(readiness: Readiness) -> Any:
         if is_on(NO_LOOK):
             return {}
-        return readiness._look() if is_on(LOOK_EACH_TIME) else find_faults(readiness)
+        return readiness._look() if is_on(LOOK_EACH_TIME) else run_checks(readiness)
 
     psycopg.Cursor.execute = rewriting  # type: ignore[method-assign]  # in this process only, as all of these
-    Readiness.find_faults = looking  # type: ignore[method-assign]
+    Readiness.run_checks = looking  # type: ignore[method-assign]
     Payment.refundable_minor = property(  # type: ignore[method-assign,assignment]
         lambda payment: payment.received_minor if is_on(NO_BALANCE) else refundable(payment)
     )

@@ -27,115 +27,127 @@ from tests.support.operations import (
     refund,
     webhook,
 )
-from tests.support.stripe_apps import CardShop, open_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card
 
-Prepare = Callable[[CardShop], list[Operation]]
+Prepare = Callable[[StripeApp], list[Operation]]
 
 
 # Creates.
 
 
-def creates(shop: CardShop) -> list[Operation]:
-    patient = shop.people.patient
+def creates(stripe_app: StripeApp) -> list[Operation]:
+    patient = stripe_app.people.patient
     return [create(patient, CONSULTATION, "a"), create(patient, CONSULTATION, "b")]
 
 
-def twin_creates(shop: CardShop) -> list[Operation]:
-    return [create(shop.people.patient, CONSULTATION, "a")] * 2
+def twin_creates(stripe_app: StripeApp) -> list[Operation]:
+    return [create(stripe_app.people.patient, CONSULTATION, "a")] * 2
 
 
-def creates_of_one_key(shop: CardShop) -> list[Operation]:
-    return [create(shop.people.patient, CONSULTATION, "a"), create(shop.people.patient, CONSULTATION + 1, "a")]
+def creates_of_one_key(stripe_app: StripeApp) -> list[Operation]:
+    return [
+        create(stripe_app.people.patient, CONSULTATION, "a"),
+        create(stripe_app.people.patient, CONSULTATION + 1, "a"),
+    ]
 
 
-def three_creates(shop: CardShop) -> list[Operation]:
-    patient = shop.people.patient
-    return [*twin_creates(shop), create(patient, CONSULTATION, "b")]
+def three_creates(stripe_app: StripeApp) -> list[Operation]:
+    patient = stripe_app.people.patient
+    return [*twin_creates(stripe_app), create(patient, CONSULTATION, "b")]
 
 
-def create_and_cancel(shop: CardShop) -> list[Operation]:
-    payment_id = by_hand(shop)
-    return [create(shop.people.patient, CONSULTATION, "a"), cancel(shop.people.patient, payment_id, "b")]
+def create_and_cancel(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
+    return [create(stripe_app.people.patient, CONSULTATION, "a"), cancel(stripe_app.people.patient, payment_id, "b")]
 
 
-def create_and_late_money(shop: CardShop) -> list[Operation]:
+def create_and_late_money(stripe_app: StripeApp) -> list[Operation]:
     """A payment that expired, and was paid all the same while the patient begins another one."""
-    payment_id = by_hand(shop)
-    Expire(payment_id).do(shop.app)
-    return [create(shop.people.patient, CONSULTATION, "a"), confirm(shop.people.admin, payment_id, "TXN-1", "b")]
+    payment_id = by_hand(stripe_app)
+    Expire(payment_id).do(stripe_app.app)
+    return [
+        create(stripe_app.people.patient, CONSULTATION, "a"),
+        confirm(stripe_app.people.admin, payment_id, "TXN-1", "b"),
+    ]
 
 
 # Confirms and what ends a payment.
 
 
-def confirms(shop: CardShop) -> list[Operation]:
-    payment_id = by_hand(shop)
-    return [confirm(shop.people.admin, payment_id, f"TXN-{key}", key) for key in "ab"]
+def confirms(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
+    return [confirm(stripe_app.people.admin, payment_id, f"TXN-{key}", key) for key in "ab"]
 
 
-def twin_confirms(shop: CardShop) -> list[Operation]:
-    return [confirm(shop.people.admin, by_hand(shop), "TXN-1", "a")] * 2
+def twin_confirms(stripe_app: StripeApp) -> list[Operation]:
+    return [confirm(stripe_app.people.admin, by_hand(stripe_app), "TXN-1", "a")] * 2
 
 
-def confirm_and_cancel(shop: CardShop) -> list[Operation]:
-    payment_id = by_hand(shop)
-    return [confirm(shop.people.admin, payment_id, "TXN-1", "a"), cancel(shop.people.patient, payment_id, "b")]
-
-
-def confirm_and_cancel_by_card(shop: CardShop) -> list[Operation]:
-    payment_id, intent = paid_at_stripe(shop)
-    return [confirm(shop.people.patient, payment_id, intent, "a"), cancel(shop.people.patient, payment_id, "b")]
-
-
-def confirm_and_expire(shop: CardShop) -> list[Operation]:
-    payment_id = by_hand(shop)
-    return [confirm(shop.people.admin, payment_id, "TXN-1", "a"), Expire(payment_id)]
-
-
-def confirm_and_expire_by_card(shop: CardShop) -> list[Operation]:
-    payment_id, intent = paid_at_stripe(shop)
-    return [confirm(shop.people.patient, payment_id, intent, "a"), Expire(payment_id)]
-
-
-def confirm_and_webhook(shop: CardShop) -> list[Operation]:
-    payment_id, intent = paid_at_stripe(shop)
-    return [confirm(shop.people.patient, payment_id, intent, "a"), succeeded(shop, intent)]
-
-
-def twin_webhooks(shop: CardShop) -> list[Operation]:
-    _, intent = paid_at_stripe(shop)
-    return [succeeded(shop, intent)] * 2
-
-
-def cancel_and_checkout(shop: CardShop) -> list[Operation]:
-    payment_id = pending(shop)
-    return [cancel(shop.people.patient, payment_id, "a"), checkout(shop.people.patient, payment_id, "b")]
-
-
-def confirm_cancel_and_expire(shop: CardShop) -> list[Operation]:
-    payment_id = by_hand(shop)
+def confirm_and_cancel(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
     return [
-        confirm(shop.people.admin, payment_id, "TXN-1", "a"),
-        cancel(shop.people.patient, payment_id, "b"),
+        confirm(stripe_app.people.admin, payment_id, "TXN-1", "a"),
+        cancel(stripe_app.people.patient, payment_id, "b"),
+    ]
+
+
+def confirm_and_cancel_by_card(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = paid_at_stripe(stripe_app)
+    return [
+        confirm(stripe_app.people.patient, payment_id, intent, "a"),
+        cancel(stripe_app.people.patient, payment_id, "b"),
+    ]
+
+
+def confirm_and_expire(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
+    return [confirm(stripe_app.people.admin, payment_id, "TXN-1", "a"), Expire(payment_id)]
+
+
+def confirm_and_expire_by_card(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = paid_at_stripe(stripe_app)
+    return [confirm(stripe_app.people.patient, payment_id, intent, "a"), Expire(payment_id)]
+
+
+def confirm_and_webhook(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = paid_at_stripe(stripe_app)
+    return [confirm(stripe_app.people.patient, payment_id, intent, "a"), succeeded(stripe_app, intent)]
+
+
+def twin_webhooks(stripe_app: StripeApp) -> list[Operation]:
+    _, intent = paid_at_stripe(stripe_app)
+    return [succeeded(stripe_app, intent)] * 2
+
+
+def cancel_and_checkout(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = pending(stripe_app)
+    return [cancel(stripe_app.people.patient, payment_id, "a"), checkout(stripe_app.people.patient, payment_id, "b")]
+
+
+def confirm_cancel_and_expire(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
+    return [
+        confirm(stripe_app.people.admin, payment_id, "TXN-1", "a"),
+        cancel(stripe_app.people.patient, payment_id, "b"),
         Expire(payment_id),
     ]
 
 
-def confirm_webhook_and_cancel(shop: CardShop) -> list[Operation]:
-    payment_id, intent = paid_at_stripe(shop)
+def confirm_webhook_and_cancel(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = paid_at_stripe(stripe_app)
     return [
-        confirm(shop.people.patient, payment_id, intent, "a"),
-        succeeded(shop, intent),
-        cancel(shop.people.patient, payment_id, "b"),
+        confirm(stripe_app.people.patient, payment_id, intent, "a"),
+        succeeded(stripe_app, intent),
+        cancel(stripe_app.people.patient, payment_id, "b"),
     ]
 
 
-def pay_and_cancel_and_expire(shop: CardShop) -> list[Operation]:
+def pay_and_cancel_and_expire(stripe_app: StripeApp) -> list[Operation]:
     """The patient pays in the very moment in which the payment ends."""
-    payment_id, intent = open_by_card(shop.people, CONSULTATION)
+    payment_id, intent = open_by_card(stripe_app.people, CONSULTATION)
     return [
-        PayAtStripe(shop.fake, intent),
-        cancel(shop.people.patient, payment_id, "a"),
+        PayAtStripe(stripe_app.fake, intent),
+        cancel(stripe_app.people.patient, payment_id, "a"),
         Expire(payment_id),
     ]
 
@@ -143,47 +155,47 @@ def pay_and_cancel_and_expire(shop: CardShop) -> list[Operation]:
 # Refunds.
 
 
-def refunds(shop: CardShop) -> list[Operation]:
+def refunds(stripe_app: StripeApp) -> list[Operation]:
     """Of 5000, so that there is room for one of them."""
-    payment_id, _ = completed(shop)
-    return [refund(shop.people.admin, payment_id, 3000, key) for key in "ab"]
+    payment_id, _ = completed(stripe_app)
+    return [refund(stripe_app.people.admin, payment_id, 3000, key) for key in "ab"]
 
 
-def refunds_that_fit(shop: CardShop) -> list[Operation]:
-    payment_id, _ = completed(shop)
-    return [refund(shop.people.admin, payment_id, 2500, key) for key in "ab"]
+def refunds_that_fit(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, _ = completed(stripe_app)
+    return [refund(stripe_app.people.admin, payment_id, 2500, key) for key in "ab"]
 
 
-def twin_refunds(shop: CardShop) -> list[Operation]:
-    return [refund(shop.people.admin, completed(shop)[0], 2000, "a")] * 2
+def twin_refunds(stripe_app: StripeApp) -> list[Operation]:
+    return [refund(stripe_app.people.admin, completed(stripe_app)[0], 2000, "a")] * 2
 
 
-def refund_and_webhook(shop: CardShop) -> list[Operation]:
+def refund_and_webhook(stripe_app: StripeApp) -> list[Operation]:
     """Of 5000, 2000 were returned at Stripe's dashboard."""
-    payment_id, intent = completed(shop)
-    return [refund(shop.people.admin, payment_id, 2500, "a"), returned_elsewhere(shop, intent, 200_000)]
+    payment_id, intent = completed(stripe_app)
+    return [refund(stripe_app.people.admin, payment_id, 2500, "a"), returned_elsewhere(stripe_app, intent, 200_000)]
 
 
-def resumes(shop: CardShop) -> list[Operation]:
-    return [Resume(lost_refund(shop, applied=False))] * 2
+def resumes(stripe_app: StripeApp) -> list[Operation]:
+    return [Resume(lost_refund(stripe_app, applied=False))] * 2
 
 
-def resumes_of_what_was_made(shop: CardShop) -> list[Operation]:
-    return [Resume(lost_refund(shop, applied=True))] * 2
+def resumes_of_what_was_made(stripe_app: StripeApp) -> list[Operation]:
+    return [Resume(lost_refund(stripe_app, applied=True))] * 2
 
 
-def resume_and_webhook(shop: CardShop) -> list[Operation]:
-    refund_id = lost_refund(shop, applied=True)
-    (made,) = shop.fake.refunds
-    return [Resume(refund_id), webhook(shop.fake.refund_event("created", made))]
+def resume_and_webhook(stripe_app: StripeApp) -> list[Operation]:
+    refund_id = lost_refund(stripe_app, applied=True)
+    (made,) = stripe_app.fake.refunds
+    return [Resume(refund_id), webhook(stripe_app.fake.refund_event("created", made))]
 
 
-def refunds_and_webhook(shop: CardShop) -> list[Operation]:
-    payment_id, intent = completed(shop)
+def refunds_and_webhook(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = completed(stripe_app)
     return [
-        refund(shop.people.admin, payment_id, 1500, "a"),
-        refund(shop.people.admin, payment_id, 2000, "b"),
-        returned_elsewhere(shop, intent, 100_000),
+        refund(stripe_app.people.admin, payment_id, 1500, "a"),
+        refund(stripe_app.people.admin, payment_id, 2000, "b"),
+        returned_elsewhere(stripe_app, intent, 100_000),
     ]
 
 

@@ -7,10 +7,10 @@ from functools import partial
 from itertools import permutations
 
 from tests.prove.interleavings.cases import Prepare
-from tests.support.operations import Operation, Told
+from tests.support.operations import Operation, OperationResult
 from tests.support.schedules import Chooser, InTurn, Search, Stage, Taken, Wandering, letters, told
 from tests.support.snapshots import World
-from tests.support.stripe_apps import CardShop
+from tests.support.stripe_apps import StripeApp
 
 # What each operation was told in the end, and what has become of everything.
 Outcome = tuple[tuple[str, ...], str]
@@ -32,12 +32,12 @@ class Tried:
 class Race:
     """A case on a stage: what may come out is what came out of each serial order."""
 
-    def __init__(self, shop: CardShop, stage: Stage, prepare: Prepare) -> None:
+    def __init__(self, stripe_app: StripeApp, stage: Stage, prepare: Prepare) -> None:
         self._stage = stage
         self.name = prepare.__name__
-        self._operations: Sequence[Operation] = prepare(shop)
-        World(shop).end_leases()
-        self._world = World(shop)
+        self._operations: Sequence[Operation] = prepare(stripe_app)
+        World(stripe_app).end_leases()
+        self._world = World(stripe_app)
         self.tried = Tried()
         self._audited: set[str] = set()
         self._deadlocks_before = stage.deadlocks
@@ -85,7 +85,7 @@ class Race:
         for _ in range(count):
             self.check(Wandering(numbers))
 
-    def _outcome(self, taken: Sequence[Taken], first_told: Sequence[Told]) -> Outcome:
+    def _outcome(self, taken: Sequence[Taken], first_told: Sequence[OperationResult]) -> Outcome:
         told_in_the_end = [
             self._world.finish(operation, first) for operation, first in zip(self._operations, first_told, strict=True)
         ]

@@ -19,7 +19,7 @@ from tests.support.databases import Database
 from tests.support.recorded_figures import note
 from tests.support.schedules import Repeated, Stage
 from tests.support.snapshots import World, open_shop
-from tests.support.stripe_apps import CardShop
+from tests.support.stripe_apps import StripeApp
 
 # Those with few enough orders that trying all of them takes a second or two each.
 ALL_OF = [
@@ -47,13 +47,13 @@ AND_AT_RANDOM = 500
 
 
 @pytest.fixture(scope="module")
-def postgresql_shop(databases: Callable[[str], Database]) -> Iterator[CardShop]:
-    with open_shop(databases("postgresql")) as shop:
-        yield shop
+def postgresql_shop(databases: Callable[[str], Database]) -> Iterator[StripeApp]:
+    with open_shop(databases("postgresql")) as stripe_app:
+        yield stripe_app
 
 
 @pytest.fixture(scope="module")
-def stage(postgresql_shop: CardShop) -> Iterator[Stage]:
+def stage(postgresql_shop: StripeApp) -> Iterator[Stage]:
     engine = engine_of(postgresql_shop.app)
     watching = create_engine(engine.url, isolation_level="AUTOCOMMIT")
     with Stage.on(engine, watching) as stage:
@@ -62,13 +62,13 @@ def stage(postgresql_shop: CardShop) -> Iterator[Stage]:
 
 
 @pytest.fixture(scope="module")
-def blank(postgresql_shop: CardShop) -> World:
+def blank(postgresql_shop: StripeApp) -> World:
     """The shop before anybody came."""
     return World(postgresql_shop)
 
 
 @pytest.fixture
-def shop(postgresql_shop: CardShop, blank: World) -> CardShop:
+def stripe_app(postgresql_shop: StripeApp, blank: World) -> StripeApp:
     blank.put_back()
     return postgresql_shop
 
@@ -77,9 +77,9 @@ def name_of(prepare: Prepare) -> str:
     return prepare.__name__
 
 
-def race_of(shop: CardShop, stage: Stage, prepare: Prepare) -> Race:
+def race_of(stripe_app: StripeApp, stage: Stage, prepare: Prepare) -> Race:
     """The case; where one order of it is to be repeated, that alone is tried."""
-    race = Race(shop, stage, prepare)
+    race = Race(stripe_app, stage, prepare)
     if schedule := os.environ.get("SCHEDULE"):
         race.check(Repeated(schedule))
         pytest.skip(f"only {schedule} was tried, and it ends as it should")
@@ -87,8 +87,8 @@ def race_of(shop: CardShop, stage: Stage, prepare: Prepare) -> Race:
 
 
 @pytest.mark.parametrize("prepare", ALL_OF, ids=name_of)
-def test_every_order_of_few_steps_ends_as_a_serial_one(shop: CardShop, stage: Stage, prepare: Prepare) -> None:
-    race = race_of(shop, stage, prepare)
+def test_every_order_of_few_steps_ends_as_a_serial_one(stripe_app: StripeApp, stage: Stage, prepare: Prepare) -> None:
+    race = race_of(stripe_app, stage, prepare)
     race.search()
     assert race.tried.is_all
     assert len(race.tried.outcomes) <= len(race.serial)
@@ -96,16 +96,16 @@ def test_every_order_of_few_steps_ends_as_a_serial_one(shop: CardShop, stage: St
 
 @pytest.mark.parametrize("prepare", SOME_OF, ids=name_of)
 def test_random_orders_end_as_a_serial_one(
-    shop: CardShop, stage: Stage, prepare: Prepare, seed: int, effort: int
+    stripe_app: StripeApp, stage: Stage, prepare: Prepare, seed: int, effort: int
 ) -> None:
-    race = race_of(shop, stage, prepare)
+    race = race_of(stripe_app, stage, prepare)
     race.wander(SOME * effort, seed)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("prepare", [*PAIRS, *TRIPLES], ids=name_of)
-def test_every_order_ends_as_a_serial_one(shop: CardShop, stage: Stage, prepare: Prepare, seed: int) -> None:
-    race = race_of(shop, stage, prepare)
+def test_every_order_ends_as_a_serial_one(stripe_app: StripeApp, stage: Stage, prepare: Prepare, seed: int) -> None:
+    race = race_of(stripe_app, stage, prepare)
     race.search(MOST)
     if not race.tried.is_all:
         race.wander(AND_AT_RANDOM, seed)

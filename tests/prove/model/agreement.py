@@ -15,8 +15,8 @@ LONG_FACTOR = 2
 WAYS = LEAST_STEPS * 11 // 10 // STEPS_PER_WAY
 
 
-def assert_agreement(shop: tuple[FakeStripe, Flask], *, on: str, effort: int, seed: int) -> None:
+def assert_agreement(stripe_app: tuple[FakeStripe, Flask], *, on: str, effort: int, seed: int) -> None:
     times = effort if effort == 1 else LONG_FACTOR * effort
-    met = go(shop, ways=WAYS * times, start=seed, phases=(Phase.generate, Phase.shrink))
+    met = go(stripe_app, ways=WAYS * times, start=seed, phases=(Phase.generate, Phase.shrink))
     assert met["steps"] >= LEAST_STEPS * times
     note(f"model-{on}", seed=seed, **met)

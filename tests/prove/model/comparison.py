@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 from werkzeug.test import TestResponse
 
-from tests.prove.model.records import ADMIN, Answer, Belief, Key, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, Belief, Key, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.reference_model import Clinic
 from tests.prove.model.service_under_test import PATIENTS, SHOWN, House, problem_of
 from tests.prove.model.stripe_account import Weather
@@ -105,7 +105,7 @@ class Comparison(RuleBasedStateMachine):
         except Refusal as refusal:
             return refusal
 
-    def _compare(self, answer: TestResponse, expected: Answer | Refusal) -> None:
+    def _compare(self, answer: TestResponse, expected: ModelResponse | Refusal) -> None:
         self.met[f"{answer.status_code} {problem_of(answer) or ''}".strip()] += 1
         self.met["replays"] += "Idempotent-Replayed" in answer.headers
         if isinstance(expected, Refusal):
@@ -122,7 +122,7 @@ class Comparison(RuleBasedStateMachine):
         elif expected.status != 402:
             self._compare_data(answer.json["data"], expected)
 
-    def _compare_data(self, data: Any, expected: Answer) -> None:
+    def _compare_data(self, data: Any, expected: ModelResponse) -> None:
         if expected.first is None or expected.first.operation != "create" or expected.first.is_pruned:
             assert _of_api(data["payment"]) == _of_model(expected.payment)
         if expected.first is not None and expected.first.is_pruned:
@@ -130,7 +130,7 @@ class Comparison(RuleBasedStateMachine):
         if expected.refund is not None:
             assert (data["refund"]["id"], data["refund"]["status"]) == (expected.refund.id, expected.refund.status)
 
-    def _learn_ids(self, answer: TestResponse, expected: Answer) -> None:
+    def _learn_ids(self, answer: TestResponse, expected: ModelResponse) -> None:
         made: Key | None = expected.made
         assert made is not None
         data = answer.json["data"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, initialize, multiple, precondition, rule
 
 from tests.prove.model.comparison import INTENTS, REFUNDS, Comparison, Rule, headers_for, id_of
-from tests.prove.model.records import ADMIN, Answer, Belief, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, Belief, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.service_under_test import PATIENTS, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.fake_stripe_state import PAYABLE, Wire
@@ -113,7 +113,7 @@ class PaymentsMachine(Comparison):
         expected = self._judge(lambda: self.clinic.create(asker, model_key, number, int(float(amount)), method))
         body = {"consultation_id": number, "amount": amount, "payment_method": method}
         self._compare(self._person(asker).post("/payments", body, headers=headers_for(key)), expected)
-        return expected.payment if isinstance(expected, Answer) and expected.made else multiple()
+        return expected.payment if isinstance(expected, ModelResponse) and expected.made else multiple()
 
     @rule(who=askers, key=keys, payment=payments, is_missing=rarely, weather=st.one_of(line, st.just(Weather.REFUSING)))
     @remembered

@@ -63,15 +63,15 @@ def with_refunds_beyond_what_is_left(patch: pytest.MonkeyPatch, _engine: Engine)
 
 
 def with_refunds_that_reserve_nothing(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    patch.setattr(Payment, "reserve_refund", lambda payment, _, event, deed: payment._change(event, deed))
+    patch.setattr(Payment, "reserve_refund", lambda payment, _, event, context: payment._change(event, context))
 
 
 def with_unknown_taken_for_failed(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
     settled = refunds._settled
 
-    def settle(session: Any, refund_id: int, outcome: Any, deed: Any, **more: Any) -> Any:
+    def settle(session: Any, refund_id: int, outcome: Any, context: Any, **more: Any) -> Any:
         failed = Declined("no answer") if isinstance(outcome, OutcomeUnknown) else outcome
-        return settled(session, refund_id, failed, deed, **more)
+        return settled(session, refund_id, failed, context, **more)
 
     patch.setattr(refunds, "_settled", settle)
 
@@ -106,7 +106,7 @@ def with_confirms_that_are_no_retries(patch: pytest.MonkeyPatch, _engine: Engine
 
 
 def with_cancels_that_leave_the_session(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    patch.setattr(cancel.Abandoned, "end_sessions", lambda *_: None)
+    patch.setattr(cancel.CancellationPlan, "end_sessions", lambda *_: None)
 
 
 def with_cancelled_ones_brought_to_life(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
@@ -118,7 +118,7 @@ def with_late_money_lost(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
 
 
 def with_two_versions_for_one_effect(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    receive = arrival.receive
+    receive = arrival.record_received_money
 
     def twice(session: Any, payment: Payment, money: Any, **more: Any) -> None:
         receive(session, payment, money, **more)

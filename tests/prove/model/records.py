@@ -113,7 +113,7 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelResponse:
     """``first`` is set where the first answer is given again, ``made`` where this one is kept under a new key."""
 
     status: int

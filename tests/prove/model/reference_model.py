@@ -15,10 +15,10 @@ from tests.prove.model.records import (
     PAID,
     REFUNDABLE,
     UNPAID,
-    Answer,
     Belief,
     Consultation,
     Key,
+    ModelResponse,
     Payment,
     Refund,
     Refusal,
@@ -57,17 +57,17 @@ class Clinic:
             raise Refusal(422, "idempotency-key-reused")
         return known
 
-    def replay(self, known: Key) -> Answer:
+    def replay(self, known: Key) -> ModelResponse:
         if known.is_pruned:
-            return Answer(200, known.payment, known.refund, first=known)
+            return ModelResponse(200, known.payment, known.refund, first=known)
         if known.refund is not None:
             outcome = {"succeeded": 200, "failed": 402}.get(known.refund.status, 202)
-            return Answer(outcome, known.payment, known.refund, first=known)
-        return Answer(201 if known.operation == "create" else 200, known.payment, first=known)
+            return ModelResponse(outcome, known.payment, known.refund, first=known)
+        return ModelResponse(201 if known.operation == "create" else 200, known.payment, first=known)
 
-    def keep(self, status: int, who: str, key: str, done: Key) -> Answer:
+    def keep(self, status: int, who: str, key: str, done: Key) -> ModelResponse:
         self.keys[who, key] = done
-        return Answer(status, done.payment, done.refund, made=done)
+        return ModelResponse(status, done.payment, done.refund, made=done)
 
     def require(self, belief: Belief) -> None:
         if belief.if_match is False:
@@ -84,7 +84,7 @@ class Clinic:
             raise Refusal(409, "consultation-has-payments")
         found.patient, found.fee = patient, fee
 
-    def create(self, who: str, key: str, number: int, amount: int, method: str) -> Answer:
+    def create(self, who: str, key: str, number: int, amount: int, method: str) -> ModelResponse:
         if amount < LEAST_AMOUNT:
             raise Refusal(422, "validation-failed")
         if number not in self.consultations:
@@ -103,7 +103,7 @@ class Clinic:
         self.payments.append(payment)
         return self.keep(201, who, key, Key("create", (number, amount, method), payment))
 
-    def checkout(self, who: str, key: str, payment: Payment | None, weather: Weather) -> Answer:
+    def checkout(self, who: str, key: str, payment: Payment | None, weather: Weather) -> ModelResponse:
         if who == ADMIN:
             raise Refusal(403, "forbidden")
         payment = self.owned(who, payment)
@@ -128,7 +128,7 @@ class Clinic:
 
     def confirm(
         self, who: str, key: str, payment: Payment | None, *, transaction: str, belief: Belief, weather: Weather
-    ) -> Answer:
+    ) -> ModelResponse:
         payment = self.owned(who, payment)
         if not payment.is_by_card and who != ADMIN:
             raise Refusal(403, "forbidden")
@@ -136,7 +136,7 @@ class Clinic:
         if known is not None:
             return self.replay(known)
         if payment.status in PAID and payment.transaction == transaction:
-            return Answer(200, payment, first=Key("confirm", (), payment))  # a retry by its transaction
+            return ModelResponse(200, payment, first=Key("confirm", (), payment))  # a retry by its transaction
         self.require(belief)
         if payment.status not in (*UNPAID, "expired", "failed"):
             raise Refusal(409, "invalid-transition")
@@ -161,7 +161,7 @@ class Clinic:
         is_taken = self.active(payment.consultation) is not None
         raise Refusal(409, "active-payment-exists" if is_taken else "invalid-transition")
 
-    def cancel(self, who: str, key: str, payment: Payment | None, belief: Belief, weather: Weather) -> Answer:
+    def cancel(self, who: str, key: str, payment: Payment | None, belief: Belief, weather: Weather) -> ModelResponse:
         payment = self.owned(who, payment)
         known = self.used(who, key, "cancel", payment)
         if known is not None:
@@ -196,7 +196,7 @@ class Clinic:
         may_repeat: bool,
         belief: Belief,
         weather: Weather,
-    ) -> Answer:
+    ) -> ModelResponse:
         if who != ADMIN:
             raise Refusal(403, "forbidden")
         payment = self.owned(who, payment)

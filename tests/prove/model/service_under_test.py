@@ -12,7 +12,7 @@ from payments_app import clock
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
 from payments_app.payments.expire import Deadlines
-from payments_app.payments.models.event import Deed
+from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service as process
 from tests.gateway_webhooks import tell
 from tests.support.apps import engine_of
@@ -21,7 +21,7 @@ from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.stripe_apps import CardShop
+from tests.support.stripe_apps import StripeApp
 
 # Whose the consultations are at first.
 PATIENTS = {1: "patient", 2: "patient", 3: "other"}
@@ -54,7 +54,7 @@ class House:
         return cls(fake, app, people, Rows(engine_of(app)))
 
     def hear(self, event: Wire) -> None:
-        tell(CardShop(self.fake, self.app, self.people), event)
+        tell(StripeApp(self.fake, self.app, self.people), event)
 
     def make_overdue(self, payment_id: int) -> None:
         """As if its time were over: a week and a day is more than any gateway gives."""
@@ -77,7 +77,7 @@ class House:
         settings = self.app.config["SETTINGS"]
         with self.app.app_context():
             for refund_id in list(process.find_open(clock.now())):
-                process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, deed=self._deed())
+                process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._deed())
             for payment_id in list(expire.find_processing()):
                 expire.resume(payment_id, self._deadlines(), self._deed())
 
@@ -98,7 +98,7 @@ class House:
     def audit(self) -> list[Any]:
         """What the command finds, in the command's own way."""
         with self.app.app_context():
-            return [offender for check in audit.CHECKS for offender in audit.find_offenders(check)]
+            return [offender for check in audit.CHECKS for offender in audit.find_violations(check)]
 
     def ask(self, path: str) -> Any:
         """What staff are shown."""
@@ -110,8 +110,8 @@ class House:
         return Deadlines.at(clock.now(), self.app.config["SETTINGS"])
 
     @staticmethod
-    def _deed() -> Deed:
-        return Deed("command:model", None, clock.now())
+    def _deed() -> AuditContext:
+        return AuditContext("command:model", None, clock.now())
 
 
 def problem_of(answer: TestResponse) -> str | None:

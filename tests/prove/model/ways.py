@@ -14,7 +14,7 @@ from tests.support.fake_stripe import FakeStripe
 STEPS_PER_WAY = 100
 
 
-def go(shop: tuple[FakeStripe, Flask], *, ways: int, start: int, phases: Sequence[Phase]) -> Counter[str]:
+def go(stripe_app: tuple[FakeStripe, Flask], *, ways: int, start: int, phases: Sequence[Phase]) -> Counter[str]:
     """Go that many ways, and say what was met on them; where service and model part, the steps there are printed.
 
     Each is a run of its own, because Hypothesis goes most ways of a run again with little changed, which finds more
@@ -23,7 +23,7 @@ def go(shop: tuple[FakeStripe, Flask], *, ways: int, start: int, phases: Sequenc
     met: Counter[str] = Counter()
 
     def machine() -> PaymentsMachine:
-        return PaymentsMachine(House.emptied(*shop), met)
+        return PaymentsMachine(House.emptied(*stripe_app), met)
 
     for number in range(start, start + ways):
         print(f"to replay: PROOF_SEED={number}")  # noqa: T201  # pytest shows it where the test fails

@@ -104,9 +104,9 @@ BREAKAGES = (
         (
             Edit(
                 _REFUNDS,
-                "    return Placed.of(refund), answer\n",
-                "    find_gateway(payment.gateway).refund(Placed.of(refund).order)\n"
-                "    return Placed.of(refund), answer\n",
+                "    return PendingRefund.of(refund), response\n",
+                "    find_gateway(payment.gateway).refund(PendingRefund.of(refund).order)\n"
+                "    return PendingRefund.of(refund), response\n",
             ),
             Edit(_PROCESS, "(refund.gateway).refund(refund.order)", "(refund.gateway).look_up_refund(refund.order)"),
         ),
@@ -115,19 +115,29 @@ BREAKAGES = (
     Breakage(
         "a refund's key is kept with its outcome, not with its row",
         (
-            Edit(_REFUNDS, "    idempotency.keep(session,", "    # idempotency.keep(session,"),
             Edit(
                 _REFUNDS,
-                "idempotency.keep_final(session, wanted.keyed, answer)",
-                "idempotency.keep(session, wanted.keyed, answer,"
-                " payment_id=payment.id, refund_id=refund_id, at=wanted.deed.at)",
+                "    idempotency.store(\n"
+                "        session, wanted.request, response, payment_id=payment.id, refund_id=refund.id, at=wanted.context.at\n"
+                "    )\n",
+                "",
+            ),
+            Edit(
+                _REFUNDS,
+                "idempotency.store_final(session, wanted.request, response)",
+                "idempotency.store(session, wanted.request, response,"
+                " payment_id=payment.id, refund_id=refund_id, at=wanted.context.at)",
             ),
         ),
         noticed_by=("a refund killed",),
     ),
     Breakage(
         "what a confirm does and its key are two transactions",
-        (Edit(_CONFIRM, "        return flush_and_keep(", "        session.commit()\n        return flush_and_keep("),),
+        (
+            Edit(
+                _CONFIRM, "        return flush_and_store(", "        session.commit()\n        return flush_and_store("
+            ),
+        ),
         noticed_by=("a confirm killed",),
     ),
     Breakage(
@@ -167,7 +177,13 @@ BREAKAGES = (
     ),
     Breakage(
         "a cancel does not look whether a session was opened while it ended those that it knew",
-        (Edit(_CANCEL, "if set(open_references(session, self.bill.payment_id)) - set(self.references):", "if False:"),),
+        (
+            Edit(
+                _CANCEL,
+                "if set(open_session_references(session, self.charge.payment_id)) - set(self.references):",
+                "if False:",
+            ),
+        ),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
     Breakage(
