@@ -118,7 +118,8 @@ BREAKAGES = (
             Edit(
                 _REFUNDS,
                 "    idempotency.store(\n"
-                "        session, wanted.request, response, payment_id=payment.id, refund_id=refund.id, at=wanted.context.at\n"
+                "        session, wanted.request, response,"
+                " payment_id=payment.id, refund_id=refund.id, at=wanted.context.at\n"
                 "    )\n",
                 "",
             ),
