@@ -1,14 +1,12 @@
 """One payment for one medical consultation, once, whatever happens."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import cache, redis_client
+from payments_app import redis_client
 from payments_app.accounts import auth as tokens
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
@@ -48,20 +46,13 @@ from payments_app.refunds.routes import blueprint as refunds_blueprint
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
-class SynchronousFlask(Flask):
-    """Does not ask of a dozen functions in each request whether they are asynchronous: none of ours is."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return func
-
-
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the app from the given settings, or from the environment's.
 
     Raises:
         ConfigError: a setting is missing, malformed or unsafe.
     """
-    app = SynchronousFlask(__name__)
+    app = Flask(__name__)
     settings = settings or Settings.from_environment()
     app.config.from_mapping(settings.flask_config())
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it; members in the contract's order
@@ -82,7 +73,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     engines.init_app(app)
     ids.init_app(app)
     redis_client.init_app(app)
-    cache.init_app(app)
     metrics.init_app(app)
     backlog.init_app(app)
     tokens.init_app(app)

@@ -12,7 +12,7 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 import structlog
@@ -77,21 +77,9 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
         else (_stay_on_one_line, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
     )
     tracebacks = ExceptionRenderer(_traceback_without_rows)
-    return OneRecordFormatter(
+    return ProcessorFormatter(
         processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks, *render]
     )
-
-
-class OneRecordFormatter(ProcessorFormatter):
-    """structlog's own makes a second record for each line and formats that as well: half the time that a line takes."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        if not hasattr(record, "_logger"):  # a library's
-            return super().format(record)
-        event: Any = {**cast(dict[str, Any], record.msg), "_record": record, "_from_structlog": True}
-        for processor in self.processors:
-            event = processor(None, record.levelname.lower(), event)
-        return str(event)
 
 
 @contextmanager

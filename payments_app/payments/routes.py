@@ -16,11 +16,10 @@ from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import payments_per_user
 from payments_app.api.serializer import renderer
-from payments_app.cache import cached_json
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
-from payments_app.i18n.locale import reader_language, translate
+from payments_app.i18n.locale import translate
 from payments_app.i18n.messages import N_
 from payments_app.idempotency.headers import pop_key
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
@@ -63,13 +62,7 @@ METHODS_TTL_SECONDS = 3600
 @methods_blueprint.problems(401, 403, 422, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
     """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
-    offered = payment_methods()
-    body = cached_json(
-        # What decides about the offer is in the name, so that other settings find no old text.
-        f"payment:methods:{reader_language()}:" + ",".join(f"{method.code}-{method.gateway}" for method in offered),
-        ttl_seconds=METHODS_TTL_SECONDS,
-        make=lambda: json.dumps({"data": _render_methods(offered), "meta": {"next_cursor": None}}),
-    )
+    body = json.dumps({"data": _render_methods(payment_methods()), "meta": {"next_cursor": None}})
     response = Response(body, mimetype="application/json")
     response.vary.add("Accept-Language")
     response.cache_control.private = True

@@ -1,6 +1,5 @@
-"""``python -m payments_app.proof.tied PID ...``: gunicorn, which stops as soon as the process that started it is gone.
-
-However that one ends, by ``kill -9`` too, nothing of it goes on listening.
+"""``python -m payments_app.proof.gunicorn_child PID ...``: gunicorn, which stops as soon as the process that started it
+has ended, however it ended.
 """
 
 import ctypes

@@ -61,7 +61,7 @@ def own_gunicorn() -> Iterator[tuple[str, OwnWorkers]]:
     """
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            [sys.executable, "-m", "payments_app.proof.tied", str(os.getpid()), "-c", "gunicorn.conf.py"],
+            [sys.executable, "-m", "payments_app.proof.gunicorn_child", str(os.getpid()), "-c", "gunicorn.conf.py"],
             cwd=ROOT,
             env=_environment(listener),
             pass_fds=[listener.fileno()],

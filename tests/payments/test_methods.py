@@ -1,4 +1,4 @@
-"""The payment methods on offer: kept for an hour, and forgotten when the settings change."""
+"""The payment methods on offer: a client may keep the list for an hour, and ask again by its ETag."""
 
 import pytest
 
@@ -31,25 +31,6 @@ def test_other_answers_are_not_to_be_kept(people: People) -> None:
     assert people.patient.get("/payments").headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("with_redis", [True, False], ids=["redis", "memory"])
-def test_the_list_is_made_once(
-    database: Database, redis_server: RedisServer, people: People, monkeypatch: pytest.MonkeyPatch, with_redis: bool
-) -> None:
-    redis_server.client.flushall()
-    made = []
-    from payments_app.payments import routes  # noqa: PLC0415
-
-    render = routes._METHODS.dump
-    monkeypatch.setattr(routes._METHODS, "dump", lambda methods: made.append(1) or render(methods))
-    with app_with(database.url, **(redis_server.settings if with_redis else {})) as app:
-        patient = people.seen_by(app).patient
-        answers = {patient.get("/payment-methods").data for _ in range(3)}
-
-    assert len(answers) == 1
-    assert len(made) == 1
-    assert len(redis_server.client.keys("payment:methods:*")) == with_redis
-
-
 def test_other_settings_find_no_old_list(database: Database, redis_server: RedisServer, people: People) -> None:
     redis_server.client.flushall()
     offered = {}
@@ -65,22 +46,3 @@ def test_other_settings_find_no_old_list(database: Database, redis_server: Redis
             offered[name] = {method["code"] for method in answer.json["data"]}
 
     assert offered["with"] - offered["without"] == {"stripe"}
-
-
-def test_the_list_survives_a_redis_that_is_away(database: Database, people: People) -> None:
-    with app_with(database.url, REDIS_URL="redis://127.0.0.1:1/0") as app:
-        assert people.seen_by(app).patient.get("/payment-methods").status_code == 200
-
-
-@pytest.mark.parametrize("garbage", ["<garbage>", b"\xff"])
-def test_a_list_that_is_none_is_made_anew(
-    database: Database, redis_server: RedisServer, people: People, garbage: str | bytes
-) -> None:
-    redis_server.client.flushall()
-    with app_with(database.url, **redis_server.settings) as app:
-        patient = people.seen_by(app).patient
-        sound = patient.get("/payment-methods").data
-        (name,) = redis_server.client.keys("payment:methods:*")
-        redis_server.client.set(name, garbage)
-
-        assert patient.get("/payment-methods").data == sound

@@ -137,7 +137,7 @@ def _practise(app: Flask, operation: Operation) -> None:
     engine_of(app).dispose()
     registry.init_app(app)
     with app.app_context():
-        current_readiness().doubt()
+        current_readiness().invalidate()
 
 
 def _do(app: Flask, operation: Operation, point: Point | None, pipe: Pipe) -> NoReturn:

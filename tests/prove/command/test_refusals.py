@@ -38,7 +38,7 @@ def test_ctrl_c_before_anything_is_begun_is_no_verdict(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "find_faults", interrupted)
+    monkeypatch.setattr(cli, "run_checks", interrupted)
 
     assert "no row of this run is there" in commands_elsewhere.refused("payments", "prove", *SMALL)
 

@@ -40,7 +40,7 @@ def doubled_webhook(scenario: Scenario) -> Iterator[Violation]:
     payment_id, patient = _pay_by_card(scenario)
     event = _event(scenario, payment_id, patient, "payment_failed")
     at_once([lambda: _tell(scenario, event, secret=SECRET)] * DELIVERIES)
-    told = scenario.client.ask(Request("GET", f"/payments/{payment_id}/events", patient.token))
+    told = scenario.client.request(Request("GET", f"/payments/{payment_id}/events", patient.token))
     attempts = [happened for happened in told.body["data"] if happened["event"] == "payment.attempt_failed"]
     if len(attempts) != 1:
         yield Violation("one event was taken in several times", f"payment {payment_id}: {len(attempts)}")
@@ -63,7 +63,7 @@ def _pay_by_card(scenario: Scenario) -> tuple[int, Patient]:
     asked = scenario.paying(patient, patient.consultations[0])
     assert asked.body is not None
     asked.body["payment_method"] = "stripe"
-    return scenario.client.ask(asked).data["payment_id"], patient
+    return scenario.client.request(asked).data["payment_id"], patient
 
 
 def _event(scenario: Scenario, payment_id: int, patient: Patient, kind: str) -> dict[str, Any]:

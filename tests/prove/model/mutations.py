@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.payments import cancel, confirm, create, repository
+from payments_app.payments import cancel, confirm, create, create_statement, repository
 from payments_app.payments import gateway_updates as arrival
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, PaymentStatus
@@ -24,14 +24,14 @@ Sabotage = Callable[[pytest.MonkeyPatch, Engine], None]
 
 def without_the_index(patch: pytest.MonkeyPatch, engine: Engine) -> None:
     """And with the plain insert that somebody might have written, and nobody who looks whether it is there."""
-    patch.setattr(Readiness, "find_faults", lambda _: {})
+    patch.setattr(Readiness, "run_checks", lambda _: {})
     with engine.begin() as connection:
         connection.execute(text(DROP_INDEX))
         connection.execute(text(CREATE_INDEX.replace("UNIQUE ", "")))
     with pytest.MonkeyPatch.context() as while_made:
         for dialect in (sqlite, postgresql):
             while_made.setattr(dialect.Insert, "on_conflict_do_nothing", lambda statement, **_: statement)
-        one, in_turn = create._one_statement(), create._statements_in_turn()
+        one, in_turn = create_statement._one_statement(), create_statement._statements_in_turn()
     patch.setattr(create, "_ONE_STATEMENT", one)
     patch.setattr(create, "_STATEMENTS_IN_TURN", in_turn)
 
@@ -41,7 +41,7 @@ def with_keys_that_are_not_compared(patch: pytest.MonkeyPatch, _engine: Engine) 
 
 
 def with_keys_that_are_never_found(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    patch.setattr(idempotency, "find_answer", lambda *_: None)
+    patch.setattr(idempotency, "find_response", lambda *_: None)
 
 
 def with_pruning_that_deletes(patch: pytest.MonkeyPatch, engine: Engine) -> None:
@@ -125,7 +125,7 @@ def with_two_versions_for_one_effect(patch: pytest.MonkeyPatch, _engine: Engine)
         session.flush()
         payment.receipt_url = f"https://receipts.example/{uuid4()}"
 
-    patch.setattr(confirm, "receive", twice)
+    patch.setattr(confirm, "record_received_money", twice)
 
 
 def without_events_of_a_cancel(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
