@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import asdict
 from typing import Any
 
@@ -113,7 +114,7 @@ def expire_payments(as_json: bool) -> None:
         say(f"{fates[ExpiryResult.LEFT]} are left for the next time: their gateway did not answer")
 
 
-@payments.command("reviewed")
+@payments.command("resolve-review")
 @click.argument("payment_id", type=ID)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -129,6 +130,12 @@ def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
         review.end_review(payment_id, operator_context())
         payment = repository.get(payment_id, caller=caller)
     show_facts(_row(payment), as_json=as_json)
+
+
+# The name that it had, for one release.
+_reviewed = copy(end_review)
+_reviewed.hidden = True
+payments.add_command(_reviewed, "reviewed")
 
 
 @payments.command("audit")

@@ -290,7 +290,7 @@ def attack(which: Attack, scenario: Scenario) -> list[Violation]:
         found += which.run(scenario)
     except SetupFailed as reason:
         found.append(Violation("the attack could not begin", str(reason)))
-    offenders = repository.find_offenders(scenario.consultations[before:])
+    offenders = repository.find_violations(scenario.consultations[before:])
     return found + [Violation("an audit finds it", offender) for offender in offenders]
 
 

@@ -145,7 +145,7 @@ def look(session: Session, consultations: Sequence[int]) -> list[PaymentSnapshot
 
 
 @read_transaction
-def find_offenders(session: Session, consultations: Sequence[int]) -> list[str]:
+def find_violations(session: Session, consultations: Sequence[int]) -> list[str]:
     """What an audit finds wrong with the payments of these consultations, without those of anybody else."""
     ours = session.scalars(select(Payment.id).where(Payment.consultation_id.in_(consultations))).all()
     return [

@@ -232,7 +232,7 @@ def test_what_was_given_up_and_is_there_after_all_is_looked_at(
     assert answer.status_code == 200
     kept = rows.one("SELECT status, needs_review FROM payments")
     assert (kept["status"], bool(kept["needs_review"])) == ("completed", True)
-    (shown,) = with_stripe.json("payments", "reviewed", paid_by_card, "--yes")
+    (shown,) = with_stripe.json("payments", "resolve-review", paid_by_card, "--yes")
     assert shown["review"] is False
     assert with_stripe.json("payments", "reviewed", paid_by_card)[0]["review"] is False
 
