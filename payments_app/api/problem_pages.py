@@ -78,5 +78,6 @@ def _page(render_html: Callable[[], str], body: dict[str, Any]) -> Response:
     response.cache_control.public = True
     response.cache_control.max_age = _TTL_SECONDS
     response.add_etag()
-    response.make_conditional(request)
+    if "If-Match" not in request.headers:  # a condition for changes, which would make a 412 of this page
+        response.make_conditional(request)
     return response
