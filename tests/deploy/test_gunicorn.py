@@ -76,7 +76,7 @@ def test_of_a_request_that_cannot_be_read_the_log_has_no_word(
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     config = Config()
-    logger = settings["OurLogger"](config)
+    logger = settings["GunicornLogger"](config)
     worker = Worker(1, os.getpid(), [], None, 1, config, logger)
     ours, theirs = socket.socketpair()
     with ours, theirs:
