@@ -1,6 +1,6 @@
-"""Whether money may be taken: a verdict on what the service stands on, which each process keeps for a short while.
+"""Cached readiness check; views that create payments require it.
 
-What is looked at is the health room's business. Doors that take money ask here, before they begin anything.
+The health package decides what is checked. Each process keeps the result for a short while.
 """
 
 import functools

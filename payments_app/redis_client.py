@@ -1,4 +1,4 @@
-"""Redis, which only answers sooner: every call may fail, and none may take long.
+"""Redis is an optimisation: every call may fail, and is limited to 100 ms unless `REDIS_TIMEOUT` says otherwise.
 
 A breaker remembers that Redis is away, so that requests do not each wait for a timeout to learn it. While it is open,
 calls fail at once; every few seconds one caller is let through to see whether Redis is back.

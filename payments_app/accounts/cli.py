@@ -20,7 +20,7 @@ MIN_PASSWORD_LENGTH = 12  # characters; for people of the clinic, who type them 
 
 @users.command("create")
 @click.argument("email")
-@click.option("--name", required=True, help="How they are called.")
+@click.option("--name", required=True, help="Display name.")
 @click.option(
     "--role",
     type=click.Choice([str(role) for role in Role]),

@@ -1,4 +1,4 @@
-"""What browsers are told with every answer, wherever it came from: our pages say more, and nothing says less."""
+"""Default security headers of every response; a page may set its own."""
 
 from flask import Flask, Response
 

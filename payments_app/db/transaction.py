@@ -36,7 +36,7 @@ _TO_TELL = "to tell"
 
 
 def after_commit(row: Base, tell: Callable[[], None]) -> None:
-    """Log or count what is being written once it is true: what was rolled back is told to nobody."""
+    """Log or count a change after its transaction has committed; dropped on rollback."""
     session = object_session(row)
     assert session is not None  # noqa: S101  # for the type checker: whatever is flushed is in a session
     session.info.setdefault(_TO_TELL, []).append(tell)

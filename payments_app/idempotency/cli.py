@@ -10,7 +10,7 @@ from payments_app import clock
 from payments_app.commands import CommandGroup, say
 from payments_app.idempotency import repository
 
-idempotency = CommandGroup("idempotency", help="Look after idempotency keys.")
+idempotency = CommandGroup("idempotency", help="Manage idempotency keys.")
 
 # Rows a transaction: a fraction of a second of work, so that nobody waits behind it.
 BATCH_SIZE = 5_000

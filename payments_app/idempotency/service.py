@@ -1,4 +1,4 @@
-"""One intention, one answer: the way of every request with an effect, around its transaction."""
+"""Runs an idempotent operation: stored response, or prepare, lock, execute, store."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

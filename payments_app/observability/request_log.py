@@ -1,4 +1,4 @@
-"""One log line and one count for each request. Paths are not told: a route says enough, and has a known length."""
+"""Logs and counts each request, by its route rule and not its path: paths are unbounded and may hold personal data."""
 
 import time
 from functools import cache
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 
 def init_app(app: Flask) -> None:
-    """To be called before all others that look at an answer: what is registered first is done last."""
+    """Call this before all other functions that change a response: Flask runs the first one registered last."""
     app.before_request(_start_the_clock)
     app.after_request(_log_request)
 

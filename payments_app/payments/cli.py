@@ -31,7 +31,7 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.queries import Filter
 
-payments = CommandGroup("payments", help="Look after payments.")
+payments = CommandGroup("payments", help="Manage payments.")
 
 # Payments read at a time.
 BATCH_SIZE = 100
@@ -40,7 +40,7 @@ COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient"
 
 
 @payments.command("list")
-@click.option("--status", type=click.Choice([str(status) for status in PaymentStatus]), help="Only those.")
+@click.option("--status", type=click.Choice([str(status) for status in PaymentStatus]), help="Filter by status.")
 @click.option("--consultation", type=ID, help="Only payments of this consultation.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
 @json_option
@@ -116,7 +116,7 @@ def expire_payments(as_json: bool) -> None:
 
 @payments.command("resolve-review")
 @click.argument("payment_id", type=ID)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
     """End the review of a payment, once what was to be put right is put right.

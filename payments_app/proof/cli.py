@@ -45,7 +45,7 @@ LEAST_SHARE = 2
 )
 @click.option("--kill-workers", is_flag=True, help="Kill -9 workers as well: those of the gunicorn started for this.")
 @click.option("--clean-up", is_flag=True, help="Only remove what a run that was killed has left.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def prove(
     *,

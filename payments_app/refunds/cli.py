@@ -58,10 +58,10 @@ WHAT_NOW = {
 @refunds.command("create")
 @click.argument("payment_id", type=ID)
 @click.option("--amount", type=AmountType(), help="How much, such as 1500 or 1500.50. Without: all that is left.")
-@click.option("--reason", help="Why, for the records.")
+@click.option("--reason", help="Reason, kept with the refund.")
 @click.option("--idempotency-key", "key", help="The same key again never refunds twice. Without: a new one.")
 @click.option("--again", is_flag=True, help="Refund the same amount a second time, even shortly after the first.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def create_refund(
     *, payment_id: int, amount: int | None, reason: str | None, key: str | None, again: bool, yes: bool, as_json: bool
@@ -102,7 +102,7 @@ def create_refund(
 
 
 @refunds.command("list")
-@click.option("--status", type=click.Choice([str(status) for status in RefundStatus]), help="Only those.")
+@click.option("--status", type=click.Choice([str(status) for status in RefundStatus]), help="Filter by status.")
 @click.option("--payment", "payment_id", type=ID, help="Only refunds of this payment.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
 @json_option
@@ -165,7 +165,7 @@ def resume_refunds(as_json: bool) -> None:
 
 @refunds.command("give-up")
 @click.argument("refund_id", type=ID)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     """Close an unknown refund that is more than 23 hours old and not in the gateway's dashboard.
