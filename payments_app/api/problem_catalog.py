@@ -284,8 +284,8 @@ _PROBLEMS = (
         "Refund repeated",
         meaning="No second refund was made. A refund of the same amount of the same payment was requested a short time "
         "ago; `data.refund_id` names it.",
-        when="A refund without an idempotency key names the same amount as an earlier one without a key, within "
-        "`REFUND_REPEAT_WINDOW` (10 minutes).",
+        when="A refund without an idempotency key names the amount of a refund of the same payment that was requested "
+        "within `REFUND_REPEAT_WINDOW` (10 minutes) and has not failed.",
         action="Show the first refund and ask. If a second one is meant, send `allow_repeat`; better, send a key with "
         "every refund.",
         people="Look at the first refund before you make a second one.",
