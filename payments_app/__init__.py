@@ -7,13 +7,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
 from payments_app import redis_client
-from payments_app.accounts import auth as tokens
+from payments_app.accounts import auth
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
-from payments_app.api import https_only as https
-from payments_app.api import openapi, problems, rate_limits
-from payments_app.api import security_headers as browsers
+from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
 from payments_app.checkout import routes as checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
@@ -64,8 +62,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     access.init_app(app)
     logs.init_app(app)
-    browsers.init_app(app)
-    https.init_app(app)
+    security_headers.init_app(app)
+    https_only.init_app(app)
     languages.init_app(app)
     problems.init_app(app)
     db.init_app(app)
@@ -75,7 +73,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     redis_client.init_app(app)
     metrics.init_app(app)
     backlog.init_app(app)
-    tokens.init_app(app)
+    auth.init_app(app)
     rate_limits.init_app(app)
     keys.init_app(app)
     registry.init_app(app)

@@ -65,7 +65,6 @@ def _answer_bad_tokens(manager: JWTManager) -> None:
     def refuse(*_details: Any) -> Response:
         return problem_response(NotAuthenticated())
 
-    manager.unauthorized_loader(refuse)
     manager.invalid_token_loader(refuse)
     manager.expired_token_loader(refuse)
 
@@ -117,8 +116,8 @@ def _verify(header: str) -> _Verified:
     """What the token in this request's header says. Of one that is refused nothing is remembered: this raises.
 
     Raises:
-        NotAuthenticated: signed with our key, but none of our access tokens; or not the only one in its header (401).
-        The library's errors, each answered as 401: no token, or a bad one.
+        NotAuthenticated: no token, or one that is signed with our key and is none of our access tokens (401).
+        The library's errors, each answered as 401: a bad token.
     """
     # Read here: the library asks for the scheme in one spelling and one blank after it, and of two header lines that
     # were joined by a comma it believes the one that it knows.

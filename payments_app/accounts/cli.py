@@ -5,8 +5,7 @@ import sys
 import click
 from flask import current_app
 
-from payments_app.accounts import auth as tokens
-from payments_app.accounts import emails, passwords, repository, schemas
+from payments_app.accounts import auth, emails, passwords, repository, schemas
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import NewUser
 from payments_app.accounts.system_user import SYSTEM_EMAIL
@@ -67,5 +66,5 @@ def show_token(email: str) -> None:
         raise CommandFailed(f"Nobody has the e-mail address {email}.")
     if credentials.disabled:
         raise CommandFailed(f"{email} is disabled.")
-    say(tokens.issue(credentials))
+    say(auth.issue(credentials))
     say(f"valid for {current_app.config['SETTINGS'].access_token_ttl_seconds} seconds", err=True)

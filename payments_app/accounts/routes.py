@@ -2,8 +2,7 @@
 
 from flask import Response, current_app, g
 
-from payments_app.accounts import auth as tokens
-from payments_app.accounts import emails, passwords, repository, schemas
+from payments_app.accounts import auth, emails, passwords, repository, schemas
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.repository import Credentials
@@ -32,7 +31,7 @@ def login(body: dict[str, str]) -> Response:
     g.login_email = emails.normalized(body["email"])
     credentials = _check(body["email"], body["password"])
     ttl_seconds = current_app.config["SETTINGS"].access_token_ttl_seconds
-    return json_response({"token": tokens.issue(credentials), "token_type": SCHEME, "expires_in": ttl_seconds})
+    return json_response({"token": auth.issue(credentials), "token_type": SCHEME, "expires_in": ttl_seconds})
 
 
 @failed_logins

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from payments_app.db.engine import current_engines, describe_driver_error
 from payments_app.errors import AppError, NotReady
-from payments_app.health import schema_checks as catalogue
+from payments_app.health import schema_checks
 from payments_app.readiness import Readiness
 from payments_app.redis_client import RedisUnavailable, current_redis
 
@@ -60,14 +60,14 @@ def redis_state() -> str:
 
 
 def _database() -> str | None:
-    if not catalogue.is_read_only():
+    if not schema_checks.is_read_only():
         return None
     current_engines().writer.dispose()  # the next look is to connect anew: the primary may be elsewhere by now
     return "read-only: a standby, or default_transaction_read_only is on"
 
 
 def _session() -> str | None:
-    faults = catalogue.session_faults()
+    faults = schema_checks.session_faults()
     if not faults:
         return None
     current_engines().writer.dispose()  # a setting that is put right holds for connections that are opened from now on
@@ -77,7 +77,7 @@ def _session() -> str | None:
 def _migrations() -> str | None:
     newest, known = _revisions_of(current_app.extensions["migrate"].directory)
     try:
-        at = set(catalogue.revisions())
+        at = set(schema_checks.revisions())
     except NotReady:
         at = set()
     # A newer release has migrated the database, and this one still serves while it is replaced. What this one cannot
@@ -98,14 +98,14 @@ def _revisions_of(directory: str) -> tuple[str | None, frozenset[str]]:
 
 def _index() -> str | None:
     try:
-        fault = catalogue.index_fault()
+        fault = schema_checks.index_fault()
     except NotReady:
         fault = "not one that the insert of a payment can use"
-    return fault and f"{catalogue.INDEX} is {fault}: nothing stops a second payment"
+    return fault and f"{schema_checks.INDEX} is {fault}: nothing stops a second payment"
 
 
 def _refund_checks() -> str | None:
-    faulty = catalogue.faulty_checks()
+    faulty = schema_checks.faulty_checks()
     if not faulty:
         return None
     return f"{', '.join(faulty)} missing, invalid or altered: nothing stops too large a refund"

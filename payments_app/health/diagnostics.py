@@ -17,7 +17,7 @@ from payments_app.demo.people import PASSWORD, USERS
 from payments_app.errors import AppError
 from payments_app.gateways.base import Declined, GatewayName, OutcomeUnknown
 from payments_app.gateways.registry import find_stripe, payment_methods
-from payments_app.health import schema_checks as catalogue
+from payments_app.health import schema_checks
 from payments_app.health.checks import CHECKS, fault_of, redis_state
 from payments_app.payments.repository import count_references_not_compared
 
@@ -80,7 +80,7 @@ def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
 def _durability(settings: Settings) -> Iterator[Diagnostic]:
     """No part of ``CHECKS``: servers for tests are run without fsync, and their payments are nobody's."""
     try:
-        may_lose_commits = catalogue.may_lose_commits()
+        may_lose_commits = schema_checks.may_lose_commits()
     except (AppError, SQLAlchemyError):  # that it does not answer is said already
         return
     if may_lose_commits:
@@ -91,7 +91,7 @@ def _durability(settings: Settings) -> Iterator[Diagnostic]:
 def _timeouts() -> Iterator[Diagnostic]:
     """Behind a pooler they are not the service's to ask for: somebody has to have told the role."""
     try:
-        off = catalogue.timeouts_off()
+        off = schema_checks.timeouts_off()
     except AppError:  # that it does not answer is said already
         return
     if off:
@@ -175,7 +175,7 @@ def _stripe(settings: Settings) -> Iterator[Diagnostic]:
 def _database_clock() -> Iterator[Diagnostic]:
     asked_at = clock.now()
     try:
-        theirs = catalogue.server_time()
+        theirs = schema_checks.server_time()
     except AppError:  # that it does not answer is said already
         return
     except SQLAlchemyError as error:

@@ -23,8 +23,7 @@ from payments_app.commands import (
     show_rows,
     with_progress,
 )
-from payments_app.payments import audit, expire, repository, review
-from payments_app.payments import queries as reads
+from payments_app.payments import audit, expire, queries, repository, review
 from payments_app.payments.expire import Deadlines, ExpiryResult
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
@@ -175,7 +174,7 @@ def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iter
     caller, after = system_caller(), None
     while limit > 0:
         shown = Filter(status=status, consultation_id=consultation_id, after=after, per_page=min(limit, BATCH_SIZE))
-        page = reads.list_page(shown, caller=caller)
+        page = queries.list_page(shown, caller=caller)
         yield from page.rows
         limit -= len(page.rows)
         if not page.has_more:

@@ -24,8 +24,7 @@ from payments_app.i18n.messages import N_
 from payments_app.idempotency.headers import pop_key
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import create as creation
-from payments_app.payments import queries as reads
-from payments_app.payments import repository, schemas
+from payments_app.payments import queries, repository, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
 from payments_app.payments.confirm import PaymentProof, confirm
@@ -117,14 +116,14 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     """The caller's payments, or for an admin everybody's, newest first."""
     position = read_cursor("payments", query.get("cursor"))
-    shown = reads.Filter(
+    shown = queries.Filter(
         status=query.get("status"),
         consultation_id=query.get("consultation_id"),
         after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
         per_page=query["per_page"],
     )
     return paginated_response(
-        reads.list_page(shown, caller=caller),
+        queries.list_page(shown, caller=caller),
         kind="payments",
         query=query,
         render=_render_payment,
@@ -139,7 +138,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 @blueprint.problems(401, 403, 404, 422, 503)
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
-    payment = reads.show(payment_id, caller=caller)
+    payment = queries.show(payment_id, caller=caller)
     return ok(_details_renderer()(payment), message="OK", headers={"ETag": etag(payment.version)})
 
 

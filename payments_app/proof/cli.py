@@ -11,8 +11,7 @@ from urllib3.exceptions import LocationParseError
 from payments_app.commands import CommandFailed, is_agreed, json_option, say
 from payments_app.health.checks import run_checks
 from payments_app.proof import report as telling
-from payments_app.proof import repository
-from payments_app.proof import runner as run
+from payments_app.proof import repository, runner
 from payments_app.proof.own_server import DoesNotStart, OwnWorkers
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.runner import NotRemoved, ProofPlan, Report, Stopped
@@ -102,7 +101,7 @@ def _try_out(plan: ProofPlan, *, yes: bool, as_json: bool) -> int:
         say("nothing was written", err=True)
         return 0
     if _require_room().users:  # asked again: while somebody read the plan, another run may have begun
-        say(f"Removed {run.remove_all()} rows that a run which was killed had left.", err=True)
+        say(f"Removed {runner.remove_all()} rows that a run which was killed had left.", err=True)
     return telling.print_report(_prove(plan), plan, as_json=as_json)
 
 
@@ -142,9 +141,9 @@ def _require_room() -> Leftovers:
             f" ({FIRST_CONSULTATION} to {LAST_CONSULTATION}): nothing was written."
         )
     left = repository.find_leftovers()
-    if left.users and not run.is_abandoned(left):
+    if left.users and not runner.is_abandoned(left):
         raise CommandFailed(
-            f"Another run is under way, or was killed within {run.ABANDONED_AFTER.seconds // 60} minutes:"
+            f"Another run is under way, or was killed within {runner.ABANDONED_AFTER.seconds // 60} minutes:"
             " if it was killed, payments prove --clean-up"
         )
     return left
@@ -159,7 +158,7 @@ def _clean_up(*, yes: bool, as_json: bool) -> None:
     if not yes and not is_agreed("Remove them? A run that is under way fails by it."):
         say("nothing was removed", err=True)
         return
-    telling.print_removed(run.remove_all(), as_json=as_json)
+    telling.print_removed(runner.remove_all(), as_json=as_json)
 
 
 def _prove(plan: ProofPlan) -> Report:
@@ -167,7 +166,7 @@ def _prove(plan: ProofPlan) -> Report:
     report = Report.blank(plan)
     try:
         with click.progressbar(length=total, label="Proving", file=sys.stderr) as bar:
-            run.prove(plan, report, tell=lambda: bar.update(1))
+            runner.prove(plan, report, tell=lambda: bar.update(1))
     except (Stopped, WrongTarget, NotRemoved):
         telling.print_findings(report)
         raise

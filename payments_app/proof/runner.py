@@ -15,8 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from payments_app import clock
 from payments_app.db.engine import current_engines
 from payments_app.errors import AppError
-from payments_app.proof import own_server as service
-from payments_app.proof import repository
+from payments_app.proof import own_server, repository
 from payments_app.proof.attacks import ATTACKS, KILLED_WORKERS, Attack, Violation, attack
 from payments_app.proof.client import Client
 from payments_app.proof.own_server import Workers, own_gunicorn
@@ -123,7 +122,7 @@ def _asked(plan: ProofPlan) -> Iterator[tuple[Client, Workers | None]]:
             client.close()
         return
     with own_gunicorn() as (url, workers):
-        client = Client(url, at_once=at_once, headers=service.HEADERS)
+        client = Client(url, at_once=at_once, headers=own_server.HEADERS)
         try:
             yield client, workers
         finally:

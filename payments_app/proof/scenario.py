@@ -7,7 +7,7 @@ from random import Random
 from flask import current_app
 
 from payments_app import money
-from payments_app.accounts import auth as tokens
+from payments_app.accounts import auth
 from payments_app.accounts.models import Role
 from payments_app.proof import repository
 from payments_app.proof.client import Client, Request
@@ -82,7 +82,7 @@ class Scenario:
 
     def _add_user(self, role: Role, consultations: list[int] | None = None) -> str:
         currency = current_app.config["SETTINGS"].payment_currency
-        return tokens.issue(repository.add_user(self.name, role, consultations=consultations or [], currency=currency))
+        return auth.issue(repository.add_user(self.name, role, consultations=consultations or [], currency=currency))
 
     @property
     def part_minor(self) -> int:

@@ -36,8 +36,7 @@ from payments_app.payments.expire import Deadlines, ExpiryResult
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import MAX_REASON_LENGTH, Refund, RefundStatus
 from payments_app.payments.repository import ChangeCommand, Conditions
-from payments_app.refunds import repository
-from payments_app.refunds import service as process
+from payments_app.refunds import repository, service
 from payments_app.refunds.http import render_existing_refund, render_refund
 from payments_app.refunds.repository import RefundRequest
 
@@ -89,9 +88,9 @@ def create_refund(
     )
     settings = current_app.config["SETTINGS"]
     window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
-    wish = RefundRequest(amount, reason, new_since=process.repeats_since(wanted.context.at, window_seconds))
+    wish = RefundRequest(amount, reason, new_since=service.repeats_since(wanted.context.at, window_seconds))
     try:
-        response = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+        response = service.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
     except RefundRepeated as repeated:
         refund_id = (repeated.data or {})["refund_id"]
         raise CommandFailed(
@@ -144,14 +143,14 @@ def resume_refunds(as_json: bool) -> None:
 
     def resume_one(refund_id: int) -> None:
         try:
-            refund = process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=operator_context())
+            refund = service.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=operator_context())
         except AppError as error:
             say(f"refund {refund_id} stays open: {error.message}", err=True)
             outcomes["open"] += 1
         else:
             outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
 
-    with_progress(process.find_open(now), resume_one, label="Refunds", length=repository.count_open(now=now))
+    with_progress(service.find_open(now), resume_one, label="Refunds", length=repository.count_open(now=now))
     fates: Counter[ExpiryResult] = Counter()
     deadlines = Deadlines.at(now, settings)
     with_progress(
@@ -177,7 +176,7 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
         say("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
-    if process.give_up(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
+    if service.give_up(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
         raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
     refund = repository.get(refund_id)
     if as_json:
@@ -252,7 +251,7 @@ def _newest(status: str | None, payment_id: int | None, limit: int) -> Iterator[
     before_id: int | None = None
     while limit > 0:
         batch = repository.list_newest(
-            status=status, payment_id=payment_id, before_id=before_id, size=min(limit, process.BATCH_SIZE)
+            status=status, payment_id=payment_id, before_id=before_id, size=min(limit, service.BATCH_SIZE)
         )
         if not batch:
             return

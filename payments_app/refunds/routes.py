@@ -12,8 +12,7 @@ from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint
 from payments_app.idempotency.headers import is_key_given
 from payments_app.payments.http import build_change, respond
-from payments_app.refunds import schemas
-from payments_app.refunds import service as process
+from payments_app.refunds import schemas, service
 from payments_app.refunds.http import render_existing_refund, render_refund
 from payments_app.refunds.repository import RefundRequest
 
@@ -51,7 +50,7 @@ def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
         amount_minor,
         body["reason"],
         expected_refundable_minor=expected_refundable_minor,
-        new_since=process.repeats_since(wanted.context.at, window_seconds),
+        new_since=service.repeats_since(wanted.context.at, window_seconds),
     )
-    response = process.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+    response = service.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
     return respond(response)
