@@ -7,13 +7,19 @@ from collections.abc import Mapping
 
 from payments_app.gateways.base import Charge, GatewayName
 from payments_app.gateways.offline import OfflineGateway
-from payments_app.i18n.messages import N_
+from payments_app.i18n.messages import N_, LocalizedMessage
 
-# What patients are told to do where the clinic says nothing else.
+# Used if the clinic has set no instructions of its own. The reference is the number of the payment.
 _INSTRUCTIONS = {
-    "gcash": N_("Pay by GCash to the number that the clinic gives you. Quote the number of your payment."),
-    "bank_transfer": N_("Transfer the amount to the clinic's bank account. Quote the number of your payment."),
-    "e_wallet": N_("Pay by e-wallet to the account that the clinic gives you. Quote the number of your payment."),
+    "gcash": N_(
+        "Pay by GCash to the number that the clinic gives you. Put reference %(reference)s in the GCash message."
+    ),
+    "bank_transfer": N_(
+        "Transfer the amount to the clinic's bank account. Put reference %(reference)s in the transfer's message."
+    ),
+    "e_wallet": N_(
+        "Pay by e-wallet to the account that the clinic gives you. Put reference %(reference)s in the message."
+    ),
 }
 
 
@@ -23,7 +29,10 @@ class ManualGateway(OfflineGateway):
     name = GatewayName.MANUAL
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
-        self._instructions = {**_INSTRUCTIONS, **instructions}
+        self._instructions = instructions
 
     def _told(self, charge: Charge, reference: str) -> dict[str, str]:
-        return {"instructions": self._instructions[charge.payment_method]}
+        # The clinic's own text is shown as it is.
+        own = self._instructions.get(charge.payment_method)
+        general = LocalizedMessage(_INSTRUCTIONS[charge.payment_method], reference=str(charge.payment_id))
+        return {"instructions": own or general}

@@ -53,7 +53,7 @@ def test_a_patient_pays_and_sees_what_came_of_it(page: Page, rows: Rows) -> None
     expect(page.get_by_test_id("result")).to_be_focused()
     expect(page.get_by_test_id("result-status")).to_have_text("paid")
     expect(page.get_by_test_id("result-vat")).to_have_text("₱600.00")
-    expect(page.get_by_test_id("result-invoice")).to_have_text(f"{invoice['invoice_number']} (settled)")
+    expect(page.get_by_test_id("result-invoice")).to_have_text(f"{invoice['invoice_number']} (paid)")
     expect(page.get_by_test_id("history").get_by_role("listitem")).to_have_count(1)
     expect(page.get_by_test_id("consultation-5")).to_contain_text("paid")
 
@@ -185,6 +185,8 @@ def test_a_method_by_hand_says_what_to_do(page: Page, rows: Rows) -> None:
     pay(page, 5, method="bank_transfer")
 
     expect(page.get_by_test_id("notice")).to_contain_text("Transfer the amount to the clinic's bank account.")
+    number = rows.one("SELECT id FROM payments")["id"]
+    expect(page.get_by_test_id("notice")).to_contain_text(f"Put reference {number} in the transfer's message.")
     save_screenshot(page, "by-hand")
     page.get_by_test_id("pay").click()
     expect(page.get_by_test_id("notice")).to_contain_text("you have not been charged again")
@@ -249,6 +251,7 @@ def test_staff_refund_once_and_see_what_happened(chromium: Browser, page: Page, 
         expect(staff.get_by_test_id("pay")).to_be_hidden()
         staff.get_by_test_id("details").first.click()
         staff.get_by_test_id("refund").click()
+        expect(staff.locator("#refund-question")).to_contain_text("up to ₱5,000.00 can be refunded.")
         staff.get_by_test_id("refund-leave").click()
         assert rows.count("refunds") == 0
 

@@ -151,3 +151,4 @@ def test_methods_and_instructions_are_told_in_the_readers_language(people: Peopl
     assert people.patient.get("/payment-methods").json["data"][0]["name"] == "Card"
     assert "Accept-Language" in methods.headers["Vary"]
     assert told["instructions"].startswith("Transfer jumlahnya ke rekening bank klinik.")
+    assert f"referensi {payment_id} di" in told["instructions"]
