@@ -78,7 +78,7 @@ _WEBHOOKS = "payments_app/gateway_webhooks/repository.py"
 
 BREAKAGES = (
     Breakage(
-        "the payment's version is counted, and not compared",
+        "the payment's version is increased, but not compared",
         (
             Edit(_MODELS, "Mapped[int] = mapped_column()", 'Mapped[int] = mapped_column(onupdate=text("version + 1"))'),
             Edit(
@@ -100,7 +100,7 @@ BREAKAGES = (
         ),
     ),
     Breakage(
-        "a refund is sent in the transaction that sets its money aside",
+        "a refund is sent inside the transaction that reserves its amount",
         (
             Edit(
                 _REFUNDS,
@@ -113,7 +113,7 @@ BREAKAGES = (
         noticed_by=("a refund killed",),
     ),
     Breakage(
-        "a refund's key is kept with its outcome, not with its row",
+        "a refund's key is stored with its outcome, not with its row",
         (
             Edit(
                 _REFUNDS,
@@ -133,7 +133,7 @@ BREAKAGES = (
         noticed_by=("a refund killed",),
     ),
     Breakage(
-        "what a confirm does and its key are two transactions",
+        "a confirm and its key are two transactions",
         (
             Edit(
                 _CONFIRM, "        return flush_and_store(", "        session.commit()\n        return flush_and_store("
@@ -164,7 +164,7 @@ BREAKAGES = (
         noticed_by=("one key for two consultations",),
     ),
     Breakage(
-        "each refund call has a gateway key of its own, and a resume does not look it up first",
+        "each refund call has a new gateway key, and a resume does not look the refund up first",
         (
             Edit(_STRIPE, 'f"refund-{order.refund_id}"', "str(uuid.uuid4())"),
             Edit(_PROCESS, "known = gateway.look_up_refund(placed.order)", "known = None"),
@@ -172,12 +172,12 @@ BREAKAGES = (
         noticed_by=("a refund killed", "a resume killed"),
     ),
     Breakage(
-        "a confirm does not judge again in its transaction what it judged before the gateway's answer",
+        "a confirm does not check again, in its transaction, the status that it checked before the gateway's response",
         (Edit(_CONFIRM, "answered = _judge(session, payment, wanted, claim, render)", "answered = None"),),
         noticed_by=("confirm/confirm", "confirm/cancel", "confirm/cancel/expire"),
     ),
     Breakage(
-        "a cancel does not look whether a session was opened while it ended those that it knew",
+        "a cancel does not check whether a session was opened while it ended the known ones",
         (
             Edit(
                 _CANCEL,
@@ -193,7 +193,7 @@ BREAKAGES = (
         noticed_by=("cancel/checkout (`--long`)",),
     ),
     Breakage(
-        "a resume does not look at the lease",
+        "a resume ignores the lease",
         (Edit(_REFUNDS, " or refund.leased_until > now", ""),),
         noticed_by=("`tests/refunds/test_resume.py`",),
         missed_by=("resume/resume", "a resume killed"),
