@@ -43,7 +43,7 @@ def doubled_webhook(scenario: Scenario) -> Iterator[Violation]:
     told = scenario.client.request(Request("GET", f"/payments/{payment_id}/events", patient.token))
     attempts = [happened for happened in told.body["data"] if happened["event"] == "payment.attempt_failed"]
     if len(attempts) != 1:
-        yield Violation("one event was taken in several times", f"payment {payment_id}: {len(attempts)}")
+        yield Violation("one event was processed several times", f"payment {payment_id}: {len(attempts)}")
 
 
 def doubled_money(scenario: Scenario) -> Iterator[Violation]:
