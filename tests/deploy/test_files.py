@@ -75,7 +75,7 @@ def test_each_step_of_the_ladder_is_in_the_guide(gunicorn: dict[str, Any]) -> No
         "a lock in the database": engines.LOCK_TIMEOUT_MS // 1000,
         "a statement in the database": engines.STATEMENT_TIMEOUT_MS // 1000,
         "an attempt at a gateway": Settings.from_environment({}).gateway_timeout_seconds,
-        "gunicorn's worker that stops": gunicorn["graceful_timeout"],
+        "a gunicorn worker that is stopping": gunicorn["graceful_timeout"],
         "nginx": nginx_seconds("proxy_read_timeout"),
     }.items():
         assert re.search(rf"^\| {step} \| {seconds} s", guide, flags=re.MULTILINE), step
