@@ -42,7 +42,7 @@ test-all: $(VENV)/.installed-dev check
 # elsewhere that have a long form. Its figures land in the folder that PROOF_FIGURES names.
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(PYTEST) --long $(addprefix tests/,prove concurrency browser/test_docs_page.py webhooks/test_refund_events.py)
+	$(PYTEST) --long $(addprefix tests/,prove concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py)
 
 # Writes docs/defences.md, from trying what each defence is for.
 defences: $(VENV)/.installed-dev
