@@ -47,7 +47,7 @@ def test_an_interrupted_run_removes_what_it_wrote(sent: signal.Signals, database
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
 
     assert process.returncode == 2
-    assert said.endswith(f"Error: Stopped by {sent.name}; everything that was written is removed.\n")
+    assert said.endswith(f"Error: Stopped by {sent.name}; all written rows were removed.\n")
 
 
 @ON_POSTGRESQL
@@ -76,7 +76,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(
         run.stderr,
         re.MULTILINE,
     )
-    assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", run.stderr, re.MULTILINE)
+    assert re.search(r"^Removed [0-9]+ rows that a killed run had left", run.stderr, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("others")
@@ -114,7 +114,7 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
             for pid in (service.process.pid, *service.workers()):
                 os.kill(pid, signal.SIGKILL)
 
-        with app.app_context(), pytest.raises(WrongTarget, match="answers no more"):
+        with app.app_context(), pytest.raises(WrongTarget, match="no longer responds"):
             run.prove(plan, report, tell=kill)
 
         assert report.held
@@ -144,5 +144,5 @@ def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.Mon
 
         assert told.exit_code == 2
         assert re.search(r"^BROKEN +key reuse: one key made several payments: ", told.stderr, re.MULTILINE)
-        assert "Stopped by SIGTERM; everything that was written is removed." in told.stderr
+        assert "Stopped by SIGTERM; all written rows were removed." in told.stderr
         assert not any(everything(engine).values())
