@@ -52,7 +52,7 @@ def test_what_is_wrong_is_one_line(commands: CommandRunner, rows: Rows) -> None:
         assert commands.refused(*create_user, email, *options, answer=f"{PASSWORD}\n").startswith("Error: email: ")
     assert "No user" in commands.refused("users", "disable", "nobody@example.com")
     assert "No user has" in commands.refused("users", "token", "nobody@example.com")
-    assert "commands act as" in commands.refused("users", "disable", "commands@system.invalid")
+    assert "commands run as" in commands.refused("users", "disable", "commands@system.invalid")
     assert rows.count("users") == before
 
 
