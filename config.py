@@ -259,7 +259,7 @@ class Settings:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
         if settings.refund_lease_seconds <= settings.gateway_timeout_seconds:
             raise ConfigError(
-                "REFUND_LEASE must be longer than GATEWAY_TIMEOUT: refunds resume would overtake a live worker"
+                "REFUND_LEASE must be longer than GATEWAY_TIMEOUT: payments resume would overtake a live worker"
             )
         if settings.is_production:
             _refuse_unsafe_settings(settings, environment)

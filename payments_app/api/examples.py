@@ -104,7 +104,7 @@ CHECKOUT: Examples = {
             "data": {
                 "gateway": "manual",
                 "reference": "manual-41",
-                "instructions": "Transfer the amount to the clinic's bank account. Put reference 41 in the message.",
+                "instructions": "Transfer the amount to the clinic's bank account. Quote the number of your payment.",
                 "payment": {**_PAYMENT, "gateway": "manual", "payment_method": "bank_transfer"},
             },
             "message": "OK",

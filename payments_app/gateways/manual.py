@@ -7,17 +7,13 @@ from collections.abc import Mapping
 
 from payments_app.gateways.base import Charge, GatewayName
 from payments_app.gateways.offline import OfflineGateway
-from payments_app.i18n.messages import N_, LocalizedMessage
+from payments_app.i18n.messages import N_
 
-# Default instructions for patients; PAYMENT_INSTRUCTIONS_* replace them.
+# What patients are told to do where the clinic says nothing else.
 _INSTRUCTIONS = {
-    "gcash": N_("Pay by GCash to the number that the clinic gives you. Put reference %(reference)s in the message."),
-    "bank_transfer": N_(
-        "Transfer the amount to the clinic's bank account. Put reference %(reference)s in the message."
-    ),
-    "e_wallet": N_(
-        "Pay by e-wallet to the account that the clinic gives you. Put reference %(reference)s in the message."
-    ),
+    "gcash": N_("Pay by GCash to the number that the clinic gives you. Quote the number of your payment."),
+    "bank_transfer": N_("Transfer the amount to the clinic's bank account. Quote the number of your payment."),
+    "e_wallet": N_("Pay by e-wallet to the account that the clinic gives you. Quote the number of your payment."),
 }
 
 
@@ -27,8 +23,7 @@ class ManualGateway(OfflineGateway):
     name = GatewayName.MANUAL
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
-        self._instructions = instructions
+        self._instructions = {**_INSTRUCTIONS, **instructions}
 
     def _checkout_data(self, charge: Charge, reference: str) -> dict[str, str]:
-        default = LocalizedMessage(_INSTRUCTIONS[charge.payment_method], reference=charge.payment_id)
-        return {"instructions": self._instructions.get(charge.payment_method, default)}
+        return {"instructions": self._instructions[charge.payment_method]}

@@ -55,7 +55,7 @@ class Backlog(Collector):
             return
         yield GaugeMetricFamily(
             "payments_refunds_open",
-            "Refunds with status unknown or pending that no process is working on; refunds resume looks them up",
+            "Refunds with status unknown or pending that no process is working on; payments resume looks them up",
             counts.open_refunds,
         )
         yield GaugeMetricFamily("payments_in_review", "Payments that staff must review", counts.reviews)

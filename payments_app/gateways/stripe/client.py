@@ -64,7 +64,7 @@ class StripeGateway:
             api_key,
             base_addresses={"api": api_base},
             http_client=stripe.RequestsClient(timeout=_connect_and_read(timeout_seconds - PAUSE_SECONDS)),
-            # `refunds resume` must not overtake a live worker, so all attempts must end before the lease of a refund.
+            # `payments resume` must not overtake a live worker, so all attempts must end before the lease of a refund.
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds

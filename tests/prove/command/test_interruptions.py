@@ -115,7 +115,7 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
                 os.kill(pid, signal.SIGKILL)
 
         with app.app_context(), pytest.raises(WrongTarget, match="no longer responds"):
-            run.prove(plan, report, tell=kill)
+            run.prove(plan, report, on_progress=kill)
 
         assert report.held
         assert sum(requests > 0 for requests in report.requests.values()) == 1
@@ -126,9 +126,9 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
 def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     prove = run.prove
 
-    def prove_until_something_is_found(plan: ProofPlan, report: Report, tell: Callable[[], None]) -> None:
+    def prove_until_something_is_found(plan: ProofPlan, report: Report, on_progress: Callable[[], None]) -> None:
         def stop() -> None:
-            tell()
+            on_progress()
             if not report.held:
                 # Not SIGINT, which whoever runs tests in the background of a script has ignored.
                 signal.raise_signal(signal.SIGTERM)
