@@ -200,7 +200,7 @@ def _clock(whose: str, theirs: datetime, ours: datetime) -> Diagnostic:
     verdict = Severity.NOTE if apart_seconds <= CLOCK_BAD_SECONDS else Severity.BAD
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     return Diagnostic(
-        "clock", verdict, f"{apart_seconds:.0f} s {direction} {whose}: tokens and webhooks are judged by their age"
+        "clock", verdict, f"{apart_seconds:.0f} s {direction} {whose}: the age of tokens and webhooks is wrong"
     )
 
 

@@ -65,7 +65,7 @@ def storm(scenario: Scenario) -> Iterator[Violation]:
         yield from _one_payment(scenario, consultation)
         created = [response for response in _of(responses, patient) if response.status == CREATED]
         if len(created) > 1:
-            yield Violation("several clicks were told that they made the payment", f"consultation {consultation}")
+            yield Violation("several clicks had the response that they created the payment", f"consultation {consultation}")
 
 
 def twins(scenario: Scenario) -> Iterator[Violation]:
@@ -85,7 +85,7 @@ def twins(scenario: Scenario) -> Iterator[Violation]:
         yield from _one_payment(scenario, consultation)
         own_responses = _of(responses, patient)
         if len({response.data.get("payment_id") for response in own_responses}) > 1:
-            yield Violation("one key was answered with different payments", f"consultation {consultation}")
+            yield Violation("one key had responses with different payments", f"consultation {consultation}")
         if sum(response.status == CREATED and not response.replayed for response in own_responses) > 1:
             yield Violation("one key did its work twice", f"consultation {consultation}")
 
@@ -315,7 +315,7 @@ def _completed_once(scenario: Scenario, responses: Sequence[Response], consultat
     for snapshot in scenario.snapshots(consultation):
         if len(done) > 1 or snapshot.completions > 1:
             yield Violation(
-                "several confirms of one payment were done", f"payment {snapshot.payment_id}: {len(done)} answered so"
+                "several confirms of one payment were done", f"payment {snapshot.payment_id}: {len(done)} responses say so"
             )
         elif not done:
             yield Violation("no confirm was done", f"payment {snapshot.payment_id}")

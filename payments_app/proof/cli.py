@@ -139,10 +139,10 @@ def _require_room() -> Leftovers:
 
     Returns the rows that killed runs have left.
     """
-    strangers = repository.find_strangers()
-    if strangers:
+    foreign = repository.find_foreign_consultations()
+    if foreign:
         raise CommandFailed(
-            f"Consultation {strangers[0]} is not of this command, but within its range of ids"
+            f"Consultation {foreign[0]} is not of this command, but within its range of ids"
             f" ({FIRST_CONSULTATION} to {LAST_CONSULTATION}): nothing was written."
         )
     left = repository.find_leftovers()

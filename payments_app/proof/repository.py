@@ -98,7 +98,7 @@ def add_user(
 
 
 @read_transaction
-def find_strangers(session: Session) -> Sequence[int]:
+def find_foreign_consultations(session: Session) -> Sequence[int]:
     """Up to three consultations in the range of the proof that are not the proof's."""
     within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
     theirs = select(Consultation.id).where(within, Consultation.patient_id.not_in(_users()))
