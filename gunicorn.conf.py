@@ -57,7 +57,7 @@ keepalive = 75
 max_requests = 100_000
 max_requests_jitter = 10_000
 
-# A worker's heartbeat is a write to a file; on a busy disk that could take longer than the timeout.
+# A worker's heartbeat touches a file; on a busy disk that could take longer than the timeout.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn makes unguessable names
 
 # gunicorn ignores all X-Forwarded headers: the app reads them, as TRUSTED_PROXIES says. By default gunicorn would

@@ -65,7 +65,9 @@ def storm(scenario: Scenario) -> Iterator[Violation]:
         yield from _one_payment(scenario, consultation)
         created = [response for response in _of(responses, patient) if response.status == CREATED]
         if len(created) > 1:
-            yield Violation("several clicks had the response that they created the payment", f"consultation {consultation}")
+            yield Violation(
+                "several clicks had the response that they created the payment", f"consultation {consultation}"
+            )
 
 
 def twins(scenario: Scenario) -> Iterator[Violation]:
@@ -315,7 +317,8 @@ def _completed_once(scenario: Scenario, responses: Sequence[Response], consultat
     for snapshot in scenario.snapshots(consultation):
         if len(done) > 1 or snapshot.completions > 1:
             yield Violation(
-                "several confirms of one payment were done", f"payment {snapshot.payment_id}: {len(done)} responses say so"
+                "several confirms of one payment were done",
+                f"payment {snapshot.payment_id}: {len(done)} responses say so",
             )
         elif not done:
             yield Violation("no confirm was done", f"payment {snapshot.payment_id}")
