@@ -432,8 +432,8 @@ class _Reader:
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
         """The clinic's instructions for patients, by method code; only for methods that are paid by hand."""
-        given = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
-        return {code: instructions for code, instructions in given.items() if instructions}
+        texts = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
+        return {code: instructions for code, instructions in texts.items() if instructions}
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)

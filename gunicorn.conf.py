@@ -35,16 +35,16 @@ worker_class = "gthread"
 threads = 8
 
 # The app is loaded once, before the workers are forked: they start at once and share its memory. The price: a reload
-# (HUP) starts new workers with the old code. Connections opened before the fork are not shared: db.engine.init_app
-# drops them.
+# (HUP) starts new workers with the old code. Connections opened before the fork are not shared: each worker opens its
+# own (db.engine.init_app).
 preload_app = True
 
 # Seconds without a heartbeat from a worker's main loop before the worker is killed. That loop only hands out
 # connections, so this ends a process that hangs as a whole; the other timeouts end a slow request.
 timeout = 45
 
-# Seconds that a stopping worker has to finish its requests. Longer than the longest request that calls a gateway (41.5
-# s: a checkout that finds its payment ended), so that a stop makes no outcome unknown; shorter than nginx waits.
+# Seconds that a stopping worker has to finish its requests. The longest request that calls a gateway takes 41.5 s (a
+# checkout that finds its payment ended), so a stop makes no outcome unknown. Shorter than nginx waits.
 graceful_timeout = 45
 
 # Seconds that an idle connection is kept open. Longer than nginx keeps it (60 s), so that nginx always closes it. If

@@ -134,10 +134,10 @@ def _references() -> Iterator[Diagnostic]:
         )
 
 
-def _not_counted(what: str, rows: str, error: Exception) -> Diagnostic:
+def _not_counted(name: str, rows: str, error: Exception) -> Diagnostic:
     """The table is locked, or too large to count within the statement timeout: a note for the operator."""
     return Diagnostic(
-        what, Severity.NOTE, f"{rows} could not be counted: {describe_driver_error(error.__cause__ or error)}"
+        name, Severity.NOTE, f"{rows} could not be counted: {describe_driver_error(error.__cause__ or error)}"
     )
 
 
@@ -179,28 +179,28 @@ def _stripe(settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _database_clock() -> Iterator[Diagnostic]:
-    asked_at = clock.now()
+    started_at = clock.now()
     try:
-        theirs = schema_checks.server_time()
+        database_time = schema_checks.server_time()
     except AppError:  # another diagnostic reports it
         return
     except SQLAlchemyError as error:
         yield Diagnostic("clock", Severity.BAD, f"the database's is not known: {describe_driver_error(error)}")
         return
-    if theirs is not None:
+    if database_time is not None:
         # The request took some time: compare with the moment in it that fits best.
-        yield _clock("the database's", theirs, min(max(theirs, asked_at), clock.now()))
+        yield _clock("the database's", database_time, min(max(database_time, started_at), clock.now()))
 
 
-def _clock(whose: str, theirs: datetime, ours: datetime) -> Diagnostic:
-    ahead_seconds = (ours - theirs).total_seconds()
+def _clock(owner: str, other_time: datetime, our_time: datetime) -> Diagnostic:
+    ahead_seconds = (our_time - other_time).total_seconds()
     apart_seconds = abs(ahead_seconds)
     if apart_seconds <= CLOCK_NOTED_SECONDS:
-        return Diagnostic("clock", Severity.OK, f"agrees with {whose}")
+        return Diagnostic("clock", Severity.OK, f"agrees with {owner}")
     verdict = Severity.NOTE if apart_seconds <= CLOCK_BAD_SECONDS else Severity.BAD
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     return Diagnostic(
-        "clock", verdict, f"{apart_seconds:.0f} s {direction} {whose}: the age of tokens and webhooks is wrong"
+        "clock", verdict, f"{apart_seconds:.0f} s {direction} {owner}: the age of tokens and webhooks is wrong"
     )
 
 
@@ -211,11 +211,11 @@ def _shared_addresses() -> Iterator[Diagnostic]:
     except (AppError, SQLAlchemyError):  # other diagnostics report it
         return
     if ids:
-        theirs = ", ".join(map(str, ids)) + ", ..." * (len(ids) == SHOWN_USERS)
+        shown_ids = ", ".join(map(str, ids)) + ", ..." * (len(ids) == SHOWN_USERS)
         yield Diagnostic(
             "users",
             Severity.NOTE,
-            f"the e-mail address of users {theirs} works in one spelling only: see docs/operations.md",
+            f"the e-mail address of users {shown_ids} works in one spelling only: see docs/operations.md",
         )
 
 

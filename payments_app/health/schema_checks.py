@@ -242,7 +242,7 @@ def _statuses(predicate: str) -> set[str] | None:
     found = [match["words"] for term in terms if (match := _STATUS_IN.fullmatch(term))]
     if len(found) != 1 or [term.lower() for term in others] != ["deleted_atisnull"]:
         return None
-    return {word.strip("'") for word in found[0].split(",")}
+    return {status.strip("'") for status in found[0].split(",")}
 
 
 def _bare(expression: str) -> str:

@@ -101,8 +101,8 @@ def add_user(
 def find_foreign_consultations(session: Session) -> Sequence[int]:
     """Up to three consultations in the range of the proof that are not the proof's."""
     within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
-    theirs = select(Consultation.id).where(within, Consultation.patient_id.not_in(_users()))
-    return session.scalars(theirs.order_by(Consultation.id).limit(3)).all()
+    query = select(Consultation.id).where(within, Consultation.patient_id.not_in(_users()))
+    return session.scalars(query.order_by(Consultation.id).limit(3)).all()
 
 
 @read_transaction
@@ -193,8 +193,8 @@ def remove(session: Session, name: str | None = None) -> int:
     return removed + _delete(session, User, _is_ours(name))
 
 
-def _delete(session: Session, model: type, which: ColumnElement[bool]) -> int:
-    removed = session.execute(delete(table_of(model)).where(which))
+def _delete(session: Session, model: type, condition: ColumnElement[bool]) -> int:
+    removed = session.execute(delete(table_of(model)).where(condition))
     return int(removed.rowcount)  # type: ignore[attr-defined]  # a DELETE has it
 
 
