@@ -9,15 +9,15 @@ from tests.support.databases import ROOT
 # Only words that are nobody else's: not Text or Money, which are good names for other things.
 BANNED = {
     "Abandoned", "Answer", "Ask", "Astray", "AttemptFailed", "Breach", "Crowd", "Deed", "Fate", "KeyTaken",
-    "KeyedRequest", "LostRace", "NotBegun", "NotGenuine", "Offender", "OnWordGateway", "OurLogger", "Placed",
+    "KeyedRequest", "LineUp", "LostRace", "NotBegun", "NotGenuine", "Offender", "OnWordGateway", "OurLogger", "Placed",
     "Recorded", "RefundOrder", "SingleStatement", "TakenIn", "Told", "Wish", "ask_for_review", "broken_constraint",
     "change_of", "changed_data", "creating", "changing", "deed_of", "doubt", "driver_says", "event_log",
     "existing_data", "find_copy", "find_faults", "find_offenders", "flush_and_keep", "follow", "follow_refund",
     "follow_session", "follow_total", "for_all_of", "impatience", "insert_or_nothing", "is_nameless", "json_answer",
     "keep_copy", "keep_final", "keep_session", "lets_through", "locks_rows", "once", "once_committed", "one_of",
     "open_references", "operators_deed", "owned", "owned_for_change", "page_answer", "remember_failed",
-    "render_existing", "require_own", "require_still", "run_alone", "take_in", "take_in_hand", "take_key",
-    "takes_money", "tell_duplicate", "tell_found", "told", "was_cancelled_at_gateway", "why_not",
+    "render_existing", "require_manners", "require_own", "require_still", "run_alone", "take_in", "take_in_hand",
+    "take_key", "takes_money", "tell_duplicate", "tell_found", "told", "was_cancelled_at_gateway", "why_not",
 }  # fmt: skip
 BANNED_MODULES = {
     "access", "answers", "arrival", "backlog", "browsers", "callers", "catalogue", "copies", "engines", "exchange",

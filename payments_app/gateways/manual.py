@@ -1,6 +1,6 @@
-"""Money that people move and staff see arrive: staff's word is what counts.
+"""Payments by hand (GCash, bank transfer, e-wallet): staff confirm that the money has arrived.
 
-That only staff confirm and refund is judged before this is asked.
+The caller has checked that only staff confirm and refund.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ _INSTRUCTIONS = {
 
 
 class ManualGateway(OfflineGateway):
-    """``instructions``: what the clinic tells patients to do, by the code of the method."""
+    """``instructions``: the clinic's instructions for patients, by method code."""
 
     name = GatewayName.MANUAL
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
         self._instructions = instructions
 
-    def _told(self, charge: Charge, reference: str) -> dict[str, str]:
+    def _checkout_data(self, charge: Charge, reference: str) -> dict[str, str]:
         # The clinic's own text is shown as it is.
         own = self._instructions.get(charge.payment_method)
         general = LocalizedMessage(_INSTRUCTIONS[charge.payment_method], reference=str(charge.payment_id))

@@ -155,7 +155,7 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
 @authenticated(Role.PATIENT)
-@blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.NO_WISHES)
+@blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, examples=examples.REFUSED_CHECKOUT)
@@ -189,7 +189,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
 @authenticated(Role.PATIENT, Role.ADMIN)
-@blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.NO_WISHES)
+@blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))

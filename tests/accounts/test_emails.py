@@ -146,7 +146,7 @@ def test_what_is_no_address_is_refused_in_a_line_and_found_by_nobody(
         create_user = ("users", "create", email, "--name", "A", "--password-stdin")
         assert commands.refused(*create_user, answer=f"{PASSWORD}\n").startswith("Error: email: "), ascii(email)
         assert "No user" in commands.refused("users", "disable", email)
-        assert "Nobody" in commands.refused("users", "token", email)
+        assert "No user has" in commands.refused("users", "token", email)
         assert "No such patient" in commands.refused("consultations", "put", 78, "--patient", email)
         assert people.booking.put("/consultations/78", {"patient_email": email}).status_code == 422
         assert people.anonymous().post("/api/login", json={"email": email, "password": "no"}).status_code in (401, 422)

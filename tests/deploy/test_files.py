@@ -85,7 +85,7 @@ def test_nginx_takes_bodies_as_large_as_the_service_does() -> None:
     general, of_webhooks = re.findall(r"client_max_body_size (\d+)k;", SITE.read_text())
 
     assert int(general) * 1024 == Settings.from_environment({}).flask_config()["MAX_CONTENT_LENGTH"]
-    assert int(of_webhooks) * 1024 == webhooks.MOST_BYTES
+    assert int(of_webhooks) * 1024 == webhooks.MAX_BODY_BYTES
     # And keeps them in memory.
     assert [general, of_webhooks] == re.findall(r"client_body_buffer_size (\d+)k;", SITE.read_text())
 

@@ -54,7 +54,7 @@ def test_a_live_event_or_object_for_a_test_key_is_400(
     event = succeeded(stripe_app, **modes)
 
     assert_refused(deliver(stripe_app.app, stripe_app, event), rows, payment_id)
-    assert "Webhook: of other mode" in caplog.text
+    assert "Webhook: other mode" in caplog.text
     assert (event["data"]["object"]["id"] if "thing" in modes else event["id"]) in caplog.text
 
 

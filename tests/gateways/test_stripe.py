@@ -247,7 +247,7 @@ def test_an_object_of_the_other_mode_pays_nothing_and_says_nothing_of_what_happe
             gateway.look_up_refund(order_of("pi_1")),
             gateway.look_up_refund(order_of("pi_1", reference="re_1")),
         ):
-            assert outcome == OutcomeUnknown("an object of the other mode, test or live, than our key's")
+            assert outcome == OutcomeUnknown("an object whose mode (test or live) is not that of our key")
 
 
 @pytest.mark.parametrize("api_key", ["sk_live_1", "rk_live_1", "sk_org_1", "another"])

@@ -230,7 +230,7 @@ def test_users_whose_address_is_another_users_in_another_spelling_are_noted(
     (line,) = [line for line in lines_of(own_database) if line[1] == "users"]
 
     assert line[0] == "note"
-    assert "users 11, 12 is known in one spelling" in line[2]
+    assert "users 11, 12 works in one spelling" in line[2]
 
     alter(own_database, "UPDATE users SET normalized_email = email")
     assert "users" not in verdicts(own_database)

@@ -141,7 +141,7 @@ def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
     tell(stripe_app, event)
     stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}", headers={"Stripe-Signature": "t=1,v1=0"})
 
-    assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: known already", "Webhook: refused"]
+    assert lines.told("Webhook") == ["Webhook: processed", "Webhook: duplicate", "Webhook: refused"]
     assert [line["payment_id"] for line in lines.of("Webhook")[:2]] == [late_id, late_id]
     # That it was tried to complete the payment, and undone, is told to nobody.
     assert lines.told("Payment") == ["Payment: created", "Payment: expired", "Payment: created", "Payment: quarantined"]
@@ -229,7 +229,7 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
     broken_login()
     assert people.anonymous().post("/api/login", json=login).status_code == 500
 
-    assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: refused"]
+    assert lines.told("Webhook") == ["Webhook: processed", "Webhook: refused"]
     (unexpected,) = [event for event in lines.events if event["event"] == "Unexpected error"]
     assert "RuntimeError: nobody thought of" in unexpected["exception"]
     assert {event["logger"].partition(".")[0] for event in lines.events} >= {"payments_app", "stripe", "urllib3"}

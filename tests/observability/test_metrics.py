@@ -235,7 +235,7 @@ def test_a_question_that_hangs_costs_another_scrape_these_numbers_alone(monkeypa
         asking.set()
         assert answered.wait(PATIENCE_SECONDS)
 
-    monkeypatch.setattr(backlog, "_look", hang)
+    monkeypatch.setattr(backlog, "_count", hang)
     numbers = Backlog()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(waiting, numbers)
