@@ -16,7 +16,7 @@ from payments_app.accounts import passwords
 from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
-from tests.support.apps import app_with
+from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
@@ -124,8 +124,7 @@ def app(session_app: Flask) -> Flask:
 
 @pytest.fixture
 def engine(app: Flask) -> Engine:
-    with app.app_context():
-        return app.extensions["sqlalchemy"].engine
+    return engine_of(app)
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from sqlalchemy import text
-from werkzeug.test import TestResponse
 
 from payments_app.api.problem_catalog import CATALOG
 from tests.support.catalogue import is_in_catalogue
+from tests.support.client import ApiResponse
 from tests.support.people import People
 from tests.support.rows import EVERYTHING, Rows
 
@@ -81,7 +81,7 @@ def _assert_equal(after: Contents, before: Contents) -> None:
         assert after[table] == before[table], f"other {table}"
 
 
-def assert_problem(answer: TestResponse, status: int, *fields: str, code: str | None = None) -> None:
+def assert_problem(answer: ApiResponse, status: int, *fields: str, code: str | None = None) -> None:
     """The answer is a complete problem document of ``status``; on 422 it names exactly ``fields``."""
     assert answer.status_code == status, answer.text
     assert answer.content_type == "application/problem+json"

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.api.assertions import House
+from tests.support.client import ApiResponse
 from tests.support.people import PASSWORD, Person
 
 Body = dict[str, Any]
@@ -27,7 +27,7 @@ def who_may(house: House, door: str) -> Person:
     return house.people.patient if door in ("create", "checkout") else house.people.admin
 
 
-def knock(house: House, door: str, body: bytes | None, content_type: str | None = "application/json") -> TestResponse:
+def knock(house: House, door: str, body: bytes | None, content_type: str | None = "application/json") -> ApiResponse:
     """Send raw bytes as one who may pass."""
     method, path, _ = DOORS[door]
     return house.people.anonymous().open(
@@ -39,12 +39,12 @@ def knock(house: House, door: str, body: bytes | None, content_type: str | None 
     )
 
 
-def knock_with(house: House, door: str, **members: Any) -> TestResponse:
+def knock_with(house: House, door: str, **members: Any) -> ApiResponse:
     """Send the good body with some members changed or added."""
     return knock(house, door, json.dumps({**DOORS[door][2], **members}).encode())
 
 
-def knock_with_text(house: House, door: str, member: str, json_text: str) -> TestResponse:
+def knock_with_text(house: House, door: str, member: str, json_text: str) -> ApiResponse:
     """Send the good body with one member written as this text, which no encoder might produce."""
     others = {name: value for name, value in DOORS[door][2].items() if name != member}
     body = json.dumps({**others, member: "<here>"}).replace('"<here>"', json_text)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from werkzeug.datastructures import Headers
-from werkzeug.test import TestResponse
 
 from tests.api.assertions import House, assert_problem, nothing_written
 from tests.api.endpoints import DOORS, cases, knock_with, who_may
+from tests.support.client import ApiResponse
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -61,7 +61,7 @@ ILL_FORMED_IN_BODIES = {
 }
 
 
-def send(house: House, door: str, headers: dict[str, str], **members: Any) -> TestResponse:
+def send(house: House, door: str, headers: dict[str, str], **members: Any) -> ApiResponse:
     """Ask as one who may; the good body, but for its own key."""
     method, path, body = DOORS[door]
     path = path.removeprefix("/api/v1").format(pending_id=house.pending_id)
@@ -173,7 +173,7 @@ NO_VERSIONS = {
 }
 
 
-def change(person: Person, payment_id: int, door: str, if_match: str) -> TestResponse:
+def change(person: Person, payment_id: int, door: str, if_match: str) -> ApiResponse:
     body = {"transaction_id": "TXN-1"} if door == "confirm" else {}
     return person.post(f"/payments/{payment_id}/{door}", body, headers=Headers({"If-Match": if_match}))
 

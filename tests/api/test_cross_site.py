@@ -4,6 +4,7 @@ import pytest
 from flask import Flask
 
 from tests.api.assertions import House, assert_problem
+from tests.support.client import client_of
 from tests.support.people import PASSWORD, People
 
 EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
@@ -30,7 +31,7 @@ def test_nothing_that_a_browser_sends_by_itself_is_a_proof(house: House) -> None
 @pytest.mark.parametrize("path", ["/api/login", "/api/v1/me", "/api/v1/payments", "/openapi.json", "/"])
 def test_no_other_site_is_let_in_to_read_or_to_send_headers(app: Flask, people: People, path: str) -> None:
     asking = {**EVIL, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    client = app.test_client()
+    client = client_of(app)
 
     for answer in (
         client.options(path, headers=asking),
@@ -44,9 +45,9 @@ def test_nobody_is_given_a_cookie(app: Flask, people: People) -> None:
     login = {"email": people.patient.email, "password": PASSWORD}
 
     answers = [
-        app.test_client().post("/api/login", json=login),
-        app.test_client().post("/api/login", data=login),
-        app.test_client().get("/"),
+        client_of(app).post("/api/login", json=login),
+        client_of(app).post("/api/login", data=login),
+        client_of(app).get("/"),
         people.patient.get("/me"),
         people.patient.pay(5),
     ]

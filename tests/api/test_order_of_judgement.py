@@ -5,10 +5,10 @@ Token, size, media type, JSON, schema, existence and ownership, key, same-transa
 """
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.api.assertions import House, assert_problem, nothing_written
 from tests.api.endpoints import DOORS, good_body, who_may
+from tests.support.client import ApiResponse
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 
@@ -19,7 +19,7 @@ BAD_AND_TWICE = b'{"amount": true, "amount": true}'
 every_write = pytest.mark.parametrize("door", [door for door in DOORS if door != "login"])
 
 
-def knock(house: House, door: str, body: bytes, content_type: str, authorization: dict[str, str]) -> TestResponse:
+def knock(house: House, door: str, body: bytes, content_type: str, authorization: dict[str, str]) -> ApiResponse:
     method, path, _ = DOORS[door]
     path = path.format(pending_id=house.pending_id)
     return house.people.anonymous().open(
@@ -79,7 +79,7 @@ def test_the_json_is_judged_before_the_schema(house: House, door: str) -> None:
     assert_problem(answer, 400, code="malformed-request")
 
 
-def change(person: Person, payment_id: int, door: str, *, headers: dict[str, str], **members: object) -> TestResponse:
+def change(person: Person, payment_id: int, door: str, *, headers: dict[str, str], **members: object) -> ApiResponse:
     body = {"transaction_id": "TXN-1", **members} if door == "confirm" else members
     return person.post(f"/payments/{payment_id}/{door}", body, headers=headers)
 

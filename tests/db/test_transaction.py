@@ -19,7 +19,6 @@ from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from werkzeug.test import TestResponse
 
 from payments_app.accounts.models import Role
 from payments_app.db import engine as engines
@@ -29,6 +28,7 @@ from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFou
 from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with, engine_of
+from tests.support.client import ApiResponse, client_of
 from tests.support.databases import ROOT, Database
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.own_server import own_postgresql
@@ -63,10 +63,10 @@ def errors_of(engine: Engine) -> Iterator[list[Any]]:
 
 def as_served_by(app: Flask, person: Person) -> Person:
     """The same person at another app on the same database."""
-    return Person(app.test_client(), person.id, person.email, person.token)
+    return Person(client_of(app), person.id, person.email, person.token)
 
 
-def assert_503(answer: TestResponse, code: str) -> None:
+def assert_503(answer: ApiResponse, code: str) -> None:
     assert answer.status_code == 503
     assert answer.mimetype == "application/problem+json"
     assert int(answer.headers["Retry-After"]) > 0
@@ -414,7 +414,7 @@ def test_while_postgresql_is_down_every_answer_is_503_and_once_it_is_back_all_go
         assert engine_of(app).pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-def every_kind_of_request(people: People, payment_id: int) -> list[Callable[[], TestResponse]]:
+def every_kind_of_request(people: People, payment_id: int) -> list[Callable[[], ApiResponse]]:
     """All that need the database, each of which would succeed."""
     patient, admin = people.patient, people.admin
     return [
@@ -667,7 +667,7 @@ def test_when_an_answer_is_ready_no_connection_is_checked_out_whatever_the_answe
     def look(_sender: Flask, response: Any, **_: Any) -> None:  # before Flask tidies up after the request
         open_at_the_answer.append((response.status_code, engine.pool.checkedout()))  # type: ignore[attr-defined]
 
-    refused: list[tuple[int, Callable[[], TestResponse]]] = [
+    refused: list[tuple[int, Callable[[], ApiResponse]]] = [
         (201, lambda: patient.pay(1, key="before")),
         (409, lambda: patient.pay(1, key="another")),
         (422, lambda: patient.pay(4, key="before")),

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import requests
@@ -33,7 +34,7 @@ def test_a_payment_goes_all_the_way_in_production(stack: Stack, client: requests
     consultation_id = stack.unpaid()
     login = {"email": stack.people.patient.email, "password": PASSWORD}
     token = client.post(f"{stack.front.url}/api/login", json=login, timeout=PATIENCE_SECONDS).json()["token"]
-    body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+    body: dict[str, Any] = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
 
     answers = [
         client.post(
@@ -237,7 +238,12 @@ def test_one_client_with_many_slow_requests_leaves_connections_to_others(stack: 
             connections[-1].sendall(head)
 
         refused: set[ssl.SSLSocket] = set()
-        wait_until(lambda: len(refused.update(filter(was_refused, connections)) or refused) >= 30)
+
+        def are_refused() -> bool:
+            refused.update(filter(was_refused, connections))
+            return len(refused) >= 30
+
+        wait_until(are_refused)
 
         assert len(refused) == 30
         with stack.front.client("127.0.0.52") as another:

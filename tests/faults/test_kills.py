@@ -5,7 +5,7 @@ That a process may be killed at any step of what it does is tried in tests/prove
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -70,7 +70,8 @@ def test_workers_killed_in_mid_storm_return_nothing_twice(
             return requests.Response()
 
         stripe_app.fake.misbehave("hang", times=None)
-        at_once([*(partial(ask, key) for key in keys), kill])
+        calls: list[Callable[[], requests.Response]] = [*(partial(ask, key) for key in keys), kill]
+        at_once(calls)
         # Whoever had no answer asks again with the same key, until somebody is there to answer.
         wait_until(lambda: set(statuses([ask(key) for key in keys])) <= {200, 202})
 

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from flask import Flask
-from werkzeug.test import TestResponse
 
+from tests.support.client import ApiResponse, client_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp
@@ -13,12 +13,12 @@ from tests.support.stripe_apps import StripeApp
 URL = "/api/v1/webhooks/stripe"
 
 
-def send(app: Flask, body: bytes, signature: str | None) -> TestResponse:
+def send(app: Flask, body: bytes, signature: str | None) -> ApiResponse:
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if signature is not None:
         headers["Stripe-Signature"] = signature
     # A client of its own for each: tests send from several threads.
-    return app.test_client().post(URL, data=body, headers=headers)
+    return client_of(app).post(URL, data=body, headers=headers)
 
 
 def tell(stripe_app: StripeApp, event: Wire) -> None:

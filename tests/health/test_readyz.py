@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import pytest
 from flask import Flask
 from sqlalchemy.exc import IntegrityError
-from werkzeug.test import TestResponse
 
 from payments_app import readiness
 from payments_app.accounts.models import Role
 from tests.health.conftest import Alter, read_only
 from tests.support.apps import app_with, engine_of
+from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
 from tests.support.fresh_databases import engine_on
 from tests.support.guards import (
@@ -45,11 +45,11 @@ def people_at(database: Database) -> Iterator[tuple[People, Rows]]:
         yield people, Rows(engine)
 
 
-def readyz(app: Flask) -> TestResponse:
-    return app.test_client().get("/readyz")
+def readyz(app: Flask) -> ApiResponse:
+    return client_of(app).get("/readyz")
 
 
-def assert_not_ready(answer: TestResponse, failed: str) -> None:
+def assert_not_ready(answer: ApiResponse, failed: str) -> None:
     assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
     assert answer.json["type"] == "/problems/not-ready"
     assert (answer.json["retryable"], answer.json["data"]) == (True, {"failed": [failed]})
@@ -74,7 +74,7 @@ def assert_open(people: People, rows: Rows) -> None:
 
 def test_alive_asks_nobody() -> None:
     with app_with(NOWHERE, REDIS_URL="redis://127.0.0.1:9/0") as app:
-        answer = app.test_client().get("/healthz")
+        answer = client_of(app).get("/healthz")
 
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 

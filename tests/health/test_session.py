@@ -11,6 +11,7 @@ from payments_app.accounts.models import Role
 from payments_app.health import schema_checks as catalogue
 from tests.health.conftest import Alter
 from tests.support.apps import app_with, engine_of
+from tests.support.client import client_of
 from tests.support.cluster import Cluster, cluster_in_a_folder
 from tests.support.commands import commands_on
 from tests.support.databases import Database
@@ -138,10 +139,11 @@ def session_of(app: Flask) -> str | None:
     """What is wrong, by ``/readyz`` and by the check alike."""
     with app.app_context():
         faults = app.extensions["readiness"].run_checks()
-    answer = app.test_client().get("/readyz")
+    answer = client_of(app).get("/readyz")
     assert answer.status_code == (503 if faults else 200)
     assert answer.json.get("data") == ({"failed": [*faults]} if faults else None)
-    return faults.get("session")
+    fault: str | None = faults.get("session")
+    return fault
 
 
 def test_every_setting_that_a_client_has_is_decided_upon(postgresql: Database) -> None:

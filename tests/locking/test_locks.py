@@ -71,7 +71,7 @@ def test_a_refund_holds_no_lease_while_its_gateway_is_asked(
     refund = SandboxGateway.refund
 
     def watched(gateway: SandboxGateway, order: GatewayRefundRequest) -> Approved:
-        held.append(redis_server.client.keys("payment:confirm:*"))
+        held.append([str(name) for name in redis_server.client.keys("payment:confirm:*")])
         return refund(gateway, order)
 
     monkeypatch.setattr(SandboxGateway, "refund", watched)

@@ -287,7 +287,7 @@ def test_commands_leave_telling_to_their_own_words(database: Database, people: P
 
 
 def test_in_production_every_line_is_json_gunicorns_own_too(databases: Callable[[str], Database]) -> None:
-    with Service.started(databases("postgresql").url, workers=1, **PRODUCTION) as service:
+    with Service.started(databases("postgresql").url, 1, **PRODUCTION) as service:
         pass
     # But for the lines by which this test knows that each worker has answered.
     written = [line for line in service.log.read_text().splitlines() if not line.startswith("served by")]

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from payments_app.health.backlog_metrics import Backlog
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import send
 from tests.support.apps import app_with, engine_of
+from tests.support.client import client_of
 from tests.support.databases import ROOT
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
@@ -35,7 +36,7 @@ Rise = Callable[..., float]
 
 
 @pytest.fixture
-def rise() -> Iterator[Rise]:
+def rise() -> Rise:
     """By how much a number has risen since it was first asked for; the numbers are the process's."""
     before: dict[str, float] = {}
 
@@ -47,7 +48,7 @@ def rise() -> Iterator[Rise]:
 
 
 def shown(app: Flask) -> str:
-    answer = app.test_client().get("/metrics")
+    answer = client_of(app).get("/metrics")
     assert answer.status_code == 200
     return answer.text
 

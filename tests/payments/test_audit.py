@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
-from payments_app.payments.models.payment import PaymentStatus
+from payments_app.payments.models.status import PaymentStatus
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with
 from tests.support.databases import Database, flask

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.gateway_webhooks import state_of, tell, trail_of
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -18,11 +18,11 @@ INTENTS = "/v1/payment_intents"
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def cancel(person: Person, payment_id: int, key: str | None = None, **body: object) -> TestResponse:
+def cancel(person: Person, payment_id: int, key: str | None = None, **body: object) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/cancel", body, headers={"Idempotency-Key": key} if key else {})
 
 
-def problem(answer: TestResponse) -> tuple[int, str]:
+def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
 

@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from payments_app.db.base import Base
 from tests.gateway_webhooks import state_of, tell
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -31,17 +32,17 @@ def patient_shop(database: Database, people: People) -> Iterator[StripeApp]:
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def create(people: People, consultation_id: int = 5, **members: object) -> int:
+def create(people: People, consultation_id: int = 5, **members: Any) -> int:
     payment_id: int = people.patient.pay(consultation_id, **members).json["data"]["payment_id"]
     return payment_id
 
 
-def checkout(person: Person, payment_id: int, key: str | None = None) -> TestResponse:
+def checkout(person: Person, payment_id: int, key: str | None = None) -> ApiResponse:
     headers = {"Idempotency-Key": key} if key else {}
     return person.post(f"/payments/{payment_id}/checkout", headers=headers)
 
 
-def problem(answer: TestResponse) -> tuple[int, str]:
+def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
 
@@ -105,7 +106,7 @@ def test_checkouts_at_once_share_one_session(stripe_app: StripeApp, rows: Rows, 
     )
 
     assert statuses(answers) == {200: len(keys)}
-    assert len({answer.json["data"]["client_secret"] for answer in answers}) == 1  # type: ignore[index]  # Werkzeug's
+    assert len({answer.json["data"]["client_secret"] for answer in answers}) == 1
     assert len(stripe_app.fake.intents) == rows.count("gateway_sessions") == 1
     assert rows.count("idempotency_keys", "operation = 'checkout'") == len(set(keys))
     assert state_of(rows, payment_id)["version"] == 0

@@ -72,7 +72,7 @@ def resume(app: Flask, payment_id: int) -> ExpiryResult:
         return expiry.resume(payment_id, deadlines(), context())
 
 
-def create(people: People, consultation_id: int = 5, **members: object) -> int:
+def create(people: People, consultation_id: int = 5, **members: Any) -> int:
     payment_id: int = people.patient.pay(consultation_id, **members).json["data"]["payment_id"]
     return payment_id
 

@@ -1,6 +1,7 @@
 """Histories: newest first, by pages that cost the same at any depth."""
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -130,7 +131,8 @@ def plan_of_last_select(engine: Engine, ask: Callable[[], object]) -> str:
     explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN (ANALYZE)"
     with engine.connect() as connection:
         if "$1" in statement:  # in PostgreSQL's own words
-            cursor = RawCursor(connection.connection.driver_connection)
+            driver: Any = connection.connection.driver_connection
+            cursor = RawCursor(driver)
             return "\n".join(str(row) for row in cursor.execute(f"{explain} {statement}".encode(), parameters))
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters))
 

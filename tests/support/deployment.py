@@ -72,7 +72,7 @@ class Deployment:
 @contextmanager
 def _served(database_url: str, redis: RedisServer, **environment: str) -> Iterator[Service]:
     settings = {**SETTINGS, "REDIS_URL": redis.url, **environment}
-    with Service.started(database_url, workers=WORKERS, **settings) as service:
+    with Service.started(database_url, WORKERS, **settings) as service:
         try:
             yield service
         finally:

@@ -71,6 +71,7 @@ class FakeStripe(Account):
     def __init__(self) -> None:
         super().__init__()
         self._hanging: list[Hanging] = []
+        self._answers: dict[str, tuple[Received, FakeResponse]] = {}
         self._forget_requests()
         self._server = Server(self.answer)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -106,7 +107,7 @@ class FakeStripe(Account):
 
     def _forget_requests(self) -> None:
         self.received: list[Received] = []
-        self._answers: dict[str, tuple[Received, FakeResponse]] = {}
+        self._answers = {}
         self._troubles: list[Trouble] = []
         self._late: list[Received] = []
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -56,7 +57,7 @@ class Stack:
     def pay(
         self, client: requests.Session, consultation_id: int, key: str, person: Person | None = None
     ) -> requests.Response:
-        body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+        body: dict[str, Any] = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
         headers = {**(person or self.people.patient).authorization, "Idempotency-Key": key}
         url = f"{self.front.url}/api/v1/payments"
         return client.post(url, json=body, headers=headers, timeout=PATIENCE_SECONDS)

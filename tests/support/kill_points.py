@@ -121,7 +121,8 @@ def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
             theirs, ours = multiprocessing.Pipe(duplex=False)
             process_id = os.fork()
             if process_id == 0:
-                _do(app, *order, ours)
+                operation, point = order
+                _do(app, operation, point, ours)
             ours.close()
             try:
                 steps = theirs.recv()
@@ -172,7 +173,7 @@ def _die_once_sent(driver: Any) -> None:
             get_response(client, *args, **kwargs)  # its first line is here, so it has happened there
             _die()
 
-        http.client.HTTPConnection.getresponse = wait_and_die  # type: ignore[method-assign]  # in this process only
+        http.client.HTTPConnection.getresponse = wait_and_die  # type: ignore[method-assign,assignment]  # in this process only
         return
 
     def send_and_die(conversation: Iterator[Any], *_: Any, **__: Any) -> NoReturn:

@@ -13,6 +13,7 @@ from payments_app.errors import AppError
 from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service as process
+from tests.support.client import client_of
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import PAYABLE
 from tests.support.people import Person
@@ -50,7 +51,7 @@ class Request:
         return self._ask(app, self.headers)
 
     def _ask(self, app: Flask, headers: tuple[tuple[str, str], ...]) -> OperationResult:
-        answer = app.test_client().post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
+        answer = client_of(app).post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
         said = answer.get_json()
         kind = said["type"].rpartition("/")[2] if "type" in said else "replayed" if _is_replay(answer.headers) else ""
         # A refund that is open is asked for again too: 202 with Retry-After.

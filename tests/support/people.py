@@ -6,10 +6,8 @@ from functools import cache
 from typing import Any
 
 from flask import Flask
-from flask.testing import FlaskClient
 from sqlalchemy import Engine, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.accounts import auth as tokens
@@ -20,6 +18,7 @@ from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
 from payments_app.demo import repository
 from tests.support.apps import engine_of
+from tests.support.client import ApiClient, ApiResponse, client_of
 from tests.support.databases import unsynced
 
 PASSWORD = "correct horse battery staple"
@@ -69,7 +68,7 @@ def _email(name: str) -> str:
 class Person:
     """A logged-in user; paths are below ``/api/v1``."""
 
-    def __init__(self, client: FlaskClient, user_id: int, email: str, token: str) -> None:
+    def __init__(self, client: ApiClient, user_id: int, email: str, token: str) -> None:
         self._client = client
         self.id = user_id
         self.email = email
@@ -79,29 +78,29 @@ class Person:
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
-    def get(self, path: str, **kwargs: Any) -> TestResponse:
+    def get(self, path: str, **kwargs: Any) -> ApiResponse:
         return self.send("GET", path, **kwargs)
 
-    def post(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+    def post(self, path: str, json: Any = None, **kwargs: Any) -> ApiResponse:
         return self.send("POST", path, json={} if json is None and "data" not in kwargs else json, **kwargs)
 
-    def put(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+    def put(self, path: str, json: Any = None, **kwargs: Any) -> ApiResponse:
         return self.send("PUT", path, json=json, **kwargs)
 
-    def send(self, method: str, path: str, headers: Mapping[str, str] | None = None, **kwargs: Any) -> TestResponse:
+    def send(self, method: str, path: str, headers: Mapping[str, str] | None = None, **kwargs: Any) -> ApiResponse:
         if kwargs.get("json", ...) is None:
             del kwargs["json"]
         headers = {**self.authorization, **(headers or {})}
         return self._client.open(f"/api/v1{path}", method=method, headers=headers, **kwargs)
 
-    def pay(self, consultation_id: int = 5, key: str | None = None, **members: Any) -> TestResponse:
+    def pay(self, consultation_id: int = 5, key: str | None = None, **members: Any) -> ApiResponse:
         """POST /payments with sensible values for what is not said."""
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe", **members}
         return self.post("/payments", body, headers={"Idempotency-Key": key} if key else {})
 
     def confirm(
         self, payment_id: int, transaction_id: str = "TXN-1", key: str | None = None, **members: Any
-    ) -> TestResponse:
+    ) -> ApiResponse:
         body = {"transaction_id": transaction_id, **members}
         return self.post(f"/payments/{payment_id}/confirm", body, headers={"Idempotency-Key": key} if key else {})
 
@@ -121,7 +120,7 @@ class People:
         with app.app_context():
             for name, role in CAST.items():
                 token = tokens.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
-                setattr(self, name, Person(app.test_client(), ids[name], _email(name), token))
+                setattr(self, name, Person(client_of(app), ids[name], _email(name), token))
 
     def add_consultations(self, whose: str, first: int, last: int) -> None:
         patient: Person = getattr(self, whose)
@@ -134,7 +133,7 @@ class People:
         others.app = app
         for name in CAST:
             person: Person = getattr(self, name)
-            setattr(others, name, Person(app.test_client(), person.id, person.email, person.token))
+            setattr(others, name, Person(client_of(app), person.id, person.email, person.token))
         return others
 
     def token_from(self, app: Flask, person: Person) -> str:
@@ -144,5 +143,5 @@ class People:
             assert credentials is not None
             return tokens.issue(credentials)
 
-    def anonymous(self) -> FlaskClient:
-        return self.app.test_client()
+    def anonymous(self) -> ApiClient:
+        return client_of(self.app)

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import CheckConstraint, Engine, ForeignKeyConstraint, Table
+from sqlalchemy import CheckConstraint, Constraint, Engine, ForeignKeyConstraint, Index, Table
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import ColumnCollectionConstraint
 
 from payments_app.db.base import Base
-from payments_app.payments.models.payment import PAID
 from payments_app.payments.models.refund import OPEN
+from payments_app.payments.models.status import PAID
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
@@ -229,14 +230,17 @@ def assert_broken(error: IntegrityError, constraint: str) -> None:
 def sqlite_text(constraint: str) -> str:
     """What SQLite says of a broken constraint, by the models' own list of constraints."""
     for table in Base.metadata.tables.values():
-        for known in (*table.constraints, *table.indexes):
-            if known.name == constraint:
-                if isinstance(known, CheckConstraint):
-                    return f"CHECK constraint failed: {constraint}"
-                if isinstance(known, ForeignKeyConstraint):
-                    return "FOREIGN KEY constraint failed"
-                columns = ", ".join(f"{table.name}.{column.name}" for column in known.columns)  # type: ignore[union-attr]
-                return f"UNIQUE constraint failed: {columns}"
+        known: list[Constraint | Index] = [*table.constraints, *table.indexes]
+        for each in known:
+            if each.name != constraint:
+                continue
+            if isinstance(each, CheckConstraint):
+                return f"CHECK constraint failed: {constraint}"
+            if isinstance(each, ForeignKeyConstraint):
+                return "FOREIGN KEY constraint failed"
+            assert isinstance(each, ColumnCollectionConstraint | Index)
+            columns = ", ".join(f"{table.name}.{column.name}" for column in each.columns)
+            return f"UNIQUE constraint failed: {columns}"
     raise LookupError(constraint)
 
 

@@ -21,7 +21,8 @@ class Rows:
         return f"{at:%Y-%m-%d %H:%M:%S.%f}" if self.is_sqlite else at
 
     def count(self, table: str, where: str = "1 = 1", **values: Any) -> int:
-        return self.all(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)[0]["n"]
+        counted: int = self.one(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)["n"]
+        return counted
 
     def counts(self, *tables: str) -> dict[str, int]:
         return {table: self.count(table) for table in tables}

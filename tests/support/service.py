@@ -11,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import requests
 
 from tests.support.databases import ROOT
 from tests.support.people import Person
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Service:
 
     @classmethod
     @contextmanager
-    def started(cls, database_url: str, *, workers: int = 2, **environment: str) -> Iterator[Self]:
+    def started(cls, database_url: str, workers: int = 2, /, **environment: str) -> Iterator[Self]:
         """Start it, wait until every worker has answered, and stop it at the end."""
         port = free_port()
         log = Path(tempfile.mkdtemp(prefix="payments-gunicorn-")) / "log"
@@ -88,11 +90,18 @@ class Service:
         return self.post(person, "/payments", body, **{"Idempotency-Key": key})
 
 
-def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.Response]:
+class HasStatus(Protocol):
+    """A response of requests' or of Werkzeug's."""
+
+    @property
+    def status_code(self) -> int: ...
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
     """Make all the calls at the same moment, each from a thread of its own; their answers in the same order."""
     gate = threading.Barrier(len(calls))
 
-    def call(make: Callable[[], requests.Response]) -> requests.Response:
+    def call(make: Callable[[], T]) -> T:
         gate.wait(PATIENCE_SECONDS)
         return make()
 
@@ -100,7 +109,7 @@ def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.R
         return list(pool.map(call, calls))
 
 
-def statuses(answers: Sequence[requests.Response]) -> dict[int, int]:
+def statuses(answers: Sequence[HasStatus]) -> dict[int, int]:
     """How often each status was answered."""
     counted: dict[int, int] = {}
     for answer in answers:

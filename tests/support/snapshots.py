@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,7 @@ def open_shop(database: Database) -> Iterator[StripeApp]:
 class KeptRows:
     """What is in the database and at Stripe at one moment."""
 
-    rows: dict[str, Sequence[Mapping[str, Any]]]
+    rows: dict[str, list[dict[str, Any]]]
     stripe: Memory
 
 
@@ -60,7 +60,9 @@ class World:
 
     def _keep(self) -> KeptRows:
         with self.engine.connect() as connection:
-            rows = {table.name: connection.execute(select(table)).mappings().all() for table in CHANGING}
+            rows = {
+                table.name: [dict(row) for row in connection.execute(select(table)).mappings()] for table in CHANGING
+            }
         return KeptRows(rows, self.fake.remember())
 
     def put_back(self) -> None:
@@ -70,7 +72,7 @@ class World:
                 connection.execute(delete(table))
             for table in CHANGING:
                 if self._kept.rows[table.name]:
-                    connection.execute(insert(table), [dict(row) for row in self._kept.rows[table.name]])
+                    connection.execute(insert(table), self._kept.rows[table.name])
         self.fake.recall(self._kept.stripe)
         with self.app.app_context():  # who looks whether the database is ready keeps the others waiting
             assert current_readiness().run_checks() == {}

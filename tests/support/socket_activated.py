@@ -23,10 +23,10 @@ os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *logged, *sys.argv[2
 class SocketActivated:
     """A gunicorn on a Unix socket; ``restart`` and ``reload`` do what those of ``systemctl`` do."""
 
-    def __init__(self, folder: Path, *options: str, cwd: Path = ROOT, **environment: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self.path = folder / "gunicorn.sock"
         self.log = folder / "gunicorn.log"
-        self._options, self._cwd, self._environment = options, cwd, environment
+        self._options, self._environment = options, environment
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
         self.path.chmod(0o666)  # nginx may be another user
@@ -39,7 +39,7 @@ class SocketActivated:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _HAND_OVER, str(descriptor), *self._options],
-                cwd=self._cwd,
+                cwd=ROOT,
                 env={**os.environ, **self._environment},
                 pass_fds=[descriptor],
                 stdout=output,

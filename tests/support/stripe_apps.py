@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
 from payments_app.refunds import service as process
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People, Person
 
@@ -79,7 +79,7 @@ def pay_by_card(people: People, fake: FakeStripe, consultation_id: int, amount: 
     return payment_id
 
 
-def refund(person: Person, payment_id: int, key: str | None = None, **members: Any) -> TestResponse:
+def refund(person: Person, payment_id: int, key: str | None = None, **members: Any) -> ApiResponse:
     """POST the refund, of all that is left where no ``amount`` is said."""
     headers = {"Idempotency-Key": key} if key else {}
     return person.post(f"/payments/{payment_id}/refund", members, headers=headers)

@@ -60,8 +60,8 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
             return {}
         return readiness._look() if is_on(LOOK_EACH_TIME) else run_checks(readiness)
 
-    psycopg.Cursor.execute = rewriting  # type: ignore[method-assign]  # in this process only, as all of these
-    Readiness.run_checks = looking  # type: ignore[method-assign]
+    psycopg.Cursor.execute = rewriting  # type: ignore[method-assign,assignment]  # in this process only, as all of these
+    Readiness.run_checks = looking  # type: ignore[method-assign,assignment]
     Payment.refundable_minor = property(  # type: ignore[method-assign,assignment]
         lambda payment: payment.received_minor if is_on(NO_BALANCE) else refundable(payment)
     )

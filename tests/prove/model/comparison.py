@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
-from werkzeug.test import TestResponse
 
 from tests.prove.model.records import ADMIN, Belief, Key, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.reference_model import Clinic
 from tests.prove.model.service_under_test import PATIENTS, SHOWN, House, problem_of
 from tests.prove.model.stripe_account import Weather
+from tests.support.client import ApiResponse
+from tests.support.people import Person
 
 INTENTS = "/v1/payment_intents"
 REFUNDS = "/v1/refunds"
@@ -105,7 +106,7 @@ class Comparison(RuleBasedStateMachine):
         except Refusal as refusal:
             return refusal
 
-    def _compare(self, answer: TestResponse, expected: ModelResponse | Refusal) -> None:
+    def _compare(self, answer: ApiResponse, expected: ModelResponse | Refusal) -> None:
         self.met[f"{answer.status_code} {problem_of(answer) or ''}".strip()] += 1
         self.met["replays"] += "Idempotent-Replayed" in answer.headers
         if isinstance(expected, Refusal):
@@ -130,7 +131,7 @@ class Comparison(RuleBasedStateMachine):
         if expected.refund is not None:
             assert (data["refund"]["id"], data["refund"]["status"]) == (expected.refund.id, expected.refund.status)
 
-    def _learn_ids(self, answer: TestResponse, expected: ModelResponse) -> None:
+    def _learn_ids(self, answer: ApiResponse, expected: ModelResponse) -> None:
         made: Key | None = expected.made
         assert made is not None
         data = answer.json["data"]
@@ -158,7 +159,7 @@ class Comparison(RuleBasedStateMachine):
 
     def _change(
         self, who: str, verb: str, payment: Payment | None, key: str | None, *, believed: Belief, at: int, **body: Any
-    ) -> TestResponse:
+    ) -> ApiResponse:
         headers = headers_for(key)
         if believed.if_match is not None:
             headers["If-Match"] = f'"{at + (not believed.if_match)}"'
@@ -172,9 +173,9 @@ class Comparison(RuleBasedStateMachine):
         if weather is Weather.SLOW:
             fake.refunds_start_as = "pending"
         elif weather is not Weather.FINE:
-            fake.misbehave(weather.value, path=path, times=None)  # type: ignore[arg-type]  # the fake's own words
+            fake.misbehave(weather.value, path=path, times=None)
             if weather in (Weather.LOST, Weather.BROKEN):
-                fake.misbehave(weather.value, method="GET", path=path, times=None)  # type: ignore[arg-type]
+                fake.misbehave(weather.value, method="GET", path=path, times=None)
         yield
         fake.refunds_start_as = "succeeded"
         fake.behave()
@@ -183,8 +184,9 @@ class Comparison(RuleBasedStateMachine):
     def _asker(who: str, owner: str) -> str:
         return {"owner": owner, "staff": ADMIN, "stranger": "other" if owner == "patient" else "patient"}[who]
 
-    def _person(self, who: str) -> Any:
-        return getattr(self.house.people, who)
+    def _person(self, who: str) -> Person:
+        person: Person = getattr(self.house.people, who)
+        return person
 
     def _model_key(self, key: str | None) -> str:
         return key or f"made-{next(self._numbers)}"

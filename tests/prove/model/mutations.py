@@ -1,6 +1,7 @@
 """Ways in which the service could be wrong: each takes one thing out of it, or turns it round."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from payments_app.accounts.models import Role
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
@@ -146,16 +148,9 @@ def with_payments_for_everybody(patch: pytest.MonkeyPatch, _engine: Engine) -> N
     owned = repository._owned
 
     def anybodys(session: Any, wanted: Any, payment_id: int, caller: Any) -> Payment:
-        return owned(session, wanted, payment_id, _Staff(caller))
+        return owned(session, wanted, payment_id, replace(caller, role=Role.ADMIN))
 
     patch.setattr(repository, "_owned", anybodys)
-
-
-class _Staff:
-    is_admin = True
-
-    def __init__(self, caller: Any) -> None:
-        self.user_id = caller.user_id
 
 
 SABOTAGES: tuple[Sabotage, ...] = (

@@ -40,8 +40,9 @@ class Clinic:
 
     def active(self, consultation: int) -> Payment | None:
         """M1: there is at most one."""
-        (active,) = [p for p in self.payments if p.consultation == consultation and p.status in ACTIVE] or [None]
-        return active
+        found = [p for p in self.payments if p.consultation == consultation and p.status in ACTIVE]
+        assert len(found) <= 1
+        return found[0] if found else None
 
     def owned(self, who: str, payment: Payment | None) -> Payment:
         if payment is None:

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 from flask import Flask
 from sqlalchemy import text
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.idempotency import repository as idempotency
@@ -16,6 +15,7 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service as process
 from tests.gateway_webhooks import tell
 from tests.support.apps import engine_of
+from tests.support.client import ApiResponse
 from tests.support.databases import empty
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
@@ -114,6 +114,6 @@ class House:
         return AuditContext("command:model", None, clock.now())
 
 
-def problem_of(answer: TestResponse) -> str | None:
+def problem_of(answer: ApiResponse) -> str | None:
     """The end of the problem's type; None for an answer that is none."""
     return answer.json["type"].rpartition("/")[2] if answer.mimetype == "application/problem+json" else None
