@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 
 from bench import load
-from bench import requests as asking
 from bench.cpu import CpuMeter
 from bench.environment import FIRST_UNPAID, Stage, Store, run_pgbench
 from bench.load import Load
+from bench.requests import create, creates, key, list_page
 from bench.services import Running
 
 # As many as pgbench is run with.
@@ -72,7 +72,7 @@ def create_arm(label: str, party: Target) -> Arm:
 
     def measure(seconds: float) -> Measurement:
         party.store.clear()
-        requests = asking.creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds))
+        requests = creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds))
         made, measurement = party.ask(requests, seconds, expected=201)
         _require_rows(party.store, made)
         return measurement
@@ -86,7 +86,7 @@ def growing_arm(label: str, party: Target) -> Arm:
 
     def measure(seconds: float) -> Measurement:
         nonlocal taken
-        requests = asking.creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds), first=taken)
+        requests = creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds), first=taken)
         before = max(party.store.counts())
         made, measurement = party.ask(requests, seconds, expected=201)
         taken += made
@@ -101,7 +101,7 @@ def reading_arm(label: str, party: Target, requests: Callable[[Store], list[byte
 
     def measure(seconds: float) -> Measurement:
         party.store.clear()
-        made = load.ask_all(party.running, asking.creates(party.store.patient, READ), clients=CLIENTS)
+        made = load.ask_all(party.running, creates(party.store.patient, READ), clients=CLIENTS)
         _require_statuses(made, {201: READ})
         _, measurement = party.ask(_repeated(requests(party.store), seconds), seconds, expected=expected)
         _require_rows(party.store, READ)
@@ -114,7 +114,7 @@ def page_arm(label: str, party: Target, cursor: str | None) -> Arm:
     """One page of a long list, again and again."""
 
     def measure(seconds: float) -> Measurement:
-        requests = _repeated([asking.list_page(party.store.patient, cursor)], seconds)
+        requests = _repeated([list_page(party.store.patient, cursor)], seconds)
         return party.ask(requests, seconds, expected=200)[1]
 
     return Arm(label, measure)
@@ -129,7 +129,7 @@ def storm_arm(label: str, party: Target) -> Arm:
         while sum(settled) < seconds or len(settled) < LEAST_STORMS:
             number = len(settled)
             clicks = [
-                asking.create(party.store.patient, FIRST_UNPAID + number, asking.key(number * CLICKS + click))
+                create(party.store.patient, FIRST_UNPAID + number, key(number * CLICKS + click))
                 for click in range(CLICKS)
             ]
             came = load.ask_all(party.running, clicks, clients=CLICKS)

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from bench import load, services
-from bench import requests as asking
 from bench.cases import CLIENTS, MOST_READS_A_SECOND, READ
 from bench.environment import Store, set_up
+from bench.requests import creates, list_page, shows
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -27,7 +27,7 @@ def draw(what: str) -> None:
     """Draw where the time of WHAT goes."""
     with set_up() as stage, services.ours(stage.empty.url) as running:
         store = stage.empty
-        load.ask_all(running, asking.creates(store.patient, READ), clients=CLIENTS)
+        load.ask_all(running, creates(store.patient, READ), clients=CLIENTS)
         picture = RESULTS / f"flame-{what}.svg"
         picture.parent.mkdir(exist_ok=True)
         command = ["py-spy", "record", "--pid", str(running.workers[0]), "--output", picture.name, "--gil"]
@@ -44,11 +44,11 @@ def draw(what: str) -> None:
 
 def _requests(what: str, store: Store) -> list[bytes]:
     if what == "create":
-        return asking.creates(store.patient, MOST_READS_A_SECOND * SECONDS, first=READ)
+        return creates(store.patient, MOST_READS_A_SECOND * SECONDS, first=READ)
     again = {
-        "replay": lambda: asking.creates(store.patient, READ),
-        "show": lambda: asking.shows(store.patient, store.column("SELECT id FROM payments")),
-        "list": lambda: [asking.list_page(store.patient)] * READ,
+        "replay": lambda: creates(store.patient, READ),
+        "show": lambda: shows(store.patient, store.column("SELECT id FROM payments")),
+        "list": lambda: [list_page(store.patient)] * READ,
     }
     return again[what]() * (MOST_READS_A_SECOND * (SECONDS + 2) // READ)
 

@@ -7,9 +7,9 @@ from itertools import count, cycle, islice
 import psutil
 
 from bench import load, services
-from bench import requests as asking
 from bench.cases import CLIENTS
 from bench.environment import Stage, Store
+from bench.requests import creates, list_page, shows
 from bench.services import Running
 
 FIRST_LOOK = 1_000
@@ -36,7 +36,7 @@ def measure(stage: Stage, *, requests: int, progress: Callable[[int], None]) -> 
     store = stage.empty
     store.clear()
     with services.ours(store.url, workers=1) as running:
-        _ask(running, asking.creates(store.patient, MADE_FIRST))
+        _ask(running, creates(store.patient, MADE_FIRST))
         mixture = _mixture(store)
         _ask(running, list(islice(mixture, FIRST_LOOK - MADE_FIRST)))
         before = _look(running.pid, FIRST_LOOK)
@@ -56,13 +56,13 @@ def _ask(running: Running, requests: list[bytes]) -> None:
 
 
 def _mixture(store: Store) -> Iterator[bytes]:
-    replays = cycle(asking.creates(store.patient, MADE_FIRST))
-    shows = cycle(asking.shows(store.patient, store.column("SELECT id FROM payments")))
+    replays = cycle(creates(store.patient, MADE_FIRST))
+    reads = cycle(shows(store.patient, store.column("SELECT id FROM payments")))
     for number in count(MADE_FIRST):
-        yield asking.creates(store.patient, 1, first=number)[0]
+        yield creates(store.patient, 1, first=number)[0]
         yield next(replays)
-        yield next(shows)
-        yield asking.list_page(store.patient)
+        yield next(reads)
+        yield list_page(store.patient)
 
 
 def _look(pid: int, requests: int) -> Memory:

@@ -6,7 +6,6 @@ from functools import cached_property
 
 from sqlalchemy import create_engine, text
 
-from bench import requests as asking
 from bench import services
 from bench.cases import (
     READ,
@@ -21,6 +20,7 @@ from bench.cases import (
 )
 from bench.contract_check import require_manners
 from bench.environment import SECRETS, Stage, Store, million_store, sqlite_store
+from bench.requests import creates, list_page, shows
 from bench.services import Running
 from payments_app import clock
 from payments_app.api.cursors import _serializer
@@ -67,17 +67,15 @@ class LineUp:
         return create_arm("create", self._ours)
 
     def replay(self) -> Arm:
-        return reading_arm(
-            "replay of a key", self._ours, lambda store: asking.creates(store.patient, READ), expected=201
-        )
+        return reading_arm("replay of a key", self._ours, lambda store: creates(store.patient, READ), expected=201)
 
     def show(self) -> Arm:
         return reading_arm(
-            "GET of a payment", self._ours, lambda store: asking.shows(store.patient, _ids(store)), expected=200
+            "GET of a payment", self._ours, lambda store: shows(store.patient, _ids(store)), expected=200
         )
 
     def list_payments(self) -> Arm:
-        return reading_arm("list of 15", self._ours, lambda store: [asking.list_page(store.patient)], expected=200)
+        return reading_arm("list of 15", self._ours, lambda store: [list_page(store.patient)], expected=200)
 
     def storm(self) -> Arm:
         return storm_arm("storm of 50 clicks, until all are answered", self._ours)

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from payments_app.api import security_headers as browsers
+from payments_app.api import security_headers
 from payments_app.errors import AppError, Conflict, UserExists
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse, client_of
@@ -68,7 +68,10 @@ def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: A
     headers = {name: resolved(document, header) for name, header in response["headers"].items()}
     assert {name for name, header in headers.items() if header.get("required")} <= set(answer.headers.keys())
     # What HTTP and browsers are told with every answer is none of the document's.
-    assert set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *browsers.HEADERS} <= headers.keys()
+    assert (
+        set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *security_headers.HEADERS}
+        <= headers.keys()
+    )
     for name, header in headers.items():
         if name in answer.headers:
             sent = answer.headers[name]

@@ -11,15 +11,12 @@ from functools import partial
 import pytest
 import requests
 
-from payments_app import clock
-from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
 from tests.support.snapshots import LASTING
-from tests.support.stripe_apps import StripeApp, card_shop, pay_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, card_shop, pay_by_card, resume_refunds, stripe_settings
 from tests.support.waiting import wait_until
 
 
@@ -34,11 +31,7 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 def resume(stripe_app: StripeApp) -> int:
     """What the timer does; how many refunds it found to be looked after."""
-    with stripe_app.app.app_context():
-        found = list(process.find_open(clock.now()))
-        for refund_id in found:
-            process.resume(refund_id, lease_seconds=600, context=AuditContext("test", None, clock.now()))
-    return len(found)
+    return len(resume_refunds(stripe_app.app, lease_seconds=600))
 
 
 def end_leases(rows: Rows) -> None:

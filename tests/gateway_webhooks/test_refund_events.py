@@ -8,7 +8,7 @@ import pytest
 
 from payments_app import clock
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
@@ -68,8 +68,8 @@ def assert_money(
 def resume_all(stripe_app: StripeApp) -> None:
     """As ``flask refunds resume`` does."""
     with stripe_app.app.app_context():
-        for refund_id in list(process.find_open(clock.now())):
-            process.resume(refund_id, lease_seconds=2, context=AuditContext("command:resume", None, clock.now()))
+        for refund_id in list(service.find_open(clock.now())):
+            service.resume(refund_id, lease_seconds=2, context=AuditContext("command:resume", None, clock.now()))
 
 
 # Refunds of ours

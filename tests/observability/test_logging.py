@@ -15,9 +15,8 @@ from payments_app import clock
 from payments_app.accounts import repository as accounts
 from payments_app.db.errors import RetryTransaction
 from payments_app.db.transaction import write_transaction
-from payments_app.observability import logging as logs
-from payments_app.observability.logging import get_logger
-from payments_app.payments import expire as expiry
+from payments_app.observability.logging import _chain, get_logger
+from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import tell
@@ -103,7 +102,7 @@ def test_every_deed_is_told_with_its_ids(people: People, lines: LogLines) -> Non
     people.patient.post(f"/payments/{cancelled_id}/cancel")
     expired_id = people.patient.pay(7).json["data"]["payment_id"]
     with people.app.app_context():
-        expiry.expire(expired_id, context())
+        expire.expire(expired_id, context())
 
     told = [(line["event"], line.get("payment_id"), line.get("layer")) for line in lines.of("Payment", "Refund")]
     assert told == [
@@ -133,7 +132,7 @@ def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
 ) -> None:
     late_id, late = open_by_card(stripe_app.people, 5)
     with stripe_app.app.app_context():
-        expiry.expire(late_id, context())
+        expire.expire(late_id, context())
     stripe_app.people.patient.pay(5)
     event = stripe_app.fake.intent_event("succeeded", late)
     event["data"]["object"].update(status="succeeded", amount_received=500_000)
@@ -272,7 +271,7 @@ def test_an_error_that_is_its_own_cause_is_told_once() -> None:
     error = ValueError("a circle")
     error.__cause__ = error
 
-    assert list(islice(logs._chain(error), 3)) == [error]
+    assert list(islice(_chain(error), 3)) == [error]
 
 
 def test_commands_leave_telling_to_their_own_words(database: Database, people: People, rows: Rows) -> None:

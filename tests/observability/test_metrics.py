@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.db.transaction import write_transaction
-from payments_app.health import backlog_metrics as backlog
+from payments_app.health import backlog_metrics
 from payments_app.health.backlog_metrics import Backlog
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import send
@@ -229,14 +229,14 @@ def test_connections_that_could_not_be_opened_again_are_not_counted(rise: Rise, 
 
 
 def test_a_question_that_hangs_costs_another_scrape_these_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(backlog_metrics, "WAIT_SECONDS", 0.01)
     asking, answered = threading.Event(), threading.Event()
 
     def hang() -> None:
         asking.set()
         assert answered.wait(PATIENCE_SECONDS)
 
-    monkeypatch.setattr(backlog, "_look", hang)
+    monkeypatch.setattr(backlog_metrics, "_look", hang)
     numbers = Backlog()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(waiting, numbers)

@@ -8,7 +8,7 @@ import pytest
 from psycopg import RawCursor
 from sqlalchemy import Engine, text
 
-from payments_app.payments import queries as reads
+from payments_app.payments import queries
 from payments_app.payments.models.status import PaymentStatus
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -141,7 +141,7 @@ def test_a_client_that_asks_for_every_page_there_is_does_not_fill_the_memory(peo
     """A statement is kept for each page size and filter: of those that were asked for lately."""
     for status in (None, *PaymentStatus):
         for per_page in range(1, 101):
-            reads._page(frozenset({"user_id"}), status, per_page)
+            queries._page(frozenset({"user_id"}), status, per_page)
 
-    assert reads._page.cache_info().currsize == reads.PAGES_KEPT
+    assert queries._page.cache_info().currsize == queries.PAGES_KEPT
     assert people.patient.get("/payments?per_page=1&status=pending").status_code == 200  # long forgotten

@@ -12,7 +12,7 @@ from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.client import client_of
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import PAYABLE
@@ -81,7 +81,7 @@ class Resume:
     def do(self, app: Flask) -> OperationResult:
         with app.app_context():
             try:
-                process.resume(self.refund_id, lease_seconds=self.lease_seconds, context=_deed())
+                service.resume(self.refund_id, lease_seconds=self.lease_seconds, context=_deed())
             except AppError as error:
                 return OperationResult(error.code, ask_again=True)
         return OperationResult("resumed")  # by it or by another

@@ -10,8 +10,7 @@ from sqlalchemy import Engine, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from payments_app import clock
-from payments_app.accounts import auth as tokens
-from payments_app.accounts import passwords
+from payments_app.accounts import auth, passwords
 from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import Credentials, find_credentials
 from payments_app.consultations.models import Consultation
@@ -119,7 +118,7 @@ class People:
         ids = _add_people(engine_of(app), consultations)
         with app.app_context():
             for name, role in CAST.items():
-                token = tokens.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
+                token = auth.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
                 setattr(self, name, Person(client_of(app), ids[name], _email(name), token))
 
     def add_consultations(self, whose: str, first: int, last: int) -> None:
@@ -141,7 +140,7 @@ class People:
         with app.app_context():
             credentials = find_credentials(person.email)
             assert credentials is not None
-            return tokens.issue(credentials)
+            return auth.issue(credentials)
 
     def anonymous(self) -> ApiClient:
         return client_of(self.app)

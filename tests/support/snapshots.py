@@ -13,7 +13,7 @@ from payments_app import clock
 from payments_app.db.base import Base
 from payments_app.payments import audit
 from payments_app.readiness import current_readiness
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty, unsynced
 from tests.support.fake_stripe import Memory
@@ -106,7 +106,7 @@ class World:
             return
         self.end_leases()
         with self.app.app_context():
-            found = list(process.find_open(clock.now()))
+            found = list(service.find_open(clock.now()))
         for refund_id in found:
             Resume(refund_id).do(self.app)
 

@@ -12,7 +12,7 @@ from flask import Flask
 from payments_app import clock
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse
 from tests.support.fake_stripe import FakeStripe
@@ -90,6 +90,6 @@ def resume_refunds(app: Flask, *, lease_seconds: int = 60) -> list[Refund | None
     with app.app_context():
         context = AuditContext("system:test", None, clock.now())
         return [
-            process.resume(refund_id, lease_seconds=lease_seconds, context=context)
-            for refund_id in process.find_open(context.at)
+            service.resume(refund_id, lease_seconds=lease_seconds, context=context)
+            for refund_id in service.find_open(context.at)
         ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from payments_app import clock
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.prove.states import (
     CONSULTATION,
     by_hand,
@@ -188,7 +188,7 @@ def test_a_refund_whose_process_died_is_left_alone_as_long_as_its_lease_lasts(
     for _ in range(2):
         assert crash.operation.do(stripe_app.app).word == "202 replayed"
         with stripe_app.app.app_context():
-            assert list(process.find_open(clock.now())) == []
+            assert list(service.find_open(clock.now())) == []
     assert stripe_app.fake.count("POST", "/v1/refunds") == (when is When.SENT)
 
     crash.world.resume_all()

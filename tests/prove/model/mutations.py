@@ -13,8 +13,7 @@ from payments_app.accounts.models import Role
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.payments import cancel, confirm, create, create_statement, repository
-from payments_app.payments import gateway_updates as arrival
+from payments_app.payments import cancel, confirm, create, create_statement, gateway_updates, repository
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, PaymentStatus
 from payments_app.readiness import Readiness
@@ -120,7 +119,7 @@ def with_late_money_lost(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
 
 
 def with_two_versions_for_one_effect(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    receive = arrival.record_received_money
+    receive = gateway_updates.record_received_money
 
     def twice(session: Any, payment: Payment, money: Any, **more: Any) -> None:
         receive(session, payment, money, **more)

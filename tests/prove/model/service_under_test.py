@@ -12,7 +12,7 @@ from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
 from payments_app.payments.expire import Deadlines
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.gateway_webhooks import tell
 from tests.support.apps import engine_of
 from tests.support.client import ApiResponse
@@ -76,8 +76,8 @@ class House:
     def resume(self) -> None:
         settings = self.app.config["SETTINGS"]
         with self.app.app_context():
-            for refund_id in list(process.find_open(clock.now())):
-                process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._deed())
+            for refund_id in list(service.find_open(clock.now())):
+                service.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._deed())
             for payment_id in list(expire.find_processing()):
                 expire.resume(payment_id, self._deadlines(), self._deed())
 
