@@ -1,4 +1,4 @@
-"""The kinds of arms: each does one thing for some seconds, and proves by counting rows that it did it."""
+"""The kinds of cases: each does one thing for some seconds, and proves by counting rows that it did it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +22,13 @@ LEAST_STORMS = 2
 MOST_CREATES_A_SECOND = 6_000
 MOST_READS_A_SECOND = 12_000
 
-# Payments that the reading arms read in turn.
+# Payments that the reading cases read in turn.
 READ = 1_000
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One arm in one round. ``cpu_ms``: milliseconds of processor time for each answer, by whom."""
+    """One case in one round. ``cpu_ms``: milliseconds of processor time for each answer, by whom."""
 
     per_second: float
     p50_ms: float
@@ -37,7 +37,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Case:
     """What people read of it, and how it is measured for so many seconds."""
 
     label: str
@@ -67,82 +67,82 @@ class Target:
         )
 
 
-def create_arm(label: str, party: Target) -> Arm:
+def create_case(label: str, target: Target) -> Case:
     """Payments of different consultations, in an empty table."""
 
     def measure(seconds: float) -> Measurement:
-        party.store.clear()
-        requests = creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds))
-        made, measurement = party.ask(requests, seconds, expected=201)
-        _require_rows(party.store, made)
+        target.store.clear()
+        requests = creates(target.store.patient, round(MOST_CREATES_A_SECOND * seconds))
+        made, measurement = target.ask(requests, seconds, expected=201)
+        _require_rows(target.store, made)
         return measurement
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def growing_arm(label: str, party: Target) -> Arm:
+def growing_case(label: str, target: Target) -> Case:
     """Payments of different consultations, beside all those that are there already."""
     taken = 0
 
     def measure(seconds: float) -> Measurement:
         nonlocal taken
-        requests = creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds), first=taken)
-        before = max(party.store.counts())
-        made, measurement = party.ask(requests, seconds, expected=201)
+        requests = creates(target.store.patient, round(MOST_CREATES_A_SECOND * seconds), first=taken)
+        before = max(target.store.counts())
+        made, measurement = target.ask(requests, seconds, expected=201)
         taken += made
-        _require_rows(party.store, before + made)
+        _require_rows(target.store, before + made)
         return measurement
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def reading_arm(label: str, party: Target, requests: Callable[[Store], list[bytes]], *, expected: int) -> Arm:
+def reading_case(label: str, target: Target, requests: Callable[[Store], list[bytes]], *, expected: int) -> Case:
     """Requests that change nothing, again and again, where READ payments were made."""
 
     def measure(seconds: float) -> Measurement:
-        party.store.clear()
-        made = load.ask_all(party.running, creates(party.store.patient, READ), clients=CLIENTS)
+        target.store.clear()
+        made = load.ask_all(target.running, creates(target.store.patient, READ), clients=CLIENTS)
         _require_statuses(made, {201: READ})
-        _, measurement = party.ask(_repeated(requests(party.store), seconds), seconds, expected=expected)
-        _require_rows(party.store, READ)
+        _, measurement = target.ask(_repeated(requests(target.store), seconds), seconds, expected=expected)
+        _require_rows(target.store, READ)
         return measurement
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def page_arm(label: str, party: Target, cursor: str | None) -> Arm:
+def page_case(label: str, target: Target, cursor: str | None) -> Case:
     """One page of a long list, again and again."""
 
     def measure(seconds: float) -> Measurement:
-        requests = _repeated([list_page(party.store.patient, cursor)], seconds)
-        return party.ask(requests, seconds, expected=200)[1]
+        requests = _repeated([list_page(target.store.patient, cursor)], seconds)
+        return target.ask(requests, seconds, expected=200)[1]
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def storm_arm(label: str, party: Target) -> Arm:
+def storm_case(label: str, target: Target) -> Case:
     """50 clicks on one consultation at the same moment, with a key each, until all have been answered; and again."""
 
     def measure(seconds: float) -> Measurement:
-        party.store.clear()
+        target.store.clear()
         settled: list[float] = []
         while sum(settled) < seconds or len(settled) < LEAST_STORMS:
             number = len(settled)
             clicks = [
-                create(party.store.patient, FIRST_UNPAID + number, key(number * CLICKS + click))
+                create(target.store.patient, FIRST_UNPAID + number, key(number * CLICKS + click))
                 for click in range(CLICKS)
             ]
-            came = load.ask_all(party.running, clicks, clients=CLICKS)
+            came = load.ask_all(target.running, clicks, clients=CLICKS)
             _require_statuses(came, {201: 1, 409: CLICKS - 1})
             settled.append(came.seconds)
-        _require_rows(party.store, len(settled))
+        _require_rows(target.store, len(settled))
         percentiles = quantiles(settled, n=100, method="inclusive")
         return Measurement(len(settled) / sum(settled), percentiles[49] * 1000, percentiles[98] * 1000)
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def pgbench_arm(label: str, stage: Stage) -> Arm:
+def pgbench_case(label: str, stage: Stage) -> Case:
     """The statements of create.sql with nothing around them."""
 
     def measure(seconds: float) -> Measurement:
@@ -156,7 +156,7 @@ def pgbench_arm(label: str, stage: Stage) -> Arm:
         cpu_ms = {name: of_all / made * 1000 for name, of_all in spent.items()}
         return Measurement(made / seconds, percentiles[49], percentiles[98], cpu_ms)
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
 def _repeated(requests: list[bytes], seconds: float) -> list[bytes]:

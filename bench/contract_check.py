@@ -10,7 +10,7 @@ NOBODYS = FIRST_UNPAID + 10 * UNPAID
 SOMEBODY_ELSES = FIRST_UNPAID + UNPAID
 
 
-def require_manners(url: str, store: Store) -> None:
+def require_contract(url: str, store: Store) -> None:
     """Token, validation, ownership, one payment for a key and one for a consultation; all five rows, once."""
     store.clear()
     ask = _Asker(url, store.patient.token)

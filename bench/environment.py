@@ -1,7 +1,7 @@
 """What is measured stands on this: a PostgreSQL of its own from a wheel, its databases, and a SQLite file.
 
 Nothing is tuned but the number of connections. ``fsync`` and ``synchronous_commit`` are on, as they are by default:
-what was answered survives a power cut, in every arm.
+what was answered survives a power cut, in every case.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ MILLION = 1_000_000
 # What the services sign tokens and cursors with.
 SECRETS = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
 
-# Consultations that nobody has paid yet: the newest, as in life. More than the quickest arm pays in a measurement.
+# Consultations that nobody has paid yet: the newest, as in life. More than the quickest case pays in a measurement.
 FIRST_UNPAID = MILLION + 1
 UNPAID = 200_000
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from bench.cases import Measurement
 
-# The measurements of every arm, round by round.
+# The measurements of every case, round by round.
 Rounds = Mapping[str, Sequence[Measurement]]
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from bench.cases import Arm, Measurement
+from bench.cases import Case, Measurement
 from bench.goals import COMPARISONS, MEMORY_GOAL, Comparison, Rounds
 from bench.locking import row, spread
 from bench.memory import Memory
@@ -32,7 +32,7 @@ class Run:
     at: datetime
     command: str
     settings: Mapping[str, str]
-    arms: Mapping[str, Arm]
+    cases: Mapping[str, Case]
     rounds: Rounds
     memory: tuple[Memory, Memory] | None
     minutes: float
@@ -56,7 +56,7 @@ class Run:
         count = max((len(measured) for measured in self.rounds.values()), default=0)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return (
-            f"`{self.command}`, at commit {_commit()}: {count} rounds through all arms in turn, in {self.minutes:.0f}"
+            f"`{self.command}`, at commit {_commit()}: {count} rounds through all cases in turn, in {self.minutes:.0f}"
             f" minutes. {_processor()}, {os.cpu_count()} cores, shared by client, service and database; "
             f"{platform.system()} {platform.release()}, Python {platform.python_version()}. PostgreSQL: {settings}."
         )
@@ -78,8 +78,8 @@ class Run:
 
     def _measurement_rows(self) -> list[str]:
         columns = ["a second", "p50, ms", "p99, ms", "client, ms", "service, ms", "database, ms"]
-        rows = [row("arm", columns), row("---", ["---:"] * len(columns))]
-        return rows + [row(arm.label, _cells(self.rounds[name])) for name, arm in self.arms.items()]
+        rows = [row("case", columns), row("---", ["---:"] * len(columns))]
+        return rows + [row(case.label, _cells(self.rounds[name])) for name, case in self.cases.items()]
 
 
 def _cells(measured: Sequence[Measurement]) -> list[str]:

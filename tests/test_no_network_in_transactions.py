@@ -28,7 +28,7 @@ from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on
 
 _watched: dict[str, Any] = {"open": 0, "calls": []}
 
@@ -102,7 +102,7 @@ def gateway_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
-    with card_shop(database.url, people) as stripe_app, watching(engine_of(stripe_app.app)):
+    with stripe_app_on(database.url, people) as stripe_app, watching(engine_of(stripe_app.app)):
         yield stripe_app
 
 

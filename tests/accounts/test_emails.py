@@ -56,7 +56,7 @@ def log_in(app: Flask, email: str, password: str = PASSWORD) -> int:
     return client_of(app).post("/api/login", json={"email": email, "password": password}).status_code
 
 
-def test_every_spelling_opens_every_door_to_one_user(
+def test_every_spelling_finds_one_user_everywhere(
     commands: CommandRunner, app: Flask, people: People, rows: Rows
 ) -> None:
     spellings = SPELLINGS[0]

@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from tests.api.assertions import House, assert_problem
+from tests.api.assertions import ApiUnderTest, assert_problem
 from tests.support.client import client_of
 from tests.support.people import PASSWORD, People
 
@@ -11,18 +11,18 @@ EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-F
 PAYMENT = {"consultation_id": "6", "amount": "5000", "payment_method": "stripe"}
 
 
-def test_nothing_that_a_browser_sends_by_itself_is_a_proof(house: House) -> None:
+def test_nothing_that_a_browser_sends_by_itself_is_a_proof(api: ApiUnderTest) -> None:
     """Cookies and Basic authorization go along with whatever page asks; a bearer token only with one that has it."""
-    token = house.people.patient.token
-    client = house.people.anonymous()
+    token = api.people.patient.token
+    client = api.people.anonymous()
     for name in ("access_token_cookie", "token", "session", "Authorization"):
         client.set_cookie(name, token)
 
-    with house.nothing_written():
+    with api.nothing_written():
         by_cookie = client.post("/api/v1/payments", json=PAYMENT, headers=EVIL)
         by_query = client.post(f"/api/v1/payments?jwt={token}&token={token}&access_token={token}", json=PAYMENT)
         by_form = client.post("/api/v1/payments", data={**PAYMENT, "access_token": token}, headers=EVIL)
-        by_basic = client.post("/api/v1/payments", json=PAYMENT, auth=(house.people.patient.email, PASSWORD))
+        by_basic = client.post("/api/v1/payments", json=PAYMENT, auth=(api.people.patient.email, PASSWORD))
 
     for answer in (by_cookie, by_query, by_form, by_basic):
         assert_problem(answer, 401, code="not-authenticated")

@@ -58,7 +58,7 @@ def test_a_token_sent_in_the_clear_is_not_looked_at(production: Flask, people: P
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-def test_whoever_watches_over_it_from_next_door_may_ask_in_the_clear(production: Flask, path: str) -> None:
+def test_whoever_watches_over_it_from_next_endpoint_may_ask_in_the_clear(production: Flask, path: str) -> None:
     assert client_of(production).get(path).status_code == 200
 
 

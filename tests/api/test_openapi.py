@@ -300,8 +300,8 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
         PUT: {("consultation-has-payments", False)},
     }
     # Users are made by a command alone.
-    of_doors = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}
-    assert {code for examples in shown.values() for code, _ in examples} == of_doors
+    of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}
+    assert {code for examples in shown.values() for code, _ in examples} == of_requests
 
 
 def test_the_only_conflicts_are_conflicts() -> None:

@@ -16,7 +16,7 @@ from tests.support.redis_server import RedisServer
 def limited(
     request: pytest.FixtureRequest, database: Database, redis_server: RedisServer, people: People
 ) -> Iterator[People]:
-    """The people at the door of an app with the limits of the contract, counted here or in Redis."""
+    """The people at the endpoint of an app with the limits of the contract, counted here or in Redis."""
     redis_server.client.flushall()
     storage = redis_server.settings if request.param == "redis" else {}
     with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:

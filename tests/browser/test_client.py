@@ -93,9 +93,9 @@ def tab(chromium: Browser, proxy: CuttingProxy, people: People) -> Iterator[Tab]
 
 
 @pytest.fixture(scope="module")
-def card_proxy(database: Database, session_shop: tuple[FakeStripe, Flask]) -> Iterator[CuttingProxy]:
+def card_proxy(database: Database, session_stripe_app: tuple[FakeStripe, Flask]) -> Iterator[CuttingProxy]:
     """Before a service whose cards Stripe carries, and where a replayed create is a conflict."""
-    settings = stripe_settings(session_shop[0], IDEMPOTENCY_REPLAY="conflict")
+    settings = stripe_settings(session_stripe_app[0], IDEMPOTENCY_REPLAY="conflict")
     with Service.started(database.url, 1, **settings) as service, proxy_to(service.url) as proxy:
         yield proxy
 

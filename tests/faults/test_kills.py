@@ -16,13 +16,13 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
 from tests.support.snapshots import LASTING
-from tests.support.stripe_apps import StripeApp, card_shop, pay_by_card, resume_refunds, stripe_settings
+from tests.support.stripe_apps import StripeApp, pay_by_card, resume_refunds, stripe_app_on, stripe_settings
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
-    with card_shop(database.url, people, **LASTING) as stripe_app:
+    with stripe_app_on(database.url, people, **LASTING) as stripe_app:
         yield stripe_app
 
 

@@ -210,7 +210,7 @@ def with_schemas() -> Iterator[Database]:
 
 
 @pytest.mark.parametrize("setting", SEEN)
-def test_what_cannot_be_asked_for_closes_the_door_until_it_is_right(
+def test_what_cannot_be_asked_for_stops_payments_until_it_is_right(
     with_schemas: Database, alter: Alter, setting: str
 ) -> None:
     whose = f'ALTER DATABASE "{make_url(with_schemas.url).database}"'

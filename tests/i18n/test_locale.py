@@ -6,9 +6,9 @@ import pytest
 from flask import Flask
 
 from tests.support.apps import app_with
-from tests.support.catalogue import INDONESIAN, indonesian, placeholders, texts_in_code
 from tests.support.client import client_of
 from tests.support.databases import Database
+from tests.support.message_catalog import INDONESIAN, indonesian, placeholders, texts_in_code
 from tests.support.people import People, Person
 
 INDONESIAN_READER = {"Accept-Language": "id-ID,id;q=0.9,en;q=0.5"}

@@ -140,10 +140,15 @@ def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
     tell(stripe_app, event)
     stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}", headers={"Stripe-Signature": "t=1,v1=0"})
 
-    assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: known already", "Webhook: refused"]
+    assert lines.names("Webhook") == ["Webhook: taken in", "Webhook: known already", "Webhook: refused"]
     assert [line["payment_id"] for line in lines.of("Webhook")[:2]] == [late_id, late_id]
     # That it was tried to complete the payment, and undone, is told to nobody.
-    assert lines.told("Payment") == ["Payment: created", "Payment: expired", "Payment: created", "Payment: quarantined"]
+    assert lines.names("Payment") == [
+        "Payment: created",
+        "Payment: expired",
+        "Payment: created",
+        "Payment: quarantined",
+    ]
     assert [line["level"] for line in lines.events if line["event"] == "Payment: quarantined"] == ["warning"]
 
 
@@ -154,7 +159,7 @@ def test_a_refund_tells_what_became_of_it(stripe_app: StripeApp, lines: LogLines
     stripe_app.fake.misbehave("drop")
     refund(stripe_app.people.admin, payment_id, amount=1000)
 
-    assert lines.told("Refund") == ["Refund: requested", "Refund: failed", "Refund: requested", "Refund: unknown"]
+    assert lines.names("Refund") == ["Refund: requested", "Refund: failed", "Refund: requested", "Refund: unknown"]
     assert len({line["refund_id"] for line in lines.of("Refund")}) == 2
 
 
@@ -174,7 +179,7 @@ def test_what_was_rolled_back_is_told_to_nobody(people: People, lines: LogLines)
         cancel_at_the_second_attempt()
 
     assert len(attempts) == 2
-    assert lines.told("Payment") == ["Payment: created", "Payment: cancelled"]
+    assert lines.names("Payment") == ["Payment: created", "Payment: cancelled"]
 
 
 def test_no_value_makes_a_line_of_its_own(lines: LogLines) -> None:
@@ -228,7 +233,7 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
     broken_login()
     assert people.anonymous().post("/api/login", json=login).status_code == 500
 
-    assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: refused"]
+    assert lines.names("Webhook") == ["Webhook: taken in", "Webhook: refused"]
     (unexpected,) = [event for event in lines.events if event["event"] == "Unexpected error"]
     assert "RuntimeError: nobody thought of" in unexpected["exception"]
     assert {event["logger"].partition(".")[0] for event in lines.events} >= {"payments_app", "stripe", "urllib3"}

@@ -10,7 +10,7 @@ from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, stripe_app_on
 
 INTENTS = "/v1/payment_intents"
 
@@ -188,7 +188,7 @@ def test_conditions_are_judged_before_a_session_is_ended(stripe_app: StripeApp, 
 def test_cancels_at_once_have_one_effect(database: Database, people: People, rows: Rows) -> None:
     """Both have ended the session, each as far as it knows, before either writes."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
         payment_id, _ = open_by_card(stripe_app.people, 5)

@@ -14,7 +14,7 @@ from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on
 
 INSTRUCTIONS = "Transfer the amount to account 0042 and name your consultation."
 INTENTS = "/v1/payment_intents"
@@ -24,8 +24,8 @@ PATIENT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "120"}
 
 
 @pytest.fixture
-def patient_shop(database: Database, people: People) -> Iterator[StripeApp]:
-    with card_shop(database.url, people, **PATIENT) as stripe_app:
+def patient_stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
+    with stripe_app_on(database.url, people, **PATIENT) as stripe_app:
         yield stripe_app
 
 
@@ -112,9 +112,9 @@ def test_checkouts_at_once_share_one_session(stripe_app: StripeApp, rows: Rows, 
     assert state_of(rows, payment_id)["version"] == 0
 
 
-def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_shop: StripeApp, rows: Rows) -> None:
+def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_stripe_app: StripeApp, rows: Rows) -> None:
     """Both are past the look at their key before either is written down."""
-    stripe_app = patient_shop
+    stripe_app = patient_stripe_app
     payment_id, _ = open_by_card(stripe_app.people, 5)
     stripe_app.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
     with ThreadPoolExecutor(2) as pool:
@@ -164,7 +164,7 @@ def test_a_manual_method_gives_instructions_and_asks_nobody(
 ) -> None:
     payment_id = create(stripe_app.people, payment_method="bank_transfer")
 
-    with card_shop(database.url, people, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS) as clinic:
+    with stripe_app_on(database.url, people, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS) as clinic:
         data = checkout(clinic.people.patient, payment_id).json["data"]
         assert checkout(clinic.people.patient, payment_id).json["data"] == data
 
@@ -259,9 +259,9 @@ def test_a_gateway_that_does_not_answer_is_503_and_the_same_key_works_later(stri
 
 
 def test_a_payment_cancelled_while_the_gateway_answers_leaves_no_session_to_pay_by(
-    patient_shop: StripeApp, rows: Rows
+    patient_stripe_app: StripeApp, rows: Rows
 ) -> None:
-    stripe_app = patient_shop
+    stripe_app = patient_stripe_app
     payment_id = create(stripe_app.people)
     stripe_app.fake.misbehave("hang", path=INTENTS)
     with ThreadPoolExecutor(1) as pool:
@@ -279,8 +279,8 @@ def test_a_payment_cancelled_while_the_gateway_answers_leaves_no_session_to_pay_
     assert state_of(rows, payment_id)["status"] == "cancelled"
 
 
-def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_shop: StripeApp, rows: Rows) -> None:
-    stripe_app = patient_shop
+def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_stripe_app: StripeApp, rows: Rows) -> None:
+    stripe_app = patient_stripe_app
     payment_id, reference = open_by_card(stripe_app.people, 5)
     stripe_app.fake.misbehave("hang", method="GET", path=INTENTS)
     with ThreadPoolExecutor(1) as pool:

@@ -19,7 +19,7 @@ from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on
 
 INTENTS = "/v1/payment_intents"
 PENDING_TTL = timedelta(minutes=30)
@@ -247,7 +247,7 @@ def test_expiring_twice_changes_nothing_more(stripe_app: StripeApp, rows: Rows) 
 def test_expiring_twice_at_once_has_one_effect(database: Database, people: People, rows: Rows) -> None:
     """Both have ended the session, each as far as it knows, before either writes."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
         payment_id, _ = open_by_card(stripe_app.people, 5)
@@ -255,9 +255,9 @@ def test_expiring_twice_at_once_has_one_effect(database: Database, people: Peopl
         asked = [pool.submit(expire_payment, stripe_app.app, payment_id) for _ in range(2)]
         stripe_app.fake.wait_until_hanging(2)
         stripe_app.fake.release()
-        fates = sorted(each.result() for each in asked)
+        results = sorted(each.result() for each in asked)
 
-    assert fates == [ExpiryResult.EXPIRED, ExpiryResult.FOLLOWED]
+    assert results == [ExpiryResult.EXPIRED, ExpiryResult.FOLLOWED]
     assert trail_of(rows, payment_id) == ["payment.created", "payment.expired"]
     assert invoice_status(rows, payment_id) == "void"
 
@@ -266,7 +266,7 @@ def test_a_patient_who_cancels_while_it_expires_is_one_of_two_winners(
     database: Database, people: People, rows: Rows
 ) -> None:
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(1) as pool,
     ):
         payment_id, _ = open_by_card(stripe_app.people, 5)
@@ -275,9 +275,9 @@ def test_a_patient_who_cancels_while_it_expires_is_one_of_two_winners(
         stripe_app.fake.wait_until_hanging()
         cancelled = stripe_app.people.patient.post(f"/payments/{payment_id}/cancel")
         stripe_app.fake.release()
-        fate = expiring.result()
+        result = expiring.result()
 
-    assert (cancelled.status_code, fate) == (200, ExpiryResult.FOLLOWED)
+    assert (cancelled.status_code, result) == (200, ExpiryResult.FOLLOWED)
     assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
 
 

@@ -19,10 +19,10 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (
     StripeApp,
-    card_shop,
     pay_by_card,
     refund,
     resume_refunds,
+    stripe_app_on,
 )
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -356,7 +356,7 @@ def test_a_worker_that_was_given_up_and_comes_back_changes_nothing(
 ) -> None:
     """Its lease ran out while it waited for an answer, so somebody else has finished, or tried to."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, workers),
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, workers),
         ThreadPoolExecutor(1) as pool,
     ):
         payment_id = pay_by_card(workers, fake, 5)

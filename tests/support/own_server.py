@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, which the test may stop."""
+"""A PostgreSQL server for one test, which the test can stop."""
 
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class OwnServer:
     url: str
 
     def stop(self) -> None:
-        """As an administrator does: whoever is connected is cut off."""
+        """As an administrator does; it closes all connections."""
         self.server.stop()
 
     def start(self) -> None:

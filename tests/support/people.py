@@ -1,4 +1,4 @@
-"""Those who ask, each with a token and their own way to the API."""
+"""Users of the API, each with a token and a test client."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -32,7 +32,7 @@ def _password_hash() -> str:
 
 
 def _add_people(engine: Engine, consultations: Mapping[str, range]) -> dict[str, int]:
-    """The id of each of the cast. Three statements: this is done before nearly every test."""
+    """Add the users and return their ids. Only three statements, because nearly every test does this."""
     now = clock.now()
     users = [
         {
@@ -93,7 +93,7 @@ class Person:
         return self._client.open(f"/api/v1{path}", method=method, headers=headers, **kwargs)
 
     def pay(self, consultation_id: int = 5, key: str | None = None, **members: Any) -> ApiResponse:
-        """POST /payments with sensible values for what is not said."""
+        """POST /payments, with default values for all members."""
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe", **members}
         return self.post("/payments", body, headers={"Idempotency-Key": key} if key else {})
 
@@ -105,7 +105,7 @@ class Person:
 
 
 class People:
-    """The cast of the tests."""
+    """Two patients, an admin and a booking system."""
 
     patient: Person
     other: Person
@@ -127,7 +127,7 @@ class People:
             repository.add_consultations(patient_id=patient.id, first=first, last=last, currency="PHP")
 
     def seen_by(self, app: Flask) -> "People":
-        """The same people with the same tokens, at the door of another app on the same database."""
+        """The same people with the same tokens, as clients of another app on the same database."""
         others = copy(self)
         others.app = app
         for name in CAST:
@@ -136,7 +136,7 @@ class People:
         return others
 
     def token_from(self, app: Flask, person: Person) -> str:
-        """A token as another app, with other secrets, would give it."""
+        """A token that another app, with other secrets, issues."""
         with app.app_context():
             credentials = find_credentials(person.email)
             assert credentials is not None

@@ -1,4 +1,4 @@
-"""The real service: gunicorn with two worker processes, asked over real sockets by many at once."""
+"""The real service: gunicorn with worker processes, and functions that send many requests at once."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ class Service:
     @classmethod
     @contextmanager
     def started(cls, database_url: str, workers: int = 2, /, **environment: str) -> Iterator[Self]:
-        """Start it, wait until every worker has answered, and stop it at the end."""
+        """Start it, wait until every worker has answered a request, and stop it at the end."""
         port = free_port()
         log = Path(tempfile.mkdtemp(prefix="payments-gunicorn-")) / "log"
         settings = {
@@ -73,7 +73,7 @@ class Service:
         return {line.split()[-1] for line in self.log.read_text().splitlines() if line.startswith("served by")}
 
     def workers(self) -> set[int]:
-        """The processes that serve, whether they have answered yet or not."""
+        """The ids of the worker processes."""
         pid = self.process.pid
         return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
@@ -98,7 +98,7 @@ class HasStatus(Protocol):
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Make all the calls at the same moment, each from a thread of its own; their answers in the same order."""
+    """Make all calls at the same moment, each in its own thread; returns their results in the same order."""
     gate = threading.Barrier(len(calls))
 
     def call(make: Callable[[], T]) -> T:
@@ -110,7 +110,7 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def statuses(answers: Sequence[HasStatus]) -> dict[int, int]:
-    """How often each status was answered."""
+    """How many responses have each status."""
     counted: dict[int, int] = {}
     for answer in answers:
         counted[answer.status_code] = counted.get(answer.status_code, 0) + 1

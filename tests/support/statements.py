@@ -1,4 +1,4 @@
-"""Listening to what is sent to a database."""
+"""Records the statements that are sent to a database."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 
 from payments_app.db import statement
 
-# Of the engine that is used, the statement and its parameters.
+# Called with the engine, the statement and its parameters.
 Listener = Callable[[Engine, str, Sequence[Any]], None]
 
 

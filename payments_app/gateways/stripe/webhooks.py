@@ -134,10 +134,10 @@ def _id_of(event: Mapping[str, Any], body: bytes) -> str:
     return text_or(event_id, f"sha256:{hashlib.sha256(named).hexdigest()}")
 
 
-def _created_at(told: Any) -> datetime | None:
+def _created_at(value: Any) -> datetime | None:
     """Seconds since 1970 in an event of API v1, ISO 8601 in one of v2."""
     try:
-        moment = datetime.fromisoformat(told) if isinstance(told, str) else datetime.fromtimestamp(told, UTC)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
         return moment.astimezone(UTC)
     except _UNEXPECTED:
         return None

@@ -20,7 +20,7 @@ from payments_app.readiness import Readiness
 from payments_app.refunds import repository as refunds
 from tests.support.guards import CREATE_INDEX, DROP_INDEX
 
-Sabotage = Callable[[pytest.MonkeyPatch, Engine], None]
+Mutation = Callable[[pytest.MonkeyPatch, Engine], None]
 
 
 def without_the_index(patch: pytest.MonkeyPatch, engine: Engine) -> None:
@@ -152,7 +152,7 @@ def with_payments_for_everybody(patch: pytest.MonkeyPatch, _engine: Engine) -> N
     patch.setattr(repository, "_owned", anybodys)
 
 
-SABOTAGES: tuple[Sabotage, ...] = (
+MUTATIONS: tuple[Mutation, ...] = (
     without_the_index,
     with_keys_that_are_not_compared,
     with_keys_that_are_never_found,
