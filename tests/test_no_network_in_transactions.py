@@ -193,7 +193,7 @@ def test_the_watch_sees_redis_inside_a_transaction(
 
 
 def tell(stripe_app: StripeApp, event: dict[str, Any]) -> None:
-    """By webhook, through the app's own door."""
+    """Deliver an event to the app's webhook endpoint."""
     body = json.dumps(event).encode()
     signed = {"Stripe-Signature": stripe_app.fake.sign(body)}
     assert stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=body, headers=signed).status_code == 200

@@ -219,7 +219,7 @@ def test_nothing_but_login_is_to_be_had_without_a_token(api: ApiUnderTest, metho
 
 
 def test_a_token_of_nobody_changes_nothing(api: ApiUnderTest) -> None:
-    """``nobody's`` above, at the other doors that write."""
+    """``nobody's`` above, at the other endpoints that write."""
     client = api.people.anonymous()
     for model in (api.people.patient, api.people.admin):
         token = signed(api.people, model, sub=str(NOBODY))

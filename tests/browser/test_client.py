@@ -86,7 +86,7 @@ def proxy(session_proxy: CuttingProxy) -> CuttingProxy:
 
 @pytest.fixture
 def tab(chromium: Browser, proxy: CuttingProxy, people: People) -> Iterator[Tab]:
-    """The patient's, at the door of the service, behind the proxy."""
+    """The patient's tab, on the service behind the proxy."""
     with visitor(chromium, proxy.url) as page:
         yield Tab(page, proxy.url, people.patient.token)
         proxy.behave()

@@ -1,4 +1,4 @@
-"""What the page's door sends; what a person makes of it is tested in a browser."""
+"""The response with the checkout page; its behaviour is tested in a browser."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz``, and the door that takes no money without the last line of defence."""
+"""``/healthz``, ``/readyz``, and the readiness check without which no payment is created."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
 
 @contextmanager
 def people_at(database: Database) -> Iterator[tuple[People, Rows]]:
-    """Everybody at the door of an app that has not looked yet; and rows read past it."""
+    """The people as clients of an app whose readiness check has not run yet; and its rows."""
     with app_with(database.url) as app, engine_on(database.url) as engine:
         people = People(app)
         people.add_consultations(Role.PATIENT, 1, 9)

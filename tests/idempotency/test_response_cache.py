@@ -16,7 +16,7 @@ from tests.support.statements import statements_sent
 
 @pytest.fixture
 def with_redis(database: Database, redis_server: RedisServer, people: People) -> Iterator[People]:
-    """The people at the door of an app that has a Redis."""
+    """The people as clients of an app with a Redis."""
     redis_server.client.flushall()
     with app_with(database.url, **redis_server.settings) as app:
         yield people.seen_by(app)

@@ -26,7 +26,7 @@ LockingApp = Callable[..., AbstractContextManager[People]]
 
 @pytest.fixture
 def locking(database: Database, redis_server: RedisServer, people: People) -> Iterator[Callable[..., People]]:
-    """The people at the door of an app with this strategy."""
+    """The people as clients of an app with this strategy."""
     redis_server.client.flushall()
     open_apps = []
 

@@ -22,7 +22,7 @@ from tests.support.people import People
 from tests.support.raw_rows import AMOUNT_MINOR, MOMENT, Raw
 from tests.support.rows import Rows
 
-# What an violation's line has to name beside its invariant: the payment, and these words of the detail.
+# What a violation's line has to name beside its invariant: the payment, and these words of the detail.
 Named = tuple[int, tuple[str, ...]]
 
 
@@ -414,7 +414,7 @@ def assert_named_alone(promise: str, breaking: Breaking, books: Books) -> None:
     (violation,) = (json.loads(each) for each in as_json.stdout.splitlines())
     assert violation == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
     assert str(bystander_id) not in plain.stdout
-    assert "1 violation" in plain.stderr
+    assert "1 offender" in plain.stderr
 
 
 # False alarms
