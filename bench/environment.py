@@ -89,7 +89,9 @@ class Environment:
 
     @property
     def postgresql_pid(self) -> int:
-        return self.server.server.get_pid()
+        pid = self.server.server.get_pid()
+        assert pid is not None  # noqa: S101  # for the type checker: it runs
+        return pid
 
     @property
     def socket_folder(self) -> str:
@@ -174,7 +176,7 @@ def _add_sequences(url: str) -> None:
 
 def _execute(url: str, statement: str) -> None:
     with psycopg.connect(_plain(url), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]
+        connection.execute(statement)
 
 
 def _plain(url: str) -> str:

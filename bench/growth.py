@@ -85,7 +85,7 @@ def main(payments: int, fillfactor: int | None, results: Path) -> None:
         url = server.url.replace("+psycopg", "")
         with psycopg.connect(url, autocommit=True) as connection:
             for table in TABLES if fillfactor else ():
-                connection.execute(f"ALTER TABLE {table} SET (fillfactor = {fillfactor})")  # type: ignore[arg-type]
+                connection.execute(f"ALTER TABLE {table} SET (fillfactor = {fillfactor})")
             load(connection, payments)
             before = sizes(connection)
             confirm_all(url, payments)
@@ -123,7 +123,7 @@ def _confirm(url: str, first: int, payments: int) -> int:
     last = min(first + AT_ONCE - 1, payments)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        connection.execute(f"CALL confirm({first}, {last}, {payments})")  # type: ignore[arg-type]
+        connection.execute(f"CALL confirm({first}, {last}, {payments})")
     return last - first + 1
 
 
@@ -158,7 +158,7 @@ def all_updates(connection: Connection, payments: int) -> dict[str, Updates]:
 
 def pages_read(connection: Connection, query: str) -> int:
     """The number of table and index pages that a query reads."""
-    explained = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}").fetchone()  # type: ignore[arg-type]
+    explained = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}").fetchone()
     assert explained is not None  # noqa: S101  # for the type checker: a plan is one row
     plan = explained[0][0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
@@ -230,7 +230,7 @@ def goals(
     unchanged = [ratio for name, ratio in grown.items() if name not in (*TABLES, *INDEXES_OF_CHANGED_COLUMNS)]
     first, deep = (page_query(connection, page) for page in (2, min(DEEP_PAGE, payments // PAGE)))
     for query in (first, deep):  # once before: the first reader of a page sets hint bits
-        connection.execute(query)  # type: ignore[arg-type]
+        connection.execute(query)
     in_review = "SELECT count(*) FROM payments WHERE needs_review"
     return [
         Goal.at_least("share of HOT updates, invoices", 0.9, counted["invoices"].hot / counted["invoices"].made),

@@ -12,6 +12,7 @@ from itertools import count, repeat
 
 import click
 from flask import Flask
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from payments_app.accounts.models import Role
@@ -55,7 +56,7 @@ def _send(app: Flask, environs: Iterable[dict[str, object]]) -> float:
     statuses: set[str] = set()
     started = time.process_time()
     for environ in environs:
-        response = app.wsgi_app(environ, lambda status, _headers, _error=None: statuses.add(status))  # type: ignore[arg-type,return-value]  # no write() callable: not used
+        response = app.wsgi_app(environ, lambda status, _headers, _error=None: statuses.add(status))  # type: ignore[arg-type]  # no write() callable: not used
         for _ in response:
             pass
         response.close()  # type: ignore[attr-defined]  # Werkzeug's response has it
@@ -69,13 +70,13 @@ def _environs(kind: str, person: Person, payment_id: int, numbers: Iterator[int]
     paths = {"show": f"/payments/{payment_id}", "list": "/payments"}
     if kind in paths:
         for path in repeat(f"/api/v1{paths[kind]}"):
-            yield EnvironBuilder(path, headers=person.authorization).get_environ()
+            yield EnvironBuilder(path, headers=Headers(person.authorization)).get_environ()
     for number in numbers if kind == "create" else repeat(1):
         yield EnvironBuilder(
             "/api/v1/payments",
             method="POST",
             json={"consultation_id": number, "amount": 5000, "payment_method": "stripe"},
-            headers={**person.authorization, "Idempotency-Key": str(number)},
+            headers=Headers({**person.authorization, "Idempotency-Key": str(number)}),
         ).get_environ()
 
 

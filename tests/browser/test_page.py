@@ -144,7 +144,7 @@ def test_a_server_that_restarts_in_mid_payment_is_waited_for(
 ) -> None:
     sign_in(far_page)
     choose(far_page, 5)
-    with Service.started(database.url, workers=1) as dying:
+    with Service.started(database.url, 1) as dying:
         proxy.turn_to(dying.url)
         proxy.misbehave("silent_after")
         far_page.get_by_test_id("pay").click()
@@ -152,7 +152,7 @@ def test_a_server_that_restarts_in_mid_payment_is_waited_for(
     proxy.behave()  # the connection ends with the server
     expect(far_page.get_by_test_id("progress")).to_contain_text("Trying again, safely")
 
-    with Service.started(database.url, workers=1) as risen:
+    with Service.started(database.url, 1) as risen:
         proxy.turn_to(risen.url)
         see_result(far_page)
 

@@ -8,9 +8,10 @@ from flask import Flask
 from sqlalchemy import make_url, text
 
 from payments_app.accounts.models import Role
-from payments_app.health import schema_checks as catalogue
+from payments_app.health import schema_checks
 from tests.health.conftest import Alter
 from tests.support.apps import app_with, engine_of
+from tests.support.client import client_of
 from tests.support.cluster import Cluster, cluster_in_a_folder
 from tests.support.commands import commands_on
 from tests.support.databases import Database
@@ -138,14 +139,15 @@ def session_of(app: Flask) -> str | None:
     """What is wrong, by ``/readyz`` and by the check alike."""
     with app.app_context():
         faults = app.extensions["readiness"].run_checks()
-    answer = app.test_client().get("/readyz")
+    answer = client_of(app).get("/readyz")
     assert answer.status_code == (503 if faults else 200)
     assert answer.json.get("data") == ({"failed": [*faults]} if faults else None)
-    return faults.get("session")
+    fault: str | None = faults.get("session")
+    return fault
 
 
 def test_every_setting_that_a_client_has_is_decided_upon(postgresql: Database) -> None:
-    decided = {*ASKED_FOR, *catalogue.SESSION_VALUES, *LEFT_BY_NAME, "search_path", "transaction_timeout"}
+    decided = {*ASKED_FOR, *schema_checks.SESSION_VALUES, *LEFT_BY_NAME, "search_path", "transaction_timeout"}
     with engine_on(postgresql.url) as engine, engine.connect() as connection:
         settings = connection.execute(
             text("SELECT name, category FROM pg_settings WHERE context LIKE '%user' OR context LIKE '%backend'")
@@ -208,7 +210,7 @@ def with_schemas() -> Iterator[Database]:
 
 
 @pytest.mark.parametrize("setting", SEEN)
-def test_what_cannot_be_asked_for_closes_the_door_until_it_is_right(
+def test_what_cannot_be_asked_for_stops_payments_until_it_is_right(
     with_schemas: Database, alter: Alter, setting: str
 ) -> None:
     whose = f'ALTER DATABASE "{make_url(with_schemas.url).database}"'
@@ -278,7 +280,7 @@ def test_a_transaction_timeout_below_a_statements_is_said(postgresql: Database, 
 
 def test_behind_a_pooler_what_is_not_asked_for_is_said(hostile: Database) -> None:
     with app_with(hostile.url, **BEHIND_PGBOUNCER) as app, app.app_context():
-        said = [fault.split()[0] for fault in catalogue.session_faults()]
+        said = [fault.split()[0] for fault in schema_checks.session_faults()]
 
     assert sorted(said) == sorted(ASKED_FOR.keys() - HARMLESS)
 

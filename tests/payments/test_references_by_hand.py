@@ -4,9 +4,9 @@ import threading
 import unicodedata
 
 import pytest
-from werkzeug.test import TestResponse
 
 from payments_app.gateways.references import normalized_reference
+from tests.support.client import ApiResponse
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.people import People
@@ -47,7 +47,7 @@ def by_hand(people: People, consultation: int, method: str = "gcash") -> int:
     return made
 
 
-def arrived(people: People, payment_id: int, reference: str) -> TestResponse:
+def arrived(people: People, payment_id: int, reference: str) -> ApiResponse:
     return people.admin.confirm(payment_id, reference)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.client import client_of
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe
@@ -227,7 +228,7 @@ def test_what_was_given_up_and_is_there_after_all_is_looked_at(
     event = fake.refund_event("created", made["id"])
     body = json.dumps(event).encode()
     headers = {"Stripe-Signature": fake.sign(body)}
-    answer = with_stripe.app.test_client().post("/api/v1/webhooks/stripe", data=body, headers=headers)
+    answer = client_of(with_stripe.app).post("/api/v1/webhooks/stripe", data=body, headers=headers)
 
     assert answer.status_code == 200
     kept = rows.one("SELECT status, needs_review FROM payments")

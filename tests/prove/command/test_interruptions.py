@@ -16,8 +16,7 @@ from sqlalchemy import text
 from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
-from payments_app.proof import repository
-from payments_app.proof import runner as run
+from payments_app.proof import repository, runner
 from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
 from payments_app.proof.runner import ProofPlan, Report
@@ -105,7 +104,7 @@ def test_what_is_left_is_removed_when_asked_for(database: Database, app: Flask) 
 
 def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     # A client waits a minute and a half for each of its answers; here it is known that none comes.
-    monkeypatch.setattr(run, "Client", partial(Client, patience_seconds=0))
+    monkeypatch.setattr(runner, "Client", partial(Client, patience_seconds=0))
     with fresh_database("sqlite") as database, Service.started(database.url) as service, app_with(database.url) as app:
         plan = ProofPlan(LoadProfile(4, share=4), rounds=3, seed=1, url=service.url, pace=1000, kill_workers=False)
         report = Report.blank(plan)
@@ -115,7 +114,7 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
                 os.kill(pid, signal.SIGKILL)
 
         with app.app_context(), pytest.raises(WrongTarget, match="no longer responds"):
-            run.prove(plan, report, on_progress=kill)
+            runner.prove(plan, report, on_progress=kill)
 
         assert report.held
         assert sum(requests > 0 for requests in report.requests.values()) == 1
@@ -124,7 +123,7 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
 
 
 def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    prove = run.prove
+    prove = runner.prove
 
     def prove_until_something_is_found(plan: ProofPlan, report: Report, on_progress: Callable[[], None]) -> None:
         def stop() -> None:
@@ -135,7 +134,7 @@ def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.Mon
 
         prove(plan, report, stop)
 
-    monkeypatch.setattr(run, "prove", prove_until_something_is_found)
+    monkeypatch.setattr(runner, "prove", prove_until_something_is_found)
     with fresh_database("postgresql") as database, engine_on(database.url) as engine:
         with engine.begin() as connection:
             connection.execute(text(DROP_KEYS))

@@ -49,12 +49,12 @@ class Edit:
         """The file's text, in which the old one is there once."""
         text = (root / self.path).read_text()
         times = text.count(self.old)
-        assert times == 1, f"the breakage no longer fits: {self.path} has {times} times {self.old!r}"
+        assert times == 1, f"the mutation no longer fits: {self.path} has {times} times {self.old!r}"
         return text
 
 
 @dataclass(frozen=True)
-class Breakage:
+class Mutation:
     """In the words of docs/proof.md: what is broken, which tests notice, and which do not, though they might."""
 
     name: str
@@ -76,8 +76,8 @@ _PROCESS = "payments_app/refunds/service.py"
 _STRIPE = "payments_app/gateways/stripe/client.py"
 _WEBHOOKS = "payments_app/gateway_webhooks/repository.py"
 
-BREAKAGES = (
-    Breakage(
+MUTATIONS = (
+    Mutation(
         "the payment's version is increased, but not compared",
         (
             Edit(_MODELS, "Mapped[int] = mapped_column()", 'Mapped[int] = mapped_column(onupdate=text("version + 1"))'),
@@ -99,7 +99,7 @@ BREAKAGES = (
             "refund/refund/webhook",
         ),
     ),
-    Breakage(
+    Mutation(
         "a refund is sent inside the transaction that reserves its amount",
         (
             Edit(
@@ -112,7 +112,7 @@ BREAKAGES = (
         ),
         noticed_by=("a refund killed",),
     ),
-    Breakage(
+    Mutation(
         "a refund's key is stored with its outcome, not with its row",
         (
             Edit(
@@ -132,7 +132,7 @@ BREAKAGES = (
         ),
         noticed_by=("a refund killed",),
     ),
-    Breakage(
+    Mutation(
         "a confirm and its key are two transactions",
         (
             Edit(
@@ -141,7 +141,7 @@ BREAKAGES = (
         ),
         noticed_by=("a confirm killed",),
     ),
-    Breakage(
+    Mutation(
         "a webhook's row and its effect are two transactions",
         (
             Edit(
@@ -150,7 +150,7 @@ BREAKAGES = (
         ),
         noticed_by=("a webhook killed", "refund/webhook", "refund/refund/webhook"),
     ),
-    Breakage(
+    Mutation(
         "`ON CONFLICT DO NOTHING` on the key as well",
         (
             # The plain insert has no such clause.
@@ -163,7 +163,7 @@ BREAKAGES = (
         ),
         noticed_by=("one key for two consultations",),
     ),
-    Breakage(
+    Mutation(
         "each refund call has a new gateway key, and a resume does not look the refund up first",
         (
             Edit(_STRIPE, 'f"refund-{order.refund_id}"', "str(uuid.uuid4())"),
@@ -171,12 +171,12 @@ BREAKAGES = (
         ),
         noticed_by=("a refund killed", "a resume killed"),
     ),
-    Breakage(
+    Mutation(
         "a confirm does not check again, in its transaction, the status that it checked before the gateway's response",
         (Edit(_CONFIRM, "answered = _judge(session, payment, wanted, claim, render)", "answered = None"),),
         noticed_by=("confirm/confirm", "confirm/cancel", "confirm/cancel/expire"),
     ),
-    Breakage(
+    Mutation(
         "a cancel does not check whether a session was opened while it ended the known ones",
         (
             Edit(
@@ -187,12 +187,12 @@ BREAKAGES = (
         ),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
-    Breakage(
+    Mutation(
         "a cancel does not lock the payment's row",
         (Edit(_CANCEL, "    lock_payment(session, wanted.payment_id)\n", ""),),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
-    Breakage(
+    Mutation(
         "a resume ignores the lease",
         (Edit(_REFUNDS, " or refund.leased_until > now", ""),),
         noticed_by=("`tests/refunds/test_resume.py`",),
