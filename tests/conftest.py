@@ -17,7 +17,7 @@ from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
 from tests.support.apps import app_with
-from tests.support.databases import Database, empty
+from tests.support.databases import SERVER_SETTINGS, Database, empty
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
@@ -33,6 +33,10 @@ LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
 # Whoever logs in, and each command that adds a user, would wait for a cost that is asked for in production alone.
 passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+# Every test may have a database of its own, which is a copy: with fsync, it takes five times as long. No test cuts the
+# power; those that kill PostgreSQL start a server of their own, with fsync.
+SERVER_SETTINGS.update(fsync="off", full_page_writes="off")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
