@@ -27,7 +27,12 @@ from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
-LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
+# Folders and files; the longest of all first.
+LONGEST = (
+    *("model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
+    *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py"),
+    "test_no_network_in_transactions.py",
+)
 SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
