@@ -19,7 +19,9 @@ run: export PORT := $(PORT)
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
-.PHONY: run test test-all prove prove-pgbouncer defences check format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
+CHECKS := check-types check-security check-imports check-lint check-format
+
+.PHONY: run test test-all prove prove-pgbouncer defences check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
 run: $(VENV)/.installed
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
@@ -28,6 +30,10 @@ run: $(VENV)/.installed
 	@$(MAKE) --no-print-directory --silent $(SEEDED)
 	@sed 's/{port}/$(PORT)/g' payments_app/demo/banner.txt
 	@exec $(BIN)/gunicorn
+
+# Some machines forbid Python to keep what it compiled. A lane starts some hundred processes, each of which would compile
+# the service again.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
@@ -66,11 +72,23 @@ known-holes:
 	$(HOLES)/pip-audit --strict --require-hashes --disable-pip \
 	    -r requirements.txt -r requirements-dev.txt -r requirements-bench.txt
 
+# At the same time: mypy takes one core for as long as all others together.
 check: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j $(CHECKS)
+
+check-lint:
 	$(BIN)/ruff check .
+
+check-format:
 	$(BIN)/ruff format --check .
+
+check-types:
 	$(BIN)/mypy
+
+check-imports:
 	$(BIN)/lint-imports
+
+check-security:
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive payments_app config.py gunicorn.conf.py wsgi.py migrations
 
 # Writes requirements*.txt from requirements*.in: exact versions with the hashes of all their files, for every platform

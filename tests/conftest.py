@@ -17,7 +17,7 @@ from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
 from tests.support.apps import app_with, engine_of
-from tests.support.databases import Database, empty
+from tests.support.databases import SERVER_SETTINGS, Database, empty
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
@@ -27,12 +27,21 @@ from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
-LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
+# Folders and files; the longest of all first.
+LONGEST = (
+    *("model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
+    *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py"),
+    "test_no_network_in_transactions.py",
+)
 SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
 # Production's cost of a hash would slow down each login and each command that adds a user.
 passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+# Every test may have a database of its own, which is a copy: with fsync, it takes five times as long. No test cuts the
+# power; those that kill PostgreSQL start a server of their own, with fsync.
+SERVER_SETTINGS.update(fsync="off", full_page_writes="off")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

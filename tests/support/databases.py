@@ -19,6 +19,10 @@ from payments_app.db.base import Base
 
 ROOT = Path(__file__).parents[2]
 
+# Of the PostgreSQL that ``start_postgresql`` starts, beside the defaults. Empty for benchmarks, which measure a server
+# as it is; tests/conftest.py adds to it before the server starts.
+SERVER_SETTINGS: dict[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Database:
@@ -55,7 +59,12 @@ def start_postgresql() -> str:
     folder = tempfile.mkdtemp(prefix="payments-pg-")
     server = get_server(folder, cleanup_mode="delete")
     atexit.register(server.cleanup)
-    return f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+    url = f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+    for name, value in SERVER_SETTINGS.items():
+        _administer(url, f"ALTER SYSTEM SET {name} = {value}")
+    if SERVER_SETTINGS:
+        _administer(url, "SELECT pg_reload_conf()")
+    return url
 
 
 def flask(database_url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

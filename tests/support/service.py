@@ -1,6 +1,7 @@
 """The real service: gunicorn with worker processes, and functions that send many requests at once."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -56,7 +57,7 @@ class Service:
             service.wait_until_answered_by(workers)
             yield service
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGQUIT)  # nobody is asking any more, so its workers need no time
             process.wait(PATIENCE_SECONDS)
 
     def wait_until_answered_by(self, workers: int) -> None:
