@@ -38,6 +38,7 @@ from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
 from payments_app.proof.cli import prove
 from payments_app.refunds.cli import refunds as refunds_commands
+from payments_app.refunds.cli import resume
 from payments_app.refunds.routes import blueprint as refunds_blueprint
 
 # Named whole: the service may be started from any folder, and asks whether its migrations have run.
@@ -93,7 +94,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     checkout_page.init_app(app)
-    payments_commands.add_command(prove)  # of a room above, which payments know nothing of
+    # From packages above payments, which payments must not import.
+    payments_commands.add_command(prove)
+    payments_commands.add_command(resume)
     for commands in (
         payments_commands,
         refunds_commands,

@@ -168,13 +168,13 @@ def test_an_unknown_refund_says_what_to_do_and_resume_finds_out(
     told = with_stripe.ok("refunds", "create", paid_by_card, "--yes")
     assert "unknown" in told
     assert "Do not refund it again" in told
-    assert "refunds resume" in told
+    assert "payments resume" in told
     fake.behave()
 
-    assert with_stripe.json("refunds", "resume") == [
+    assert with_stripe.json("payments", "resume") == [
         {"refunds": {"succeeded": 1}, "payments": {"followed": 0, "failed": 0, "left": 0}}
     ]
-    assert "none to look at" in with_stripe.ok("refunds", "resume")
+    assert "none to look at" in with_stripe.ok("refunds", "resume")  # its old name
     assert len(fake.refunds) == 1
     assert refunded(rows) == 500_000
 
@@ -203,7 +203,7 @@ def test_what_resume_may_not_send_again_staff_give_up(
     fake.behave()
     rows.execute("UPDATE refunds SET created_at = :at", at=rows.moment(datetime.now(UTC) - timedelta(hours=24)))
 
-    assert with_stripe.json("refunds", "resume")[0]["refunds"] == {"open": 1}
+    assert with_stripe.json("payments", "resume")[0]["refunds"] == {"open": 1}
     assert fake.refunds == {}
     assert "is failed" in with_stripe.ok("refunds", "give-up", refund["id"], answer="y\n")
     assert fake.refunds == {}
