@@ -18,7 +18,7 @@ from flask.cli import AppGroup, with_appcontext
 from payments_app import clock, money
 from payments_app.db.engine import describe_driver_error, lift_statement_timeout
 from payments_app.errors import AppError, NotReady
-from payments_app.observability import logging as logs
+from payments_app.observability.logging import warnings_only
 from payments_app.printable import printable
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Command(click.Command):
             return super().make_context(info_name, args, *more, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with plain_ending(), logs.warnings_only():
+        with plain_ending(), warnings_only():
             return super().invoke(ctx)
 
 
@@ -123,7 +123,7 @@ class CommandGroup(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         with plain_ending():
             with_appcontext(lift_statement_timeout)()
-            with logs.warnings_only():
+            with warnings_only():
                 return super().invoke(ctx)
 
 

@@ -10,9 +10,9 @@ from urllib3.exceptions import LocationParseError
 
 from payments_app.commands import CommandFailed, is_agreed, json_option, say
 from payments_app.health.checks import run_checks
-from payments_app.proof import report as telling
 from payments_app.proof import repository, runner
 from payments_app.proof.own_server import DoesNotStart, OwnWorkers
+from payments_app.proof.report import print_faults, print_findings, print_removed, print_report, show_plan
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.runner import NotRemoved, ProofPlan, Report, Stopped
 from payments_app.proof.scenario import LoadProfile, WrongTarget
@@ -94,15 +94,15 @@ def _try_out(plan: ProofPlan, *, yes: bool, as_json: bool) -> int:
         if name in faults:  # there is nothing to try it on, which is no verdict
             raise CommandFailed(f"{name}: {faults[name]}")
     if faults:
-        return telling.print_faults(faults, plan, as_json=as_json)
+        return print_faults(faults, plan, as_json=as_json)
     left = _require_room()
-    telling.show_plan(plan, left)
+    show_plan(plan, left)
     if not yes and not is_agreed("Go on?"):
         say("nothing was written", err=True)
         return 0
     if _require_room().users:  # asked again: while somebody read the plan, another run may have begun
         say(f"Removed {runner.remove_all()} rows that a run which was killed had left.", err=True)
-    return telling.print_report(_prove(plan), plan, as_json=as_json)
+    return print_report(_prove(plan), plan, as_json=as_json)
 
 
 def _require_address(url: str | None) -> None:
@@ -152,13 +152,13 @@ def _require_room() -> Leftovers:
 def _clean_up(*, yes: bool, as_json: bool) -> None:
     left = repository.find_leftovers()
     if not left.users:
-        telling.print_removed(0, as_json=as_json)
+        print_removed(0, as_json=as_json)
         return
     say(f"left of runs that were killed: {left}", err=True)
     if not yes and not is_agreed("Remove them? A run that is under way fails by it."):
         say("nothing was removed", err=True)
         return
-    telling.print_removed(runner.remove_all(), as_json=as_json)
+    print_removed(runner.remove_all(), as_json=as_json)
 
 
 def _prove(plan: ProofPlan) -> Report:
@@ -168,6 +168,6 @@ def _prove(plan: ProofPlan) -> Report:
         with click.progressbar(length=total, label="Proving", file=sys.stderr) as bar:
             runner.prove(plan, report, tell=lambda: bar.update(1))
     except (Stopped, WrongTarget, NotRemoved):
-        telling.print_findings(report)
+        print_findings(report)
         raise
     return report
