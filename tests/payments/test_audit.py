@@ -126,7 +126,7 @@ BY_ROWS: list[tuple[str, Breaking]] = []
 WITHOUT_GUARDS: list[tuple[str, Breaking]] = []
 
 
-ADD_UP = "the refunds of a payment add up to what it says"
+ADD_UP = "the refunds of a payment add up to its reserved and refunded amounts"
 
 
 def breaks(promise: str, *, without_guard: bool = False) -> Callable[[Breaking], Breaking]:
@@ -411,10 +411,10 @@ def assert_named_alone(promise: str, breaking: Breaking, books: Books) -> None:
     (line,) = plain.stdout.splitlines()
     assert line.startswith(f"{invariant}  payment {payment_id}  ")
     assert [word for word in words if word not in line] == []
-    (offender,) = (json.loads(each) for each in as_json.stdout.splitlines())
-    assert offender == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
+    (violation,) = (json.loads(each) for each in as_json.stdout.splitlines())
+    assert violation == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
     assert str(bystander_id) not in plain.stdout
-    assert "1 offender" in plain.stderr
+    assert "1 violation" in plain.stderr
 
 
 # False alarms
