@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine.engine_options(settings.database_url, settings.database_pooler)
 
     if settings.trusted_proxies:
-        # The caller's address and scheme as so many proxies of ours wrote them down; what strangers write is ignored.
+        # Client address and scheme are taken from this many own proxies; forged headers of clients are ignored.
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     request_log.init_app(app)
