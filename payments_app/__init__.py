@@ -34,6 +34,7 @@ from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
 from payments_app.proof.cli import prove
 from payments_app.refunds.cli import refunds as refunds_commands
+from payments_app.refunds.cli import resume
 from payments_app.refunds.routes import blueprint as refunds_blueprint
 
 # An absolute path: the service can be started from any folder, and the readiness check reads the migrations.
@@ -89,7 +90,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     init_checkout_page(app)
-    payments_commands.add_command(prove)  # added here, because payments may not import proof
+    # From packages above payments, which payments must not import.
+    payments_commands.add_command(prove)
+    payments_commands.add_command(resume)
     for commands in (
         payments_commands,
         refunds_commands,

@@ -66,7 +66,7 @@ def assert_money(
 
 
 def resume_all(stripe_app: StripeApp) -> None:
-    """As ``flask refunds resume`` does."""
+    """As ``flask payments resume`` does."""
     with stripe_app.app.app_context():
         for refund_id in list(service.find_open(clock.now())):
             service.resume(refund_id, lease_seconds=2, context=AuditContext("command:resume", None, clock.now()))

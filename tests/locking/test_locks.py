@@ -271,7 +271,7 @@ def test_listing_locks_without_redis_is_one_plain_line(database: Database) -> No
         result = app.test_cli_runner().invoke(args=["locks", "list"])
 
     assert result.exit_code == 2
-    assert "there is no Redis" in result.stderr
+    assert "No Redis is configured" in result.stderr
 
 
 def test_waiting_is_measured(locking: Callable[..., People]) -> None:
@@ -293,7 +293,7 @@ def test_a_lock_that_somebody_set_by_hand_is_listed_too(
     listed = people.app.test_cli_runner().invoke(args=["locks", "list"]).stdout.splitlines()[1:]
 
     assert [" ".join(line.split()) for line in listed] == [
-        "payment:confirm:2 no end unknown: not a lock of ours",
+        "payment:confirm:2 no end unknown: not a lock of this service",
         "payment:lock:1:1 no end by hand",
     ]
     redis_server.client.flushall()

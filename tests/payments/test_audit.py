@@ -126,7 +126,7 @@ BY_ROWS: list[tuple[str, Breaking]] = []
 WITHOUT_GUARDS: list[tuple[str, Breaking]] = []
 
 
-ADD_UP = "the refunds of a payment add up to what it says"
+ADD_UP = "the refunds of a payment add up to its reserved and refunded amounts"
 
 
 def breaks(promise: str, *, without_guard: bool = False) -> Callable[[Breaking], Breaking]:
@@ -414,7 +414,7 @@ def assert_named_alone(promise: str, breaking: Breaking, books: Books) -> None:
     (violation,) = (json.loads(each) for each in as_json.stdout.splitlines())
     assert violation == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
     assert str(bystander_id) not in plain.stdout
-    assert "1 offender" in plain.stderr
+    assert "1 violation" in plain.stderr
 
 
 # False alarms

@@ -143,5 +143,5 @@ def test_a_client_that_asks_for_every_page_there_is_does_not_fill_the_memory(peo
         for per_page in range(1, 101):
             queries._page(frozenset({"user_id"}), status, per_page)
 
-    assert queries._page.cache_info().currsize == queries.PAGES_KEPT
+    assert queries._page.cache_info().currsize == queries.CACHED_STATEMENTS
     assert people.patient.get("/payments?per_page=1&status=pending").status_code == 200  # long forgotten

@@ -1,4 +1,4 @@
-"""What ``flask refunds resume`` does: it looks up first, sends again only under the same key, and never twice."""
+"""What ``flask payments resume`` does: it looks up first, sends again only under the same key, and never twice."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

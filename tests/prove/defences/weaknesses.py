@@ -58,7 +58,7 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
     def looking(readiness: Readiness) -> Any:
         if is_on(NO_LOOK):
             return {}
-        return readiness._look() if is_on(LOOK_EACH_TIME) else run_checks(readiness)
+        return readiness._check() if is_on(LOOK_EACH_TIME) else run_checks(readiness)
 
     psycopg.Cursor.execute = rewriting  # type: ignore[method-assign,assignment]  # in this process only, as all of these
     Readiness.run_checks = looking  # type: ignore[method-assign,assignment]

@@ -105,10 +105,14 @@ MUTATIONS = (
             Edit(
                 _REFUNDS,
                 "    return PendingRefund.of(refund), response\n",
-                "    find_gateway(payment.gateway).refund(PendingRefund.of(refund).order)\n"
+                "    find_gateway(payment.gateway).refund(PendingRefund.of(refund).request)\n"
                 "    return PendingRefund.of(refund), response\n",
             ),
-            Edit(_PROCESS, "(refund.gateway).refund(refund.order)", "(refund.gateway).look_up_refund(refund.order)"),
+            Edit(
+                _PROCESS,
+                "(pending.gateway).refund(pending.request)",
+                "(pending.gateway).look_up_refund(pending.request)",
+            ),
         ),
         noticed_by=("a refund killed",),
     ),
@@ -118,16 +122,16 @@ MUTATIONS = (
             Edit(
                 _REFUNDS,
                 "    idempotency.store(\n"
-                "        session, wanted.request, response,"
-                " payment_id=payment.id, refund_id=refund.id, at=wanted.context.at\n"
+                "        session, change.request, response,"
+                " payment_id=payment.id, refund_id=refund.id, at=change.context.at\n"
                 "    )\n",
                 "",
             ),
             Edit(
                 _REFUNDS,
-                "idempotency.store_final(session, wanted.request, response)",
-                "idempotency.store(session, wanted.request, response,"
-                " payment_id=payment.id, refund_id=refund_id, at=wanted.context.at)",
+                "idempotency.store_final(session, change.request, response)",
+                "idempotency.store(session, change.request, response,"
+                " payment_id=payment.id, refund_id=refund_id, at=change.context.at)",
             ),
         ),
         noticed_by=("a refund killed",),
@@ -167,13 +171,13 @@ MUTATIONS = (
         "each refund call has a new gateway key, and a resume does not look the refund up first",
         (
             Edit(_STRIPE, 'f"refund-{order.refund_id}"', "str(uuid.uuid4())"),
-            Edit(_PROCESS, "known = gateway.look_up_refund(placed.order)", "known = None"),
+            Edit(_PROCESS, "known = gateway.look_up_refund(pending.request)", "known = None"),
         ),
         noticed_by=("a refund killed", "a resume killed"),
     ),
     Mutation(
         "a confirm does not check again, in its transaction, the status that it checked before the gateway's response",
-        (Edit(_CONFIRM, "answered = _judge(session, payment, wanted, claim, render)", "answered = None"),),
+        (Edit(_CONFIRM, "stored = _judge(session, payment, change, proof, render)", "stored = None"),),
         noticed_by=("confirm/confirm", "confirm/cancel", "confirm/cancel/expire"),
     ),
     Mutation(
@@ -189,7 +193,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a cancel does not lock the payment's row",
-        (Edit(_CANCEL, "    lock_payment(session, wanted.payment_id)\n", ""),),
+        (Edit(_CANCEL, "    lock_payment(session, change.payment_id)\n", ""),),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
     Mutation(
