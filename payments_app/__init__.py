@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import redis_client
+from payments_app import extensions, redis_client
 from payments_app.accounts import auth
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
@@ -17,7 +17,6 @@ from payments_app.consultations.cli import consultations as consultations_comman
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
-from payments_app.extensions import db, migrate
 from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
 from payments_app.health import backlog_metrics, checks
@@ -63,8 +62,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     https_only.init_app(app)
     locale.init_app(app)
     problems.init_app(app)
-    db.init_app(app)
-    migrate.init_app(app, db, directory=str(MIGRATIONS))
+    extensions.db.init_app(app)
+    extensions.migrate.init_app(app, extensions.db, directory=str(MIGRATIONS))
     engine.init_app(app)
     ids.init_app(app)
     redis_client.init_app(app)
