@@ -16,6 +16,7 @@ class GatewayName(StrEnum):
     """Who moves the money. ``manual``: people, and staff see it arrive. ``sandbox``: nobody, it accepts anything."""
 
     STRIPE = "stripe"
+    PAYMONGO = "paymongo"
     MANUAL = "manual"
     SANDBOX = "sandbox"
 
@@ -65,6 +66,27 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """A checkout that is to be opened, from a row that is committed: so a repeated call is the same to the byte.
+
+    ``number`` counts the sessions of a payment from 1. ``expires_at``: when the session is to end; None if sessions of
+    this gateway do not end by themselves. ``return_url``: where the gateway's page leads the patient back to.
+    """
+
+    charge: Charge
+    number: int
+    expires_at: datetime | None
+    language: str
+    description: str
+    return_url: str | None
+
+    @property
+    def gateway_key(self) -> str:
+        """The key under which the gateway opens it once."""
+        return f"checkout-{self.charge.payment_id}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayPayment:
     """Money that a gateway has, and what it is for by the gateway's own account (None: it does not say)."""
 
@@ -101,7 +123,10 @@ class SessionStatus(StrEnum):
     OPEN = "open"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
+    # It was ended, and the payment with it.
     CANCELLED = "cancelled"
+    # It ended without payment; another one can be opened for the same payment.
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +135,10 @@ class CheckoutSession:
 
     reference: str
     status: SessionStatus
+    # What was paid by it; of one that is not paid, what it asks for.
     money: GatewayPayment
+    # Where the patient pays, on the gateway's own page: whoever has it can pay there.
+    redirect_url: str | None = field(default=None, repr=False)
     # For the patient's own device alone: whoever has it can pay with it.
     client_secret: str | None = field(default=None, repr=False)
     instructions: str | None = None

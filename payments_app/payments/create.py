@@ -160,7 +160,7 @@ def _insert_or_replay(
     Not where that was an earlier attempt of ours, whose commit was done and whose confirmation was lost.
     """
     values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
-    values.update(caller_role=caller.role, caller_token_version=caller.token_version)
+    values.update(caller_role=caller.user_role, caller_token_version=caller.token_version)
     if session.get_bind().dialect.name != "postgresql":
         is_made = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
         return response if is_made else None

@@ -76,6 +76,7 @@ def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime
         "refunded_minor": 0,
         "needs_review": False,
         "review_held": False,
+        "is_disputed": False,
         "version": 0,
         "created_at": at,
         "updated_at": at,

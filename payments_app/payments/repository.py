@@ -112,15 +112,15 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     """
     # One statement: an outer join, so that a payment without a trail is told from one that is not there.
     found = session.execute(
-        select(Payment.user_id, PaymentEvent)
+        select(Payment.user_id, Payment.consultation_id, PaymentEvent)
         .outerjoin(PaymentEvent, PaymentEvent.payment_id == Payment.id)
         .where(Payment.id == payment_id, Payment.deleted_at.is_(None))
         .order_by(PaymentEvent.id)
     ).all()
     if not found:
         raise PaymentNotFound
-    caller.require_owner(found[0].user_id)
-    return [event for _, event in found if event is not None]
+    caller.require_access(PaymentNotFound, patient_id=found[0].user_id, consultation_id=found[0].consultation_id)
+    return [event for *_owner, event in found if event is not None]
 
 
 def flush_and_store(session: Session, payment: Payment, change: ChangeCommand, render: Render) -> StoredResponse:
@@ -170,7 +170,7 @@ def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: C
     payment = session.execute(found).unique().scalar_one_or_none()
     if payment is None:
         raise PaymentNotFound
-    caller.require_owner(payment.user_id)
+    caller.require_access(PaymentNotFound, patient_id=payment.user_id, consultation_id=payment.consultation_id)
     return payment
 
 

@@ -124,6 +124,8 @@ class Payment(Base):
     needs_review: Mapped[bool]
     # The review is one that only staff can end. With a default, so that releases that do not know it can still insert.
     review_sticky: Mapped[bool] = mapped_column("review_held", server_default=false())
+    # The patient's bank took the money back, or may: nothing is refunded. With a default, as above.
+    is_disputed: Mapped[bool] = mapped_column(server_default=false())
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,41 @@
+"""Capabilities of a gateway, as data: code asks these and never a gateway's name."""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class CheckoutKind(StrEnum):
+    """What a patient gets to pay by: the gateway's own page, a secret for a form of the page, or instructions."""
+
+    REDIRECT = "redirect"
+    CLIENT_SECRET = "client_secret"  # noqa: S105  # a kind, no secret
+    INSTRUCTIONS = "instructions"
+
+
+class Refundable(StrEnum):
+    """How money of a payment method can be returned."""
+
+    IN_PARTS = "in_parts"
+    WHOLE = "whole"
+    NOT = "not"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What one gateway can do; times in seconds."""
+
+    # The payment methods that it carries, and how each can be refunded.
+    methods: Mapping[str, Refundable]
+    # None: every currency that is counted in hundredths.
+    currencies: Set[str] | None
+    checkout: CheckoutKind
+    # For how long the gateway surely answers a repeated call with the same key as it answered the first one. None: not
+    # at all, so a call whose response was lost is never sent again by itself.
+    remembers_keys_seconds: int | None
+    # The shortest and the longest life that a session can be given. None: sessions do not end by themselves.
+    session_seconds: tuple[int, int] | None
+    # Whether a session can be ended before its time, so that nobody can pay by it any more.
+    ends_sessions: bool
+    # Whether the money moves at a service that can be asked: otherwise staff confirm payments, and patients cannot.
+    can_be_asked: bool
