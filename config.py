@@ -76,6 +76,10 @@ AMOUNT_CEILING = Decimal(10**12)
 # Methods that people carry out by hand.
 MANUAL_METHODS = ("gcash", "bank_transfer", "e_wallet")
 
+# All methods that there are, by their codes, and the gateways that may carry them.
+METHODS = ("stripe", *MANUAL_METHODS)
+GATEWAYS = ("stripe", "paymongo", "manual", "sandbox")
+
 DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # nosec B105  # refused in production
 
 
@@ -185,6 +189,7 @@ class Settings:
     stripe_api_key: str | None = field(repr=False)
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
     stripe_api_base: str
+    payment_gateways: Mapping[str, str]
     gateway_timeout_seconds: int
     refund_lease_seconds: int
     refund_repeat_window_seconds: int
@@ -245,6 +250,7 @@ class Settings:
             stripe_api_key=read.token("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
+            payment_gateways=read.payment_gateways("PAYMENT_GATEWAYS"),
             gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
             refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
             refund_repeat_window_seconds=read.whole("REFUND_REPEAT_WINDOW", 600, at_least=0),
@@ -427,6 +433,21 @@ class _Reader:
         """What the clinic tells patients to do, by the code of each method that people carry out by hand."""
         given = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
         return {code: instructions for code, instructions in given.items() if instructions}
+
+    def payment_gateways(self, name: str) -> dict[str, str]:
+        """The gateway of each method that is named, by the method's code."""
+        given: dict[str, str] = {}
+        for pair in filter(None, (pair.strip() for pair in self.text(name, "").split(","))):
+            method, _, gateway = (part.strip() for part in pair.partition(":"))
+            if method not in METHODS or gateway not in GATEWAYS:
+                raise ConfigError(
+                    f"{name} must read like stripe:stripe,gcash:manual, with the methods {', '.join(METHODS)} and the"
+                    f" gateways {', '.join(GATEWAYS)}, not {_shown(pair)}"
+                )
+            if method in given:
+                raise ConfigError(f"{name} names {method} twice")
+            given[method] = gateway
+        return given
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, event
 
 from payments_app import clock
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.gateways.base import GatewayName
 from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
 from payments_app.payments import expire as expiry
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.refunds import service as process
@@ -235,7 +235,8 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
     fake.start_processing(slow)
     tell(stripe_app, fake.intent_event("processing", slow))
     fake.pay(slow)
-    deadlines = expiry.Deadlines(dict.fromkeys(GatewayName, clock.now() + timedelta(hours=1)))
+    with stripe_app.app.app_context():
+        deadlines = Deadlines.at(clock.now() + timedelta(hours=1), stripe_app.app.config["SETTINGS"])
     with stripe_app.app.app_context():
         assert expiry.expire(late_id, context) == expiry.ExpiryResult.EXPIRED
         assert expiry.resume(slow_id, deadlines, context) == expiry.ExpiryResult.FOLLOWED

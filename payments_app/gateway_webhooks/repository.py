@@ -8,17 +8,21 @@ from sqlalchemy.orm import Session
 from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import write_transaction
 from payments_app.gateway_webhooks.models import WebhookEvent
-from payments_app.gateways.base import CheckoutSession, GatewayName, GatewayRefund
-from payments_app.gateways.stripe.webhooks import ChargeRefunded, EventPayload, GatewayEvent, PaymentAttemptFailed
-from payments_app.payments.gateway_updates import apply_session
+from payments_app.gateways.base import CheckoutSession, GatewayPayment, GatewayRefund
+from payments_app.gateways.events import (
+    ChargeRefunded,
+    EventPayload,
+    GatewayEvent,
+    MoneyReceived,
+    PaymentAttemptFailed,
+)
+from payments_app.payments.gateway_updates import apply_session, record_received_money
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
 from payments_app.payments.repository import get_for_update
 from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
-
-GATEWAY = GatewayName.STRIPE.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +34,16 @@ class ReceivedEvent:
 
 
 @write_transaction
-def ingest(session: Session, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
+def ingest(session: Session, gateway: str, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
     """Keep the event and do what it means; one that was taken in before means nothing any more.
 
     Events come late, twice and in any order: what each says is compared with what is known, and nothing moves back.
     """
-    payment_id = None if event.payload is None else _find_payment(session, event.payload)
+    payment_id = None if event.payload is None else _find_payment(session, gateway, event.payload)
     # Locked before the event's row refers to it: two that refer first and lock then would wait for one another.
     payment = None if payment_id is None else get_for_update(session, payment_id)
     new = dialect_insert(session, WebhookEvent).values(
-        gateway=GATEWAY,
+        gateway=gateway,
         event_id=event.event_id,
         type=event.type,
         reference=event.reference,
@@ -59,38 +63,43 @@ def _apply(session: Session, payment: Payment, payload: EventPayload, context: A
             apply_session(session, payment, payload, context)
         case PaymentAttemptFailed() if payment.status in UNPAID:
             payment.note("payment.attempt_failed", context)
+        case MoneyReceived(money=money):
+            record_received_money(session, payment, money, context=context)
         case GatewayRefund():
             apply_refund_update(payment, payload, context)
         case ChargeRefunded():
             reconcile_refunded_total(payment, payload, context)
 
 
-def _find_payment(session: Session, payload: EventPayload) -> int | None:
+def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int | None:
     """The payment that is meant, by the session or transaction that is named, or by what we wrote on it."""
     match payload:
         case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
-            return _by_reference(session, reported.reference) or _by_our_account(session, reported)
+            return _by_reference(session, gateway, reported.reference) or _by_metadata(session, gateway, reported.money)
+        case MoneyReceived(money=money):
+            return _by_reference(session, gateway, money.transaction_id) or _by_metadata(session, gateway, money)
         case GatewayRefund() | ChargeRefunded():
-            return _by_reference(session, payload.transaction_id)
+            return _by_reference(session, gateway, payload.transaction_id)
+    return None
 
 
-def _by_reference(session: Session, reference: str | None) -> int | None:
+def _by_reference(session: Session, gateway: str, reference: str | None) -> int | None:
     if reference is None:  # money that was never one of our sessions'
         return None
     of_session = select(GatewaySession.payment_id).where(
-        GatewaySession.gateway == GATEWAY, GatewaySession.reference == reference
+        GatewaySession.gateway == gateway, GatewaySession.reference == reference
     )
-    paid_by = select(Payment.id).where(Payment.gateway == GATEWAY, Payment.transaction_id == reference)
+    paid_by = select(Payment.id).where(Payment.gateway == gateway, Payment.transaction_id == reference)
     return session.scalars(of_session).first() or session.scalars(paid_by).first()
 
 
-def _by_our_account(session: Session, reported: CheckoutSession) -> int | None:
+def _by_metadata(session: Session, gateway: str, money: GatewayPayment) -> int | None:
     """For an event that overtakes the row of its session. By both ids: others in the same account may use one."""
-    if reported.money.payment_id is None:
+    if money.payment_id is None:
         return None
     meant = (
-        Payment.id == reported.money.payment_id,
-        Payment.consultation_id == reported.money.consultation_id,
-        Payment.gateway == GATEWAY,
+        Payment.id == money.payment_id,
+        Payment.consultation_id == money.consultation_id,
+        Payment.gateway == gateway,
     )
     return session.scalars(select(Payment.id).where(*meant)).first()

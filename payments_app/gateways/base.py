@@ -7,9 +7,13 @@ A gateway's silence is an answer of its own. ``Declined`` means that nothing hap
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from payments_app.gateways.capabilities import Capabilities
 from payments_app.i18n.messages import N_, LocalizedMessage
+
+if TYPE_CHECKING:
+    from payments_app.gateways.events import GatewayEvent
 
 
 class GatewayName(StrEnum):
@@ -88,9 +92,12 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayPayment:
-    """Money that a gateway has, and what it is for by the gateway's own account (None: it does not say)."""
+    """Money that a gateway has, and what it is for by the gateway's own account (None: it does not say).
 
-    transaction_id: str
+    ``transaction_id`` is None before the patient has begun to pay: some gateways have no transaction until then.
+    """
+
+    transaction_id: str | None
     amount_minor: int
     currency: str
     payment_id: int | None
@@ -171,7 +178,15 @@ class GatewayRefund:
 
 
 class Gateway(Protocol):
-    """Every call may be made again: the gateway key made of our own id lets it happen once."""
+    """One gateway. Every call that has an effect carries a gateway key made of our own ids.
+
+    A gateway that remembers such keys (``capabilities.remembers_keys_seconds``) performs a repeated call once.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. Code asks this, and never which gateway it is."""
+        ...
 
     def minor_digits(self, currency: str) -> int:
         """How many decimals of a currency the gateway's whole numbers hold: 2 where it counts hundredths, as we do."""
@@ -204,6 +219,42 @@ class Gateway(Protocol):
         """What became of a refund; None: the gateway has never heard of it. Declined: it failed."""
         ...
 
+    def ping(self) -> Reachable | Declined | OutcomeUnknown:
+        """Whether the gateway answers and accepts our key (Declined: it does not). Has no effect."""
+        ...
+
+
+class Headers(Protocol):
+    """The headers of a request, whatever case their names are written in."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """A gateway that sends webhooks."""
+
+    @property
+    def livemode(self) -> bool | None:
+        """Whether our key is one of live mode, in which money moves; None if it does not tell."""
+        ...
+
+    @property
+    def has_webhook_secret(self) -> bool:
+        """Whether a secret is configured. Without one every event is refused."""
+        ...
+
+    def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> "GatewayEvent | OutcomeUnknown":
+        """Read a webhook's body; may ask the gateway what became of the object. Not to be called in a transaction.
+
+        OutcomeUnknown: the gateway did not answer, and has to send the event again.
+
+        Raises:
+            InvalidSignature: not signed by the gateway within the last 300 seconds.
+            OtherMode: the event or its object is of the other mode than our key.
+        """
+        ...
+
 
 def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
     """Whether the bill is paid by what the gateway says of a session."""
@@ -211,5 +262,7 @@ def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
         return Declined(
             LocalizedMessage("The gateway says that it is %(status)s, not paid.", status=session.status.value)
         )
+    if session.money.transaction_id is None:
+        return Declined(N_("The gateway names no transaction."))
     reason = session.money.mismatch_reason(charge)
     return Approved(session.money.transaction_id) if reason is None else Declined(reason)

@@ -9,8 +9,12 @@ class CheckoutKind(StrEnum):
     """What a patient gets to pay by: the gateway's own page, a secret for a form of the page, or instructions."""
 
     REDIRECT = "redirect"
-    CLIENT_SECRET = "client_secret"  # noqa: S105  # a kind, no secret
+    CLIENT_SECRET = "client_secret"  # noqa: S105  # nosec B105  # a kind, no secret
     INSTRUCTIONS = "instructions"
+
+
+# For gateways whose calls have no effect outside this service: a repeated call never differs from the first one.
+FOREVER_SECONDS = 1_000_000_000
 
 
 class Refundable(StrEnum):
@@ -39,3 +43,9 @@ class Capabilities:
     ends_sessions: bool
     # Whether the money moves at a service that can be asked: otherwise staff confirm payments, and patients cannot.
     can_be_asked: bool
+    # Whether real money moves, if its key is a live one.
+    moves_money: bool = True
+
+    def refundable(self, method: str) -> Refundable:
+        """How money of that method is refunded. A method that it no longer carries is refunded as it always was."""
+        return self.methods.get(method, Refundable.IN_PARTS)

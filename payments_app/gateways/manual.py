@@ -6,6 +6,7 @@ That only staff confirm and refund is judged before this is asked.
 from collections.abc import Mapping
 
 from payments_app.gateways.base import Charge, GatewayName
+from payments_app.gateways.capabilities import FOREVER_SECONDS, Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.offline import OfflineGateway
 from payments_app.i18n.messages import N_
 
@@ -21,6 +22,15 @@ class ManualGateway(OfflineGateway):
     """``instructions``: what the clinic tells patients to do, by the code of the method."""
 
     name = GatewayName.MANUAL
+    capabilities = Capabilities(
+        methods=dict.fromkeys(_INSTRUCTIONS, Refundable.IN_PARTS),
+        currencies=None,
+        checkout=CheckoutKind.INSTRUCTIONS,
+        remembers_keys_seconds=FOREVER_SECONDS,
+        session_seconds=None,
+        ends_sessions=True,
+        can_be_asked=False,
+    )
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
         self._instructions = {**_INSTRUCTIONS, **instructions}

@@ -6,8 +6,12 @@ are compared as they are: there, case does matter.
 """
 
 import unicodedata
+from typing import Final
 
 from payments_app.gateways.base import GatewayName
+
+# The gateway whose references people type. Indexes name it, so it is a constant and no capability.
+BY_HAND: Final = GatewayName.MANUAL
 
 # What the column holds.
 MAX_NORMALIZED_LENGTH = 255
@@ -27,7 +31,7 @@ def normalized_reference(gateway: str, reference: str) -> str | None:
     NFKC (full-width and other compatible forms), case folding, and no spaces, hyphens or invisible characters. Empty
     if nothing else is in it.
     """
-    if gateway != GatewayName.MANUAL:
+    if gateway != BY_HAND:
         return None
     # Folding can undo the normal form, and what is ignored can keep characters apart that belong together.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", reference).casefold())

@@ -1,6 +1,7 @@
 """Accepts anything and moves nothing: for development, tests and the demo."""
 
 from payments_app.gateways.base import Charge, GatewayName
+from payments_app.gateways.capabilities import FOREVER_SECONDS, Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.offline import OfflineGateway
 
 
@@ -8,6 +9,16 @@ class SandboxGateway(OfflineGateway):
     """Every transaction exists and pays the bill, without a checkout first."""
 
     name = GatewayName.SANDBOX
+    capabilities = Capabilities(
+        methods=dict.fromkeys(("stripe", "gcash", "e_wallet", "bank_transfer"), Refundable.IN_PARTS),
+        currencies=None,
+        checkout=CheckoutKind.CLIENT_SECRET,
+        remembers_keys_seconds=FOREVER_SECONDS,
+        session_seconds=None,
+        ends_sessions=True,
+        can_be_asked=True,
+        moves_money=False,
+    )
 
     def _told(self, charge: Charge, reference: str) -> dict[str, str]:
         return {"client_secret": f"{reference}_secret_sandbox"}

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -15,7 +16,7 @@ from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
 from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
-from payments_app.payments.gateway_updates import apply_session_update, open_session_references
+from payments_app.payments.gateway_updates import apply_session_update, find_open_session
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
@@ -27,15 +28,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CancellationPlan:
-    """A payment about to be given up, and the sessions by which it could still be paid."""
+    """A payment about to be given up, and the sessions by which it could still be paid.
+
+    ``session_ends_at``: when the open session ends by itself; None if there is none, or if it does not.
+    """
 
     charge: Charge
     gateway: str
     references: Sequence[str]
+    session_ends_at: datetime | None
 
     @classmethod
     def of(cls, session: Session, payment: Payment) -> "CancellationPlan":
-        return cls(payment.charge, payment.gateway, open_session_references(session, payment.id))
+        still_open = find_open_session(session, payment.id)
+        references = [] if still_open is None else [str(still_open.reference)]
+        session_ends_at = None if still_open is None else still_open.expires_at
+        return cls(payment.charge, payment.gateway, references, session_ends_at)
 
     def end_sessions(self, context: AuditContext) -> None:
         """End them at the gateway. To be called outside any transaction.
@@ -62,7 +70,8 @@ class CancellationPlan:
         Raises:
             VersionConflict: another session was opened meanwhile (409, retryable).
         """
-        if set(open_session_references(session, self.charge.payment_id)) - set(self.references):
+        still_open = find_open_session(session, self.charge.payment_id)
+        if still_open is not None and still_open.reference not in self.references:
             raise VersionConflict.lost_every_race()
         # Core: a session has no version to guard.
         session.execute(

@@ -66,7 +66,7 @@ def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime
         "amount_minor": new.amount_minor,
         "currency": new.currency,
         "payment_method": new.method.code,
-        "gateway": new.method.gateway.value,
+        "gateway": new.method.gateway,
         "status": PaymentStatus.PENDING.value,
         "transaction_id": None,
         "normalized_reference": None,

@@ -49,6 +49,7 @@ def record_received_money(
     if money.currency != payment.currency:  # our amounts could not say how much it is
         payment.flag_for_review("payment.paid_in_other_currency", context)
         return
+    assert money.transaction_id is not None  # noqa: S101  # for the type checker: money that came has a transaction
     fits = money.mismatch_reason(payment.charge) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
     if not fits or not _completes(session, payment, money.transaction_id, receipt_url, context):
         payment.quarantine(money.transaction_id, amount_minor=money.amount_minor, context=context)
@@ -100,7 +101,7 @@ def store_session(session: Session, payment: Payment, reference: str, status: Se
     session.execute(new.on_conflict_do_nothing())
 
 
-def open_session_references(session: Session, payment_id: int) -> list[str]:
-    """The references of the sessions by which the payment could still be paid: one at the most."""
+def find_open_session(session: Session, payment_id: int) -> GatewaySession | None:
+    """The session by which the payment could still be paid: an index allows one."""
     still_open = (GatewaySession.payment_id == payment_id, GatewaySession.status == SessionStatus.OPEN.value)
-    return list(session.scalars(select(GatewaySession.reference).where(*still_open)))
+    return session.scalars(select(GatewaySession).where(*still_open)).one_or_none()

@@ -32,7 +32,8 @@ from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import expire
 from payments_app.payments import repository as payments_repository
 from payments_app.payments.cli import operator_context
-from payments_app.payments.expire import Deadlines, ExpiryResult
+from payments_app.payments.deadlines import Deadlines
+from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import MAX_REASON_LENGTH, Refund, RefundStatus
 from payments_app.payments.repository import ChangeCommand, Conditions
@@ -130,14 +131,22 @@ def show_refund(refund_id: int, as_json: bool) -> None:
 
 
 @refunds.command("resume")
+@click.option("--send-again", "refund_id", type=ID, help="Send this refund to its gateway once more.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
-def resume_refunds(as_json: bool) -> None:
+def resume_refunds(refund_id: int | None, yes: bool, as_json: bool) -> None:
     """Find out what became of refunds, and of payments on their way, that were cut off.
 
     Asks nothing, and never returns money twice: it looks up at the gateway first. May run at any time, also twice at
     once; what stays open is looked at again the next time.
+
+    --send-again ID is for one unknown refund that is at least 24 hours old and not in the gateway's dashboard. It is
+    looked up once more, and sent again only if the gateway does not know it.
     """
     settings = current_app.config["SETTINGS"]
+    if refund_id is not None:
+        _send_again(refund_id, yes=yes, as_json=as_json)
+        return
     now = clock.now()
     outcomes: Counter[str] = Counter()
 
@@ -167,7 +176,7 @@ def resume_refunds(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
-    """Close an unknown refund that is more than 23 hours old and not in the gateway's dashboard.
+    """Close an unknown refund that is at least 24 hours old and not in the gateway's dashboard.
 
     Looks it up once more: if the gateway has it after all, that is written down instead. What was set aside for it is
     free again.
@@ -178,6 +187,20 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
     if service.give_up(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
         raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
+    _show_result(refund_id, as_json=as_json)
+
+
+def _send_again(refund_id: int, *, yes: bool, as_json: bool) -> None:
+    if not yes and not is_agreed("Have you looked, and it is not in the gateway's dashboard?"):
+        say("nothing was sent", err=True)
+        return
+    lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
+    if service.send_again(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
+        raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
+    _show_result(refund_id, as_json=as_json)
+
+
+def _show_result(refund_id: int, *, as_json: bool) -> None:
     refund = repository.get(refund_id)
     if as_json:
         show_facts(_row(refund), as_json=True)

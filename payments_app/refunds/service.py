@@ -1,7 +1,8 @@
 """The story of a refund: set aside, sent, settled; two short transactions with the network between them.
 
 Wherever it is cut off, the row says how far it came at the least, and ``resume`` tells the rest: it looks up first, and
-sends again only under the same gateway key, and only while the gateway is sure to remember that key.
+sends again only under the same gateway key, and only while the gateway is sure to remember that key. A gateway that
+remembers no keys is never sent a refund again unless staff say so.
 """
 
 import logging
@@ -23,9 +24,11 @@ from payments_app.refunds.repository import Outcome, PendingRefund, RefundReques
 
 log = logging.getLogger(__name__)
 
-# Stripe forgets a key after 24 hours at the earliest (https://docs.stripe.com/api/idempotent_requests): an hour less
-# leaves room for clocks that differ, and for a call that takes its time.
-SEND_AGAIN_WITHIN = timedelta(hours=23)
+# How much earlier than a gateway forgets a key we take it for forgotten: clocks differ, and calls take their time.
+KEY_MARGIN = timedelta(hours=1)
+
+# After that a refund that its gateway does not know is staff's to decide: by then even slow gateways would list it.
+STAFF_DECIDE_AFTER = timedelta(hours=24)
 
 # Refunds read at a time.
 BATCH_SIZE = 500
@@ -100,7 +103,27 @@ def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Ref
     return repository.settle_resumed(refund_id, outcome, context=context)
 
 
+def send_again(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
+    """``resume``, for staff who have seen that the gateway never made it: one too old for resume is sent once more.
+
+    Raises:
+        RefundNotFound: no such refund (404).
+        GatewayUnavailable: its gateway is not configured any more (503).
+    """
+    repository.get(refund_id)
+    placed = _acquire_lease(refund_id, lease_seconds)
+    if placed is None:
+        return None
+    gateway = find_gateway(placed.gateway)
+    outcome = _query_gateway(gateway, placed)
+    if outcome is _LEFT_TO_STAFF:
+        outcome = gateway.refund(placed.order)
+        _log_unknown(placed, outcome)
+    return repository.settle_resumed(refund_id, outcome, context=context)
+
+
 _LEFT_TO_STAFF = OutcomeUnknown("not there, and too old to be sent again: the gateway may have forgotten its key")
+_NOT_YET_KNOWN = OutcomeUnknown("not there so far, and never sent again by itself: the gateway remembers no keys")
 
 
 def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
@@ -112,7 +135,11 @@ def _query_gateway(gateway: Gateway, placed: PendingRefund) -> Outcome:
     known = gateway.look_up_refund(placed.order)
     if known is not None:
         return known
-    if clock.now() - placed.created_at < SEND_AGAIN_WITHIN:
+    age = clock.now() - placed.created_at
+    remembered_seconds = gateway.capabilities.remembers_keys_seconds
+    if remembered_seconds is None:
+        return _LEFT_TO_STAFF if age >= STAFF_DECIDE_AFTER else _NOT_YET_KNOWN
+    if age < timedelta(seconds=remembered_seconds) - KEY_MARGIN:
         return gateway.refund(placed.order)
     return _LEFT_TO_STAFF
 

@@ -7,7 +7,7 @@ under which the SDK also repeats it: so it happens once. Stripe forgets such key
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -23,10 +23,14 @@ from payments_app.gateways.base import (
     Declined,
     GatewayRefund,
     GatewayRefundRequest,
+    Headers,
     OutcomeUnknown,
     Reachable,
 )
-from payments_app.gateways.stripe.objects import OtherMode, livemode_of, of_mode, refund_of, session_of
+from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
+from payments_app.gateways.events import GatewayEvent, OtherMode
+from payments_app.gateways.stripe.objects import livemode_of, of_mode, refund_of, session_of
+from payments_app.gateways.stripe.webhooks import read_event
 from payments_app.i18n.messages import N_, LocalizedMessage
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,9 @@ THREE_DECIMAL_CURRENCIES = frozenset(["BHD", "JOD", "KWD", "OMR", "TND"])
 
 _PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]+")
 
+# Seconds for which Stripe surely keeps a response under its key: https://docs.stripe.com/api/idempotent_requests.
+REMEMBERS_KEYS_SECONDS = 86_400
+
 # Nobody else is told how long our calls take.
 stripe.enable_telemetry = False
 
@@ -58,7 +65,15 @@ stripe.enable_telemetry = False
 class StripeGateway:
     """``timeout_seconds`` is for one attempt, of which there are up to three; all of them end within the lease."""
 
-    def __init__(self, api_key: str, *, api_base: str, timeout_seconds: int, lease_seconds: int) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        api_base: str,
+        timeout_seconds: int,
+        lease_seconds: int,
+        webhook_secrets: Sequence[str] = (),
+    ) -> None:
         client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base},
@@ -67,7 +82,18 @@ class StripeGateway:
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
-        self._livemode = livemode_of(api_key)
+        self._webhook_secrets = webhook_secrets
+        self.livemode = livemode_of(api_key)
+        self.has_webhook_secret = bool(webhook_secrets)
+        self.capabilities = Capabilities(
+            methods={"stripe": Refundable.IN_PARTS},
+            currencies=None,
+            checkout=CheckoutKind.CLIENT_SECRET,
+            remembers_keys_seconds=REMEMBERS_KEYS_SECONDS,
+            session_seconds=None,
+            ends_sessions=True,
+            can_be_asked=True,
+        )
 
     def minor_digits(self, currency: str) -> int:
         if currency in ZERO_DECIMAL_CURRENCIES:
@@ -153,6 +179,10 @@ class StripeGateway:
             return OutcomeUnknown(type(error).__name__)
         return Reachable(_date_of(answered.last_response.headers if answered.last_response else {}))
 
+    def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> GatewayEvent:
+        signature = headers.get("Stripe-Signature")
+        return read_event(body, signature, self._webhook_secrets, livemode=self.livemode, received_at=received_at)
+
     def _look_up(
         self, reference: str, *, of_other_mode: Declined | OutcomeUnknown
     ) -> CheckoutSession | Declined | OutcomeUnknown:
@@ -166,10 +196,10 @@ class StripeGateway:
         return next((refund for refund in ours if refund.refund_id == order.refund_id), None)
 
     def _session_of(self, intent: stripe.PaymentIntent) -> CheckoutSession:
-        return session_of(of_mode(intent.to_dict(), self._livemode))
+        return session_of(of_mode(intent.to_dict(), self.livemode))
 
     def _refund_of(self, refund: stripe.Refund) -> GatewayRefund:
-        return refund_of(of_mode(refund.to_dict(), self._livemode))
+        return refund_of(of_mode(refund.to_dict(), self.livemode))
 
 
 # What an object of the other mode says of a transaction that somebody named, and of all that is ours: that neither

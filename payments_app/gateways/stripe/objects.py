@@ -12,6 +12,7 @@ from payments_app.gateways.base import (
     GatewayRefund,
     SessionStatus,
 )
+from payments_app.gateways.events import OtherMode
 
 # Whatever else a PaymentIntent is, the patient has something to do before money moves.
 _SESSION_STATUSES = {
@@ -34,14 +35,6 @@ _MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": Tr
 
 class Unreadable(ValueError):
     """Not an object of Stripe's as its documentation describes them."""
-
-
-class OtherMode(Unreadable):
-    """Not of our key's mode: in test mode no money moves, and in live mode it does."""
-
-    def __init__(self, reference: str) -> None:
-        super().__init__(reference)
-        self.reference = reference
 
 
 def livemode_of(api_key: str | None) -> bool | None:

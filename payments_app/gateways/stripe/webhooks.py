@@ -11,11 +11,16 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from payments_app.gateways.base import CheckoutSession, GatewayRefund
+from payments_app.gateways.events import (
+    ChargeRefunded,
+    EventPayload,
+    GatewayEvent,
+    InvalidSignature,
+    PaymentAttemptFailed,
+)
 from payments_app.gateways.stripe.objects import (
     amount_of,
     of_mode,
@@ -39,53 +44,13 @@ _THIN = "v1."
 _UNEXPECTED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 
 
-class InvalidSignature(Exception):
-    """Not signed by the gateway, or not now."""
-
-
-@dataclass(frozen=True, slots=True)
-class PaymentAttemptFailed:
-    """The patient's card was declined; the same session may still succeed."""
-
-    session: CheckoutSession
-
-
-@dataclass(frozen=True, slots=True)
-class ChargeRefunded:
-    """How much of a payment is returned or on its way back by now, and, in some versions of the API, by what."""
-
-    transaction_id: str | None
-    returned_minor: int
-    currency: str
-    refunds: tuple[GatewayRefund, ...]
-
-
-EventPayload = CheckoutSession | PaymentAttemptFailed | GatewayRefund | ChargeRefunded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayEvent:
-    """An event that is the gateway's.
-
-    ``payload`` is None if the event is about nothing that we follow, and if it cannot be read. Only an event that is
-    certainly about nothing that we follow counts as readable without a payload.
-    """
-
-    event_id: str
-    type: str
-    reference: str
-    created_at: datetime
-    payload: EventPayload | None
-    is_readable: bool
-
-
 def read_event(
     body: bytes, signature: str | None, secrets: Sequence[str], *, livemode: bool | None, received_at: datetime
 ) -> GatewayEvent:
     """The event in a webhook's body. What it does not say of itself, or in no way that can be kept, is made up.
 
     Raises:
-        NotGenuine: no secret signed it within the last 300 seconds (400).
+        InvalidSignature: no secret signed it within the last 300 seconds (400).
         OtherMode: it is, or tells of an object, of the other mode than ``livemode``, if that is known (400).
     """
     if not any(_is_signed(body, signature, secret) for secret in secrets):

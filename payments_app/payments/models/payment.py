@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 from payments_app.errors import InvalidTransition
 from payments_app.gateways.base import Charge
-from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
+from payments_app.gateways.references import BY_HAND, MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
@@ -37,7 +37,7 @@ ACTIVE_PREDICATE: Final = text(f"{in_check('status', ACTIVE)} AND deleted_at IS 
 
 # Payments by hand whose reference the index on ``normalized_reference`` does not hold: an earlier payment has it in
 # another spelling, or a process of a release that did not compare them confirmed it.
-REFERENCE_ALONE: Final = text("gateway = 'manual' AND transaction_id IS NOT NULL AND normalized_reference IS NULL")
+REFERENCE_ALONE: Final = text(f"gateway = '{BY_HAND}' AND transaction_id IS NOT NULL AND normalized_reference IS NULL")
 
 
 class Payment(Base):

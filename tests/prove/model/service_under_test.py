@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from payments_app import clock
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
-from payments_app.payments.expire import Deadlines
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service as process
 from tests.gateway_webhooks import tell
