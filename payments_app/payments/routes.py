@@ -238,7 +238,7 @@ def _render_changed(payment: Payment, message: str) -> StoredResponse:
 
 
 def _describe(consultation_id: int) -> str:
-    return translate(LocalizedMessage("Consultation %(number)s", number=consultation_id))
+    return translate(LocalizedMessage("Consultation %(id)s", id=consultation_id))
 
 
 def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
