@@ -221,6 +221,7 @@ class Settings:
     stripe_api_key: str | None = field(repr=False)
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
     stripe_api_base: str
+    stripe_checkout: str
     payment_gateways: Mapping[str, str]
     gateway_timeout_seconds: int
     refund_lease_seconds: int
@@ -284,6 +285,7 @@ class Settings:
             stripe_api_key=read.token("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
+            stripe_checkout=read.choice("STRIPE_CHECKOUT", "hosted", "elements"),
             payment_gateways=read.payment_gateways("PAYMENT_GATEWAYS"),
             gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
             refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
