@@ -31,6 +31,7 @@ from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.http import (
+    absolute,
     audit_context_for,
     build_change,
     dump_changed,
@@ -264,7 +265,7 @@ def _describe(consultation_id: int) -> str:
 def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
     members = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
     if session.redirect_url is not None:
-        members["redirect_url"] = session.redirect_url
+        members["redirect_url"] = absolute(session.redirect_url)
     if session.client_secret is not None:
         members["client_secret"] = session.client_secret
     if session.instructions is not None:
