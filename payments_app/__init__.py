@@ -22,6 +22,7 @@ from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
 from payments_app.health import backlog_metrics, checks
 from payments_app.health.cli import check
+from payments_app.health.cli import gateways as gateways_commands
 from payments_app.health.routes import blueprint as health_blueprint
 from payments_app.i18n import locale
 from payments_app.idempotency import headers
@@ -104,6 +105,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         locks_commands,
         demo_commands,
         check,
+        gateways_commands,
     ):
         app.cli.add_command(commands)
     return app
