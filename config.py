@@ -71,11 +71,24 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
 # The highest TCP port.
 LAST_PORT = 65_535
 
+# Ports that an origin does not name.
+DEFAULT_PORTS = {"https": 443, "http": 80}
+
+# The names of this machine by which a browser trusts plain HTTP.
+LOOPBACK_HOSTS = frozenset(["127.0.0.1", "::1", "localhost"])
+
+# A host's name in ASCII, or an address; urlsplit takes anything.
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+
 # 10^12 major units. Up to this amount, a JSON number with two decimals is exact in an IEEE double.
 AMOUNT_CEILING = Decimal(10**12)
 
 # Methods by which the patient sends the money by hand.
 MANUAL_METHODS = ("gcash", "bank_transfer", "e_wallet")
+
+# All methods that there are, by their codes, and the gateways that may carry them.
+METHODS = ("stripe", *MANUAL_METHODS)
+GATEWAYS = ("stripe", "paymongo", "manual", "sandbox")
 
 DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # nosec B105  # refused in production
 
@@ -140,6 +153,28 @@ def currencies_in_use() -> frozenset[str]:
     return frozenset(code for territory in territories for code in get_territory_currencies(territory))
 
 
+def origin_of(url: str) -> str | None:
+    """Scheme, host and port of an http or https URL (RFC 6454), the port only if it is not the scheme's own.
+
+    None if the URL has no such origin, or names a user, whom a browser would not send.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in DEFAULT_PORTS or not host or "@" in parts.netloc or not _HOST.fullmatch(host):
+        return None
+    named = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{named}" + ("" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}")
+
+
+def is_safe_origin(origin: str, *, is_production: bool) -> bool:
+    """Whether links may lead there: by https; outside production also by http to this machine."""
+    parts = urlsplit(origin)
+    return parts.scheme == "https" or (not is_production and parts.hostname in LOOPBACK_HOSTS)
+
+
 def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[list[str], int]:
     """The addresses gunicorn binds to, and the number of worker processes.
 
@@ -186,6 +221,8 @@ class Settings:
     stripe_api_key: str | None = field(repr=False)
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
     stripe_api_base: str
+    stripe_checkout: str
+    payment_gateways: Mapping[str, str]
     gateway_timeout_seconds: int
     refund_lease_seconds: int
     refund_repeat_window_seconds: int
@@ -194,6 +231,8 @@ class Settings:
     payment_instructions: Mapping[str, str]
     default_locale: str
     checkout_page: bool
+    public_url: str | None
+    return_url_origins: frozenset[str]
 
     @property
     def is_production(self) -> bool:
@@ -246,6 +285,8 @@ class Settings:
             stripe_api_key=read.token("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
+            stripe_checkout=read.choice("STRIPE_CHECKOUT", "hosted", "elements"),
+            payment_gateways=read.payment_gateways("PAYMENT_GATEWAYS"),
             gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
             refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
             refund_repeat_window_seconds=read.whole("REFUND_REPEAT_WINDOW", 600, at_least=0),
@@ -254,6 +295,8 @@ class Settings:
             payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),
             default_locale=read.choice("DEFAULT_LOCALE", "en", "id"),
             checkout_page=read.flag("CHECKOUT_PAGE", default=app_env != "production"),
+            public_url=read.public_url("PUBLIC_URL", app_env),
+            return_url_origins=read.origins("RETURN_URL_ORIGINS", app_env),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
@@ -430,10 +473,44 @@ class _Reader:
             raise ConfigError(f"{name} must be an https URL in production: every call carries the key")
         return value
 
+    def public_url(self, name: str, app_env: str) -> str | None:
+        """An origin without a slash at its end; None if it is not set."""
+        value = self.text(name, "").removesuffix("/")
+        return self._origin(name, value, app_env) if value else None
+
+    def origins(self, name: str, app_env: str) -> frozenset[str]:
+        values = filter(None, (value.strip() for value in self.text(name, "").split(",")))
+        return frozenset(self._origin(name, value.removesuffix("/"), app_env) for value in values)
+
+    def _origin(self, name: str, value: str, app_env: str) -> str:
+        origin = origin_of(value)
+        if origin is None or origin != value.lower():
+            raise ConfigError(f"{name} must read like https://pay.example.org, without a path, not {_shown(value)}")
+        if not is_safe_origin(origin, is_production=app_env == "production"):
+            raise ConfigError(
+                f"{name} must be https (outside production also http on this machine), not {_shown(value)}"
+            )
+        return origin
+
     def payment_instructions(self, prefix: str) -> dict[str, str]:
         """The clinic's instructions for patients, by method code; only for methods that are paid by hand."""
         texts = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
         return {code: instructions for code, instructions in texts.items() if instructions}
+
+    def payment_gateways(self, name: str) -> dict[str, str]:
+        """The gateway of each method that is named, by the method's code."""
+        given: dict[str, str] = {}
+        for pair in filter(None, (pair.strip() for pair in self.text(name, "").split(","))):
+            method, _, gateway = (part.strip() for part in pair.partition(":"))
+            if method not in METHODS or gateway not in GATEWAYS:
+                raise ConfigError(
+                    f"{name} must read like stripe:stripe,gcash:manual, with the methods {', '.join(METHODS)} and the"
+                    f" gateways {', '.join(GATEWAYS)}, not {_shown(pair)}"
+                )
+            if method in given:
+                raise ConfigError(f"{name} names {method} twice")
+            given[method] = gateway
+        return given
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)

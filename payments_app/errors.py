@@ -330,6 +330,17 @@ class RefundExceedsBalance(ValidationFailed):
         super().__init__({"amount": [text]})
 
 
+class NotRefundable(AppError):
+    """The gateway cannot do it, whatever is asked: nothing was sent."""
+
+    code, status = "not-refundable", 422
+    text = N_("Payments by this method cannot be refunded through the gateway; return the money another way.")
+
+    @classmethod
+    def in_parts(cls) -> "NotRefundable":
+        return cls(N_("Payments by this method can only be refunded whole; return the full amount."))
+
+
 class IdempotencyKeyReused(ValidationFailed):
     code = "idempotency-key-reused"
     text = N_("This idempotency key was used for a different request; a new request needs a new key.")

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, event
 
 from payments_app import clock
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.gateways.base import GatewayName
 from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
 from payments_app.payments import expire
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.refunds import service
@@ -219,6 +219,7 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
     assert people.patient.confirm(paid_id, intent).status_code == 200
 
     open_id, _ = open_by_card(people, 2)
+    assert people.patient.post(f"/payments/{open_id}/refresh").status_code == 200
     assert people.patient.post(f"/payments/{open_id}/cancel").status_code == 200
     too_late_id, too_late = open_by_card(people, 3)
     fake.pay(too_late)
@@ -235,7 +236,8 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
     fake.start_processing(slow)
     tell(stripe_app, fake.intent_event("processing", slow))
     fake.pay(slow)
-    deadlines = expire.Deadlines(dict.fromkeys(GatewayName, clock.now() + timedelta(hours=1)))
+    with stripe_app.app.app_context():
+        deadlines = Deadlines.at(clock.now() + timedelta(hours=1), stripe_app.app.config["SETTINGS"])
     with stripe_app.app.app_context():
         assert expire.expire(late_id, context) == expire.ExpiryResult.EXPIRED
         assert expire.resume(slow_id, deadlines, context) == expire.ExpiryResult.FOLLOWED

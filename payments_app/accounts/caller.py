@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol, Self, TypeVar
 
 from payments_app.accounts.models import Role
-from payments_app.errors import Forbidden, NotAuthenticated
+from payments_app.errors import Forbidden, NotAuthenticated, NotFound
 
 
 class UserRecord(Protocol):
@@ -30,6 +30,9 @@ class Caller:
     user_id: int
     role: str
     token_version: int
+    # Of a payer only: the link that they came by, and the one consultation that it pays.
+    link_id: int | None = None
+    consultation_id: int | None = None
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Self:
@@ -55,14 +58,35 @@ class Caller:
         """The caller's name in the audit trail, such as ``patient:7``."""
         return f"{self.role}:{self.user_id}"
 
-    def require_owner(self, patient_id: int) -> None:
-        """Require that the row is the caller's own, or that the caller is an admin.
+    @property
+    def user_role(self) -> str:
+        """The role that the user has in the database: a payer acts for a patient."""
+        return Role.PATIENT if self.role == Role.PAYER else self.role
+
+    def require_access(
+        self, missing: type[NotFound], *, patient_id: int, consultation_id: int, registered_by: int | None = None
+    ) -> None:
+        """Check whether the caller may see or change something of a consultation.
+
+        Admins may with all; patients with their own; the booking system with what it has registered; a payer with the
+        consultation of their link, and nothing else exists for them.
 
         Raises:
-            Forbidden: the row is another patient's (403).
+            NotFound: a payer asks for another consultation; raised as ``missing`` (404).
+            Forbidden: it is another patient's, or another system has registered it (403).
         """
-        if not self.is_admin and patient_id != self.user_id:
-            raise Forbidden
+        match self.role:
+            case Role.ADMIN:
+                return
+            case Role.PAYER:
+                if consultation_id != self.consultation_id:
+                    raise missing
+            case Role.BOOKING:
+                if registered_by != self.user_id:
+                    raise Forbidden
+            case _:
+                if patient_id != self.user_id:
+                    raise Forbidden
 
     def require_unchanged(self, user: AnyUserRecord | None) -> AnyUserRecord:
         """Require that the database still agrees with the token's claims; returns ``user``.
@@ -73,6 +97,6 @@ class Caller:
         """
         if user is None or user.disabled_at is not None or user.token_version != self.token_version:
             raise NotAuthenticated
-        if user.role != self.role:
+        if user.role != self.user_role:
             raise Forbidden
         return user

@@ -6,7 +6,7 @@ import click
 from flask import current_app
 
 from payments_app.accounts import auth, emails, passwords, repository, schemas
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import USER_ROLES, Role
 from payments_app.accounts.repository import NewUser
 from payments_app.accounts.system_user import SYSTEM_EMAIL
 from payments_app.commands import CommandFailed, CommandGroup, json_option, say, show_facts
@@ -22,7 +22,7 @@ MIN_PASSWORD_LENGTH = 12  # characters; for staff (NIST SP 800-63B asks for at l
 @click.option("--name", required=True, help="Display name.")
 @click.option(
     "--role",
-    type=click.Choice([str(role) for role in Role]),
+    type=click.Choice([str(role) for role in USER_ROLES]),
     default=str(Role.PATIENT),
     show_default=True,
     help="patient: pays. admin: staff, sees and refunds everything. booking: only registers consultations.",

@@ -1,9 +1,9 @@
-"""The users table."""
+"""Those who may use the service: users who log in, and links that stand in for a patient's login."""
 
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.accounts import emails, names
@@ -11,11 +11,19 @@ from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 
 
 class Role(StrEnum):
-    """``patient``: pays own consultations. ``admin``: staff, may do all. ``booking``: registers consultations."""
+    """Permissions of a caller.
+
+    ``patient``: pays own consultations. ``admin``: everything that staff may do. ``booking``: registers consultations
+    and reads those. ``payer``: somebody with a payment link, who pays that link's consultation; no user has this role.
+    """
 
     PATIENT = "patient"
     ADMIN = "admin"
     BOOKING = "booking"
+    PAYER = "payer"
+
+
+USER_ROLES = (Role.PATIENT, Role.ADMIN, Role.BOOKING)
 
 
 class User(Base):
@@ -25,7 +33,7 @@ class User(Base):
     __table_args__ = (
         UniqueConstraint("email", name="uq_users_email"),
         CheckConstraint("email = lower(email)", name="email_lower_case"),
-        CheckConstraint(in_check("role", Role), name="role_known"),
+        CheckConstraint(in_check("role", USER_ROLES), name="role_known"),
         Index(
             "uq_users_normalized_email",
             "normalized_email",
@@ -48,5 +56,30 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     # Increased to invalidate all tokens issued so far.
     token_version: Mapped[int] = mapped_column(default=0)
+    # The language of the pages and messages that the user gets, such as en. None: not known.
+    language: Mapped[str | None] = mapped_column(String(8))
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PaymentLink(Base):
+    """A link to the page that pays one consultation. Of its token only the SHA-256 is kept, as 64 hex digits."""
+
+    __tablename__ = "payment_links"
+    __table_args__ = (
+        ForeignKeyConstraint(["consultation_id"], ["consultations.id"], name="fk_payment_links_consultation"),
+        ForeignKeyConstraint(["created_by"], ["users.id"], name="fk_payment_links_created_by"),
+        UniqueConstraint("token_hash", name="uq_payment_links_token_hash"),
+        Index("ix_payment_links_consultation", "consultation_id", "id"),
+        CheckConstraint("expires_at > created_at", name="lives"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    consultation_id: Mapped[int] = mapped_column(BigId)
+    token_hash: Mapped[str] = mapped_column(CHAR(64))
+    # Where the page leads the patient on to.
+    return_url: Mapped[str | None] = mapped_column(String(2048))
+    created_by: Mapped[int] = mapped_column(BigId)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

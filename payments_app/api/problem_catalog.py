@@ -112,7 +112,7 @@ _PROBLEMS = (
         "Webhook of the other mode",
         meaning="The webhook was not accepted: it is about test money and the service has a live key, or the reverse. "
         "No event was stored.",
-        when="`livemode` of the event, or of the object in it, is not the mode of `STRIPE_API_KEY`.",
+        when="`livemode` of the event, or of the object in it, is not the mode of the gateway's API key.",
         action="Send test events to a service with a test key, and live events to a service with a live key: each has "
         "a webhook address and a signing secret of its own.",
         example_path="/api/v1/webhooks/stripe",
@@ -401,6 +401,15 @@ _PROBLEMS = (
         when="Earlier refunds, open ones included, leave less than `amount`.",
         action="Send the amount that `errors.amount` names, or less; without `amount`, all that is left is refunded.",
         people="Choose a smaller amount.",
+        example_path="/api/v1/payments/41/refund",
+    ),
+    _raised(
+        errors.NotRefundable,
+        "Not refundable",
+        meaning="No refund was made, and nothing was sent to the gateway.",
+        when="The gateway returns no money that was paid by this method, or only the whole of it.",
+        action="If `detail` says so, refund the full amount. Otherwise return the money another way, and note it.",
+        people="Ask the clinic to return the money another way.",
         example_path="/api/v1/payments/41/refund",
     ),
     _raised(

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from payments_app.db.base import Base, BigId, UtcDateTime
@@ -22,6 +22,21 @@ class Consultation(Base):
         # consultation has payments.
         UniqueConstraint("id", "patient_id", name="uq_consultations_id_patient"),
         Index("ix_consultations_patient", "patient_id", "id"),
+        Index(
+            "uq_consultations_reference",
+            "reference",
+            unique=True,
+            # With a predicate it is no key of the table: to set one does not wait for payments that are being made.
+            postgresql_where=text("reference IS NOT NULL"),
+            sqlite_where=text("reference IS NOT NULL"),
+        ),
+        Index(
+            "ix_consultations_registered_by",
+            "registered_by",
+            "id",
+            postgresql_where=text("registered_by IS NOT NULL"),
+            sqlite_where=text("registered_by IS NOT NULL"),
+        ),
         CheckConstraint("id > 0", name="id_positive"),
         CheckConstraint("fee_minor > 0", name="fee_positive"),
     )
@@ -31,6 +46,15 @@ class Consultation(Base):
     # None: the patient may pay any amount.
     fee_minor: Mapped[int | None] = mapped_column(BigId)
     currency: Mapped[str] = mapped_column(CHAR(3))
+    # Shown to the patient.
+    description: Mapped[str | None] = mapped_column(String(200))
+    starts_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # The booking system's own name for it, such as BK-77. Once set, it stays.
+    reference: Mapped[str | None] = mapped_column(String(64))
+    # From then on no payment can be created for it.
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # The id of the user who registered it first; users are never deleted. None: a release that did not keep that.
+    registered_by: Mapped[int | None] = mapped_column(BigId)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -39,7 +39,12 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
     consultation = session.get(Consultation, consultation_id, options=[with_payment])
     if consultation is None:
         raise ConsultationNotFound
-    caller.require_owner(consultation.patient_id)
+    caller.require_access(
+        ConsultationNotFound,
+        patient_id=consultation.patient_id,
+        consultation_id=consultation.id,
+        registered_by=consultation.registered_by,
+    )
     return consultation
 
 

@@ -8,17 +8,22 @@ from sqlalchemy.orm import Session
 from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import write_transaction
 from payments_app.gateway_webhooks.models import WebhookEvent
-from payments_app.gateways.base import CheckoutSession, GatewayName, GatewayRefund
-from payments_app.gateways.stripe.webhooks import ChargeRefunded, EventPayload, GatewayEvent, PaymentAttemptFailed
-from payments_app.payments.gateway_updates import apply_session
+from payments_app.gateways.base import CheckoutSession, GatewayPayment, GatewayRefund
+from payments_app.gateways.events import (
+    ChargeRefunded,
+    EventPayload,
+    GatewayEvent,
+    MoneyOnItsWay,
+    MoneyReceived,
+    PaymentAttemptFailed,
+)
+from payments_app.payments.gateway_updates import apply_session, record_received_money
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
-from payments_app.payments.models.status import UNPAID
+from payments_app.payments.models.status import UNPAID, PaymentStatus
 from payments_app.payments.repository import get_for_update
 from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
-
-GATEWAY = GatewayName.STRIPE.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +35,17 @@ class ReceivedEvent:
 
 
 @write_transaction
-def ingest(session: Session, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
+def ingest(session: Session, gateway: str, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
     """Store the event and apply it. An event that is stored already has no effect.
 
     Events arrive late, twice and in any order: each is compared with the current state, and no status goes backwards.
     """
-    payment_id = None if event.payload is None else _find_payment(session, event.payload)
+    payment_id = None if event.payload is None else _find_payment(session, gateway, event.payload)
     # Locked before the event's row is inserted, whose foreign key locks the payment too: two transactions that insert
     # first and lock the payment afterwards would deadlock.
     payment = None if payment_id is None else get_for_update(session, payment_id)
     new = dialect_insert(session, WebhookEvent).values(
-        gateway=GATEWAY,
+        gateway=gateway,
         event_id=event.event_id,
         type=event.type,
         reference=event.reference,
@@ -60,40 +65,49 @@ def _apply(session: Session, payment: Payment, payload: EventPayload, context: A
             apply_session(session, payment, payload, context)
         case PaymentAttemptFailed() if payment.status in UNPAID:
             payment.note("payment.attempt_failed", context)
+        case MoneyReceived(money=money):
+            record_received_money(session, payment, money, context=context)
+        case MoneyOnItsWay() if payment.status == PaymentStatus.PENDING:
+            payment.begin_processing(context)
         case GatewayRefund():
             apply_refund_update(payment, payload, context)
         case ChargeRefunded():
             reconcile_refunded_total(payment, payload, context)
 
 
-def _find_payment(session: Session, payload: EventPayload) -> int | None:
+def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int | None:
     """The payment an event is about: by its session or transaction id, or by our ids in the metadata."""
     match payload:
         case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
-            return _by_reference(session, reported.reference) or _by_metadata(session, reported)
-        case GatewayRefund() | ChargeRefunded():
-            return _by_reference(session, payload.transaction_id)
+            return _by_reference(session, gateway, reported.reference) or _by_metadata(session, gateway, reported.money)
+        case MoneyReceived(money=money) | MoneyOnItsWay(money=money):
+            return _by_reference(session, gateway, money.transaction_id) or _by_metadata(session, gateway, money)
+        case ChargeRefunded():
+            return _by_reference(session, gateway, payload.transaction_id) or _by_metadata(session, gateway, payload)
+        case GatewayRefund():
+            return _by_reference(session, gateway, payload.transaction_id)
+    return None
 
 
-def _by_reference(session: Session, reference: str | None) -> int | None:
+def _by_reference(session: Session, gateway: str, reference: str | None) -> int | None:
     if reference is None:  # the money does not belong to one of our sessions
         return None
     of_session = select(GatewaySession.payment_id).where(
-        GatewaySession.gateway == GATEWAY, GatewaySession.reference == reference
+        GatewaySession.gateway == gateway, GatewaySession.reference == reference
     )
-    paid_by = select(Payment.id).where(Payment.gateway == GATEWAY, Payment.transaction_id == reference)
+    paid_by = select(Payment.id).where(Payment.gateway == gateway, Payment.transaction_id == reference)
     return session.scalars(of_session).first() or session.scalars(paid_by).first()
 
 
-def _by_metadata(session: Session, reported: CheckoutSession) -> int | None:
-    """For an event that arrives before its session is stored. Both ids must match: another system with the same Stripe
-    account may use one of them.
+def _by_metadata(session: Session, gateway: str, money: GatewayPayment | ChargeRefunded) -> int | None:
+    """For an event that arrives before its session is stored. Both ids must match: another system with the same account
+    at the gateway may use one of them.
     """
-    if reported.money.payment_id is None:
+    if money.payment_id is None:
         return None
     matches = (
-        Payment.id == reported.money.payment_id,
-        Payment.consultation_id == reported.money.consultation_id,
-        Payment.gateway == GATEWAY,
+        Payment.id == money.payment_id,
+        Payment.consultation_id == money.consultation_id,
+        Payment.gateway == gateway,
     )
     return session.scalars(select(Payment.id).where(*matches)).first()

@@ -1,16 +1,18 @@
 """Webhook endpoints for gateways."""
 
-from flask import Response, current_app, request
+from collections.abc import Callable
+
+from flask import Response, request
 
 from payments_app import clock
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.json_body import read_all
-from payments_app.errors import Conflict, DatabaseBusy, WebhookNotGenuine, WebhookOfOtherMode
+from payments_app.errors import Conflict, DatabaseBusy, GatewayUnavailable, WebhookNotGenuine, WebhookOfOtherMode
 from payments_app.gateway_webhooks import repository, schemas
 from payments_app.gateway_webhooks.repository import ReceivedEvent
-from payments_app.gateways.base import GatewayName
-from payments_app.gateways.stripe.objects import OtherMode, livemode_of
-from payments_app.gateways.stripe.webhooks import GatewayEvent, InvalidSignature, read_event
+from payments_app.gateways.base import OutcomeUnknown
+from payments_app.gateways.events import GatewayEvent, InvalidSignature, OtherMode
+from payments_app.gateways.registry import SENDERS_OF_WEBHOOKS, find_event_source
 from payments_app.observability import metrics
 from payments_app.observability.logging import current_request_id, get_logger
 from payments_app.payments.models.event import AuditContext
@@ -24,42 +26,63 @@ MAX_BODY_BYTES = 512 * 1024
 blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="Webhooks of payment gateways")
 
 
-@blueprint.route("/stripe", methods=["POST"])
-@blueprint.success_response(200, schemas.Received)
-@blueprint.problems(400, 413, 503)
-@blueprint.doc(security=[])
-def receive_stripe_event() -> Response:
-    """Receive a signed event of Stripe. A repeated event has no effect; an event of an unknown shape is stored too.
+def _view_for(gateway: str) -> Callable[[], Response]:
+    def receive_event() -> Response:
+        """Store a signed event of the gateway; the same event again has no effect.
 
-    After any response other than 200, Stripe sends the event again, for three days.
-    """
-    settings = current_app.config["SETTINGS"]
-    body, signature = read_all(request, max_bytes=MAX_BODY_BYTES), request.headers.get("Stripe-Signature")
-    context = AuditContext(f"gateway:{GatewayName.STRIPE}", current_request_id(), clock.now())
+        An event of an unknown shape is stored as well. After any response but 200 the gateway sends it again.
+        """
+        return _receive(gateway)
+
+    receive_event.__name__ = f"receive_{gateway}_event"  # each is an endpoint of its own
+    return receive_event
+
+
+for _name in map(str, SENDERS_OF_WEBHOOKS):
+    # Literal paths: an unknown gateway's is a 404 like any other, and a metric has no label of a stranger's making.
+    _view = blueprint.doc(security=[])(_view_for(_name))
+    _view = blueprint.problems(400, 413, 503)(_view)
+    _view = blueprint.success_response(200, schemas.Received)(_view)
+    blueprint.route(f"/{_name}", methods=["POST"])(_view)
+
+
+def _receive(gateway: str) -> Response:
+    body = read_all(request, max_bytes=MAX_BODY_BYTES)
+    context = AuditContext(f"gateway:{gateway}", current_request_id(), clock.now())
+    event = _read(gateway, body, context)
     try:
-        event = read_event(
-            body,
-            signature,
-            settings.stripe_webhook_secrets,
-            livemode=livemode_of(settings.stripe_api_key),
-            received_at=context.at,
-        )
-    except InvalidSignature:
-        metrics.WEBHOOK_EVENTS.labels("refused").inc()
-        log.warning("Webhook: refused", gateway=GatewayName.STRIPE.value)
-        raise WebhookNotGenuine from None
-    except OtherMode as error:
-        metrics.WEBHOOK_EVENTS.labels("other_mode").inc()
-        log.warning("Webhook: other mode", gateway=GatewayName.STRIPE.value, reference=error.reference)
-        raise WebhookOfOtherMode from None
-    try:
-        received = repository.ingest(event, context)
+        received = repository.ingest(gateway, event, context)
     except Conflict as error:
-        # Nothing was stored. The response is 503, not our usual 4xx, because Stripe is to send the event again.
+        # Nothing was stored. The response is 503, not our usual 4xx, because the gateway is to send the event again.
         log.warning("Webhook: not processed", event_id=event.event_id, type=event.type, reason=error.code)
         raise DatabaseBusy from None
     _log_outcome(event, received)
     return ok({"received": True}, message="OK")
+
+
+def _read(gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
+    source = find_event_source(gateway)
+    if source is None:  # not configured: no signature can be checked
+        raise _refused(gateway)
+    try:
+        event = source.read_event(body, request.headers, received_at=context.at)
+    except InvalidSignature:
+        raise _refused(gateway) from None
+    except OtherMode as error:
+        metrics.WEBHOOK_EVENTS.labels("other_mode").inc()
+        log.warning("Webhook: other mode", gateway=gateway, reference=error.reference)
+        raise WebhookOfOtherMode from None
+    if isinstance(event, OutcomeUnknown):
+        metrics.WEBHOOK_EVENTS.labels("unanswered").inc()
+        log.warning("Webhook: unanswered", gateway=gateway, reason=event.reason)
+        raise GatewayUnavailable
+    return event
+
+
+def _refused(gateway: str) -> WebhookNotGenuine:
+    metrics.WEBHOOK_EVENTS.labels("refused").inc()
+    log.warning("Webhook: refused", gateway=gateway)
+    return WebhookNotGenuine()
 
 
 def _log_outcome(event: GatewayEvent, received: ReceivedEvent) -> None:

@@ -7,15 +7,20 @@ happen, or may not: the caller must look it up later. A gateway that does not re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from payments_app.gateways.capabilities import Capabilities
 from payments_app.i18n.messages import N_, LocalizedMessage
+
+if TYPE_CHECKING:
+    from payments_app.gateways.events import GatewayEvent
 
 
 class GatewayName(StrEnum):
     """``manual``: patients send money by hand, staff confirm it. ``sandbox``: accepts everything, moves no money."""
 
     STRIPE = "stripe"
+    PAYMONGO = "paymongo"
     MANUAL = "manual"
     SANDBOX = "sandbox"
 
@@ -65,13 +70,35 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """A checkout that is to be opened, from a row that is committed: so a repeated call is the same to the byte.
+
+    ``number`` counts the sessions of a payment from 1. ``expires_at``: when the session is to end; None if sessions of
+    this gateway do not end by themselves. ``return_url``: where the gateway's page leads the patient back to.
+    """
+
+    charge: Charge
+    number: int
+    expires_at: datetime | None
+    language: str
+    description: str
+    return_url: str | None
+
+    @property
+    def gateway_key(self) -> str:
+        """The key under which the gateway opens it once."""
+        return f"checkout-{self.charge.payment_id}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayPayment:
     """Money that a gateway has received.
 
     ``payment_id`` and ``consultation_id`` come from the gateway's own data; None if it has none.
+    ``transaction_id`` is None before the patient has begun to pay: some gateways have no transaction until then.
     """
 
-    transaction_id: str
+    transaction_id: str | None
     amount_minor: int
     currency: str
     payment_id: int | None
@@ -104,7 +131,10 @@ class SessionStatus(StrEnum):
     OPEN = "open"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
+    # It was ended, and the payment with it.
     CANCELLED = "cancelled"
+    # It ended without payment; another one can be opened for the same payment.
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +143,18 @@ class CheckoutSession:
 
     reference: str
     status: SessionStatus
+    # What was paid by it; of one that is not paid, what it asks for.
     money: GatewayPayment
+    # The gateway's own page, on which the patient pays: it is enough to pay with.
+    redirect_url: str | None = field(default=None, repr=False)
     # Only for the patient's own device: it is enough to pay with.
     client_secret: str | None = field(default=None, repr=False)
     instructions: str | None = None
+
+    @property
+    def can_be_continued(self) -> bool:
+        """Whether the patient is given something to pay by."""
+        return any((self.redirect_url, self.client_secret, self.instructions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,14 +184,22 @@ class GatewayRefund:
 
 
 class Gateway(Protocol):
-    """Every call may be repeated: its idempotency key at the gateway is made from our own id, so it has one effect."""
+    """One gateway. Every call that has an effect carries a gateway key made of our own ids.
+
+    A gateway that remembers such keys (``capabilities.remembers_keys_seconds``) performs a repeated call once.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. Code asks this, and never which gateway it is."""
+        ...
 
     def minor_digits(self, currency: str) -> int:
         """How many decimals the gateway's integer amounts of a currency have; 2 is hundredths, as in this service."""
         ...
 
-    def open_session(self, charge: Charge) -> CheckoutSession | Declined | OutcomeUnknown:
-        """Open a checkout for the charge, or return the one that an earlier call opened."""
+    def open_session(self, request: SessionRequest) -> CheckoutSession | Declined | OutcomeUnknown:
+        """Open a checkout, or return the one that an earlier call with the same gateway key opened."""
         ...
 
     def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
@@ -180,6 +226,42 @@ class Gateway(Protocol):
         """The state of a refund. None: the gateway does not know it. Declined: it failed."""
         ...
 
+    def ping(self) -> Reachable | Declined | OutcomeUnknown:
+        """Whether the gateway answers and accepts our key (Declined: it does not). Has no effect."""
+        ...
+
+
+class Headers(Protocol):
+    """The headers of a request, whatever case their names are written in."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """A gateway that sends webhooks."""
+
+    @property
+    def livemode(self) -> bool | None:
+        """Whether our key is one of live mode, in which money moves; None if it does not tell."""
+        ...
+
+    @property
+    def has_webhook_secret(self) -> bool:
+        """Whether a secret is configured. Without one every event is refused."""
+        ...
+
+    def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> "GatewayEvent | OutcomeUnknown":
+        """Read a webhook's body; may ask the gateway what became of the object. Not to be called in a transaction.
+
+        OutcomeUnknown: the gateway did not answer, and has to send the event again.
+
+        Raises:
+            InvalidSignature: not signed by the gateway within the last 300 seconds.
+            OtherMode: the event or its object is of the other mode than our key.
+        """
+        ...
+
 
 def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
     """Approved if the session pays the charge: it has succeeded, and amount, currency and ids match."""
@@ -187,5 +269,7 @@ def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
         return Declined(
             LocalizedMessage("The gateway says that it is %(status)s, not paid.", status=session.status.value)
         )
+    if session.money.transaction_id is None:
+        return Declined(N_("The gateway names no transaction."))
     reason = session.money.mismatch_reason(charge)
     return Approved(session.money.transaction_id) if reason is None else Declined(reason)

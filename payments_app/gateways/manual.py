@@ -6,6 +6,7 @@ The caller has checked that only staff confirm and refund.
 from collections.abc import Mapping
 
 from payments_app.gateways.base import Charge, GatewayName
+from payments_app.gateways.capabilities import FOREVER_SECONDS, Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.offline import OfflineGateway
 from payments_app.i18n.messages import N_, LocalizedMessage
 
@@ -27,6 +28,15 @@ class ManualGateway(OfflineGateway):
     """``instructions``: the clinic's instructions for patients, by method code."""
 
     name = GatewayName.MANUAL
+    capabilities = Capabilities(
+        methods=dict.fromkeys(_INSTRUCTIONS, Refundable.IN_PARTS),
+        currencies=None,
+        checkout=CheckoutKind.INSTRUCTIONS,
+        remembers_keys_seconds=FOREVER_SECONDS,
+        session_seconds=None,
+        ends_sessions=True,
+        can_be_asked=False,
+    )
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
         self._instructions = instructions

@@ -7,6 +7,8 @@ from payments_app.gateways.base import (
     CheckoutSession,
     GatewayPayment,
     GatewayRefundRequest,
+    Reachable,
+    SessionRequest,
     SessionStatus,
 )
 
@@ -19,8 +21,10 @@ class OfflineGateway:
     def minor_digits(self, _currency: str) -> int:
         return MINOR_DIGITS  # no amount leaves this service
 
-    def open_session(self, charge: Charge) -> CheckoutSession:
-        return self._session(charge, f"{self.name}-{charge.payment_id}", SessionStatus.OPEN)
+    def open_session(self, request: SessionRequest) -> CheckoutSession:
+        first = f"{self.name}-{request.charge.payment_id}"
+        reference = first if request.number == 1 else f"{first}-{request.number}"
+        return self._session(request.charge, reference, SessionStatus.OPEN)
 
     def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession:
         return self._session(charge, transaction_id, SessionStatus.SUCCEEDED)
@@ -36,6 +40,9 @@ class OfflineGateway:
 
     # Staff return the money by hand, so a requested refund counts as made.
     look_up_refund = refund
+
+    def ping(self) -> Reachable:
+        return Reachable(None)
 
     def _session(self, charge: Charge, reference: str, status: SessionStatus) -> CheckoutSession:
         money = GatewayPayment.full_payment_of(charge, reference)

@@ -5,8 +5,12 @@ groups, or pasted with invisible characters. Generated ids (Stripe's) are case-s
 """
 
 import unicodedata
+from typing import Final
 
 from payments_app.gateways.base import GatewayName
+
+# The gateway whose references people type. Indexes name it, so it is a constant and no capability.
+BY_HAND: Final = GatewayName.MANUAL
 
 # Characters; the length of the column.
 MAX_NORMALIZED_LENGTH = 255
@@ -27,7 +31,7 @@ def normalized_reference(gateway: str, reference: str) -> str | None:
     NFKC (full-width and other compatible forms), case folding, and no spaces, hyphens or invisible characters. Empty
     if no other character is left.
     """
-    if gateway != GatewayName.MANUAL:
+    if gateway != BY_HAND:
         return None
     # Normalized again after each step: folding can undo the normal form, and an ignored character can separate
     # characters that NFKC composes.

@@ -1,17 +1,38 @@
 """The payment methods and gateways that the settings allow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flask import Flask, current_app
 
 from config import MINOR_DIGITS, ConfigError, Settings
 from payments_app.errors import GatewayUnavailable
-from payments_app.gateways.base import Gateway, GatewayName
+from payments_app.gateways.base import EventSource, Gateway, GatewayName
+from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.i18n.messages import N_
+
+# The gateways that send webhooks, configured or not: each has an address of its own, ``/api/v1/webhooks/<name>``.
+SENDERS_OF_WEBHOOKS = (GatewayName.STRIPE, GatewayName.PAYMONGO)
+
+# What patients read of each method.
+_METHOD_NAMES = {
+    "stripe": N_("Card"),
+    "gcash": N_("GCash"),
+    "bank_transfer": N_("Bank transfer"),
+    "e_wallet": N_("E-wallet"),
+}
+
+# Which gateways carry a method if PAYMENT_GATEWAYS does not say: the first of them that is configured. If none of them
+# is, the method is not on offer.
+_DEFAULT_CARRIERS: Mapping[str, Sequence[GatewayName]] = {
+    "stripe": (GatewayName.STRIPE, GatewayName.SANDBOX),
+    "gcash": (GatewayName.PAYMONGO, GatewayName.MANUAL),
+    "bank_transfer": (GatewayName.MANUAL,),
+    "e_wallet": (GatewayName.PAYMONGO, GatewayName.MANUAL),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,40 +41,90 @@ class PaymentMethod:
 
     code: str
     name: str
-    gateway: GatewayName
-
-
-_MANUAL_METHODS = (
-    PaymentMethod("gcash", N_("GCash"), GatewayName.MANUAL),
-    PaymentMethod("bank_transfer", N_("Bank transfer"), GatewayName.MANUAL),
-    PaymentMethod("e_wallet", N_("E-wallet"), GatewayName.MANUAL),
-)
+    gateway: str
 
 
 def init_app(app: Flask) -> None:
     """Set up the gateways that the settings allow; without a call to any of them.
 
     Raises:
-        ConfigError: a gateway does not count ``PAYMENT_CURRENCY`` in hundredths.
+        ConfigError: a gateway cannot carry a method that ``PAYMENT_GATEWAYS`` gives it, or ``PAYMENT_CURRENCY``.
     """
     settings: Settings = app.config["SETTINGS"]
-    gateways: dict[str, Gateway] = {GatewayName.MANUAL: ManualGateway(settings.payment_instructions)}
+    gateways = dict(_configured(settings))
+    methods = tuple(_methods(gateways, settings))
+    _require_currency(gateways, methods, settings.payment_currency)
+    _require_way_back(gateways, settings)
+    app.extensions["gateways"] = gateways
+    app.extensions["payment_methods"] = methods
+
+
+def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
+    yield GatewayName.MANUAL, ManualGateway(settings.payment_instructions)
     if settings.sandbox_offered:
-        gateways[GatewayName.SANDBOX] = SandboxGateway()
+        yield GatewayName.SANDBOX, SandboxGateway(settings.secret_key)
     if settings.stripe_api_key is not None:
-        gateways[GatewayName.STRIPE] = StripeGateway(
-            settings.stripe_api_key,
-            api_base=settings.stripe_api_base,
-            timeout_seconds=settings.gateway_timeout_seconds,
-            lease_seconds=settings.refund_lease_seconds,
+        yield (
+            GatewayName.STRIPE,
+            StripeGateway(
+                settings.stripe_api_key,
+                api_base=settings.stripe_api_base,
+                timeout_seconds=settings.gateway_timeout_seconds,
+                lease_seconds=settings.refund_lease_seconds,
+                webhook_secrets=settings.stripe_webhook_secrets,
+                is_hosted=settings.stripe_checkout == "hosted",
+            ),
         )
-    currency = settings.payment_currency
+    # PayMongo's adapter goes here: if settings.paymongo_api_key is not None: yield GatewayName.PAYMONGO, ...
+
+
+def _methods(gateways: Mapping[str, Gateway], settings: Settings) -> Iterator[PaymentMethod]:
+    for code, name in _METHOD_NAMES.items():
+        wanted = settings.payment_gateways.get(code)
+        if wanted is not None:
+            _require_carrier(gateways, code, wanted)
+            yield PaymentMethod(code, name, wanted)
+            continue
+        carrier = next((carrier for carrier in _DEFAULT_CARRIERS[code] if carrier in gateways), None)
+        if carrier is not None:
+            yield PaymentMethod(code, name, carrier.value)
+
+
+def _require_carrier(gateways: Mapping[str, Gateway], code: str, wanted: str) -> None:
+    if wanted not in gateways:
+        raise ConfigError(f"PAYMENT_GATEWAYS {code}:{wanted}: the gateway {wanted} is not configured")
+    if code not in gateways[wanted].capabilities.methods:
+        raise ConfigError(f"PAYMENT_GATEWAYS {code}:{wanted}: {wanted} does not carry this method")
+
+
+def _require_currency(gateways: Mapping[str, Gateway], methods: Sequence[PaymentMethod], currency: str) -> None:
     for name, gateway in gateways.items():
         if gateway.minor_digits(currency) != MINOR_DIGITS:
             raise ConfigError(
                 f"PAYMENT_CURRENCY {currency}: {name} does not count it in hundredths, as this service does"
             )
-    app.extensions["gateways"] = gateways
+    for method in methods:
+        currencies = gateways[method.gateway].capabilities.currencies
+        if currencies is not None and currency not in currencies:
+            raise ConfigError(
+                f"PAYMENT_CURRENCY {currency}: {method.gateway}, which carries {method.code}, takes"
+                f" {', '.join(sorted(currencies))} only"
+            )
+
+
+def _require_way_back(gateways: Mapping[str, Gateway], settings: Settings) -> None:
+    """In production a request may call us by any name, so its address is none that patients are sent back to."""
+    if not settings.is_production or settings.public_url is not None:
+        return
+    for name, gateway in gateways.items():
+        if gateway.capabilities.checkout is CheckoutKind.REDIRECT and gateway.capabilities.moves_money:
+            raise ConfigError(f"PUBLIC_URL is required in production: {name} leads patients back to it")
+
+
+def configured_gateways() -> Mapping[str, Gateway]:
+    """All gateways of the settings, by name."""
+    gateways: Mapping[str, Gateway] = current_app.extensions["gateways"]
+    return gateways
 
 
 def find_gateway(name: str) -> Gateway:
@@ -62,25 +133,28 @@ def find_gateway(name: str) -> Gateway:
     Raises:
         GatewayUnavailable: the settings no longer allow it (503); its payments have to wait.
     """
-    gateways: dict[str, Gateway] = current_app.extensions["gateways"]
-    gateway = gateways.get(name)
+    gateway = configured_gateways().get(name)
     if gateway is None:
         raise GatewayUnavailable(f"The gateway {name} is not configured.")
     return gateway
 
 
-def find_stripe() -> StripeGateway | None:
-    """The Stripe gateway, if its API key is set."""
-    gateway = current_app.extensions["gateways"].get(GatewayName.STRIPE)
-    return gateway if isinstance(gateway, StripeGateway) else None
+def can_be_asked(name: str) -> bool:
+    """Whether the gateway knows what was paid. A gateway that is not configured any more counts as one that does."""
+    gateway = configured_gateways().get(name)
+    return gateway is None or gateway.capabilities.can_be_asked
+
+
+def find_event_source(name: str) -> EventSource | None:
+    """The gateway of that name, if it is configured and sends webhooks."""
+    gateway = configured_gateways().get(name)
+    return gateway if isinstance(gateway, EventSource) else None
 
 
 def payment_methods() -> Sequence[PaymentMethod]:
-    """The available methods. Cards: by Stripe if its key is set, else by the sandbox if it is allowed, else none."""
-    for gateway in (GatewayName.STRIPE, GatewayName.SANDBOX):
-        if gateway in current_app.extensions["gateways"]:
-            return PaymentMethod("stripe", N_("Card"), gateway), *_MANUAL_METHODS
-    return _MANUAL_METHODS
+    """The methods on offer, each with the gateway that carries it."""
+    methods: Sequence[PaymentMethod] = current_app.extensions["payment_methods"]
+    return methods
 
 
 def find_method(code: str) -> PaymentMethod | None:

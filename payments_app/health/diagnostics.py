@@ -15,8 +15,8 @@ from payments_app.consultations.repository import count_unpaid_in_other_currency
 from payments_app.db.engine import describe_driver_error
 from payments_app.demo.people import PASSWORD, USERS
 from payments_app.errors import AppError
-from payments_app.gateways.base import Declined, GatewayName, OutcomeUnknown
-from payments_app.gateways.registry import find_stripe, payment_methods
+from payments_app.gateways.base import Declined, OutcomeUnknown
+from payments_app.gateways.registry import configured_gateways, find_event_source, find_gateway, payment_methods
 from payments_app.health import schema_checks
 from payments_app.health.checks import CHECKS, fault_of, redis_state
 from payments_app.payments.repository import count_references_not_compared
@@ -72,7 +72,7 @@ def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
     yield from _references()
     yield _redis(settings)
     yield from _methods(settings)
-    yield from _stripe(settings)
+    yield from _gateways()
     yield from _database_clock()
     yield from _shared_addresses()
     if settings.is_production:
@@ -154,28 +154,30 @@ def _redis(settings: Settings) -> Diagnostic:
 
 def _methods(settings: Settings) -> Iterator[Diagnostic]:
     for method in payment_methods():
-        nothing_moves = settings.is_production and method.gateway == GatewayName.SANDBOX
+        nothing_moves = settings.is_production and not find_gateway(method.gateway).capabilities.moves_money
         verdict = Severity.NOTE if nothing_moves else Severity.OK
         yield Diagnostic("method", verdict, f"{method.code} by {method.gateway}" + ", no money moves" * nothing_moves)
 
 
-def _stripe(settings: Settings) -> Iterator[Diagnostic]:
-    gateway = find_stripe()
-    if gateway is None:
-        return
-    match gateway.ping():
-        case Declined(reason):
-            yield Diagnostic("gateway", Severity.BAD, f"stripe does not accept STRIPE_API_KEY: {reason}")
-        case OutcomeUnknown(reason):
-            yield Diagnostic("gateway", Severity.BAD, f"stripe cannot be reached: {reason}")
-        case reachable:
-            yield Diagnostic("gateway", Severity.OK, "stripe responds, and accepts STRIPE_API_KEY")
-            if reachable.at is not None:
-                yield _clock("stripe's", reachable.at, clock.now())
-    if not settings.stripe_webhook_secrets:
-        yield Diagnostic(
-            "webhooks", Severity.BAD, "STRIPE_WEBHOOK_SECRET is not set: every event of Stripe's is refused"
-        )
+def _gateways() -> Iterator[Diagnostic]:
+    """The gateways that are services elsewhere; the others cannot be down."""
+    for name, gateway in configured_gateways().items():
+        source = find_event_source(name)
+        if source is None:
+            continue
+        setting = f"{name.upper()}_API_KEY"
+        match gateway.ping():
+            case Declined(reason):
+                yield Diagnostic("gateway", Severity.BAD, f"{name} does not accept {setting}: {reason}")
+            case OutcomeUnknown(reason):
+                yield Diagnostic("gateway", Severity.BAD, f"{name} cannot be reached: {reason}")
+            case reachable:
+                yield Diagnostic("gateway", Severity.OK, f"{name} responds, and accepts {setting}")
+                if reachable.at is not None:
+                    yield _clock(f"{name}'s", reachable.at, clock.now())
+        if not source.has_webhook_secret:
+            setting = f"{name.upper()}_WEBHOOK_SECRET"
+            yield Diagnostic("webhooks", Severity.BAD, f"{setting} is not set: every event of {name}'s is refused")
 
 
 def _database_clock() -> Iterator[Diagnostic]:
@@ -227,8 +229,10 @@ def _production(settings: Settings) -> Iterator[Diagnostic]:
             Severity.NOTE,
             "TRUSTED_PROXIES is 0: behind a proxy, every request is refused, and all clients share one address",
         )
-    if settings.stripe_api_key is not None and "_test_" in settings.stripe_api_key:
-        yield Diagnostic("gateway", Severity.NOTE, "STRIPE_API_KEY is a test key: no money moves")
+    for name in configured_gateways():
+        source = find_event_source(name)
+        if source is not None and source.livemode is False:
+            yield Diagnostic("gateway", Severity.NOTE, f"{name.upper()}_API_KEY is a test key: no money moves")
     if settings.database_url.startswith("sqlite"):
         yield Diagnostic("database", Severity.NOTE, "SQLite (ALLOW_SQLITE): one writer at a time, on one machine")
     try:

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 from payments_app import money
 from payments_app.db.base import in_check
 from payments_app.db.transaction import read_transaction
-from payments_app.gateways.base import GatewayName
-from payments_app.gateways.references import normalized_reference
+from payments_app.gateways.references import BY_HAND, normalized_reference
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
 from payments_app.payments.models.status import ENDED_UNPAID, REFUNDABLE, PaymentStatus
 
@@ -220,14 +219,14 @@ def _next_alone(session: Session, last_id: int) -> list[tuple[int, str, str]]:
 @read_transaction
 def _paid_with(session: Session, payment_id: int, method: str, reference: str) -> int | None:
     """The id of another payment by hand that still holds the money of that transfer."""
-    normalized = normalized_reference(GatewayName.MANUAL, reference)
+    normalized = normalized_reference(BY_HAND, reference)
     others = (Payment.payment_method == method, Payment.id != payment_id, _HOLDS_MONEY)
-    compared = (Payment.gateway == GatewayName.MANUAL, Payment.normalized_reference == normalized)
+    compared = (Payment.gateway == BY_HAND, Payment.normalized_reference == normalized)
     if (found := session.scalar(select(Payment.id).where(*others, *compared))) is not None:
         return found
     columns = (Payment.id, func.coalesce(Payment.transaction_id, ""))
     alone = session.execute(select(*columns).where(*others, REFERENCE_ALONE))
-    return next((found for found, used in alone if normalized_reference(GatewayName.MANUAL, used) == normalized), None)
+    return next((found for found, used in alone if normalized_reference(BY_HAND, used) == normalized), None)
 
 
 def _refund_to_make(payment: Payment) -> str:

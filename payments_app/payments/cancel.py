@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
@@ -15,27 +16,34 @@ from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
 from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
-from payments_app.payments.gateway_updates import apply_session_update, open_session_references
+from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext, PaymentEvent
-from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import ChangeCommand, Render, flush_and_store, get_owned, lock_payment
+from payments_app.payments.sessions import close_sessions, find_open_session
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CancellationPlan:
-    """A payment that is about to end unpaid, and the sessions by which it could still be paid."""
+    """A payment that is about to end unpaid, and the sessions by which it could still be paid.
+
+    ``session_ends_at``: when the open session ends by itself; None if there is none, or if it does not.
+    """
 
     charge: Charge
     gateway: str
     references: Sequence[str]
+    session_ends_at: datetime | None
 
     @classmethod
     def of(cls, session: Session, payment: Payment) -> "CancellationPlan":
-        return cls(payment.charge, payment.gateway, open_session_references(session, payment.id))
+        still_open = find_open_session(session, payment.id)
+        references = [] if still_open is None else [str(still_open.reference)]
+        session_ends_at = None if still_open is None else still_open.expires_at
+        return cls(payment.charge, payment.gateway, references, session_ends_at)
 
     def end_sessions(self, context: AuditContext) -> None:
         """End the sessions at the gateway. Call this outside any transaction.
@@ -49,7 +57,7 @@ class CancellationPlan:
             match ended:
                 case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.PROCESSING):
                     raise InvalidTransition(payment_status=apply_session_update(self.charge.payment_id, ended, context))
-                case CheckoutSession(status=SessionStatus.CANCELLED):
+                case CheckoutSession(status=SessionStatus.CANCELLED | SessionStatus.EXPIRED):
                     continue
                 case Declined(reason=reason):
                     # No proof that it cannot be paid: it may belong to the account whose key was configured before.
@@ -62,14 +70,10 @@ class CancellationPlan:
         Raises:
             VersionConflict: another session was opened meanwhile (409, retryable).
         """
-        if set(open_session_references(session, self.charge.payment_id)) - set(self.references):
+        still_open = find_open_session(session, self.charge.payment_id)
+        if still_open is not None and still_open.reference not in self.references:
             raise VersionConflict.lost_every_race()
-        # Core: a session has no version to guard.
-        session.execute(
-            update(GatewaySession)
-            .where(GatewaySession.gateway == self.gateway, GatewaySession.reference.in_(self.references))
-            .values(status=SessionStatus.CANCELLED.value, updated_at=context.at)
-        )
+        close_sessions(session, self.charge.payment_id, self.references, context.at)
 
 
 def cancel(change: ChangeCommand, render: Render) -> StoredResponse:

@@ -24,7 +24,8 @@ from payments_app.commands import (
     with_progress,
 )
 from payments_app.payments import audit, expire, queries, repository, review
-from payments_app.payments.expire import Deadlines, ExpiryResult
+from payments_app.payments.deadlines import Deadlines
+from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus

@@ -14,9 +14,9 @@ from payments_app.errors import (
     PaymentNotVerified,
     ValidationFailed,
 )
-from payments_app.gateways.base import CheckoutSession, Declined, GatewayName, GatewayPayment, verify
+from payments_app.gateways.base import CheckoutSession, Declined, GatewayPayment, verify
 from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
-from payments_app.gateways.registry import find_gateway
+from payments_app.gateways.registry import can_be_asked, find_gateway
 from payments_app.i18n.messages import N_
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
@@ -104,7 +104,7 @@ def _judge(
     session: Session, payment: Payment, change: ChangeCommand, proof: PaymentProof, render: Render
 ) -> StoredResponse | None:
     """Check in the contract's order. Returns a response if there is nothing left to do."""
-    if payment.gateway == GatewayName.MANUAL and not change.caller.is_admin:
+    if not change.caller.is_admin and not can_be_asked(payment.gateway):
         raise Forbidden(N_("Staff confirm this payment once the money has arrived."))
     stored = idempotency.find_response(session, change.request)
     if stored is not None:

@@ -160,7 +160,7 @@ def _insert_or_replay(
     here. If an earlier attempt of this request committed and its confirmation was lost, it returns ``response``.
     """
     values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
-    values.update(caller_role=caller.role, caller_token_version=caller.token_version)
+    values.update(caller_role=caller.user_role, caller_token_version=caller.token_version)
     if session.get_bind().dialect.name != "postgresql":
         is_inserted = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
         return response if is_inserted else None

@@ -1,20 +1,19 @@
 """Ends payments that were not paid in time, and settles payments that stay in ``processing``."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from config import Settings
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import AppError, InvalidTransition, VersionConflict
-from payments_app.gateways.base import CheckoutSession, GatewayName, SessionStatus
+from payments_app.gateways.base import CheckoutSession, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.payments.cancel import CancellationPlan
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
@@ -38,26 +37,10 @@ class ExpiryResult(StrEnum):
     LEFT = "left"
 
 
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Per gateway name: a payment created before this time is overdue."""
-
-    of: Mapping[str, datetime]
-
-    @classmethod
-    def at(cls, now: datetime, settings: Settings) -> "Deadlines":
-        with_sessions = now - timedelta(seconds=settings.payment_pending_ttl_seconds)
-        by_hand = now - timedelta(seconds=settings.payment_manual_ttl_seconds)
-        return cls({name: by_hand if name is GatewayName.MANUAL else with_sessions for name in GatewayName})
-
-    def have_passed(self, payment: Payment) -> bool:
-        return payment.created_at < self.of[payment.gateway]
-
-
 @read_transaction
 def count_overdue(session: Session, deadlines: Deadlines) -> int:
     """The number of pending payments that are overdue."""
-    return session.scalars(select(func.count()).select_from(Payment).where(_overdue(deadlines))).one()
+    return session.scalars(select(func.count()).select_from(Payment).where(deadlines.overdue())).one()
 
 
 @read_transaction
@@ -84,9 +67,15 @@ def find_processing() -> Iterator[int]:
 
 
 def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
-    """Expire a pending payment. Its session at the gateway ends first, so that it cannot be paid afterwards."""
+    """Expire a pending payment. Its session at the gateway ends first, so that it cannot be paid afterwards.
+
+    If the patient has opened another session since the payment was found to be overdue, it stays pending.
+    """
     payment, plan = _load(payment_id)
-    return _end_payment(payment, plan, context) if payment.status == PaymentStatus.PENDING else ExpiryResult.FOLLOWED
+    is_continued = plan.session_ends_at is not None and plan.session_ends_at >= context.at
+    if payment.status != PaymentStatus.PENDING or is_continued:
+        return ExpiryResult.FOLLOWED
+    return _end_payment(payment, plan, context)
 
 
 def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
@@ -101,12 +90,12 @@ def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> Expi
         found = _look_up(plan)
         if found is None:
             return ExpiryResult.LEFT
-        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
+        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED, SessionStatus.EXPIRED):
             apply_session_update(payment_id, found, context)
             return ExpiryResult.FOLLOWED
     except AppError as error:
         return _leave_for_next_run(payment_id, error)
-    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment)
+    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
     return _end_payment(payment, plan, context) if is_over else ExpiryResult.LEFT
 
 
@@ -158,7 +147,7 @@ def _next_overdue(
     session: Session, deadlines: Deadlines, position: tuple[datetime, int] | None
 ) -> Sequence[tuple[datetime, int]]:
     age = tuple_(Payment.created_at, Payment.id)
-    query = select(Payment.created_at, Payment.id).where(_overdue(deadlines))
+    query = select(Payment.created_at, Payment.id).where(deadlines.overdue())
     if position is not None:
         query = query.where(age > keyset(position))
     return [
@@ -171,10 +160,3 @@ def _next_overdue(
 def _next_processing(session: Session, last_id: int) -> Sequence[int]:
     query = select(Payment.id).where(Payment.status == PaymentStatus.PROCESSING.value, Payment.id > last_id)
     return session.scalars(query.order_by(Payment.id).limit(BATCH_SIZE)).all()
-
-
-def _overdue(deadlines: Deadlines) -> ColumnElement[bool]:
-    by_gateway = (
-        and_(Payment.gateway == gateway, Payment.created_at < deadline) for gateway, deadline in deadlines.of.items()
-    )
-    return and_(Payment.status == PaymentStatus.PENDING.value, or_(*by_gateway))

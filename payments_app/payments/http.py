@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urljoin
 
-from flask import Response, json, request
+from flask import Response, current_app, json, request
 
 from payments_app import clock
 from payments_app.accounts.caller import Caller
@@ -69,6 +70,21 @@ def _if_match() -> Callable[[int], bool] | None:
 
 def audit_context_for(caller: Caller) -> AuditContext:
     return AuditContext(caller.actor, current_request_id(), clock.now())
+
+
+def return_url() -> str:
+    """Where a gateway's page leads the patient back to. It names neither a link nor a payment."""
+    return absolute("/pay/return")
+
+
+def absolute(url: str) -> str:
+    """The same URL, or the whole one of a path of this service.
+
+    Without ``PUBLIC_URL`` it begins with the address that the request was sent to. In production no gateway that moves
+    money and leads patients away is configured without it.
+    """
+    base = current_app.config["SETTINGS"].public_url or request.host_url
+    return urljoin(base, url)
 
 
 def dump_changed(payment: Payment) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
     if not rows:
         raise PaymentNotFound
     payment = whole.read(rows)
-    caller.require_owner(payment.user_id)
+    caller.require_access(PaymentNotFound, patient_id=payment.user_id, consultation_id=payment.consultation_id)
     return payment
 
 

@@ -115,15 +115,15 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     """
     # One statement. The outer join tells a payment without events from a payment that does not exist.
     found = session.execute(
-        select(Payment.user_id, PaymentEvent)
+        select(Payment.user_id, Payment.consultation_id, PaymentEvent)
         .outerjoin(PaymentEvent, PaymentEvent.payment_id == Payment.id)
         .where(Payment.id == payment_id, Payment.deleted_at.is_(None))
         .order_by(PaymentEvent.id)
     ).all()
     if not found:
         raise PaymentNotFound
-    caller.require_owner(found[0].user_id)
-    return [event for _, event in found if event is not None]
+    caller.require_access(PaymentNotFound, patient_id=found[0].user_id, consultation_id=found[0].consultation_id)
+    return [event for *_owner, event in found if event is not None]
 
 
 def flush_and_store(session: Session, payment: Payment, change: ChangeCommand, render: Render) -> StoredResponse:
@@ -170,12 +170,21 @@ def get_for_update(session: Session, payment_id: int) -> Payment:
 
 
 def _owned(session: Session, query: Select[Payment], payment_id: int, caller: Caller) -> Payment:
-    found = query.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
-    payment = session.execute(found).unique().scalar_one_or_none()
+    payment = _find(session, query, payment_id)
     if payment is None:
         raise PaymentNotFound
-    caller.require_owner(payment.user_id)
+    caller.require_access(PaymentNotFound, patient_id=payment.user_id, consultation_id=payment.consultation_id)
     return payment
+
+
+def find_whole(session: Session, payment_id: int) -> Payment | None:
+    """A payment with its invoices and refunds, not locked; None if there is none, or if it is deleted."""
+    return _find(session, _with_related(), payment_id)
+
+
+def _find(session: Session, query: Select[Payment], payment_id: int) -> Payment | None:
+    found = query.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
+    return session.execute(found).unique().scalar_one_or_none()
 
 
 def _with_related() -> Select[Payment]:

@@ -19,8 +19,8 @@ from payments_app.api.serializer import renderer
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
-from payments_app.i18n.locale import translate
-from payments_app.i18n.messages import N_
+from payments_app.i18n.locale import reader_language, translate
+from payments_app.i18n.messages import N_, LocalizedMessage
 from payments_app.idempotency.headers import pop_key
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import create as creation
@@ -29,15 +29,20 @@ from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
 from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.http import (
+    absolute,
     audit_context_for,
     build_change,
     dump_changed,
     etag,
     render_current_state,
     respond,
+    return_url,
 )
 from payments_app.payments.models.payment import Payment
+from payments_app.payments.refresh import refresh
+from payments_app.payments.sessions import SessionTerms
 from payments_app.readiness import requires_readiness
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Pay a consultation once")
@@ -162,10 +167,34 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Open the gateway session by which the patient pays, or return the open one.
 
-    ``client_secret`` is for the patient's device only. Neither status nor version of the payment changes.
+    The response has one of ``redirect_url`` (send the patient there), ``client_secret`` (for a form of the page, on the
+    patient's device only) and ``instructions``. Neither status nor version of the payment changes.
     """
     change = build_change("checkout", payment_id, body, caller, render_current=render_current_state)
-    return respond(checkout(change, _render_checkout))
+    settings = current_app.config["SETTINGS"]
+    terms = SessionTerms(
+        language=reader_language(),
+        return_url=return_url(),
+        describe=_describe,
+        lease_seconds=settings.refund_lease_seconds,
+        deadlines=Deadlines.at(change.context.at, settings),
+    )
+    return respond(checkout(change, terms, _render_checkout))
+
+
+@blueprint.route("/<id:payment_id>/refresh", methods=["POST"])
+@authenticated(*Role)
+@blueprint.without_parameters
+@blueprint.success_response(200, schemas.Changed, headers=("ETag",))
+@blueprint.problems(401, 403, 404, 422, 503)
+def refresh_payment(payment_id: int, caller: Caller) -> Response:
+    """Ask the gateway what became of the payment's session, and return the payment as it is then.
+
+    The gateway is asked at most once in 2 seconds for each payment. Otherwise, and if it does not respond, the payment
+    is returned as it is. No body and no key: the request has no effect of its own.
+    """
+    payment = refresh(payment_id, caller=caller, context=audit_context_for(caller))
+    return ok(dump_changed(payment), message="OK", headers={"ETag": etag(payment.version)})
 
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
@@ -229,8 +258,14 @@ def _render_changed(payment: Payment, message: str) -> StoredResponse:
     return StoredResponse(200, json.dumps({"data": dump_changed(payment), "message": translate(message)}))
 
 
-def _render_checkout(payment: Payment, session: CheckoutSession) -> StoredResponse:
-    members = {"gateway": payment.gateway, "reference": session.reference, "payment": payment}
+def _describe(consultation_id: int) -> str:
+    return translate(LocalizedMessage("Consultation %(id)s", id=consultation_id))
+
+
+def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
+    members = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
+    if session.redirect_url is not None:
+        members["redirect_url"] = absolute(session.redirect_url)
     if session.client_secret is not None:
         members["client_secret"] = session.client_secret
     if session.instructions is not None:

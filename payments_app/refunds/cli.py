@@ -33,7 +33,8 @@ from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import expire
 from payments_app.payments import repository as payments_repository
 from payments_app.payments.cli import operator_context
-from payments_app.payments.expire import Deadlines, ExpiryResult
+from payments_app.payments.deadlines import Deadlines
+from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import MAX_REASON_LENGTH, Refund, RefundStatus
 from payments_app.payments.repository import ChangeCommand, Conditions
@@ -143,13 +144,21 @@ def show_refund(refund_id: int, as_json: bool) -> None:
 
 # `payments resume`. It is here because payments know nothing of refunds: create_app adds it to their commands.
 @click.command("resume")
+@click.option("--send-again", "refund_id", type=ID, help="Send this one refund to its gateway once more.")
+@click.option("--yes", is_flag=True, help="With --send-again: do not ask for confirmation.")
 @json_option
-def resume(as_json: bool) -> None:
+def resume(refund_id: int | None, yes: bool, as_json: bool) -> None:
     """Finish refunds and payments whose outcome at the gateway is unknown.
 
     Asks no question and never returns money twice: it looks each refund up at the gateway first. It may run at any
     time, and twice at once. Whatever stays open is looked up again by the next run.
+
+    --send-again ID is for an unknown refund that is at least 24 hours old and not in the gateway's dashboard. It is
+    looked up once more, and sent again only if the gateway does not know it.
     """
+    if refund_id is not None:
+        _send_again(refund_id, yes=yes, as_json=as_json)
+        return
     settings = current_app.config["SETTINGS"]
     now = clock.now()
     outcomes: Counter[str] = Counter()
@@ -186,7 +195,7 @@ refunds.add_command(_refunds_resume, "resume")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
-    """Close an unknown refund that is more than 23 hours old and not in the gateway's dashboard.
+    """Close an unknown refund that is at least 24 hours old and not in the gateway's dashboard.
 
     Looks it up once more, and records the outcome if the gateway has the refund after all. Otherwise the refund fails,
     and its reserved money can be refunded again.
@@ -197,6 +206,20 @@ def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
     if service.give_up(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
         raise CommandFailed("The refund is settled, or another process works on it: see refunds show.")
+    _show_result(refund_id, as_json=as_json)
+
+
+def _send_again(refund_id: int, *, yes: bool, as_json: bool) -> None:
+    if not yes and not is_agreed("Have you looked, and it is not in the gateway's dashboard?"):
+        say("nothing was sent", err=True)
+        return
+    lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
+    if service.send_again(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
+        raise CommandFailed("The refund is settled, or another process works on it: see refunds show.")
+    _show_result(refund_id, as_json=as_json)
+
+
+def _show_result(refund_id: int, *, as_json: bool) -> None:
     refund = repository.get(refund_id)
     if as_json:
         show_facts(_row(refund), as_json=True)

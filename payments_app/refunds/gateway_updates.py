@@ -1,7 +1,7 @@
 """Applies a gateway's reports about refunds, made here or elsewhere. Reports may arrive in any order."""
 
 from payments_app.gateways.base import Approved, Declined, GatewayRefund
-from payments_app.gateways.stripe.webhooks import ChargeRefunded
+from payments_app.gateways.events import ChargeRefunded
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session, joinedload
 
 from payments_app import clock, money
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import RefundableChanged, RefundExceedsBalance, RefundNotFound, RefundRepeated
+from payments_app.errors import NotRefundable, RefundableChanged, RefundExceedsBalance, RefundNotFound, RefundRepeated
 from payments_app.gateways.base import Approved, Declined, GatewayRefundRequest, OutcomeUnknown
+from payments_app.gateways.capabilities import Capabilities, Refundable
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
@@ -104,6 +105,7 @@ def reserve(
         RefundRepeated: the same amount was requested a short time ago (409).
         InvalidTransition: no money was received, or all of it was refunded (409).
         RefundExceedsBalance: the amount is more than can be refunded (422).
+        NotRefundable: the gateway returns no money of this method, or only the whole of it (422).
         GatewayUnavailable: the payment's gateway is no longer configured (503).
     """
     payment = get_owned_for_update(session, change.payment_id, change.caller)
@@ -119,7 +121,8 @@ def reserve(
     amount_minor = payment.refundable_minor if refund_request.amount_minor is None else refund_request.amount_minor
     if not 0 < amount_minor <= payment.refundable_minor:
         raise RefundExceedsBalance(left=money.to_major(payment.refundable_minor), currency=payment.currency)
-    find_gateway(payment.gateway)  # it must be configured before the refund is committed
+    # The gateway must be configured, and able to make the refund, before it is committed.
+    _require_refundable(find_gateway(payment.gateway).capabilities, payment, amount_minor)
     refund = Refund.order(
         payment,
         amount_minor=amount_minor,
@@ -134,6 +137,14 @@ def reserve(
         session, change.request, response, payment_id=payment.id, refund_id=refund.id, at=change.context.at
     )
     return PendingRefund.of(refund), response
+
+
+def _require_refundable(capabilities: Capabilities, payment: Payment, amount_minor: int) -> None:
+    match capabilities.refundable(payment.payment_method):
+        case Refundable.NOT:
+            raise NotRefundable
+        case Refundable.WHOLE if amount_minor != payment.received_minor:
+            raise NotRefundable.in_parts()
 
 
 @write_transaction

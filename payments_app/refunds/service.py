@@ -2,7 +2,7 @@
 
 If the process dies at any point, the refund's row shows the last committed step, and ``resume`` finishes it. It looks
 the refund up at the gateway first. It sends it again only under the same gateway key, and only while the gateway is
-sure to remember that key.
+sure to remember that key. A gateway that remembers no keys is only sent a refund again if staff say so.
 """
 
 import logging
@@ -24,9 +24,8 @@ from payments_app.refunds.repository import Outcome, PendingRefund, RefundReques
 
 log = logging.getLogger(__name__)
 
-# Stripe keeps a key for at least 24 hours (https://docs.stripe.com/api/idempotent_requests). One hour less leaves room
-# for clocks that differ, and for slow calls.
-SEND_AGAIN_WITHIN = timedelta(hours=23)
+# After that a refund that its gateway does not know is staff's to decide: by then even slow gateways would list it.
+STAFF_DECIDE_AFTER = timedelta(hours=24)
 
 # Refunds per query.
 BATCH_SIZE = 500
@@ -105,7 +104,27 @@ def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Ref
     return repository.settle_resumed(refund_id, outcome, context=context)
 
 
+def send_again(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
+    """Like ``resume``, for staff who saw that the gateway never made the refund: if too old, it is sent once more.
+
+    Raises:
+        RefundNotFound: no such refund (404).
+        GatewayUnavailable: its gateway is no longer configured (503).
+    """
+    repository.get(refund_id)
+    pending = _acquire_lease(refund_id, lease_seconds)
+    if pending is None:
+        return None
+    gateway = find_gateway(pending.gateway)
+    outcome = _query_gateway(gateway, pending)
+    if outcome is _LEFT_TO_STAFF:
+        outcome = gateway.refund(pending.request)
+        _log_unknown(pending, outcome)
+    return repository.settle_resumed(refund_id, outcome, context=context)
+
+
 _LEFT_TO_STAFF = OutcomeUnknown("not found, and too old to be sent again: the gateway may have forgotten its key")
+_NOT_YET_KNOWN = OutcomeUnknown("not found so far, and never sent again by itself: the gateway remembers no keys")
 
 
 def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
@@ -117,8 +136,11 @@ def _query_gateway(gateway: Gateway, pending: PendingRefund) -> Outcome:
     known = gateway.look_up_refund(pending.request)
     if known is not None:
         return known
-    if clock.now() - pending.created_at < SEND_AGAIN_WITHIN:
+    age = clock.now() - pending.created_at
+    if gateway.capabilities.remembers_key(age):
         return gateway.refund(pending.request)
+    if gateway.capabilities.remembers_keys_seconds is None and age < STAFF_DECIDE_AFTER:
+        return _NOT_YET_KNOWN
     return _LEFT_TO_STAFF
 
 

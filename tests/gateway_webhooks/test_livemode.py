@@ -84,7 +84,6 @@ def test_a_thin_event_of_the_other_mode_is_400(stripe_app: StripeApp, payment_id
         ("sk_live_1", {}),
         ("sk_test_1", {"event": None, "thing": "yes"}),
         ("sk_org_1", {"event": True, "thing": False}),
-        ("", {"event": True}),
     ],
     ids=str,
 )

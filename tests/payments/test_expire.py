@@ -10,9 +10,9 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from payments_app import clock
-from payments_app.gateways.base import GatewayName
 from payments_app.payments import expire
-from payments_app.payments.expire import Deadlines, ExpiryResult
+from payments_app.payments.deadlines import Deadlines
+from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.event import AuditContext
 from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.databases import Database
@@ -40,14 +40,7 @@ def age(engine: Engine) -> Age:
 
 
 def deadlines() -> Deadlines:
-    now = clock.now()
-    return Deadlines(
-        {
-            GatewayName.STRIPE: now - PENDING_TTL,
-            GatewayName.SANDBOX: now - PENDING_TTL,
-            GatewayName.MANUAL: now - MANUAL_TTL,
-        }
-    )
+    return Deadlines(now=clock.now(), pending_ttl=PENDING_TTL, by_hand_ttl=MANUAL_TTL, by_hand={"manual"})
 
 
 def context() -> AuditContext:

@@ -133,7 +133,7 @@ class SeenState:
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:
         self._rows = rows
-        self._intents, _, self._returned, _ = stripe
+        self._intents, _sessions, _, self._returned, _ = stripe
         rows["payments"].sort(key=lambda payment: (payment["consultation_id"], payment["created_at"], payment["id"]))
         self._names = {payment["id"]: f"payment {number}" for number, payment in enumerate(rows["payments"], 1)}
 
@@ -154,7 +154,10 @@ class SeenState:
         state = {
             "payments": [self._payment(payment) for payment in self._rows["payments"]],
             "sessions": sorted(
-                (self._names[each["payment_id"]], self._session_status(each)) for each in self._rows["gateway_sessions"]
+                (self._names[each["payment_id"]], self._session_status(each))
+                for each in self._rows["gateway_sessions"]
+                # Nobody can pay by one that was cancelled, or that nobody was given.
+                if each["status"] not in ("cancelled", "expired", "lost", "opening")
             ),
             "keys": self._of("idempotency_keys", "user_id", "key", "operation"),
             "webhooks": self._of("webhook_events", "event_id"),

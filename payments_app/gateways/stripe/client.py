@@ -1,4 +1,4 @@
-"""Cards by Stripe, through its official SDK: https://docs.stripe.com/api/payment_intents and /refunds.
+"""Cards by Stripe, through its official SDK: https://docs.stripe.com/api/checkout/sessions, /payment_intents, /refunds.
 
 Each call that changes something has an ``Idempotency-Key`` for Stripe, made from the id of our own row. The SDK repeats
 the call with the same key, so it has one effect. Stripe forgets such keys after about a day.
@@ -7,7 +7,7 @@ the call with the same key, so it has one effect. Stripe forgets such keys after
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -23,10 +23,23 @@ from payments_app.gateways.base import (
     Declined,
     GatewayRefund,
     GatewayRefundRequest,
+    Headers,
     OutcomeUnknown,
     Reachable,
+    SessionRequest,
 )
-from payments_app.gateways.stripe.objects import OtherMode, livemode_of, of_mode, refund_of, session_of
+from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
+from payments_app.gateways.events import GatewayEvent, OtherMode
+from payments_app.gateways.stripe.hosted import SESSION_SECONDS, metadata_of, session_params
+from payments_app.gateways.stripe.objects import (
+    checkout_session_of,
+    is_checkout_session,
+    livemode_of,
+    of_mode,
+    refund_of,
+    session_of,
+)
+from payments_app.gateways.stripe.webhooks import read_event
 from payments_app.i18n.messages import N_, LocalizedMessage
 
 log = logging.getLogger(__name__)
@@ -52,6 +65,9 @@ THREE_DECIMAL_CURRENCIES = frozenset(["BHD", "JOD", "KWD", "OMR", "TND"])
 
 _PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]+")
 
+# Seconds for which Stripe surely keeps a response under its key: https://docs.stripe.com/api/idempotent_requests.
+REMEMBERS_KEYS_SECONDS = 86_400
+
 # Do not report the duration of our calls to Stripe.
 stripe.enable_telemetry = False
 
@@ -59,7 +75,16 @@ stripe.enable_telemetry = False
 class StripeGateway:
     """``timeout_seconds`` is for one attempt. Up to three attempts are made, and all end within ``lease_seconds``."""
 
-    def __init__(self, api_key: str, *, api_base: str, timeout_seconds: int, lease_seconds: int) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        api_base: str,
+        timeout_seconds: int,
+        lease_seconds: int,
+        webhook_secrets: Sequence[str] = (),
+        is_hosted: bool = False,
+    ) -> None:
         client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base},
@@ -68,32 +93,45 @@ class StripeGateway:
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
-        self._livemode = livemode_of(api_key)
+        self._sessions, self._is_hosted = client.v1.checkout.sessions, is_hosted
+        self._webhook_secrets = webhook_secrets
+        self.livemode = livemode_of(api_key)
+        self.has_webhook_secret = bool(webhook_secrets)
+        self.capabilities = Capabilities(
+            methods={"stripe": Refundable.IN_PARTS},
+            currencies=None,
+            checkout=CheckoutKind.REDIRECT if is_hosted else CheckoutKind.CLIENT_SECRET,
+            remembers_keys_seconds=REMEMBERS_KEYS_SECONDS,
+            session_seconds=SESSION_SECONDS if is_hosted else None,
+            ends_sessions=True,
+            can_be_asked=True,
+        )
 
     def minor_digits(self, currency: str) -> int:
         if currency in ZERO_DECIMAL_CURRENCIES:
             return 0
         return 3 if currency in THREE_DECIMAL_CURRENCIES else 2
 
-    def open_session(self, charge: Charge) -> CheckoutSession | Declined | OutcomeUnknown:
+    def open_session(self, request: SessionRequest) -> CheckoutSession | Declined | OutcomeUnknown:
+        charge = request.charge
         if self.minor_digits(charge.currency) != MINOR_DIGITS:
             # The payment is older than a change of PAYMENT_CURRENCY: Stripe would charge 100 times too much, or a
             # tenth.
             return Declined(
                 LocalizedMessage("Stripe does not count %(currency)s in hundredths.", currency=charge.currency)
             )
+        key: RequestOptions = {"idempotency_key": request.gateway_key}
+        if self._is_hosted:
+            return _call(lambda: self._checkout_session_of(self._sessions.create(session_params(request), key)))
         return _call(
             lambda: self._session_of(
                 self._intents.create(
                     {
                         "amount": charge.amount_minor,
                         "currency": charge.currency.lower(),
-                        "metadata": {
-                            "payment_id": str(charge.payment_id),
-                            "consultation_id": str(charge.consultation_id),
-                        },
+                        "metadata": metadata_of(charge),
                     },
-                    {"idempotency_key": f"checkout-{charge.payment_id}"},
+                    key,
                 )
             )
         )
@@ -105,6 +143,8 @@ class StripeGateway:
         return self._look_up(transaction_id, of_other_mode=_OTHER_MODE_DECLINED)
 
     def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        if is_checkout_session(reference):
+            return _call(lambda: self._retrieve_checkout_session(reference))
         return self._look_up(reference, of_other_mode=_OTHER_MODE_UNKNOWN)
 
     def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
@@ -113,6 +153,11 @@ class StripeGateway:
         # this may be the second gateway call of one HTTP request, whose client waits for both.
         no_retries: RequestOptions = {"max_network_retries": 0}
         with_key: RequestOptions = {**no_retries, "idempotency_key": f"cancel-{charge.payment_id}-{uuid.uuid4()}"}
+        if is_checkout_session(reference):
+            ended = _call(lambda: self._checkout_session_of(self._sessions.expire(reference, {}, with_key)))
+            if not isinstance(ended, Declined):
+                return ended
+            return _call(lambda: self._retrieve_checkout_session(reference, no_retries))
         cancelled = _call(lambda: self._session_of(self._intents.cancel(reference, {}, with_key)))
         if not isinstance(cancelled, Declined):
             return cancelled
@@ -155,6 +200,10 @@ class StripeGateway:
             return OutcomeUnknown(type(error).__name__)
         return Reachable(_date_of(intent.last_response.headers if intent.last_response else {}))
 
+    def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> GatewayEvent:
+        signature = headers.get("Stripe-Signature")
+        return read_event(body, signature, self._webhook_secrets, livemode=self.livemode, received_at=received_at)
+
     def _look_up(
         self, reference: str, *, of_other_mode: Declined | OutcomeUnknown
     ) -> CheckoutSession | Declined | OutcomeUnknown:
@@ -167,10 +216,17 @@ class StripeGateway:
         return next((refund for refund in map(self._refund_of, refunds) if refund.refund_id == order.refund_id), None)
 
     def _session_of(self, intent: stripe.PaymentIntent) -> CheckoutSession:
-        return session_of(of_mode(intent.to_dict(), self._livemode))
+        return session_of(of_mode(intent.to_dict(), self.livemode))
+
+    def _retrieve_checkout_session(self, reference: str, options: RequestOptions | None = None) -> CheckoutSession:
+        # With its PaymentIntent, which alone says whether money that takes days is still on its way.
+        return self._checkout_session_of(self._sessions.retrieve(reference, {"expand": ["payment_intent"]}, options))
+
+    def _checkout_session_of(self, session: stripe.checkout.Session) -> CheckoutSession:
+        return checkout_session_of(of_mode(session.to_dict(), self.livemode))
 
     def _refund_of(self, refund: stripe.Refund) -> GatewayRefund:
-        return refund_of(of_mode(refund.to_dict(), self._livemode))
+        return refund_of(of_mode(refund.to_dict(), self.livemode))
 
 
 # The results for an object of the other mode. A transaction that a caller presents does not pay; for our own sessions

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 from payments_app.errors import InvalidTransition
 from payments_app.gateways.base import Charge
-from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
+from payments_app.gateways.references import BY_HAND, MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
@@ -37,7 +37,7 @@ ACTIVE_PREDICATE: Final = text(f"{in_check('status', ACTIVE)} AND deleted_at IS 
 
 # Payments by hand whose reference is not in the index on ``normalized_reference``: an earlier payment has the same
 # reference in another spelling, or a release that did not compare references confirmed the payment.
-REFERENCE_ALONE: Final = text("gateway = 'manual' AND transaction_id IS NOT NULL AND normalized_reference IS NULL")
+REFERENCE_ALONE: Final = text(f"gateway = '{BY_HAND}' AND transaction_id IS NOT NULL AND normalized_reference IS NULL")
 
 
 class Payment(Base):
@@ -124,6 +124,8 @@ class Payment(Base):
     needs_review: Mapped[bool]
     # Only staff can end the review. The default lets older releases, which do not know the column, still insert.
     review_sticky: Mapped[bool] = mapped_column("review_held", server_default=false())
+    # The patient's bank took the money back, or may: nothing is refunded. With a default, as above.
+    is_disputed: Mapped[bool] = mapped_column(server_default=false())
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

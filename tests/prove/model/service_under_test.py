@@ -10,7 +10,7 @@ from sqlalchemy import text
 from payments_app import clock
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
-from payments_app.payments.expire import Deadlines
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service
 from tests.gateway_webhooks import tell

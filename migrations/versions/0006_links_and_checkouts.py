@@ -1,0 +1,225 @@
+"""Consultations as a booking system describes them, payment links, checkouts prepared before the call, and disputes.
+
+Everything is added: the release before this one goes on with these tables, and leaves empty what it does not know.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+MOMENT = sa.DateTime(timezone=True)
+
+OLD_SESSION_STATUSES = "status IN ('open', 'succeeded', 'cancelled')"
+SESSION_STATUSES = "status IN ('opening', 'open', 'succeeded', 'cancelled', 'expired', 'lost')"
+SESSION_REFERENCE = "status NOT IN ('open', 'succeeded') OR reference IS NOT NULL"
+OPENING = "status = 'opening'"
+DISPUTE_STATUSES = "status IN ('inquiry', 'inquiry_closed', 'needs_response', 'under_review', 'won', 'lost')"
+DISPUTE_IS_OPEN = "status IN ('inquiry', 'needs_response', 'under_review')"
+
+
+def upgrade() -> None:
+    # What is outside a transaction comes first: cut short and run again, it goes on where it stopped.
+    _add_columns("consultations", _consultation_columns())
+    _add_columns("users", [sa.Column("language", sa.String(8))])
+    _add_columns("payments", [sa.Column("is_disputed", sa.Boolean(), nullable=False, server_default=sa.false())])
+    _change_sessions()
+    with _beside_the_service():
+        _create_index(
+            "uq_consultations_reference", "consultations", ["reference"], "reference IS NOT NULL", unique=True
+        )
+        _create_index(
+            "ix_consultations_registered_by", "consultations", ["registered_by", "id"], "registered_by IS NOT NULL"
+        )
+        _create_index(
+            "uq_gateway_sessions_number",
+            "gateway_sessions",
+            ["payment_id", "number"],
+            "number IS NOT NULL",
+            unique=True,
+        )
+        _create_index("uq_gateway_sessions_opening", "gateway_sessions", ["payment_id"], OPENING, unique=True)
+        if _is_postgresql():
+            op.execute("ALTER TABLE gateway_sessions VALIDATE CONSTRAINT ck_gateway_sessions_status_known")
+            op.execute("ALTER TABLE gateway_sessions VALIDATE CONSTRAINT ck_gateway_sessions_reference_known")
+    _create_links()
+    _create_disputes()
+
+
+def downgrade() -> None:
+    op.drop_table("disputes")
+    op.drop_table("payment_links")
+    for index in ("uq_gateway_sessions_opening", "uq_gateway_sessions_number"):
+        op.drop_index(index, "gateway_sessions")
+    _change_sessions_back()
+    op.drop_index("ix_consultations_registered_by", "consultations")
+    op.drop_index("uq_consultations_reference", "consultations")
+    for column in reversed(_consultation_columns()):
+        op.drop_column("consultations", column.name)
+    op.drop_column("users", "language")
+    op.drop_column("payments", "is_disputed")
+
+
+def _consultation_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("description", sa.String(200)),
+        sa.Column("starts_at", MOMENT),
+        sa.Column("reference", sa.String(64)),
+        sa.Column("closed_at", MOMENT),
+        sa.Column("registered_by", ID),
+    ]
+
+
+def _session_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("number", sa.Integer()),
+        sa.Column("amount_minor", ID),
+        sa.Column("currency", sa.CHAR(3)),
+        sa.Column("description", sa.String(200)),
+        sa.Column("language", sa.String(8)),
+        sa.Column("return_url", sa.String(2048)),
+        sa.Column("expires_at", MOMENT),
+        sa.Column("leased_until", MOMENT),
+        sa.Column("refreshed_at", MOMENT),
+    ]
+
+
+def _add_columns(table: str, columns: list[sa.Column[Any]]) -> None:
+    for column in columns:
+        op.add_column(table, column, **_if_not_there())
+
+
+def _change_sessions() -> None:
+    if not _is_postgresql():  # which changes no column and no CHECK: a new table takes the rows over
+        _copy_sessions(more_columns=_session_columns(), statuses=SESSION_STATUSES, reference_is_optional=True)
+        return
+    _add_columns("gateway_sessions", _session_columns())
+    op.alter_column("gateway_sessions", "reference", nullable=True)
+    for name, promise in (("status_known", SESSION_STATUSES), ("reference_known", SESSION_REFERENCE)):
+        op.execute(f"ALTER TABLE gateway_sessions DROP CONSTRAINT IF EXISTS ck_gateway_sessions_{name}")
+        op.execute(
+            f"ALTER TABLE gateway_sessions ADD CONSTRAINT ck_gateway_sessions_{name} CHECK ({promise}) NOT VALID"
+        )
+
+
+def _change_sessions_back() -> None:
+    # Checkouts that the release before this one has no word for: nobody can pay by them, or nobody knows them.
+    op.execute("DELETE FROM gateway_sessions WHERE reference IS NULL")
+    op.execute("UPDATE gateway_sessions SET status = 'cancelled' WHERE status NOT IN ('open', 'succeeded')")
+    if not _is_postgresql():
+        _copy_sessions(more_columns=[], statuses=OLD_SESSION_STATUSES, reference_is_optional=False)
+        return
+    op.execute("ALTER TABLE gateway_sessions DROP CONSTRAINT ck_gateway_sessions_reference_known")
+    op.execute("ALTER TABLE gateway_sessions DROP CONSTRAINT ck_gateway_sessions_status_known")
+    op.execute(
+        f"ALTER TABLE gateway_sessions ADD CONSTRAINT ck_gateway_sessions_status_known CHECK ({OLD_SESSION_STATUSES})"
+    )
+    op.alter_column("gateway_sessions", "reference", nullable=False)
+    for column in reversed(_session_columns()):
+        op.drop_column("gateway_sessions", column.name)
+
+
+def _copy_sessions(*, more_columns: list[sa.Column[Any]], statuses: str, reference_is_optional: bool) -> None:
+    op.rename_table("gateway_sessions", "old_gateway_sessions")
+    op.create_table(
+        "gateway_sessions",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("payment_id", ID, nullable=False),
+        sa.Column("gateway", sa.String(32), nullable=False),
+        sa.Column("reference", sa.String(255), nullable=reference_is_optional),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("updated_at", MOMENT, nullable=False),
+        *more_columns,
+        sa.PrimaryKeyConstraint("id", name="pk_gateway_sessions"),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_gateway_sessions_payment"),
+        sa.UniqueConstraint("gateway", "reference", name="uq_gateway_sessions_reference"),
+        sa.CheckConstraint(statuses, name="status_known"),
+        *([sa.CheckConstraint(SESSION_REFERENCE, name="reference_known")] if reference_is_optional else []),
+    )
+    names = "id, payment_id, gateway, reference, status, created_at, updated_at"
+    op.execute(f"INSERT INTO gateway_sessions ({names}) SELECT {names} FROM old_gateway_sessions")  # noqa: S608
+    op.drop_table("old_gateway_sessions")
+    is_open = sa.text("status = 'open'")
+    op.create_index("uq_gateway_sessions_open", "gateway_sessions", ["payment_id"], unique=True, sqlite_where=is_open)
+
+
+def _create_links() -> None:
+    op.create_table(
+        "payment_links",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("consultation_id", ID, nullable=False),
+        sa.Column("token_hash", sa.CHAR(64), nullable=False),
+        sa.Column("return_url", sa.String(2048)),
+        sa.Column("created_by", ID, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("expires_at", MOMENT, nullable=False),
+        sa.Column("revoked_at", MOMENT),
+        sa.PrimaryKeyConstraint("id", name="pk_payment_links"),
+        sa.ForeignKeyConstraint(["consultation_id"], ["consultations.id"], name="fk_payment_links_consultation"),
+        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name="fk_payment_links_created_by"),
+        sa.UniqueConstraint("token_hash", name="uq_payment_links_token_hash"),
+        sa.CheckConstraint("expires_at > created_at", name="lives"),
+    )
+    op.create_index("ix_payment_links_consultation", "payment_links", ["consultation_id", "id"])
+
+
+def _create_disputes() -> None:
+    op.create_table(
+        "disputes",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("payment_id", ID, nullable=False),
+        sa.Column("gateway", sa.String(32), nullable=False),
+        sa.Column("reference", sa.String(255), nullable=False),
+        sa.Column("amount_minor", ID, nullable=False),
+        sa.Column("currency", sa.CHAR(3), nullable=False),
+        sa.Column("reason", sa.String(64)),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("due_at", MOMENT),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("updated_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_disputes"),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_disputes_payment"),
+        sa.UniqueConstraint("gateway", "reference", name="uq_disputes_reference"),
+        sa.CheckConstraint("amount_minor > 0", name="amount_positive"),
+        sa.CheckConstraint(DISPUTE_STATUSES, name="status_known"),
+    )
+    op.create_index("ix_disputes_payment", "disputes", ["payment_id", "id"])
+    where = sa.text(DISPUTE_IS_OPEN)
+    op.create_index("ix_disputes_open", "disputes", ["id"], postgresql_where=where, sqlite_where=where)
+
+
+def _create_index(name: str, table: str, columns: list[str], predicate: str, *, unique: bool = False) -> None:
+    # CREATE INDEX CONCURRENTLY that was cut short leaves an index that nobody may use and every insert keeps up.
+    op.drop_index(name, table, if_exists=True)
+    where = sa.text(predicate)
+    op.create_index(
+        name, table, columns, unique=unique, postgresql_concurrently=True, postgresql_where=where, sqlite_where=where
+    )
+
+
+def _if_not_there() -> dict[str, bool]:
+    """SQLite, which has no such words, has the whole migration in one transaction."""
+    return {"if_not_exists": True} if _is_postgresql() else {}
+
+
+@contextmanager
+def _beside_the_service() -> Iterator[None]:
+    """Outside a transaction on PostgreSQL, as CONCURRENTLY asks: for as long as it takes, people go on paying."""
+    if not _is_postgresql():
+        yield
+        return
+    with op.get_context().autocommit_block():
+        yield
+
+
+def _is_postgresql() -> bool:
+    return op.get_context().dialect.name == "postgresql"
