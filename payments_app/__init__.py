@@ -33,6 +33,9 @@ from payments_app.locking.cli import locks as locks_commands
 from payments_app.observability import logging as logs
 from payments_app.observability import metrics
 from payments_app.observability import request_log as access
+from payments_app.payment_links.cli import links as links_commands
+from payments_app.payment_links.routes import blueprint as links_blueprint
+from payments_app.payment_links.routes import exchange_blueprint
 from payments_app.payments.cli import payments as payments_commands
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
@@ -85,6 +88,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         login_blueprint,
         accounts_blueprint,
         consultations_blueprint,
+        links_blueprint,
+        exchange_blueprint,
         payments_blueprint,
         methods_blueprint,
         refunds_blueprint,
@@ -99,6 +104,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         refunds_commands,
         users_commands,
         consultations_commands,
+        links_commands,
         idempotency_commands,
         locks_commands,
         demo_commands,

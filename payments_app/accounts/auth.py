@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from flask import Flask, Request, Response, current_app, g, request
@@ -14,13 +15,15 @@ from flask_jwt_extended import JWTManager, create_access_token, decode_token
 
 from payments_app.accounts import repository
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import USER_ROLES, Role
 from payments_app.accounts.repository import Credentials
 from payments_app.api.problems import problem_response
 from payments_app.errors import Forbidden, NotAuthenticated
 from payments_app.extensions import jwt
 
 R = TypeVar("R")
+
+SCHEME = "Bearer"  # RFC 6750
 
 # Of a token that was verified, a process remembers what it says: to decode it takes a fifth of a create's time. So many
 # are of those who come again soon, at about 1 KiB each; who is forgotten is verified anew.
@@ -31,6 +34,14 @@ REMEMBERED = 4_096
 # closer than a second, and `check` warns from 5 on; 30 let everybody work until that was read. RFC 7519 (4.1.4) allows
 # "some small leeway, usually no more than a few minutes"; a token lives so much longer.
 CLOCK_LEEWAY_SECONDS = 30
+
+# For so long a payer's token is valid: the page that has the link exchanges it again.
+PAYER_TOKEN_TTL_SECONDS = 900
+
+_STAFF = frozenset([Role.ADMIN, Role.BOOKING])
+
+# Methods of requests that change nothing.
+_READING = frozenset(["GET", "HEAD"])
 
 
 # A scheme has no case, and any number of blanks may follow it (RFC 9110, 11.1 and 11.4); a token has none of them.
@@ -76,28 +87,49 @@ def issue(user: Credentials) -> str:
     return token
 
 
-def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give the view its ``caller``, who must have one of ``roles`` (any role where none is named).
+def issue_for_link(*, link_id: int, consultation_id: int, return_url: str | None, patient_id: int, version: int) -> str:
+    """A token for whoever has a payment link; valid for ``PAYER_TOKEN_TTL_SECONDS``.
 
-    Staff's powers reach beyond their own rows, so their role is read from the database each time; a patient's is
-    checked with the database by the transaction of every write.
+    ``return_url`` is for the page that shows the payment, and nothing here reads it again.
+    """
+    claims = {
+        "role": Role.PAYER,
+        "ver": version,
+        "link": link_id,
+        "consultation": consultation_id,
+        "return_url": return_url,
+    }
+    ttl = timedelta(seconds=PAYER_TOKEN_TTL_SECONDS)
+    token: str = create_access_token(str(patient_id), additional_claims=claims, expires_delta=ttl)
+    return token
+
+
+def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give the view its ``caller``, who must have one of ``roles`` (any role of a user, if none is named).
+
+    Staff's powers reach beyond their own rows, so their role is read from the database each time; so are a payer's
+    link and its patient. A patient is checked with the database by the transaction of every write.
 
     Raises:
         NotAuthenticated: no token, or a bad one (401).
-        Forbidden: another role (403).
+        Forbidden: another role, or a change by a link that has expired (403).
     """
+    allowed = roles or USER_ROLES
 
     def decorate(view: Callable[..., R]) -> Callable[..., R]:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> R:
             caller = _read_token()
             g.caller = caller  # for the rate limits and the log, which know no arguments
-            if roles and caller.role not in roles:
+            if caller.role == Role.PAYER:  # before its role: a link that was revoked learns nothing
+                repository.check_link(caller, changes=request.method not in _READING)
+            if caller.role not in allowed:
                 raise Forbidden
-            if caller.role != Role.PATIENT:
+            if caller.role in _STAFF:
                 repository.check_valid(caller)
             return view(*args, caller=caller, **kwargs)
 
+        wrapper.roles = frozenset(allowed)  # type: ignore[attr-defined]  # for the table of docs/roles.md
         return wrapper
 
     return decorate

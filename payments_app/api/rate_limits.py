@@ -88,6 +88,13 @@ failed_logins_per_address: Decorator = limiter.limit(
     lambda: _settings().ratelimit_failed_logins_per_address, deduct_when=_failed
 )
 
+# So many links that lead nowhere may one network try: as many as logins that fail, and counted apart from them. Nobody
+# guesses 256 bits; each attempt costs the database a question.
+failed_exchanges: Decorator = limiter.limit(
+    lambda: _settings().ratelimit_failed_logins_per_address,
+    deduct_when=lambda response: response.status_code == 404,  # noqa: PLR2004  # of this one endpoint
+)
+
 
 def _storage_uri(redis_url: str | None) -> str:
     if redis_url is None:

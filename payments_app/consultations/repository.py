@@ -50,8 +50,10 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
 
 @read_transaction
 def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int) -> Page[Consultation]:
-    """The caller's consultations, or for an admin everybody's, in the order of their ids."""
+    """The caller's consultations, in the order of their ids: for an admin everybody's, for a payer their link's."""
     wanted = select(Consultation).where(Consultation.id > after_id)
+    if caller.consultation_id is not None:
+        wanted = wanted.where(Consultation.id == caller.consultation_id)
     if not caller.is_admin:
         wanted = wanted.where(Consultation.patient_id == caller.user_id)
     # The limit in a subquery, the join after: joined first, PostgreSQL reads all payments up to the page.

@@ -28,14 +28,15 @@ def run_idempotent(
     """The answer of ``execute``, which is a transaction with its retries, done under the lock of the strategy.
 
     ``prepare`` runs before the lock: it judges the request and asks the gateway. It returns what ``execute`` needs, or
-    the response that was stored already. Redis is read before and written after, never in between.
+    the response that was stored already. Redis is read before and written after, never in between. It is not read for
+    a payer: a copy does not say which consultation it is of, and the database judges that too.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
         LockTimeout: the lock was not had in time, and nobody did the work meanwhile (409, retryable).
     """
-    response = get(request)
+    response = get(request) if request.caller.link_id is None else None
     if response is None:
         response = _first_or_known(request, lock=lock, prepare=prepare, execute=execute)
     else:

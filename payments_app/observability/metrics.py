@@ -36,6 +36,7 @@ WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events, by wh
 # From the start on: of a number that is first seen at 1 Prometheus knows no rise, and each of these is worth an alert.
 for outcome in ("other_mode", "unreadable"):
     WEBHOOK_EVENTS.labels(outcome)
+PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
 LOCK_WAIT_SECONDS = Histogram(
     "payments_lock_wait_seconds",
     "Time spent waiting for a Redis lock, by what became of it",

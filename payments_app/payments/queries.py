@@ -64,8 +64,11 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
 
 @read_transaction
 def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Any]:
-    """Rows of the caller's payments, or for an admin everybody's, newest first."""
-    wanted = {"user_id": None if caller.is_admin else caller.user_id, "consultation_id": shown.consultation_id}
+    """Rows of the caller's payments, newest first: for an admin everybody's, for a payer their consultation's."""
+    if caller.consultation_id is not None and shown.consultation_id not in (None, caller.consultation_id):
+        return Page([], has_more=False)
+    consultation_id = shown.consultation_id if caller.consultation_id is None else caller.consultation_id
+    wanted = {"user_id": None if caller.is_admin else caller.user_id, "consultation_id": consultation_id}
     values: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if shown.after is not None:
         values["after_created_at"], values["after_id"] = shown.after
