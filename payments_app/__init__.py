@@ -12,6 +12,7 @@ from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
+from payments_app.checkout import pay_page
 from payments_app.checkout import routes as checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     checkout_page.init_app(app)
+    pay_page.init_app(app)
     payments_commands.add_command(prove)  # of a room above, which payments know nothing of
     for commands in (
         payments_commands,

@@ -22,6 +22,7 @@ from structlog.processors import ExceptionRenderer, JSONRenderer, StackInfoRende
 from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter, filter_by_level
 from structlog.typing import EventDict, ExcInfo, Processor
 
+from payments_app.observability.link_tokens import without_link_token
 from payments_app.printable import printable
 
 # What a proxy or a client may choose: no blanks, quotes or control characters that could forge a log line.
@@ -77,9 +78,13 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
         else (_stay_on_one_line, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
     )
     tracebacks = ExceptionRenderer(_traceback_without_rows)
-    return ProcessorFormatter(
-        processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks, *render]
-    )
+    ordered: tuple[Processor, ...] = (TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks)
+    return ProcessorFormatter(processors=[*ordered, *render, _hide_link_tokens])
+
+
+def _hide_link_tokens(_logger: Any, _level: str, line: Any) -> str:
+    """Of the finished line: Flask and gunicorn put the path of a request that fails into their words."""
+    return without_link_token(line)
 
 
 @contextmanager

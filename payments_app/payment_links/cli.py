@@ -38,13 +38,14 @@ PAGE = 100
 @json_option
 def create_link(consultation_id: int, days: int, return_url: str | None, as_json: bool) -> None:
     """Make a link by which a patient pays this consultation, and print it: it is shown only this once."""
+    caller = system_caller()
     base = current_app.config["SETTINGS"].public_url
     if base is None:
         raise CommandFailed("PUBLIC_URL is not set: links begin with it, such as https://pay.example.org.")
     if errors := schemas.LinkCreate().validate({"return_url": return_url}):
         raise ValidationFailed(errors)
     new = NewLink(consultation_id=consultation_id, return_url=return_url, lifetime=timedelta(days=days))
-    link, token = repository.create(new, caller=system_caller())
+    link, token = repository.create(new, caller=caller)
     facts = {"id": link.id, "url": address.of_token(base, token), "expires_at": link.expires_at}
     show_facts(facts, as_json=as_json)
 

@@ -31,6 +31,7 @@ PRODUCTION = {
     "JWT_SECRET_KEY": os.urandom(32).hex(),
     "ALLOW_SANDBOX_GATEWAY": "1",  # there is no Stripe here
     "TRUSTED_PROXIES": "1",
+    "PUBLIC_URL": "https://payments.example.org",
     "WEB_CONCURRENCY": "2",
     # Load is no user of a clinic's; failed logins stay limited as they are.
     "RATELIMIT_PAYMENTS": "1000000 per minute",
