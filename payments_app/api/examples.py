@@ -38,7 +38,7 @@ CONFIRM_BODY = {"transaction_id": "TXN-123456789"}
 REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
 PUT_CONSULTATION_BODY = {"patient_email": "patient@test.com", "fee": 5000}
 LINK_BODY = {"expires_in": 604800}
-EXCHANGE_BODY = {"token": "qIw3cJ2n8Uq0mY8oXH1vV8xJmM5uC0m2cZl0oT7rK9E"}
+EXCHANGE_BODY = {"token": "qIw3cJ2n8Uq0mY8oXH1vV8xJmM5uC0m2cZl0oT7rK9E"}  # nosec B105  # of no link
 NO_WISHES: dict[str, Any] = {}
 
 _REQUEST_ID = "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1"

@@ -16,7 +16,7 @@ NO_PAYMENT = 2**63 - 1
 TOO_LARGE = b"[" * (64 * 1024 + 1)
 BAD_AND_TWICE = b'{"amount": true, "amount": true}'
 
-every_write = pytest.mark.parametrize("door", [door for door in DOORS if door != "login"])
+every_write = pytest.mark.parametrize("door", [door for door in DOORS if door not in ("login", "exchange")])
 
 
 def knock(house: House, door: str, body: bytes, content_type: str, authorization: dict[str, str]) -> TestResponse:

@@ -17,6 +17,7 @@ OF_ITS_TIME = {
     "fee",
     "payment_method",
     "receipt_url",
+    "return_url",
 }
 
 
