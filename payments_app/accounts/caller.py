@@ -1,4 +1,4 @@
-"""Who is asking: what a token says of its bearer."""
+"""The caller: the user that a token names, and what they may access."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _ID_END, _VERSION_END = 2**63, 2**31
 
 
 class UserRecord(Protocol):
-    """What the database says of a user, read as an object or as a row."""
+    """A user's current state in the database; the ORM object or a plain row."""
 
     @property
     def role(self) -> str: ...
@@ -57,7 +57,7 @@ class LinkRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The bearer of a valid token, as the token describes them. Writes and staff's reads check it with the database."""
+    """The user of a valid token, with the token's claims. Writes and reads by staff compare them with the database."""
 
     user_id: int
     role: str
@@ -68,10 +68,10 @@ class Caller:
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Self:
-        """Read a verified token.
+        """The caller from the claims of a verified token.
 
         Raises:
-            NotAuthenticated: signed with our key, but none of our access tokens (401).
+            NotAuthenticated: signed with our key, but not one of our access tokens (401).
         """
         try:
             caller = cls(user_id=int(claims["sub"]), role=Role(claims["role"]), token_version=int(claims["ver"]))
@@ -90,7 +90,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The name that the audit trail has for them, such as ``patient:7``; a payer's has the link: ``payer:12``."""
+        """The caller's name in the audit trail, such as ``patient:7``; for a payer with the link's id: ``payer:12``."""
         return f"{self.role}:{self.user_id if self.link_id is None else self.link_id}"
 
     @property
@@ -140,7 +140,7 @@ class Caller:
             )
 
     def require_unchanged(self, user: AnyUserRecord | None) -> AnyUserRecord:
-        """What the token claims must still be so.
+        """Require that the database still agrees with the token's claims; returns ``user``.
 
         Raises:
             NotAuthenticated: the user was disabled or their tokens ended (401).

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from flask import Flask
 
 from payments_app.accounts.models import Role
-from tests.api.assertions import House, assert_problem
+from tests.api.assertions import ApiUnderTest, assert_problem
 from tests.support.databases import ROOT
 from tests.support.links import payer_of
 from tests.support.people import People, Person
@@ -34,16 +34,16 @@ def test_the_page_names_the_roles_of_every_endpoint(app: Flask) -> None:
     assert len(documented()) > 18
 
 
-def test_another_role_is_forbidden_and_changes_nothing(house: House) -> None:
+def test_another_role_is_forbidden_and_changes_nothing(api: ApiUnderTest) -> None:
     """Each role of a user at each endpoint that the table does not give it."""
-    people = house.people
+    people = api.people
     with_role: dict[str, Person] = {
         Role.PATIENT: people.patient,
         Role.ADMIN: people.admin,
         Role.BOOKING: people.booking,
     }
     tried = 0
-    with house.nothing_written():
+    with api.nothing_written():
         for (method, rule), roles in documented().items():
             path = re.sub(r"<\w+>", "5", rule).removeprefix("/api/v1")
             for role in with_role.keys() - roles if roles != ANYONE else ():

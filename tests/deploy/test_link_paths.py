@@ -35,18 +35,18 @@ def test_no_log_has_the_token_of_a_link(stack: Stack, method: str, path: str, le
         "Connection: close",
     ]
 
-    answer = ask(stack, "front", "\r\n".join([*lines, "", "x" * length]))
+    answer = ask(stack, "nginx", "\r\n".join([*lines, "", "x" * length]))
 
     head, _, body = answer.partition("\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} "), answer
     assert "Referrer-Policy: no-referrer" in head
     assert TOKEN not in body
-    wait_until(lambda: request_id in stack.front.log)  # written after the answer was sent
+    wait_until(lambda: request_id in stack.nginx.log)  # written after the answer was sent
     _assert_nowhere(stack)
 
 
 def test_plain_http_is_redirected_without_a_line_in_any_log(stack: Stack) -> None:
-    url = f"http://127.0.0.1:{stack.front.http_port}/pay/{TOKEN}"
+    url = f"http://127.0.0.1:{stack.nginx.http_port}/pay/{TOKEN}"
     answer = requests.get(url, allow_redirects=False, timeout=PATIENCE_SECONDS)
 
     assert answer.headers["Location"] == f"https://payments.example.org/pay/{TOKEN}"
@@ -54,7 +54,7 @@ def test_plain_http_is_redirected_without_a_line_in_any_log(stack: Stack) -> Non
 
 
 def _assert_nowhere(stack: Stack) -> None:
-    logs = [*stack.front.folder.glob("*.log"), stack.service.log]
+    logs = [*stack.nginx.folder.glob("*.log"), stack.service.log]
     assert len(logs) >= 3
     for log in logs:
         assert TOKEN not in log.read_text(), log

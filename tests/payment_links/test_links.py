@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,11 @@ def test_revoking_again_changes_nothing(people: People, rows: Rows) -> None:
 
 def test_the_booking_system_has_links_of_what_it_registered_alone(registered: People, rows: Rows) -> None:
     link_id = make_link(registered, 6).json["data"]["id"]
-    asks = [("POST", "links", {}), ("GET", "links", None), ("DELETE", f"links/{link_id}", None)]
+    asks: list[tuple[str, str, Any]] = [
+        ("POST", "links", {}),
+        ("GET", "links", None),
+        ("DELETE", f"links/{link_id}", None),
+    ]
 
     with nothing_written(rows):
         for method, path, body in asks:
@@ -135,7 +140,7 @@ def test_a_closed_consultation_gets_no_link(people: People, rows: Rows) -> None:
         assert_problem(make_link(people), 409, code="consultation-closed")
 
 
-REFUSED: list[tuple[dict[str, object], str]] = [
+REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"expires_in": 59}, "expires_in"),
     ({"expires_in": 30 * 86_400 + 1}, "expires_in"),
     ({"expires_in": "3600"}, "expires_in"),
@@ -189,7 +194,8 @@ def test_a_link_may_lead_on_to_a_site_that_is_listed(abroad: People, rows: Rows,
 
 
 def test_what_is_no_token_is_not_exchanged(people: People) -> None:
-    for token in (None, 5, True, [], {}, "", "a" * 256, "a\x00b", "a\ud800"):
+    tokens: tuple[Any, ...] = (None, 5, True, [], {}, "", "a" * 256, "a\x00b", "a\ud800")
+    for token in tokens:
         assert_problem(exchange(people, token), 422, "token")
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.api.assertions import assert_problem, nothing_written
 from tests.support.apps import app_with, engine_of
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.links import Payer, exchange, payer_of
 from tests.support.people import People, Person
@@ -82,7 +82,7 @@ def test_everything_else_is_forbidden(people: People, rows: Rows) -> None:
 
 
 # Reads and writes of a payer whose payment was made with the key k, and cancelled with the key c.
-ASKS: dict[str, Callable[[Payer, int], TestResponse]] = {
+ASKS: dict[str, Callable[[Payer, int], ApiResponse]] = {
     "me": lambda payer, _: payer.get("/me"),
     "methods": lambda payer, _: payer.get("/payment-methods"),
     "consultations": lambda payer, _: payer.get("/consultations"),

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Connection, Engine, text
-from werkzeug.test import TestResponse
 
 from tests.api.assertions import assert_problem
+from tests.support.client import ApiResponse
 from tests.support.links import Payer, payer_of
 from tests.support.people import People
 from tests.support.rows import Rows
@@ -35,12 +35,12 @@ def wait_for_waiting(rows: Rows, number: int) -> None:
 
 
 @pytest.fixture
-def beside() -> Iterator[Callable[[Callable[[], TestResponse]], Future[TestResponse]]]:
+def beside() -> Iterator[Callable[[Callable[[], ApiResponse]], Future[ApiResponse]]]:
     with ThreadPoolExecutor(4) as pool:
         yield pool.submit
 
 
-Beside = Callable[[Callable[[], TestResponse]], "Future[TestResponse]"]
+Beside = Callable[[Callable[[], ApiResponse]], "Future[ApiResponse]"]
 LOCK_CONSULTATION = "SELECT 1 FROM consultations WHERE id = 5 FOR UPDATE"
 LOCK_PAYMENT = "SELECT 1 FROM payments FOR UPDATE"
 

@@ -8,6 +8,7 @@ from flask import Flask
 from payments_app.observability.link_tokens import without_link_token
 from payments_app.observability.logging import formatter
 from tests.support.apps import PRODUCTION, app_with
+from tests.support.client import client_of
 from tests.support.databases import Database
 from tests.support.links import exchange, make_link, payer_of
 from tests.support.people import People
@@ -18,7 +19,7 @@ TOKEN = "qIw3cJ2n8Uq0mY8oXH1vV8xJmM5uC0m2cZl0oT7rK9E"
 
 @pytest.mark.parametrize("path", [f"/pay/{TOKEN}", "/pay/return", "/pay/unknown"])
 def test_the_page_tells_no_other_site_where_it_is(app: Flask, path: str) -> None:
-    answer = app.test_client().get(path)
+    answer = client_of(app).get(path)
 
     assert (answer.status_code, answer.mimetype) == (200, "text/html")
     assert answer.headers["Referrer-Policy"] == "no-referrer"
@@ -42,7 +43,7 @@ def test_the_page_tells_no_other_site_where_it_is(app: Flask, path: str) -> None
     ],
 )
 def test_an_error_page_does_not_repeat_the_token(app: Flask, method: str, path: str, status: int) -> None:
-    answer = app.test_client().open(path, method=method)
+    answer = client_of(app).open(path, method=method)
 
     assert answer.status_code == status
     assert answer.json["instance"].endswith("/pay/*")
@@ -54,8 +55,8 @@ def test_production_shows_the_page_where_links_can_be_made(
     database: Database, settings: dict[str, str], status: int
 ) -> None:
     with app_with(database.url, **PRODUCTION, **settings) as app:
-        secure = app.test_client().get(f"/pay/{TOKEN}", base_url="https://localhost")
-        plain = app.test_client().get(f"/pay/{TOKEN}", base_url="http://localhost")
+        secure = client_of(app).get(f"/pay/{TOKEN}", base_url="https://localhost")
+        plain = client_of(app).get(f"/pay/{TOKEN}", base_url="http://localhost")
 
     assert secure.status_code == status
     assert plain.status_code == 403

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from werkzeug.test import TestResponse
-
+from tests.support.client import ApiResponse, client_of
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 
@@ -17,13 +16,13 @@ class Payer(Person):
         self.link_id: int = link["id"]
         self.link_token: str = link["url"].rpartition("/")[2]
         token = exchange(people, self.link_token).json["token"]
-        super().__init__(people.app.test_client(), people.patient.id, people.patient.email, token)
+        super().__init__(client_of(people.app), people.patient.id, people.patient.email, token)
 
     @property
     def link_path(self) -> str:
         return f"/consultations/{self.consultation_id}/links/{self.link_id}"
 
-    def revoke(self) -> TestResponse:
+    def revoke(self) -> ApiResponse:
         return self._people.admin.send("DELETE", self.link_path)
 
     def expire(self, rows: Rows, *, days_ago: float = 0) -> None:
@@ -39,11 +38,11 @@ class Payer(Person):
         )
 
 
-def make_link(people: People, consultation_id: int = 5, **members: Any) -> TestResponse:
+def make_link(people: People, consultation_id: int = 5, **members: Any) -> ApiResponse:
     return people.admin.post(f"/consultations/{consultation_id}/links", members)
 
 
-def exchange(people: People, token: Any, **options: Any) -> TestResponse:
+def exchange(people: People, token: Any, **options: Any) -> ApiResponse:
     return people.anonymous().post("/api/v1/payment-links/exchange", json={"token": token}, **options)
 
 
