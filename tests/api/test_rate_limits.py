@@ -75,6 +75,13 @@ def test_the_limit_comes_after_the_token_and_before_the_body(limited: People) ->
     assert limited.patient.post("/payments", data=b"{", content_type="application/json").status_code == 429
 
 
+def test_whoever_has_a_link_does_not_keep_the_patient_from_paying(limited: People) -> None:
+    payer = payer_of(limited)
+
+    assert [payer.pay(5).status_code for _ in range(11)] == [201, *[409] * 9, 429]
+    assert limited.patient.pay(6).status_code == 201
+
+
 def test_links_that_lead_nowhere_are_limited_by_network(limited: People) -> None:
     payer = payer_of(limited)
 

@@ -100,3 +100,27 @@ def test_revoking_waits_for_a_payment_that_the_link_has_let_in(
     assert paid.result().status_code == 201
     assert revoked.result().status_code == 204
     assert rows.count("payments") == 2
+
+
+TAKE_THE_KEY = """
+    INSERT INTO idempotency_keys
+        (user_id, key, operation, request_hash, payment_id, response_status, created_at)
+    SELECT user_id, 'c', operation, request_hash, payment_id, response_status, created_at FROM idempotency_keys"""
+
+
+def test_revoking_waits_for_a_change_that_the_link_has_let_in(
+    people: People, rows: Rows, engine: Engine, beside: Beside
+) -> None:
+    payer = payer_of(people)
+    payment_id = payer.pay(5).json["data"]["payment_id"]
+    # It holds the key that the change is to be stored under, and gives it up in the end.
+    with held(engine, TAKE_THE_KEY):
+        cancelled = beside(lambda: payer.post(f"/payments/{payment_id}/cancel", headers={"Idempotency-Key": "c"}))
+        wait_for_waiting(rows, 1)
+        revoked = beside(payer.revoke)
+        wait_for_waiting(rows, 2)
+        assert not revoked.done()
+
+    assert cancelled.result().status_code == 200
+    assert revoked.result().status_code == 204
+    assert rows.one("SELECT status FROM payments")["status"] == "cancelled"
