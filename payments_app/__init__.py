@@ -12,6 +12,7 @@ from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
+from payments_app.checkout import pay_page
 from payments_app.checkout.routes import init_app as init_checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
@@ -29,6 +30,9 @@ from payments_app.idempotency.cli import idempotency as idempotency_commands
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
 from payments_app.locking.cli import locks as locks_commands
 from payments_app.observability import logging, metrics, request_log
+from payments_app.payment_links.cli import links as links_commands
+from payments_app.payment_links.routes import blueprint as links_blueprint
+from payments_app.payment_links.routes import exchange_blueprint
 from payments_app.payments.cli import payments as payments_commands
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
@@ -83,6 +87,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         login_blueprint,
         accounts_blueprint,
         consultations_blueprint,
+        links_blueprint,
+        exchange_blueprint,
         payments_blueprint,
         methods_blueprint,
         refunds_blueprint,
@@ -92,6 +98,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         api.register_blueprint(blueprint)
     init_checkout_page(app)
     init_sandbox_page(app)
+    pay_page.init_app(app)
     # From packages above payments, which payments must not import.
     payments_commands.add_command(prove)
     payments_commands.add_command(resume)
@@ -100,6 +107,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         refunds_commands,
         users_commands,
         consultations_commands,
+        links_commands,
         idempotency_commands,
         locks_commands,
         demo_commands,

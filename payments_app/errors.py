@@ -287,6 +287,20 @@ class ConsultationCurrency(Conflict):
         )
 
 
+class ConsultationClosed(Conflict):
+    """The booking system has closed it: nobody can pay it any more."""
+
+    code = "consultation-closed"
+    text = N_("The consultation is closed, and nobody can pay it any more.")
+
+
+class PaymentLinksOff(Conflict):
+    """In production a link's address is a setting, and never what a request calls this service."""
+
+    code = "payment-links-off"
+    text = N_("This service makes no payment links, because its setting PUBLIC_URL is missing; ask its operator.")
+
+
 class LockTimeout(Conflict):
     """A configured lock was not acquired in time. Nothing was changed; the same request may succeed in a moment."""
 

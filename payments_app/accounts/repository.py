@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, bindparam, or_, select
+from sqlalchemy import Select, bindparam, column, exists, or_, select, table
 from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts import emails, names
-from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role, User
+from payments_app.accounts.caller import Caller, LinkRecord
+from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.db.base import dialect_insert
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
@@ -44,9 +44,11 @@ def get_self(session: Session, caller: Caller) -> User:
     """The caller's own record.
 
     Raises:
-        NotAuthenticated: the user was disabled or their tokens ended (401).
+        NotAuthenticated: the user was disabled or their tokens ended, or the link of a payer no longer stands (401).
     """
-    return require_valid(session, caller)
+    if caller.link_id is not None:
+        _require_link(session, caller, _LINK, changes=False)
+    return caller.require_unchanged(session.get(User, caller.user_id))
 
 
 @read_transaction
@@ -54,6 +56,23 @@ def check_valid(session: Session, caller: Caller) -> None:
     """``require_valid`` in its own transaction: for reads by staff, and for responses that come from Redis."""
     row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
     caller.require_unchanged(None if row is None else _Record(*row))
+
+
+@read_transaction
+def check_link(session: Session, caller: Caller, *, changes: bool) -> None:
+    """Ask of the database, in one statement, whether a payer's link and its patient still stand.
+
+    Raises:
+        NotAuthenticated: they do not (401).
+        Forbidden: the link has expired and only shows the payment, and the request is not for reading alone (403).
+    """
+    _require_link(session, caller, _LINK, changes=changes)
+
+
+def _require_link(session: Session, caller: Caller, statement: DirectStatement, *, changes: bool) -> None:
+    asked = {"link_id": caller.link_id, "consultation_id": caller.consultation_id, "user_id": caller.user_id}
+    row = next(iter(statement.rows(session, asked)), None)
+    caller.require_link(None if row is None else LinkRecord(*row), now=clock.now(), changes=changes)
 
 
 class _Record(NamedTuple):
@@ -68,6 +87,34 @@ _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
     User.id == bindparam("user_id", type_=User.id.type)
 )
 _RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # typed for rows of any columns
+
+# Named by string: consultations and payments are of rooms above, and know this one.
+_CONSULTATIONS = table("consultations", column("id"), column("patient_id"))
+_PAYMENTS = table("payments", column("consultation_id"), column("deleted_at"))
+
+
+def select_link(*by: Any, more: tuple[Any, ...] = ()) -> Select[Any]:
+    """Selects the columns of ``LinkRecord``, and ``more``, of the links that fit ``by``, each with its patient."""
+    paid = exists().where(_PAYMENTS.c.consultation_id == PaymentLink.consultation_id, _PAYMENTS.c.deleted_at.is_(None))
+    shown = (User.role, User.token_version, User.disabled_at, PaymentLink.expires_at, PaymentLink.revoked_at, paid)
+    wanted: Select[Any] = select(*shown, *more)
+    return (
+        wanted.select_from(PaymentLink)
+        .join(_CONSULTATIONS, _CONSULTATIONS.c.id == PaymentLink.consultation_id)
+        .join(User, User.id == _CONSULTATIONS.c.patient_id)
+        .where(*by)
+    )
+
+
+_OF_PAYER = select_link(
+    PaymentLink.id == bindparam("link_id", type_=PaymentLink.id.type),
+    PaymentLink.consultation_id == bindparam("consultation_id", type_=PaymentLink.consultation_id.type),
+    User.id == bindparam("user_id", type_=User.id.type),
+)
+_LINK = DirectStatement(_OF_PAYER)
+# Locked until the end of the transaction: whoever revokes the link or disables the patient waits for it, so that after
+# their answer no transaction that was let in before has yet to commit.
+_LOCKED_LINK = DirectStatement(_OF_PAYER.with_for_update(read=True, of=(PaymentLink, User)))
 
 
 def by_email(email: str) -> Select[User]:
@@ -160,11 +207,14 @@ def get_user(session: Session, user_id: int) -> User:
     return session.get_one(User, user_id)
 
 
-def require_valid(session: Session, caller: Caller) -> User:
+def require_valid(session: Session, caller: Caller) -> None:
     """Compare a token's claims with the database; part of every transaction that writes.
 
     Raises:
-        NotAuthenticated: the user was disabled or their tokens ended (401).
-        Forbidden: the user no longer has the role that the token names (403).
+        NotAuthenticated: the user was disabled or their tokens ended, or the link of a payer no longer stands (401).
+        Forbidden: the user no longer has the role that the token names, or the link has expired (403).
     """
-    return caller.require_unchanged(session.get(User, caller.user_id))
+    if caller.link_id is not None:
+        _require_link(session, caller, _LOCKED_LINK, changes=True)
+    else:
+        caller.require_unchanged(session.get(User, caller.user_id))

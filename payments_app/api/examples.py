@@ -9,6 +9,7 @@ from payments_app.api.problem_catalog import CATALOG, Problem, title_of
 from payments_app.errors import (
     ActivePaymentExists,
     AppError,
+    ConsultationClosed,
     ConsultationCurrency,
     ConsultationHasPayments,
     GatewayRefused,
@@ -17,6 +18,7 @@ from payments_app.errors import (
     InvalidTransition,
     LockTimeout,
     NotReady,
+    PaymentLinksOff,
     PaymentNotVerified,
     PreconditionFailed,
     RefundableChanged,
@@ -37,6 +39,8 @@ CREATE_BODY = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
 CONFIRM_BODY = {"transaction_id": "TXN-123456789"}
 REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
 PUT_CONSULTATION_BODY = {"patient_email": "patient@test.com", "fee": 5000}
+LINK_BODY = {"expires_in": 604800}
+EXCHANGE_BODY = {"token": "qIw3cJ2n8Uq0mY8oXH1vV8xJmM5uC0m2cZl0oT7rK9E"}  # nosec B105  # of no link
 EMPTY_BODY: dict[str, Any] = {}
 
 _REQUEST_ID = "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1"
@@ -219,10 +223,19 @@ PUT_CONSULTATION = _refusals(
 )
 
 
+CREATE_LINK = _refusals(
+    "/api/v1/consultations/5/links",
+    {
+        "consultation-closed": ConsultationClosed(),
+        "payment-links-off": PaymentLinksOff(),
+    },
+)
+
+
 def _examples_by_code() -> dict[str, dict[str, Any]]:
     """One example body per problem code: the first one above, or else a body without details."""
     shown = {code: _without_details(problem) for code, problem in CATALOG.items()}
-    for refusals in (REFUND, PUT_CONSULTATION, REFUSED_CHECKOUT, CANCEL, CONFIRM, CREATE):
+    for refusals in (REFUND, CREATE_LINK, PUT_CONSULTATION, REFUSED_CHECKOUT, CANCEL, CONFIRM, CREATE):
         for examples in refusals.values():
             for example in reversed(examples.values()):
                 shown[example["value"]["type"].removeprefix("/problems/")] = example["value"]

@@ -72,8 +72,8 @@ class OneOf(validate.OneOf):
 class StrictInteger(fields.Integer):
     """A JSON integer from ``least`` to 2^63-1; no strings, no fractions, no booleans."""
 
-    def __init__(self, *, least: int, **kwargs: Any) -> None:
-        super().__init__(strict=True, validate=Range(least, MAX_ID), **kwargs)
+    def __init__(self, *, least: int, most: int = MAX_ID, **kwargs: Any) -> None:
+        super().__init__(strict=True, validate=Range(least, most), **kwargs)
 
 
 class QueryInteger(fields.Integer):

@@ -328,6 +328,23 @@ _PROBLEMS = (
         example_path="/api/v1/payments",
     ),
     _raised(
+        errors.ConsultationClosed,
+        "Consultation closed",
+        meaning="No payment and no payment link was made.",
+        when="The booking system has closed the consultation, for example because the appointment was cancelled.",
+        action="Do not send it again. The booking system registers another consultation if it is to be paid after all.",
+        people="You cannot pay this consultation any more; ask the clinic.",
+        example_path="/api/v1/payments",
+    ),
+    _raised(
+        errors.PaymentLinksOff,
+        "Payment links are off",
+        meaning="No payment link was made.",
+        when="The service runs in production without its setting `PUBLIC_URL`, with which links begin.",
+        action="The operator sets `PUBLIC_URL` to the address by which patients reach the service.",
+        example_path="/api/v1/consultations/5/links",
+    ),
+    _raised(
         errors.LockTimeout,
         "Lock timeout",
         meaning="Another request held the lock for too long. This request did nothing.",

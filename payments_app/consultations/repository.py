@@ -50,8 +50,10 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
 
 @read_transaction
 def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int) -> Page[Consultation]:
-    """The caller's consultations by ascending id; all consultations if the caller is an admin."""
+    """The caller's consultations by ascending id: all of them for an admin, that of the link for a payer."""
     query = select(Consultation).where(Consultation.id > after_id)
+    if caller.consultation_id is not None:
+        query = query.where(Consultation.id == caller.consultation_id)
     if not caller.is_admin:
         query = query.where(Consultation.patient_id == caller.user_id)
     # The limit in a subquery, the join after it: if it joined first, PostgreSQL would read all payments up to the page.

@@ -18,12 +18,12 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.arguments(schemas.ConsultationListQuery, location="query")
 @blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's consultations with fee and active payment; an admin gets all consultations."""
+    """The caller's consultations with fee and active payment: all for an admin, its own for a payment link."""
     position = read_cursor("consultations", query.get("cursor"))
     page = repository.list_page(caller=caller, after_id=position[0] if position else 0, per_page=query["per_page"])
     return paginated_response(
@@ -36,7 +36,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:consultation_id>")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.problems(401, 403, 404, 422, 503)

@@ -64,8 +64,11 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
 
 @read_transaction
 def list_page(session: Session, filters: Filter, *, caller: Caller) -> Page[Any]:
-    """Rows of the caller's payments, newest first; of all payments if the caller is an admin."""
-    conditions = {"user_id": None if caller.is_admin else caller.user_id, "consultation_id": filters.consultation_id}
+    """Rows of the caller's payments, newest first: of all for an admin, of the link's consultation for a payer."""
+    if caller.consultation_id is not None and filters.consultation_id not in (None, caller.consultation_id):
+        return Page([], has_more=False)
+    consultation_id = filters.consultation_id if caller.consultation_id is None else caller.consultation_id
+    conditions = {"user_id": None if caller.is_admin else caller.user_id, "consultation_id": consultation_id}
     values: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
     if filters.after is not None:
         values["after_created_at"], values["after_id"] = filters.after

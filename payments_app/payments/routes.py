@@ -59,7 +59,7 @@ METHODS_TTL_SECONDS = 3600
 
 
 @methods_blueprint.route("")
-@authenticated()
+@authenticated(*Role)
 @methods_blueprint.without_parameters
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
@@ -78,7 +78,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any aut
 
 
 @blueprint.route("", methods=["POST"])
-@authenticated()
+@authenticated(*Role)
 @requires_readiness
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
@@ -114,12 +114,12 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.arguments(schemas.PaymentListQuery, location="query")
 @blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's payments, newest first; an admin gets all payments."""
+    """The caller's payments, newest first: all for an admin, those of its consultation for a payment link."""
     position = read_cursor("payments", query.get("cursor"))
     filters = queries.Filter(
         status=query.get("status"),
@@ -137,7 +137,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -148,7 +148,7 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/events")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentEvent, many=True)
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -159,7 +159,7 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
-@authenticated(Role.PATIENT)
+@authenticated(Role.PATIENT, Role.PAYER)
 @blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
@@ -217,7 +217,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional

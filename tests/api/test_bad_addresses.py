@@ -20,7 +20,12 @@ ADDRESSES = {
     "confirmation": ("POST", "/payments/{id}/confirm", CONFIRMATION),
     "cancellation": ("POST", "/payments/{id}/cancel", {}),
     "refund": ("POST", "/payments/{id}/refund", {}),
+    "link": ("POST", "/consultations/{id}/links", {}),
+    "links": ("GET", "/consultations/{id}/links", None),
+    "revocation": ("DELETE", "/consultations/5/links/{id}", None),
+    "revocation elsewhere": ("DELETE", "/consultations/{id}/links/1", None),
 }
+OF_CONSULTATIONS = ("consultation", "link", "links", "revocation elsewhere")
 every_address = pytest.mark.parametrize(("method", "path", "body"), ADDRESSES.values(), ids=ADDRESSES)
 
 
@@ -78,7 +83,8 @@ def test_the_largest_id_is_an_id_of_nothing(api: ApiUnderTest, address: str) -> 
     with api.nothing_written():
         answer = api.people.admin.send(method, path.format(id=LARGEST_ID), json=body)
 
-    assert_problem(answer, 404, code="consultation-not-found" if address == "consultation" else "payment-not-found")
+    codes = {"revocation": "not-found", **dict.fromkeys(OF_CONSULTATIONS, "consultation-not-found")}
+    assert_problem(answer, 404, code=codes.get(address, "payment-not-found"))
 
 
 def test_a_consultation_may_have_the_largest_id(people: People, rows: Rows) -> None:
