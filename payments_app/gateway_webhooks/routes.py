@@ -1,4 +1,4 @@
-"""Where gateways tell us what happened."""
+"""Webhook endpoints for gateways."""
 
 from flask import Response, current_app, request
 
@@ -17,11 +17,11 @@ from payments_app.payments.models.event import AuditContext
 
 log = get_logger(__name__)
 
-# Events grow with the metadata, lines and lists of their objects, up to a few hundred KiB. A stranger's body costs one
-# hash for each secret. deploy/nginx/payments.conf lets as much through.
-MOST_BYTES = 512 * 1024
+# Events grow with the metadata, lines and lists of their objects, up to a few hundred KiB. An unsigned body costs one
+# hash per secret. deploy/nginx/payments.conf has the same limit.
+MAX_BODY_BYTES = 512 * 1024
 
-blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="What gateways tell us")
+blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="Webhooks of payment gateways")
 
 
 @blueprint.route("/stripe", methods=["POST"])
@@ -29,12 +29,12 @@ blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", descr
 @blueprint.problems(400, 413, 503)
 @blueprint.doc(security=[])
 def receive_stripe_event() -> Response:
-    """Take a signed event of Stripe's in; the same one again has no effect. One in an unknown shape is kept as well.
+    """Receive a signed event of Stripe. A repeated event has no effect; an event of an unknown shape is stored too.
 
-    Any answer but 200 makes Stripe send it again, for three days.
+    After any response other than 200, Stripe sends the event again, for three days.
     """
     settings = current_app.config["SETTINGS"]
-    body, signature = read_all(request, at_most_bytes=MOST_BYTES), request.headers.get("Stripe-Signature")
+    body, signature = read_all(request, max_bytes=MAX_BODY_BYTES), request.headers.get("Stripe-Signature")
     context = AuditContext(f"gateway:{GatewayName.STRIPE}", current_request_id(), clock.now())
     try:
         event = read_event(
@@ -50,26 +50,26 @@ def receive_stripe_event() -> Response:
         raise WebhookNotGenuine from None
     except OtherMode as error:
         metrics.WEBHOOK_EVENTS.labels("other_mode").inc()
-        log.warning("Webhook: of other mode", gateway=GatewayName.STRIPE.value, reference=error.reference)
+        log.warning("Webhook: other mode", gateway=GatewayName.STRIPE.value, reference=error.reference)
         raise WebhookOfOtherMode from None
     try:
-        taken_in = repository.ingest(event, context)
+        received = repository.ingest(event, context)
     except Conflict as error:
-        # Nothing was taken in, and Stripe sends it again: what a 4xx is to us, is nothing to Stripe.
-        log.warning("Webhook: not taken in", event_id=event.event_id, type=event.type, reason=error.code)
+        # Nothing was stored. The response is 503, not our usual 4xx, because Stripe is to send the event again.
+        log.warning("Webhook: not processed", event_id=event.event_id, type=event.type, reason=error.code)
         raise DatabaseBusy from None
-    _log_outcome(event, taken_in)
+    _log_outcome(event, received)
     return ok({"received": True}, message="OK")
 
 
-def _log_outcome(event: GatewayEvent, taken_in: ReceivedEvent) -> None:
-    about = {"event_id": event.event_id, "type": event.type}
-    if not taken_in.is_new:
+def _log_outcome(event: GatewayEvent, received: ReceivedEvent) -> None:
+    fields = {"event_id": event.event_id, "type": event.type}
+    if not received.is_new:
         metrics.WEBHOOK_EVENTS.labels("known").inc()
-        log.info("Webhook: known already", **about, payment_id=taken_in.payment_id)
+        log.info("Webhook: duplicate", **fields, payment_id=received.payment_id)
     elif event.is_readable:
         metrics.WEBHOOK_EVENTS.labels("taken_in").inc()
-        log.info("Webhook: taken in", **about, payment_id=taken_in.payment_id)
+        log.info("Webhook: processed", **fields, payment_id=received.payment_id)
     else:
         metrics.WEBHOOK_EVENTS.labels("unreadable").inc()
-        log.warning("Webhook: kept unread", **about, payment_id=None)
+        log.warning("Webhook: unreadable", **fields, payment_id=None)

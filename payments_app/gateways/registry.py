@@ -1,4 +1,4 @@
-"""Payment methods, the gateways that carry them, and which of both the settings allow."""
+"""The payment methods and gateways that the settings allow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from payments_app.i18n.messages import N_
 
 @dataclass(frozen=True, slots=True)
 class PaymentMethod:
-    """A way to pay that is on offer, and the gateway that a payment by it is tied to for good."""
+    """An available payment method, and its gateway. A payment keeps its gateway forever."""
 
     code: str
     name: str
@@ -31,10 +31,10 @@ _MANUAL_METHODS = (
 
 
 def init_app(app: Flask) -> None:
-    """Set up the gateways of the settings; none of them is called before it is needed.
+    """Set up the gateways that the settings allow; without a call to any of them.
 
     Raises:
-        ConfigError: a gateway counts amounts in ``PAYMENT_CURRENCY`` in another unit than hundredths.
+        ConfigError: a gateway does not count ``PAYMENT_CURRENCY`` in hundredths.
     """
     settings: Settings = app.config["SETTINGS"]
     gateways: dict[str, Gateway] = {GatewayName.MANUAL: ManualGateway(settings.payment_instructions)}
@@ -60,7 +60,7 @@ def find_gateway(name: str) -> Gateway:
     """The gateway of that name.
 
     Raises:
-        GatewayUnavailable: the settings no longer allow it; whatever it carries has to wait (503).
+        GatewayUnavailable: the settings no longer allow it (503); its payments have to wait.
     """
     gateways: dict[str, Gateway] = current_app.extensions["gateways"]
     gateway = gateways.get(name)
@@ -70,19 +70,19 @@ def find_gateway(name: str) -> Gateway:
 
 
 def find_stripe() -> StripeGateway | None:
-    """The one gateway that is a machine somewhere else, where the settings have a key for it."""
+    """The Stripe gateway, if its API key is set."""
     gateway = current_app.extensions["gateways"].get(GatewayName.STRIPE)
     return gateway if isinstance(gateway, StripeGateway) else None
 
 
 def payment_methods() -> Sequence[PaymentMethod]:
-    """The methods on offer: cards by Stripe where its key is set, else by the sandbox where that is allowed."""
-    for carrier in (GatewayName.STRIPE, GatewayName.SANDBOX):
-        if carrier in current_app.extensions["gateways"]:
-            return PaymentMethod("stripe", N_("Card"), carrier), *_MANUAL_METHODS
+    """The available methods. Cards: by Stripe if its key is set, else by the sandbox if it is allowed, else none."""
+    for gateway in (GatewayName.STRIPE, GatewayName.SANDBOX):
+        if gateway in current_app.extensions["gateways"]:
+            return PaymentMethod("stripe", N_("Card"), gateway), *_MANUAL_METHODS
     return _MANUAL_METHODS
 
 
 def find_method(code: str) -> PaymentMethod | None:
-    """The method of that code, where it is on offer."""
+    """The method of that code; None if it is not available."""
     return next((method for method in payment_methods() if method.code == code), None)

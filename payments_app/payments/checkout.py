@@ -1,4 +1,4 @@
-"""Opening the gateway's session by which a patient pays, or coming back to the one that is open."""
+"""Opens the gateway session by which a patient pays, or returns the one that is open."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,47 +19,49 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
 from payments_app.payments.repository import ChangeCommand, get_owned, lock_payment
 
-# What the doors make of a session; the body holds a secret, so it is sent, and kept nowhere.
+# Makes the response from a session. Its body holds a secret: it is sent, and stored nowhere.
 Render = Callable[[Payment, CheckoutSession], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
-    """A payment, the reference of its session, where it has one, and whether its key was used for this before."""
+    """A payment, its newest session's reference (or None), and whether the key was used for this checkout before."""
 
     payment: Payment
     reference: str | None
     replayed: bool
 
 
-def checkout(wanted: ChangeCommand, render: Render) -> StoredResponse:
-    """Open the payment's session at its gateway, or return the one there is. Neither status nor version changes.
+def checkout(change: ChangeCommand, render: Render) -> StoredResponse:
+    """Open the payment's session at its gateway, or return the existing one. Neither status nor version changes.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
         IdempotencyKeyReused: the key was used for another request (422).
         InvalidTransition: the payment was paid, or has ended (409).
-        GatewayRefused: the gateway would not open one (502).
-        GatewayUnavailable: no answer from the gateway; nothing changed (503).
+        GatewayRefused: the gateway refused to open a session (502).
+        GatewayUnavailable: no response from the gateway; nothing changed (503).
     """
-    seen = _see(wanted)
-    gateway = find_gateway(seen.payment.gateway)
-    charge = seen.payment.charge
-    found = gateway.open_session(charge) if seen.reference is None else gateway.look_up_session(charge, seen.reference)
+    state = _read_state(change)
+    gateway = find_gateway(state.payment.gateway)
+    charge = state.payment.charge
+    found = (
+        gateway.open_session(charge) if state.reference is None else gateway.look_up_session(charge, state.reference)
+    )
     if isinstance(found, Declined):
         raise GatewayRefused
     if not isinstance(found, CheckoutSession):
         raise GatewayUnavailable
-    if seen.payment.status in UNPAID and found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
-        # Nobody can pay by it any more, which the gateway's own message is still to tell us.
-        raise InvalidTransition(payment_status=apply_session_update(charge.payment_id, found, wanted.context))
-    if seen.replayed:
-        return render(seen.payment, found).as_replay()
-    stored = _store(wanted, found)
+    if state.payment.status in UNPAID and found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
+        # This session can no longer be paid; the gateway's webhook about that has not arrived yet.
+        raise InvalidTransition(payment_status=apply_session_update(charge.payment_id, found, change.context))
+    if state.replayed:
+        return render(state.payment, found).as_replay()
+    stored = _store(change, found)
     if isinstance(stored, InvalidTransition):
-        # It ended while we were away: nobody may pay by what we have just opened.
+        # The payment ended during the gateway call: the session that was just opened must not be paid.
         gateway.cancel_session(charge, found.reference)
         raise stored
     response = render(stored.payment, found)
@@ -67,27 +69,27 @@ def checkout(wanted: ChangeCommand, render: Render) -> StoredResponse:
 
 
 @read_transaction
-def _see(session: Session, wanted: ChangeCommand) -> CheckoutState:
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    replayed = idempotency.was_used(session, wanted.request)
+def _read_state(session: Session, change: ChangeCommand) -> CheckoutState:
+    payment = get_owned(session, change.payment_id, change.caller)
+    replayed = idempotency.was_used(session, change.request)
     if not replayed and payment.status not in UNPAID:
         raise InvalidTransition(payment_status=payment.status)
-    references = select(GatewaySession.reference).where(GatewaySession.payment_id == wanted.payment_id)
+    references = select(GatewaySession.reference).where(GatewaySession.payment_id == change.payment_id)
     newest = session.scalars(references.order_by(GatewaySession.id.desc()).limit(1)).first()
     return CheckoutState(payment, newest, replayed)
 
 
 @write_transaction
-def _store(session: Session, wanted: ChangeCommand, found: CheckoutSession) -> CheckoutState | InvalidTransition:
-    # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
-    lock_payment(session, wanted.payment_id)
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    if idempotency.was_used(session, wanted.request):
+def _store(session: Session, change: ChangeCommand, found: CheckoutSession) -> CheckoutState | InvalidTransition:
+    # Locked under every strategy: a process that ends the payment holds the same lock, and so ends this session too.
+    lock_payment(session, change.payment_id)
+    payment = get_owned(session, change.payment_id, change.caller)
+    if idempotency.was_used(session, change.request):
         return CheckoutState(payment, found.reference, replayed=True)
     if payment.status not in UNPAID:
         return InvalidTransition(payment_status=payment.status)
-    store_session(session, payment, found.reference, SessionStatus.OPEN, at=wanted.context.at)
-    nothing_kept = StoredResponse(HTTPStatus.OK, "", kept=False)
-    idempotency.store(session, wanted.request, nothing_kept, payment_id=payment.id, at=wanted.context.at)
+    store_session(session, payment, found.reference, SessionStatus.OPEN, at=change.context.at)
+    without_body = StoredResponse(HTTPStatus.OK, "", store_body=False)
+    idempotency.store(session, change.request, without_body, payment_id=payment.id, at=change.context.at)
     session.flush()
     return CheckoutState(payment, found.reference, replayed=False)

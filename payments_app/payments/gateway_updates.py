@@ -1,4 +1,4 @@
-"""What a gateway says of a payment, and what that makes of it: the one place where late money is judged."""
+"""Applies a gateway's report to a payment. This is the only place that decides about late money."""
 
 from datetime import datetime
 
@@ -20,14 +20,14 @@ from payments_app.payments.repository import get_for_update
 
 @write_transaction
 def apply_session_update(session: Session, payment_id: int, found: CheckoutSession, context: AuditContext) -> str:
-    """``apply_session`` in a transaction of its own; the payment's status after it."""
+    """Run ``apply_session`` in a transaction of its own, and return the payment's status after it."""
     payment = get_for_update(session, payment_id)
     apply_session(session, payment, found, context)
     return payment.status
 
 
 def apply_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
-    """Bring a payment, whose row is locked, up to what its gateway says; what is known already changes nothing."""
+    """Apply a session's state to the payment, whose row is locked. A state that is known already changes nothing."""
     _note_session(session, payment, found, context)
     match found.status:
         case SessionStatus.SUCCEEDED:
@@ -41,12 +41,12 @@ def apply_session(session: Session, payment: Payment, found: CheckoutSession, co
 def record_received_money(
     session: Session, payment: Payment, money: GatewayPayment, *, context: AuditContext, receipt_url: str | None = None
 ) -> None:
-    """Money that the gateway has: it completes the payment, or else is kept for staff to return."""
+    """Record money that the gateway has received: it completes the payment, or is quarantined for staff to refund."""
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
             payment.flag_for_review("payment.paid_again", context)
         return
-    if money.currency != payment.currency:  # our amounts could not say how much it is
+    if money.currency != payment.currency:  # our amount columns could not hold it: they count the payment's currency
         payment.flag_for_review("payment.paid_in_other_currency", context)
         return
     fits = money.mismatch_reason(payment.charge) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
@@ -57,7 +57,7 @@ def record_received_money(
 def _completes(
     session: Session, payment: Payment, transaction_id: str, receipt_url: str | None, context: AuditContext
 ) -> bool:
-    """Complete the payment, unless it has ended and its consultation has another one by now: the index decides."""
+    """Complete the payment, unless it has ended and its consultation has another one by now; the index decides that."""
     if payment.is_active:
         payment.complete(transaction_id, receipt_url=receipt_url, context=context)
         return True
@@ -72,14 +72,14 @@ def _completes(
 
 
 def _note_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
-    """Keep what is known of the session; a webhook may tell of one before the request that opened it could.
+    """Store the session and its state; a webhook may arrive before the request that opened the session stores it.
 
-    Before the payment is touched: a statement of ours would flush half of its change.
+    This comes before any change of the payment: a statement here would flush half of that change.
     """
     status = found.status if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED) else SessionStatus.OPEN
     store_session(session, payment, found.reference, status, at=context.at)
     known = (GatewaySession.gateway == payment.gateway, GatewaySession.reference == found.reference)
-    # Core: a session has no version to guard, and what has ended stays so.
+    # A Core statement: a session has no version to guard, and an ended session stays ended.
     session.execute(
         update(GatewaySession)
         .where(*known, GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == payment.id)
@@ -88,7 +88,7 @@ def _note_session(session: Session, payment: Payment, found: CheckoutSession, co
 
 
 def store_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
-    """Keep a session of the payment, unless it is known already."""
+    """Insert a session of the payment, unless it is stored already."""
     new = dialect_insert(session, GatewaySession).values(
         payment_id=payment.id,
         gateway=payment.gateway,
@@ -101,6 +101,6 @@ def store_session(session: Session, payment: Payment, reference: str, status: Se
 
 
 def open_session_references(session: Session, payment_id: int) -> list[str]:
-    """The references of the sessions by which the payment could still be paid: one at the most."""
+    """References of the sessions by which the payment could still be paid: at most one."""
     still_open = (GatewaySession.payment_id == payment_id, GatewaySession.status == SessionStatus.OPEN.value)
     return list(session.scalars(select(GatewaySession.reference).where(*still_open)))

@@ -1,4 +1,4 @@
-"""Stripe's objects, as its API answers with them and its webhooks carry them, as plain values of ours."""
+"""Converts Stripe's objects, from its API and its webhooks, to plain values."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from payments_app.gateways.base import (
     SessionStatus,
 )
 
-# Whatever else a PaymentIntent is, the patient has something to do before money moves.
+# In every other status of a PaymentIntent, the patient has to do something before money moves.
 _SESSION_STATUSES = {
     "processing": SessionStatus.PROCESSING,
     "succeeded": SessionStatus.SUCCEEDED,
@@ -22,22 +22,22 @@ _SESSION_STATUSES = {
 _REFUND_IS_OVER = ("failed", "canceled")
 
 _OUR_ID = re.compile(r"[1-9][0-9]{0,18}")
-# What a signed 64-bit column holds.
-_MOST = 2**63 - 1
-# What the columns of references hold; Stripe's ids are far shorter.
-_LONGEST_ID = 255
+# The maximum of a signed 64-bit column.
+_MAX_INTEGER = 2**63 - 1
+# Characters; the length of the columns of references. Stripe's ids are far shorter.
+_MAX_ID_LENGTH = 255
 
 
-# How Stripe's keys begin, secret and restricted ones, and whether what they see is live. Sandboxes are test mode.
+# Prefixes of Stripe's secret and restricted keys, and whether they are live mode. Stripe's sandboxes are test mode.
 _MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
 
 
 class Unreadable(ValueError):
-    """Not an object of Stripe's as its documentation describes them."""
+    """Not an object as Stripe's documentation describes it."""
 
 
 class OtherMode(Unreadable):
-    """Not of our key's mode: in test mode no money moves, and in live mode it does."""
+    """The object's mode, test or live, is not that of our key. In test mode no money moves."""
 
     def __init__(self, reference: str) -> None:
         super().__init__(reference)
@@ -45,20 +45,20 @@ class OtherMode(Unreadable):
 
 
 def livemode_of(api_key: str | None) -> bool | None:
-    """Whether a key is one of live mode; None if its spelling does not tell."""
+    """Whether an API key is a live-mode key; None if its prefix is unknown."""
     return _MODES.get((api_key or "")[: len("sk_test_")])
 
 
-def of_mode(thing: Mapping[str, Any], livemode: bool | None) -> Mapping[str, Any]:
-    """The object itself; one without ``livemode`` is not judged, and without a known mode of ours none is.
+def of_mode(stripe_object: Mapping[str, Any], livemode: bool | None) -> Mapping[str, Any]:
+    """Return the object if its mode is ours. Not checked if the object has no ``livemode``, or if our mode is unknown.
 
     Raises:
-        OtherMode: it is of the other mode.
+        OtherMode: the object is of the other mode.
     """
-    told = thing.get("livemode")
-    if isinstance(told, bool) and livemode is not None and told is not livemode:
-        raise OtherMode(text_or(thing.get("id"), "none"))
-    return thing
+    object_livemode = stripe_object.get("livemode")
+    if isinstance(object_livemode, bool) and livemode is not None and object_livemode is not livemode:
+        raise OtherMode(text_or(stripe_object.get("id"), "none"))
+    return stripe_object
 
 
 def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
@@ -78,10 +78,10 @@ def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
 
 
 def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
-    """A Refund: https://docs.stripe.com/api/refunds/object. ``requires_action`` is on its way as ``pending`` is."""
+    """A Refund: https://docs.stripe.com/api/refunds/object. ``requires_action`` counts as pending."""
     status = refund["status"]
     if status in _REFUND_IS_OVER:
-        outcome: Approved | Declined = Declined(_why_it_failed(refund), reference=text_of(refund["id"]))
+        outcome: Approved | Declined = Declined(_failure_reason(refund), reference=text_of(refund["id"]))
     else:
         outcome = Approved(text_of(refund["id"]), settled=status == "succeeded")
     return GatewayRefund(
@@ -95,49 +95,53 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
     )
 
 
-def reference_of(named: Any) -> str | None:
-    """The id of something that Stripe gives as its id or, where asked to expand it, as itself; None for none."""
-    reference = named["id"] if isinstance(named, Mapping) else named
+def reference_of(value: Any) -> str | None:
+    """The id of a linked object, which Stripe sends as an id or, if expanded, as the object; None if there is none."""
+    reference = value["id"] if isinstance(value, Mapping) else value
     return None if reference is None else text_of(reference)
 
 
 def text_of(value: Any) -> str:
-    """An id or another word.
+    """An id, a status or another short text.
 
     Raises:
-        Unreadable: no text, or none that both databases can keep.
+        Unreadable: not a text, or not one that both databases can store.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or not (value.isascii() and value.isprintable()):
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= _MAX_ID_LENGTH
+        or not (value.isascii() and value.isprintable())
+    ):
         raise Unreadable
     return value
 
 
-def text_or(value: Any, otherwise: str) -> str:
-    """The same, or something else if it is none."""
+def text_or(value: Any, default: str) -> str:
+    """Like ``text_of``, but ``default`` instead of an error."""
     try:
         return text_of(value)
     except Unreadable:
-        return otherwise
+        return default
 
 
 def amount_of(value: Any, *, least: int) -> int:
     """An amount in minor units.
 
     Raises:
-        Unreadable: no whole number, or none of that size.
+        Unreadable: not an integer from ``least`` to 2^63-1.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX_INTEGER:
         raise Unreadable
     return value
 
 
-def _why_it_failed(refund: Mapping[str, Any]) -> str:
+def _failure_reason(refund: Mapping[str, Any]) -> str:
     reason = text_of(refund.get("failure_reason") or refund["status"])
     return f"The gateway says: {reason.replace('_', ' ')}."
 
 
-def _our_id(thing: Mapping[str, Any], name: str) -> int | None:
-    value = (thing.get("metadata") or {}).get(name)
-    if not isinstance(value, str) or not _OUR_ID.fullmatch(value) or int(value) > _MOST:
+def _our_id(stripe_object: Mapping[str, Any], name: str) -> int | None:
+    value = (stripe_object.get("metadata") or {}).get(name)
+    if not isinstance(value, str) or not _OUR_ID.fullmatch(value) or int(value) > _MAX_INTEGER:
         return None
     return int(value)

@@ -1,8 +1,8 @@
-"""Stripe's webhook events: whether they are Stripe's, and what of them concerns us.
+"""Verifies and reads Stripe's webhook events.
 
-Signatures: https://docs.stripe.com/webhooks#verify-manually. An event is judged by its signed body alone.
-Whatever is signed is an event, in a shape that we know or not: Stripe adds new ones, such as its thin events
-(https://docs.stripe.com/webhooks#event-destinations), and a refusal would only make it send them again.
+Signatures: https://docs.stripe.com/webhooks#verify-manually. Only the signed body counts. Every signed body is an
+event, even in an unknown shape: Stripe adds new shapes, such as thin events
+(https://docs.stripe.com/webhooks#event-destinations), and would send a refused event again and again.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ from payments_app.gateways.stripe.objects import (
 # Seconds since 1970.
 _SECONDS = re.compile(r"[0-9]{1,12}")
 
-# Seconds between the signing and the arrival: Stripe's own libraries' tolerance. Each delivery is signed anew.
+# The maximum age of a signature in seconds, as in Stripe's own libraries. Each delivery has a new signature.
 TOLERANCE_SECONDS = 300
 
-# A thin event about an object of API v1 has the name that the whole event has, after this.
+# The type of a thin event about an object of API v1 is this prefix and the type of the full event.
 _THIN = "v1."
 
-# What reading a member of an object raises if Stripe, or whoever has its secret, wrote something else there.
+# Errors of reading a member with an unexpected value. Not only Stripe may send one: also a holder of its secret.
 _UNEXPECTED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 
 
 class InvalidSignature(Exception):
-    """Not signed by the gateway, or not now."""
+    """Not signed by the gateway, or the signature is too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class PaymentAttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChargeRefunded:
-    """How much of a payment is returned or on its way back by now, and, in some versions of the API, by what."""
+    """The total that is returned or on its way back, in minor units; some API versions also list the refunds."""
 
     transaction_id: str | None
     returned_minor: int
@@ -65,10 +65,10 @@ EventPayload = CheckoutSession | PaymentAttemptFailed | GatewayRefund | ChargeRe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayEvent:
-    """An event that is the gateway's.
+    """A verified event of the gateway.
 
-    ``payload`` is None if the event is about nothing that we follow, and if it cannot be read. Only an event that is
-    certainly about nothing that we follow counts as readable without a payload.
+    ``payload`` is None if the event's type does not concern us, or if the event is unreadable. ``is_readable`` tells
+    the two apart.
     """
 
     event_id: str
@@ -82,21 +82,21 @@ class GatewayEvent:
 def read_event(
     body: bytes, signature: str | None, secrets: Sequence[str], *, livemode: bool | None, received_at: datetime
 ) -> GatewayEvent:
-    """The event in a webhook's body. What it does not say of itself, or in no way that can be kept, is made up.
+    """Verify and read an event. Members that are missing or cannot be stored get default values.
 
     Raises:
-        NotGenuine: no secret signed it within the last 300 seconds (400).
-        OtherMode: it is, or tells of an object, of the other mode than ``livemode``, if that is known (400).
+        InvalidSignature: not signed with one of ``secrets`` within the last 300 seconds (400).
+        OtherMode: the mode of the event or its object is not ``livemode``, if that is known (400).
     """
     if not any(_is_signed(body, signature, secret) for secret in secrets):
         raise InvalidSignature
     event = of_mode(_parsed(body), livemode)
-    thing = of_mode(_members_of(_members_of(event.get("data")).get("object")), livemode)
-    payload, is_readable = _read(event.get("type"), thing)
+    stripe_object = of_mode(_members_of(_members_of(event.get("data")).get("object")), livemode)
+    payload, is_readable = _read(event.get("type"), stripe_object)
     return GatewayEvent(
         event_id=_id_of(event, body),
         type=text_or(event.get("type"), "unreadable"),
-        reference=text_or((thing or _members_of(event.get("related_object"))).get("id"), "none"),
+        reference=text_or((stripe_object or _members_of(event.get("related_object"))).get("id"), "none"),
         created_at=_created_at(event.get("created")) or received_at,
         payload=payload,
         is_readable=is_readable,
@@ -104,16 +104,16 @@ def read_event(
 
 
 def _is_signed(body: bytes, signature: str | None, secret: str) -> bool:
-    """Over the bytes, where Stripe's library takes text: what is signed is kept, UTF-8 or not."""
+    """Verifies the bytes of the body. Stripe's library needs text, but a signed body may not be UTF-8."""
     elements = [element.strip().partition("=") for element in (signature or "").split(",")]
     times = [value for name, _, value in elements if name == "t"]
-    if len(times) != 1 or not _SECONDS.fullmatch(times[0]):  # of several, some take the first, and others the last
+    if len(times) != 1 or not _SECONDS.fullmatch(times[0]):  # several are ambiguous: which one counts?
         return False
     if int(times[0]) < time.time() - TOLERANCE_SECONDS:
         return False
     expected = hmac.new(secret.encode(), times[0].encode() + b"." + body, hashlib.sha256).hexdigest().encode()
-    ours = [value.encode(errors="replace") for name, _, value in elements if name == "v1"]
-    return any([hmac.compare_digest(expected, value) for value in ours])  # noqa: C419  # each is compared
+    signatures = [value.encode(errors="replace") for name, _, value in elements if name == "v1"]
+    return any([hmac.compare_digest(expected, value) for value in signatures])  # noqa: C419  # a list: compares all
 
 
 def _parsed(body: bytes) -> Mapping[str, Any]:
@@ -128,30 +128,30 @@ def _members_of(value: Any) -> Mapping[str, Any]:
 
 
 def _id_of(event: Mapping[str, Any], body: bytes) -> str:
-    """The event's id, or instead of one that cannot be kept another that is the same at each delivery."""
+    """The event's id; if it cannot be stored, a hash that is the same for each delivery."""
     event_id = event.get("id")
-    named = event_id.encode(errors="surrogatepass") if isinstance(event_id, str) and event_id else body
-    return text_or(event_id, f"sha256:{hashlib.sha256(named).hexdigest()}")
+    hashed = event_id.encode(errors="surrogatepass") if isinstance(event_id, str) and event_id else body
+    return text_or(event_id, f"sha256:{hashlib.sha256(hashed).hexdigest()}")
 
 
-def _created_at(told: Any) -> datetime | None:
+def _created_at(value: Any) -> datetime | None:
     """Seconds since 1970 in an event of API v1, ISO 8601 in one of v2."""
     try:
-        moment = datetime.fromisoformat(told) if isinstance(told, str) else datetime.fromtimestamp(told, UTC)
-        return moment.astimezone(UTC)
+        created_at = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+        return created_at.astimezone(UTC)
     except _UNEXPECTED:
         return None
 
 
-def _read(event_type: Any, thing: Mapping[str, Any]) -> tuple[EventPayload | None, bool]:
-    """What an event says of what we follow, and whether that could be read."""
+def _read(event_type: Any, stripe_object: Mapping[str, Any]) -> tuple[EventPayload | None, bool]:
+    """The payload of an event, and whether the event is readable."""
     if not isinstance(event_type, str):
         return None, False
     if event_type not in _READERS:
-        # A thin event of something that we follow names it, and does not say what became of it.
+        # A thin event of a type that concerns us has the object's id only, and not its state: it is unreadable.
         return None, event_type.removeprefix(_THIN) not in _READERS
     try:
-        return _READERS[event_type](thing), True
+        return _READERS[event_type](stripe_object), True
     except _UNEXPECTED:
         return None, False
 
