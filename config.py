@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel.core import get_global
 from babel.numbers import get_territory_currencies
@@ -194,6 +195,10 @@ class Settings:
     payment_instructions: Mapping[str, str]
     default_locale: str
     checkout_page: bool
+    clinic_timezone: ZoneInfo
+    clinic_name: str | None
+    clinic_address: str | None
+    clinic_tax_number: str | None
 
     @property
     def is_production(self) -> bool:
@@ -254,6 +259,10 @@ class Settings:
             payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),
             default_locale=read.choice("DEFAULT_LOCALE", "en", "id"),
             checkout_page=read.flag("CHECKOUT_PAGE", default=app_env != "production"),
+            clinic_timezone=read.timezone("CLINIC_TIMEZONE", "UTC"),
+            clinic_name=read.printed("CLINIC_NAME", at_most=200),
+            clinic_address=read.printed("CLINIC_ADDRESS", at_most=500),
+            clinic_tax_number=read.printed("CLINIC_TAX_NUMBER", at_most=64),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
@@ -434,6 +443,20 @@ class _Reader:
         """The clinic's instructions for patients, by method code; only for methods that are paid by hand."""
         texts = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
         return {code: instructions for code, instructions in texts.items() if instructions}
+
+    def timezone(self, name: str, default: str) -> ZoneInfo:
+        value = self.text(name, default)
+        try:
+            return ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones, such as Asia
+            raise ConfigError(f"{name} must be an IANA name such as Asia/Manila, not {_shown(value)}") from None
+
+    def printed(self, name: str, *, at_most: int) -> str | None:
+        """A line for pages and paper; None if there is none."""
+        value = self.text(name, "")
+        if len(value) > at_most or not value.isprintable():
+            raise ConfigError(f"{name} must be one line of at most {at_most} printable characters")
+        return value or None
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)
