@@ -16,7 +16,7 @@ from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import payments_per_user
 from payments_app.api.serializer import renderer
-from payments_app.errors import ActivePaymentExists, ValidationFailed
+from payments_app.errors import ActivePaymentExists, Forbidden, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.i18n.locale import translate
@@ -109,18 +109,23 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING)
 @blueprint.arguments(schemas.PaymentListQuery, location="query")
 @blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's payments, newest first; an admin gets all payments."""
-    position = read_cursor("payments", query.get("cursor"))
+    """Payments, newest first: a patient's own, those of a booking system's consultations, or for an admin all.
+
+    A booking system's consultations are those that it registered. If several filters are given, all of them apply.
+    """
+    if not caller.is_admin and query.keys() & {"user_id", "patient_email"}:
+        raise Forbidden
+    position = read_cursor("payments", query)
+    conditions = {name: value for name, value in query.items() if name not in ("cursor", "user_id")}
     filters = queries.Filter(
-        status=query.get("status"),
-        consultation_id=query.get("consultation_id"),
+        **conditions,
+        patient_id=query.get("user_id"),
         after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
-        per_page=query["per_page"],
     )
     return paginated_response(
         queries.list_page(filters, caller=caller),
@@ -132,7 +137,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -143,7 +148,7 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/events")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentEvent, many=True)
 @blueprint.problems(401, 403, 404, 422, 503)
