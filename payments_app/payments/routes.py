@@ -16,6 +16,8 @@ from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import payments_per_user
 from payments_app.api.serializer import renderer
+from payments_app.consultations import schemas as consultation_schemas
+from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.errors import ActivePaymentExists, Forbidden, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
@@ -27,6 +29,7 @@ from payments_app.payments import create as creation
 from payments_app.payments import queries, repository, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
+from payments_app.payments.close import close
 from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
 from payments_app.payments.http import (
@@ -203,6 +206,21 @@ def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
     """Cancel a pending payment and free its consultation. Its session at the gateway ends first."""
     change = build_change("cancel", payment_id, body, caller, render_current=render_current_state)
     return respond(cancel(change, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
+
+
+@consultations_blueprint.route("/<id:consultation_id>/close", methods=["POST"])
+@authenticated(Role.ADMIN, Role.BOOKING)
+@consultations_blueprint.arguments(consultation_schemas.ConsultationClose, required=False, example=examples.EMPTY_BODY)
+@consultations_blueprint.success_response(200, consultation_schemas.Consultation)
+@consultations_blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.CLOSE)
+def close_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:  # noqa: ARG001  # it has no members
+    """Close a consultation, so that nobody can pay it any more; one that is closed stays as it is.
+
+    A pending payment is cancelled first, its session at the gateway before it. While money is on its way (409
+    ``invalid-transition``) the consultation stays open. What was paid stays paid, for staff to refund.
+    """
+    consultation = close(consultation_id, caller=caller, context=audit_context_for(caller))
+    return ok(consultation_schemas.Consultation().dump(consultation), message=N_("Consultation closed"))
 
 
 def _method_on_offer(code: str) -> PaymentMethod:

@@ -19,6 +19,7 @@ ENDPOINTS: dict[str, tuple[str, str, Body]] = {
     "checkout": ("POST", "/api/v1/payments/{pending_id}/checkout", {"idempotency_key": "the-endpoint"}),
     "refund": ("POST", "/api/v1/payments/{pending_id}/refund", {"amount": 1000, "reason": "asked for"}),
     "consultation": ("PUT", "/api/v1/consultations/500", {"patient_email": "patient@example.com"}),
+    "close": ("POST", "/api/v1/consultations/500/close", {}),
 }
 
 

@@ -23,6 +23,7 @@ CANCEL = ("post", "/api/v1/payments/{payment_id}/cancel")
 CHECKOUT = ("post", "/api/v1/payments/{payment_id}/checkout")
 REFUND = ("post", "/api/v1/payments/{payment_id}/refund")
 PUT = ("put", "/api/v1/consultations/{consultation_id}")
+CLOSE = ("post", "/api/v1/consultations/{consultation_id}/close")
 LOGIN = ("post", "/api/login")
 METHODS = ("get", "/api/v1/payment-methods")
 
@@ -282,11 +283,17 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
     late_or_twice = {("invalid-transition", False), ("lock-timeout", True)}
 
     assert shown == {
-        CREATE: {("active-payment-exists", False), ("consultation-currency", False), ("lock-timeout", True)},
+        CREATE: {
+            ("active-payment-exists", False),
+            ("consultation-closed", False),
+            ("consultation-currency", False),
+            ("lock-timeout", True),
+        },
         CONFIRM: {
             *version_conflicts,
             *late_or_twice,
             ("active-payment-exists", False),
+            ("consultation-closed", False),
             ("transaction-already-used", False),
         },
         CANCEL: {*version_conflicts, *late_or_twice},
@@ -297,7 +304,13 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
             ("refundable-changed", False),
         },
         CHECKOUT: {("invalid-transition", False)},
-        PUT: {("consultation-has-payments", False)},
+        PUT: {
+            ("consultation-closed", False),
+            ("consultation-has-payments", False),
+            ("reference-fixed", False),
+            ("reference-taken", False),
+        },
+        CLOSE: {("invalid-transition", False), ("version-conflict", True)},
     }
     # Users are made by a command alone.
     of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}
