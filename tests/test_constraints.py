@@ -502,6 +502,7 @@ def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
     patient = people.patient.id
     payment_id = raw.payment(patient, 5, "completed", transaction_id="TXN-1", normalized_reference="txn1")
     raw.key(patient, payment_id, key="the-key")
+    raw.update("consultations", 5, reference="BK-1")
     return {
         "pk_idempotency_keys": lambda: raw.key(patient, payment_id, key="the-key"),
         "uq_payments_active_consultation": lambda: raw.payment(patient, 5),
@@ -509,6 +510,7 @@ def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
         "uq_payments_normalized_reference": lambda: raw.payment(
             patient, 6, "completed", transaction_id="TXN 1", normalized_reference="txn1"
         ),
+        "uq_consultations_reference": lambda: raw.update("consultations", 6, reference="BK-1"),
         "fk_payments_consultation_patient": lambda: raw.update("consultations", 5, patient_id=people.other.id),
     }
 

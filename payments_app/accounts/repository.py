@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Select, bindparam, column, exists, or_, select, table
+from sqlalchemy import BindParameter, Select, bindparam, column, exists, literal_column, or_, select, table
 from sqlalchemy.orm import Session
 
 from payments_app import clock
-from payments_app.accounts import emails, names
+from payments_app.accounts import emails, names, passwords
 from payments_app.accounts.caller import Caller, LinkRecord
 from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.db.base import dialect_insert
@@ -17,6 +17,8 @@ from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import UserExists, UserNotFound, ValidationFailed
 from payments_app.i18n.messages import N_
+
+S = TypeVar("S", bound=Select[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +124,42 @@ def by_email(email: str) -> Select[User]:
 
     From before the normalization, two users may have one address in two spellings: each is found by their own spelling.
     """
-    spelling = emails.storable(email).lower()
-    found = select(User).where(or_(User.normalized_email == emails.normalized(email), User.email == spelling))
-    return found.order_by(User.email != spelling).limit(1)
+    spelled = as_spelled_and_normalized(email)
+    return _by_email(select(User), spelled["spelled_email"], spelled["normalized_email"])
+
+
+def as_spelled_and_normalized(email: str) -> dict[str, str]:
+    """The two forms in which a user may be stored under that address, by the names of ``ID_BY_EMAIL``'s parameters."""
+    return {"spelled_email": emails.storable(email).lower(), "normalized_email": emails.normalized(email)}
+
+
+def _by_email(wanted: S, spelled: str | BindParameter[str], normalized: str | BindParameter[str]) -> S:
+    found = wanted.where(or_(User.normalized_email == normalized, User.email == spelled))
+    # As a literal: a statement that is compiled once gets its parameters by name, and a limit has none.
+    return found.order_by(User.email != spelled).limit(literal_column("1"))
+
+
+# For statements that are compiled once: the id of the user whom ``by_email`` finds.
+ID_BY_EMAIL = _by_email(
+    select(User.id),
+    bindparam("spelled_email", type_=User.email.type),
+    bindparam("normalized_email", type_=User.email.type),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """A user to add. ``password_hash`` is ``none`` if no password is valid for them."""
+    """A user to add. ``password_hash`` is ``passwords.NO_PASSWORD`` if no password is valid for them.
+
+    ``language``: of the pages and messages that the user gets, such as ``en``; None if it is not known.
+    """
 
     email: str
     name: str
     role: Role
     password_hash: str
     token_version: int = 0
+    language: str | None = None
 
 
 def insert_user(session: Session, new: NewUser) -> int | None:
@@ -159,10 +183,29 @@ def insert_user(session: Session, new: NewUser) -> int | None:
         role=new.role.value,
         password_hash=new.password_hash,
         token_version=new.token_version,
+        language=new.language,
         created_at=clock.now(),
     )
     user_id: int | None = session.scalar(inserted.on_conflict_do_nothing().returning(User.id))
     return user_id
+
+
+def find_or_add_patient(session: Session, *, email: str, name: str, language: str | None) -> User | None:
+    """The patient who has that e-mail address; if nobody has it, a new one who cannot log in, for want of a password.
+
+    None if a member of staff or a booking system has it. Of a patient who is there already, nothing changes.
+
+    Raises:
+        ValidationFailed: no e-mail address, or no name (422).
+    """
+    # The look decides nothing. It comes first because an older user may have the address in a spelling that no
+    # constraint compares with this one.
+    user = session.scalar(by_email(email))
+    if user is None:
+        new = NewUser(email=email, name=name, role=Role.PATIENT, password_hash=passwords.NO_PASSWORD, language=language)
+        insert_user(session, new)
+        user = session.scalars(by_email(email)).one()  # by this request, or by another that was first
+    return user if user.role == Role.PATIENT else None
 
 
 @write_transaction

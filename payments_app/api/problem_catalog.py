@@ -330,9 +330,10 @@ _PROBLEMS = (
     _raised(
         errors.ConsultationClosed,
         "Consultation closed",
-        meaning="No payment and no payment link was made.",
-        when="The booking system has closed the consultation, for example because the appointment was cancelled.",
-        action="Do not send it again. The booking system registers another consultation if it is to be paid after all.",
+        meaning="The consultation is closed. No payment was made, and nothing of the consultation changed.",
+        when="The booking system or staff have closed it, and somebody pays it, changes it or asks for a link; or "
+        "money of an ended payment arrives afterwards, and staff return it.",
+        action="Show that it cannot be paid. If it is to take place after all, register a new consultation.",
         people="You cannot pay this consultation any more; ask the clinic.",
         example_path="/api/v1/payments",
     ),
@@ -343,6 +344,22 @@ _PROBLEMS = (
         when="The service runs in production without its setting `PUBLIC_URL`, with which links begin.",
         action="The operator sets `PUBLIC_URL` to the address by which patients reach the service.",
         example_path="/api/v1/consultations/5/links",
+    ),
+    _raised(
+        errors.ReferenceFixed,
+        "Reference fixed",
+        meaning="The consultation was not changed: it has another reference (`data.reference`), which stays.",
+        when="The booking system sends another `reference` for a consultation that has one.",
+        action="Send the reference that it has, or none.",
+        example_path="/api/v1/consultations/5",
+    ),
+    _raised(
+        errors.ReferenceTaken,
+        "Reference taken",
+        meaning="The consultation was not changed: another one has this reference.",
+        when="The booking system uses one `reference` for two consultations.",
+        action="Find the other one with `GET /api/v1/consultations?reference=`, and send this one's own.",
+        example_path="/api/v1/consultations/5",
     ),
     _raised(
         errors.LockTimeout,

@@ -56,7 +56,7 @@ def create_payment_link(body: dict[str, Any], consultation_id: int, caller: Call
 @blueprint.problems(401, 403, 404, 422, 503)
 def list_payment_links(query: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """The links of a consultation without their addresses, newest first; expired and revoked ones too."""
-    position = read_cursor(f"links.{consultation_id}", query.get("cursor"))
+    position = read_cursor(f"links.{consultation_id}", query)
     page = repository.list_page(
         consultation_id, caller=caller, before_id=position[0] if position else None, per_page=query["per_page"]
     )

@@ -26,6 +26,7 @@ from payments_app.db.ids import next_id
 from payments_app.db.transaction import write_statement, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
+    ConsultationClosed,
     ConsultationCurrency,
     ConsultationNotFound,
     Forbidden,
@@ -74,6 +75,7 @@ def create(
         Forbidden: the consultation belongs to another patient (403).
         IdempotencyKeyReused: the key was used for another request (422).
         ActivePaymentExists: the consultation has an active payment (409).
+        ConsultationClosed: the consultation is closed (409).
         ConsultationCurrency: the consultation was registered in another currency (409).
         ValidationFailed: the amount is not the consultation's fee (422).
         LockTimeout: a configured lock was not acquired in time (409, retryable).
@@ -197,6 +199,8 @@ def _explain(session: Session, payment: Row, caller: Caller, request: Idempotent
         return session.get_one(IdempotencyKey, (request.user_id, request.key))
     if state.payment_id is not None:
         raise ActivePaymentExists(payment_id=state.payment_id, payment_status=state.status)
+    if state.closed_at is not None:
+        raise ConsultationClosed
     if state.currency != payment["currency"]:
         raise ConsultationCurrency(of_consultation=state.currency, of_payments=payment["currency"])
     if state.fee_minor not in (None, payment["amount_minor"]):

@@ -203,12 +203,14 @@ def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool], by_li
         payable.where(
             Consultation.id == _value(PAYMENTS, "consultation_id"),
             Consultation.patient_id == _value(PAYMENTS, "user_id"),
+            Consultation.closed_at.is_(None),
             Consultation.currency == _value(PAYMENTS, "currency"),
             or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
             *_caller_is_unchanged(by_link=by_link),
             *conditions,
         )
-        # Waits until a concurrent change of the fee has committed; inserts only if the amount still fits.
+        # Waits until a concurrent change of the fee, or closing, has committed; inserts only if the payment is still
+        # possible.
         .with_for_update(key_share=True, read=True, of=Consultation)
     )
     if by_link:
@@ -250,6 +252,7 @@ class _CurrentState(NamedTuple):
     patient_id: int | None
     fee_minor: int | None
     currency: str
+    closed_at: datetime | None
     key: str | None
     payment_id: int | None
     status: str
@@ -271,6 +274,7 @@ def _current_state() -> Select[Any]:
         "patient_id": Consultation.patient_id,
         "fee_minor": Consultation.fee_minor,
         "currency": Consultation.currency,
+        "closed_at": Consultation.closed_at,
         "key": IdempotencyKey.key,
         "payment_id": active.c.id,
         "status": active.c.status,

@@ -208,6 +208,7 @@ EVERYTHING_BUT_LOGIN = [
     ("GET", "/consultations"),
     ("GET", "/consultations/6"),
     ("PUT", "/consultations/6"),
+    ("POST", "/consultations/6/close"),
     ("POST", "/payments"),
     ("GET", "/payments"),
     ("GET", "/payments/{id}"),

@@ -24,6 +24,7 @@ CHECKOUT = ("post", "/api/v1/payments/{payment_id}/checkout")
 REFUND = ("post", "/api/v1/payments/{payment_id}/refund")
 LINK = ("post", "/api/v1/consultations/{consultation_id}/links")
 PUT = ("put", "/api/v1/consultations/{consultation_id}")
+CLOSE = ("post", "/api/v1/consultations/{consultation_id}/close")
 LOGIN = ("post", "/api/login")
 EXCHANGE = ("post", "/api/v1/payment-links/exchange")
 METHODS = ("get", "/api/v1/payment-methods")
@@ -301,12 +302,18 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
     late_or_twice = {("invalid-transition", False), ("lock-timeout", True)}
 
     assert shown == {
-        CREATE: {("active-payment-exists", False), ("consultation-currency", False), ("lock-timeout", True)},
+        CREATE: {
+            ("active-payment-exists", False),
+            ("consultation-closed", False),
+            ("consultation-currency", False),
+            ("lock-timeout", True),
+        },
         LINK: {("consultation-closed", False), ("payment-links-off", False)},
         CONFIRM: {
             *version_conflicts,
             *late_or_twice,
             ("active-payment-exists", False),
+            ("consultation-closed", False),
             ("transaction-already-used", False),
         },
         CANCEL: {*version_conflicts, *late_or_twice},
@@ -317,7 +324,13 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
             ("refundable-changed", False),
         },
         CHECKOUT: {("invalid-transition", False)},
-        PUT: {("consultation-has-payments", False)},
+        PUT: {
+            ("consultation-closed", False),
+            ("consultation-has-payments", False),
+            ("reference-fixed", False),
+            ("reference-taken", False),
+        },
+        CLOSE: {("invalid-transition", False), ("version-conflict", True)},
     }
     # Users are made by a command alone.
     of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}

@@ -29,6 +29,8 @@ ALL_OF = [
 ]
 SOME_OF = [
     cases.creates,
+    cases.create_and_close,
+    cases.late_money_and_close,
     cases.confirms,
     cases.confirm_and_expire,
     cases.confirm_and_webhook,
