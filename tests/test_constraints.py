@@ -87,6 +87,7 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_refunds_settled_when_over", "refund", {"status": "pending", "settled_at": MOMENT}),
     ("ck_refunds_settled_when_over", "refund", {"status": "unknown", "settled_at": MOMENT}),
     ("ck_refunds_version_not_negative", "refund", {"version": -1}),
+    ("ck_payment_links_lives", "link", {"expires_at": MOMENT}),
 ]
 
 
@@ -192,6 +193,7 @@ def test_what_belongs_to_a_payment_cannot_be_untrue_either(
         "tax_record": lambda **row: raw.tax_record(payment_id, **row),
         "key": lambda **row: raw.key(patient, payment_id, **row),
         "refund": lambda **row: raw.refund(payment_id, **row),
+        "link": lambda **row: raw.link(5, patient, **row),
         "id_block": lambda **row: raw.insert("id_blocks", **row),
     }
 
