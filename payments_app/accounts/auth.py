@@ -108,8 +108,10 @@ def issue_for_link(*, link_id: int, consultation_id: int, return_url: str | None
     return token
 
 
-def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def authenticated(*roles: Role, only_reads: bool = False) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Pass the authenticated ``caller`` to the view; require one of ``roles``, or any role of a user if none is given.
+
+    ``only_reads``: the view has no effect of its own, whatever its method, so that a link that has expired may call it.
 
     The role of staff is read from the database for each request, because staff may see and change everybody's rows; so
     are a payer's link and its patient. The role of a patient is checked by the transaction of each write.
@@ -126,7 +128,7 @@ def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]
             caller = _read_token()
             g.caller = caller  # for the rate limits and the log, which do not get the view's arguments
             if caller.role == Role.PAYER:  # before its role: a link that was revoked learns nothing
-                repository.check_link(caller, changes=request.method not in _READING)
+                repository.check_link(caller, changes=not only_reads and request.method not in _READING)
             if caller.role not in allowed:
                 raise Forbidden
             if caller.role in _STAFF:

@@ -62,7 +62,7 @@ METHODS_TTL_SECONDS = 3600
 
 
 @methods_blueprint.route("")
-@authenticated(*Role)
+@authenticated(*Role, only_reads=True)
 @methods_blueprint.without_parameters
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
@@ -81,7 +81,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any aut
 
 
 @blueprint.route("", methods=["POST"])
-@authenticated(*Role)
+@authenticated(*Role, only_reads=True)
 @requires_readiness
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
@@ -192,7 +192,7 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 
 
 @blueprint.route("/<id:payment_id>/refresh", methods=["POST"])
-@authenticated(*Role)
+@authenticated(*Role, only_reads=True)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Changed, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 422, 503)
