@@ -29,8 +29,9 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.events import GatewayEvent, OtherMode
-from payments_app.gateways.stripe.objects import livemode_of, of_mode, refund_of, session_of
+from payments_app.gateways.stripe.objects import refund_of, session_of
 from payments_app.gateways.stripe.webhooks import read_event
+from payments_app.gateways.untrusted import livemode_of, of_mode
 from payments_app.i18n.messages import N_, LocalizedMessage
 
 log = logging.getLogger(__name__)

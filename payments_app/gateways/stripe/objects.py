@@ -1,6 +1,5 @@
 """Stripe's objects, as its API answers with them and its webhooks carry them, as plain values of ours."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from payments_app.gateways.base import (
     GatewayRefund,
     SessionStatus,
 )
-from payments_app.gateways.events import OtherMode
+from payments_app.gateways.untrusted import amount_of, our_id, text_of
 
 # Whatever else a PaymentIntent is, the patient has something to do before money moves.
 _SESSION_STATUSES = {
@@ -21,37 +20,6 @@ _SESSION_STATUSES = {
     "canceled": SessionStatus.CANCELLED,
 }
 _REFUND_IS_OVER = ("failed", "canceled")
-
-_OUR_ID = re.compile(r"[1-9][0-9]{0,18}")
-# What a signed 64-bit column holds.
-_MOST = 2**63 - 1
-# What the columns of references hold; Stripe's ids are far shorter.
-_LONGEST_ID = 255
-
-
-# How Stripe's keys begin, secret and restricted ones, and whether what they see is live. Sandboxes are test mode.
-_MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
-
-
-class Unreadable(ValueError):
-    """Not an object of Stripe's as its documentation describes them."""
-
-
-def livemode_of(api_key: str | None) -> bool | None:
-    """Whether a key is one of live mode; None if its spelling does not tell."""
-    return _MODES.get((api_key or "")[: len("sk_test_")])
-
-
-def of_mode(thing: Mapping[str, Any], livemode: bool | None) -> Mapping[str, Any]:
-    """The object itself; one without ``livemode`` is not judged, and without a known mode of ours none is.
-
-    Raises:
-        OtherMode: it is of the other mode.
-    """
-    told = thing.get("livemode")
-    if isinstance(told, bool) and livemode is not None and told is not livemode:
-        raise OtherMode(text_or(thing.get("id"), "none"))
-    return thing
 
 
 def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
@@ -94,43 +62,10 @@ def reference_of(named: Any) -> str | None:
     return None if reference is None else text_of(reference)
 
 
-def text_of(value: Any) -> str:
-    """An id or another word.
-
-    Raises:
-        Unreadable: no text, or none that both databases can keep.
-    """
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID or not (value.isascii() and value.isprintable()):
-        raise Unreadable
-    return value
-
-
-def text_or(value: Any, otherwise: str) -> str:
-    """The same, or something else if it is none."""
-    try:
-        return text_of(value)
-    except Unreadable:
-        return otherwise
-
-
-def amount_of(value: Any, *, least: int) -> int:
-    """An amount in minor units.
-
-    Raises:
-        Unreadable: no whole number, or none of that size.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
-        raise Unreadable
-    return value
-
-
 def _why_it_failed(refund: Mapping[str, Any]) -> str:
     reason = text_of(refund.get("failure_reason") or refund["status"])
     return f"The gateway says: {reason.replace('_', ' ')}."
 
 
 def _our_id(thing: Mapping[str, Any], name: str) -> int | None:
-    value = (thing.get("metadata") or {}).get(name)
-    if not isinstance(value, str) or not _OUR_ID.fullmatch(value) or int(value) > _MOST:
-        return None
-    return int(value)
+    return our_id((thing.get("metadata") or {}).get(name))
