@@ -1,5 +1,6 @@
-"""The fake Stripe's end of the wire: it reads requests, and writes answers or none."""
+"""The fake gateways' end of the wire: it reads requests, and writes answers or none."""
 
+import json
 import re
 import secrets
 import socket
@@ -15,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Received:
-    """A request, with the brackets of its form resolved: ``metadata[payment_id]=5`` is a dict in a dict."""
+    """A request: its JSON, or its form with the brackets resolved (``metadata[payment_id]=5`` is a dict in a dict)."""
 
     method: str
     path: str
@@ -28,6 +29,7 @@ class FakeResponse:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
 
 
 # A request, its Authorization and the client's socket; None is to hang up without a word.
@@ -84,15 +86,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
 
-    def _serve(self, form: str) -> None:
+    def _serve(self, text: str) -> None:
         path = urlsplit(self.path).path
-        request = Received(self.command, path, _resolved(form), self.headers.get("Idempotency-Key"))
+        is_json = self.headers.get("Content-Type", "").startswith("application/json")
+        params = json.loads(text) if is_json else _resolved(text)
+        request = Received(self.command, path, params, self.headers.get("Idempotency-Key"))
         answer = self.server.answer(request, self.headers.get("Authorization"), self.connection)
         if answer is None:
             self.close_connection = True
             return
         self.send_response(answer.status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Request-Id", f"req_{secrets.token_hex(7)}")
         for name, value in answer.headers.items():
