@@ -70,6 +70,15 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
 # TCP has no higher ones.
 LAST_PORT = 65_535
 
+# Ports that an origin does not name.
+DEFAULT_PORTS = {"https": 443, "http": 80}
+
+# The names of this machine by which a browser trusts plain HTTP.
+LOOPBACK_HOSTS = frozenset(["127.0.0.1", "::1", "localhost"])
+
+# A host's name in ASCII, or an address; urlsplit takes anything.
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+
 # 10^12 major units. Up to here a JSON number with two decimals survives a trip through any IEEE double, exactly.
 AMOUNT_CEILING = Decimal(10**12)
 
@@ -143,6 +152,28 @@ def currencies_in_use() -> frozenset[str]:
     return frozenset(code for territory in territories for code in get_territory_currencies(territory))
 
 
+def origin_of(url: str) -> str | None:
+    """Scheme, host and port of an http or https URL (RFC 6454), the port only if it is not the scheme's own.
+
+    None if the URL has no such origin, or names a user, whom a browser would not send.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in DEFAULT_PORTS or not host or "@" in parts.netloc or not _HOST.fullmatch(host):
+        return None
+    named = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{named}" + ("" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}")
+
+
+def is_safe_origin(origin: str, *, is_production: bool) -> bool:
+    """Whether links may lead there: by https; outside production also by http to this machine."""
+    parts = urlsplit(origin)
+    return parts.scheme == "https" or (not is_production and parts.hostname in LOOPBACK_HOSTS)
+
+
 def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[list[str], int]:
     """Where gunicorn listens, and with how many worker processes.
 
@@ -201,6 +232,8 @@ class Settings:
     payment_instructions: Mapping[str, str]
     default_locale: str
     checkout_page: bool
+    public_url: str | None
+    return_url_origins: frozenset[str]
 
     @property
     def is_production(self) -> bool:
@@ -265,6 +298,8 @@ class Settings:
             payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),
             default_locale=read.choice("DEFAULT_LOCALE", "en", "id"),
             checkout_page=read.flag("CHECKOUT_PAGE", default=app_env != "production"),
+            public_url=read.public_url("PUBLIC_URL", app_env),
+            return_url_origins=read.origins("RETURN_URL_ORIGINS", app_env),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
@@ -441,6 +476,25 @@ class _Reader:
         if app_env == "production" and not value.startswith("https://"):
             raise ConfigError(f"{name} must be an https URL in production: the key goes there with every call")
         return value
+
+    def public_url(self, name: str, app_env: str) -> str | None:
+        """An origin without a slash at its end; None if it is not set."""
+        value = self.text(name, "").removesuffix("/")
+        return self._origin(name, value, app_env) if value else None
+
+    def origins(self, name: str, app_env: str) -> frozenset[str]:
+        values = filter(None, (value.strip() for value in self.text(name, "").split(",")))
+        return frozenset(self._origin(name, value.removesuffix("/"), app_env) for value in values)
+
+    def _origin(self, name: str, value: str, app_env: str) -> str:
+        origin = origin_of(value)
+        if origin is None or origin != value.lower():
+            raise ConfigError(f"{name} must read like https://pay.example.org, without a path, not {_shown(value)}")
+        if not is_safe_origin(origin, is_production=app_env == "production"):
+            raise ConfigError(
+                f"{name} must be https (outside production also http on this machine), not {_shown(value)}"
+            )
+        return origin
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
         """What the clinic tells patients to do, by the code of each method that people carry out by hand."""

@@ -28,6 +28,19 @@ def test_a_laptop_needs_no_settings() -> None:
     assert settings.sandbox_offered
 
 
+def test_addresses_that_links_lead_to_are_origins() -> None:
+    settings = Settings.from_environment(
+        {
+            "PUBLIC_URL": "https://Pay.Example.org/",
+            "RETURN_URL_ORIGINS": "https://a.example:8443, http://localhost:3000",
+        }
+    )
+
+    assert settings.public_url == "https://pay.example.org"
+    assert settings.return_url_origins == {"https://a.example:8443", "http://localhost:3000"}
+    assert Settings.from_environment(PRODUCTION).public_url is None
+
+
 def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
     settings = Settings.from_environment(PRODUCTION)
 
@@ -95,6 +108,19 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"STRIPE_API_KEY": "sk_test_se/cret,sk_test_other"}, "STRIPE_API_KEY"),
         ({"STRIPE_WEBHOOK_SECRET": "whsec_a, whsec se/cret"}, "STRIPE_WEBHOOK_SECRET"),
         ({"STRIPE_API_BASE": "api.stripe.com"}, "STRIPE_API_BASE"),
+        ({"PUBLIC_URL": "pay.example.org"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://pay.example.org/clinic"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://pay.example.org?x"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://staff@pay.example.org"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://pay.example.org:99999"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://[::1"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "https://klinik ü.example"}, "PUBLIC_URL"),
+        ({"PUBLIC_URL": "http://pay.example.org"}, "PUBLIC_URL"),
+        ({**PRODUCTION, "PUBLIC_URL": "http://127.0.0.1:8000"}, "PUBLIC_URL"),
+        ({"RETURN_URL_ORIGINS": "https://booking.example.org,*"}, "RETURN_URL_ORIGINS"),
+        ({"RETURN_URL_ORIGINS": "https://booking.example.org/back"}, "RETURN_URL_ORIGINS"),
+        ({"RETURN_URL_ORIGINS": "javascript://booking.example.org"}, "RETURN_URL_ORIGINS"),
+        ({**PRODUCTION, "RETURN_URL_ORIGINS": "http://localhost"}, "RETURN_URL_ORIGINS"),
         ({**PRODUCTION, "STRIPE_API_BASE": "http://api.stripe.com"}, "STRIPE_API_BASE"),
         ({"PAYMONGO_API_KEY": "sk_test_se/cret,sk_test_other"}, "PAYMONGO_API_KEY"),
         ({"PAYMONGO_API_KEY": "pk_live_se/cret"}, "PAYMONGO_API_KEY"),

@@ -91,6 +91,7 @@ CHECKOUT: Examples = {
             "data": {
                 "gateway": "stripe",
                 "reference": "pi_3MtwBwLkdIwHu7ix28a3tqPa",
+                "expires_at": "2026-11-22T09:30:00Z",
                 "client_secret": CLIENT_SECRET,
                 "payment": {**_PAYMENT, "gateway": "stripe"},
             },
@@ -102,6 +103,7 @@ CHECKOUT: Examples = {
             "data": {
                 "gateway": "manual",
                 "reference": "manual-41",
+                "expires_at": "2026-11-29T09:00:00Z",
                 "instructions": "Transfer the amount to the clinic's bank account. Quote the number of your payment.",
                 "payment": {**_PAYMENT, "gateway": "manual", "payment_method": "bank_transfer"},
             },

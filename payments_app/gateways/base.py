@@ -150,6 +150,11 @@ class CheckoutSession:
     client_secret: str | None = field(default=None, repr=False)
     instructions: str | None = None
 
+    @property
+    def can_be_continued(self) -> bool:
+        """Whether the patient is given something to pay by."""
+        return any((self.redirect_url, self.client_secret, self.instructions))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayRefundRequest:
@@ -192,8 +197,8 @@ class Gateway(Protocol):
         """How many decimals of a currency the gateway's whole numbers hold: 2 where it counts hundredths, as we do."""
         ...
 
-    def open_session(self, charge: Charge) -> CheckoutSession | Declined | OutcomeUnknown:
-        """Open a checkout for the bill, or find the one that an earlier call opened."""
+    def open_session(self, request: SessionRequest) -> CheckoutSession | Declined | OutcomeUnknown:
+        """Open a checkout, or find the one that an earlier call with the same gateway key opened."""
         ...
 
     def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -15,6 +16,10 @@ class CheckoutKind(StrEnum):
 
 # For gateways whose calls have no effect outside this service: a repeated call never differs from the first one.
 FOREVER_SECONDS = 1_000_000_000
+
+
+# How much earlier than a gateway forgets a key we take it for forgotten: clocks differ, and calls take their time.
+KEY_MARGIN = timedelta(hours=1)
 
 
 class Refundable(StrEnum):
@@ -45,6 +50,12 @@ class Capabilities:
     can_be_asked: bool
     # Whether real money moves, if its key is a live one.
     moves_money: bool = True
+
+    def remembers_key(self, age: timedelta) -> bool:
+        """Whether a key that was first sent so long ago surely makes a repeated call the same call."""
+        if self.remembers_keys_seconds is None:
+            return False
+        return age < timedelta(seconds=self.remembers_keys_seconds) - KEY_MARGIN
 
     def refundable(self, method: str) -> Refundable:
         """How money of that method is refunded. A method that it no longer carries is refunded as it always was."""

@@ -8,6 +8,7 @@ from payments_app.gateways.base import (
     GatewayPayment,
     GatewayRefundRequest,
     Reachable,
+    SessionRequest,
     SessionStatus,
 )
 
@@ -20,8 +21,10 @@ class OfflineGateway:
     def minor_digits(self, _currency: str) -> int:
         return MINOR_DIGITS  # the amounts stay with us
 
-    def open_session(self, charge: Charge) -> CheckoutSession:
-        return self._session(charge, f"{self.name}-{charge.payment_id}", SessionStatus.OPEN)
+    def open_session(self, request: SessionRequest) -> CheckoutSession:
+        first = f"{self.name}-{request.charge.payment_id}"
+        reference = first if request.number == 1 else f"{first}-{request.number}"
+        return self._session(request.charge, reference, SessionStatus.OPEN)
 
     def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession:
         return self._session(charge, transaction_id, SessionStatus.SUCCEEDED)

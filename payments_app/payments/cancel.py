@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
@@ -16,12 +16,12 @@ from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
 from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
-from payments_app.payments.gateway_updates import apply_session_update, find_open_session
+from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext, PaymentEvent
-from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import ChangeCommand, Render, flush_and_store, get_owned, lock_payment
+from payments_app.payments.sessions import close_sessions, find_open_session
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class CancellationPlan:
             match ended:
                 case CheckoutSession(status=SessionStatus.SUCCEEDED | SessionStatus.PROCESSING):
                     raise InvalidTransition(payment_status=apply_session_update(self.charge.payment_id, ended, context))
-                case CheckoutSession(status=SessionStatus.CANCELLED):
+                case CheckoutSession(status=SessionStatus.CANCELLED | SessionStatus.EXPIRED):
                     continue
                 case Declined(reason=reason):
                     # No proof that nobody can pay by it: it may be in the account whose key was configured before.
@@ -73,12 +73,7 @@ class CancellationPlan:
         still_open = find_open_session(session, self.charge.payment_id)
         if still_open is not None and still_open.reference not in self.references:
             raise VersionConflict.lost_every_race()
-        # Core: a session has no version to guard.
-        session.execute(
-            update(GatewaySession)
-            .where(GatewaySession.gateway == self.gateway, GatewaySession.reference.in_(self.references))
-            .values(status=SessionStatus.CANCELLED.value, updated_at=context.at)
-        )
+        close_sessions(session, self.charge.payment_id, self.references, context.at)
 
 
 def cancel(wanted: ChangeCommand, render: Render) -> StoredResponse:

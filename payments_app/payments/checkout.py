@@ -2,92 +2,190 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 
-from sqlalchemy import select
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import GatewayRefused, GatewayUnavailable, InvalidTransition
-from payments_app.gateways.base import CheckoutSession, Declined, SessionStatus
+from payments_app.db.transaction import write_transaction
+from payments_app.errors import AppError, GatewayRefused, GatewayUnavailable, InvalidTransition, VersionConflict
+from payments_app.gateways.base import CheckoutSession, Declined, OutcomeUnknown, SessionRequest, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
-from payments_app.payments.gateway_updates import apply_session_update, store_session
-from payments_app.payments.models.gateway_session import GatewaySession
+from payments_app.payments.gateway_updates import apply_session
+from payments_app.payments.models.gateway_session import OPENING, GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
 from payments_app.payments.repository import ChangeCommand, get_owned, lock_payment
+from payments_app.payments.sessions import (
+    SessionTerms,
+    find_newest_session,
+    name_session,
+    prepare_session,
+    request_of,
+)
 
-# What the doors make of a session; the body holds a secret, so it is sent, and kept nowhere.
-Render = Callable[[Payment, CheckoutSession], StoredResponse]
+# What the doors make of a session and the payment's end; the body holds a secret, so it is sent, and kept nowhere.
+Render = Callable[[Payment, CheckoutSession, datetime], StoredResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSession:
+    """A session's row that is committed, and what its gateway is asked: to open it, or what became of it."""
+
+    payment: Payment
+    session_id: int
+    is_new: bool
+    # None: it is still to be opened.
+    reference: str | None
+    request: SessionRequest | None
+    ends_at: datetime
+    replayed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
-    """A payment, the reference of its session, where it has one, and whether its key was used for this before."""
+    """A payment with a session to pay by, when both end, and whether the key was used for this before."""
 
     payment: Payment
-    reference: str | None
+    ends_at: datetime
     replayed: bool
 
 
-def checkout(wanted: ChangeCommand, render: Render) -> StoredResponse:
+def checkout(wanted: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse:
     """Open the payment's session at its gateway, or return the one there is. Neither status nor version changes.
+
+    The row of a new session is committed before the gateway is called, so that a repeated call is the same call.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         PaymentNotFound: no such payment (404).
         Forbidden: another patient's (403).
         IdempotencyKeyReused: the key was used for another request (422).
-        InvalidTransition: the payment was paid, or has ended (409).
+        InvalidTransition: the payment was paid, is being paid, or has ended (409).
+        VersionConflict: another request opens a session at this moment (409, retryable).
         GatewayRefused: the gateway would not open one (502).
         GatewayUnavailable: no answer from the gateway; nothing changed (503).
     """
-    seen = _see(wanted)
-    gateway = find_gateway(seen.payment.gateway)
-    charge = seen.payment.charge
-    found = gateway.open_session(charge) if seen.reference is None else gateway.look_up_session(charge, seen.reference)
-    if isinstance(found, Declined):
-        raise GatewayRefused
-    if not isinstance(found, CheckoutSession):
+    # A second time if the first session has ended without payment, or the gateway no longer opens it as it was asked.
+    response = _attempt(wanted, terms, render) or _attempt(wanted, terms, render)
+    if response is None:
         raise GatewayUnavailable
-    if seen.payment.status in UNPAID and found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
-        # Nobody can pay by it any more, which the gateway's own message is still to tell us.
-        raise InvalidTransition(payment_status=apply_session_update(charge.payment_id, found, wanted.context))
-    if seen.replayed:
-        return render(seen.payment, found).as_replay()
-    stored = _store(wanted, found)
-    if isinstance(stored, InvalidTransition):
-        # It ended while we were away: nobody may pay by what we have just opened.
-        gateway.cancel_session(charge, found.reference)
+    return response
+
+
+def _attempt(wanted: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse | None:
+    prepared = _prepare(wanted, terms)
+    payment, gateway = prepared.payment, find_gateway(prepared.payment.gateway)
+    if prepared.request is not None:
+        found = gateway.open_session(prepared.request)
+    else:
+        found = gateway.look_up_session(payment.charge, str(prepared.reference))
+    if isinstance(found, Declined):
+        _decline(prepared, wanted)
+        return None
+    if isinstance(found, OutcomeUnknown):
+        _end_lease(prepared, wanted.context.at)
+        raise GatewayUnavailable
+    if prepared.replayed and payment.status not in UNPAID:
+        return render(payment, found, prepared.ends_at).as_replay()
+    stored = _store(wanted, terms, prepared, found)
+    if isinstance(stored, CheckoutState):
+        response = render(stored.payment, found, stored.ends_at)
+        return response.as_replay() if stored.replayed else response
+    if isinstance(stored, AppError):
+        if found.status == SessionStatus.OPEN:
+            # It lost its place while we were away: nobody may pay by what we have just opened.
+            gateway.cancel_session(payment.charge, found.reference)
         raise stored
-    response = render(stored.payment, found)
-    return response.as_replay() if stored.replayed else response
-
-
-@read_transaction
-def _see(session: Session, wanted: ChangeCommand) -> CheckoutState:
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    replayed = idempotency.was_used(session, wanted.request)
-    if not replayed and payment.status not in UNPAID:
-        raise InvalidTransition(payment_status=payment.status)
-    references = select(GatewaySession.reference).where(GatewaySession.payment_id == wanted.payment_id)
-    newest = session.scalars(references.order_by(GatewaySession.id.desc()).limit(1)).first()
-    return CheckoutState(payment, newest, replayed)
+    return None
 
 
 @write_transaction
-def _store(session: Session, wanted: ChangeCommand, found: CheckoutSession) -> CheckoutState | InvalidTransition:
+def _prepare(session: Session, wanted: ChangeCommand, terms: SessionTerms) -> PreparedSession:
+    # Locked whatever the strategy, as below: so of many requests at once one makes the row, and the others find it.
+    lock_payment(session, wanted.payment_id)
+    payment = get_owned(session, wanted.payment_id, wanted.caller)
+    replayed = idempotency.was_used(session, wanted.request)
+    if payment.status in UNPAID:
+        capabilities = find_gateway(payment.gateway).capabilities
+        row, is_new = prepare_session(session, payment, capabilities, terms, wanted.context.at)
+    else:
+        newest = find_newest_session(session, payment.id) if replayed else None
+        if newest is None:
+            raise InvalidTransition(payment_status=payment.status)
+        row, is_new = newest, False
+    return PreparedSession(
+        payment=payment,
+        session_id=row.id,
+        is_new=is_new,
+        reference=row.reference,
+        request=request_of(payment, row) if row.reference is None else None,
+        ends_at=terms.deadlines.end_of(payment, row.expires_at),
+        replayed=replayed,
+    )
+
+
+@write_transaction
+def _store(
+    session: Session, wanted: ChangeCommand, terms: SessionTerms, prepared: PreparedSession, found: CheckoutSession
+) -> CheckoutState | InvalidTransition | VersionConflict | None:
+    """Keep the session and the key; None if it has ended without payment, so that another one may be opened."""
     # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
     lock_payment(session, wanted.payment_id)
     payment = get_owned(session, wanted.payment_id, wanted.caller)
-    if idempotency.was_used(session, wanted.request):
-        return CheckoutState(payment, found.reference, replayed=True)
+    row = session.get_one(GatewaySession, prepared.session_id)
+    is_current = name_session(session, row, found.reference, wanted.context.at)
     if payment.status not in UNPAID:
+        row.move_on(SessionStatus.CANCELLED, wanted.context.at)
         return InvalidTransition(payment_status=payment.status)
-    store_session(session, payment, found.reference, SessionStatus.OPEN, at=wanted.context.at)
+    if found.status != SessionStatus.OPEN and not (found.status == SessionStatus.PROCESSING and found.can_be_continued):
+        # Nobody can pay by it any more, which the gateway's own message is still to tell us.
+        apply_session(session, payment, found, wanted.context)
+        is_over = found.status == SessionStatus.EXPIRED and payment.status in UNPAID
+        return None if is_over else InvalidTransition(payment_status=payment.status)
+    if not is_current:
+        return VersionConflict.lost_every_race()
+    state = CheckoutState(payment, terms.deadlines.end_of(payment, row.expires_at), replayed=True)
+    if idempotency.was_used(session, wanted.request):
+        return state
     nothing_kept = StoredResponse(HTTPStatus.OK, "", kept=False)
     idempotency.store(session, wanted.request, nothing_kept, payment_id=payment.id, at=wanted.context.at)
     session.flush()
-    return CheckoutState(payment, found.reference, replayed=False)
+    return CheckoutState(payment, state.ends_at, replayed=False)
+
+
+def _decline(prepared: PreparedSession, wanted: ChangeCommand) -> None:
+    """Give up on a session that was first asked for some time ago: the gateway takes newer terms, if any.
+
+    Raises:
+        GatewayRefused: these were new (502).
+    """
+    if prepared.request is not None:
+        _end_opening(prepared.session_id, wanted.context.at)
+    if prepared.request is None or prepared.is_new:
+        raise GatewayRefused
+
+
+@write_transaction
+def _end_opening(session: Session, session_id: int, at: datetime) -> None:
+    # Core: a session has no version to guard, and what a webhook has told of it meanwhile stays.
+    session.execute(
+        update(GatewaySession)
+        .where(GatewaySession.id == session_id, GatewaySession.status == OPENING)
+        .values(status=SessionStatus.CANCELLED.value, leased_until=None, updated_at=at)
+    )
+
+
+def _end_lease(prepared: PreparedSession, at: datetime) -> None:
+    """Nobody is at work on it any more: the next request need not wait."""
+    if prepared.request is not None:
+        _write_lease_end(prepared.session_id, at)
+
+
+@write_transaction
+def _write_lease_end(session: Session, session_id: int, at: datetime) -> None:
+    opening = (GatewaySession.id == session_id, GatewaySession.status == OPENING)
+    session.execute(update(GatewaySession).where(*opening).values(leased_until=at, updated_at=at))

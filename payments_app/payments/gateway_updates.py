@@ -1,12 +1,9 @@
 """What a gateway says of a payment, and what that makes of it: the one place where late money is judged."""
 
-from datetime import datetime
-
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from payments_app.db.base import dialect_insert
 from payments_app.db.errors import constraint_meaning
 from payments_app.db.transaction import write_transaction
 from payments_app.errors import ActivePaymentExists
@@ -16,6 +13,7 @@ from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, UNPAID, PaymentStatus
 from payments_app.payments.repository import get_for_update
+from payments_app.payments.sessions import store_session
 
 
 @write_transaction
@@ -36,6 +34,8 @@ def apply_session(session: Session, payment: Payment, found: CheckoutSession, co
             payment.begin_processing(context)
         case SessionStatus.CANCELLED if payment.status in UNPAID:
             payment.mark_cancelled_by_gateway(context)
+        case SessionStatus.EXPIRED if payment.status == PaymentStatus.PROCESSING:
+            payment.fail(context)  # the money that was on its way did not come
 
 
 def record_received_money(
@@ -77,7 +77,7 @@ def _note_session(session: Session, payment: Payment, found: CheckoutSession, co
 
     Before the payment is touched: a statement of ours would flush half of its change.
     """
-    status = found.status if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED) else SessionStatus.OPEN
+    status = SessionStatus.OPEN if found.status == SessionStatus.PROCESSING else found.status
     store_session(session, payment, found.reference, status, at=context.at)
     known = (GatewaySession.gateway == payment.gateway, GatewaySession.reference == found.reference)
     # Core: a session has no version to guard, and what has ended stays so.
@@ -86,22 +86,3 @@ def _note_session(session: Session, payment: Payment, found: CheckoutSession, co
         .where(*known, GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == payment.id)
         .values(status=status.value, updated_at=context.at)
     )
-
-
-def store_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
-    """Keep a session of the payment, unless it is known already."""
-    new = dialect_insert(session, GatewaySession).values(
-        payment_id=payment.id,
-        gateway=payment.gateway,
-        reference=reference,
-        status=status.value,
-        created_at=at,
-        updated_at=at,
-    )
-    session.execute(new.on_conflict_do_nothing())
-
-
-def find_open_session(session: Session, payment_id: int) -> GatewaySession | None:
-    """The session by which the payment could still be paid: an index allows one."""
-    still_open = (GatewaySession.payment_id == payment_id, GatewaySession.status == SessionStatus.OPEN.value)
-    return session.scalars(select(GatewaySession).where(*still_open)).one_or_none()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, json, request
+from flask import Response, current_app, json, request
 
 from payments_app import clock
 from payments_app.accounts.caller import Caller
@@ -66,6 +66,16 @@ def _if_match() -> Callable[[int], bool] | None:
 
 def audit_context_for(caller: Caller) -> AuditContext:
     return AuditContext(caller.actor, current_request_id(), clock.now())
+
+
+def return_url() -> str:
+    """Where a gateway's page leads the patient back to. It names neither a link nor a payment.
+
+    Outside production it is the address that the request was sent to, if ``PUBLIC_URL`` is not set. In production no
+    gateway that moves money and leads away is configured without it.
+    """
+    base = current_app.config["SETTINGS"].public_url or request.host_url.rstrip("/")
+    return f"{base}/pay/return"
 
 
 def dump_changed(payment: Payment) -> dict[str, Any]:

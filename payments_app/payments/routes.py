@@ -19,8 +19,8 @@ from payments_app.api.serializer import renderer
 from payments_app.errors import ActivePaymentExists, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
-from payments_app.i18n.locale import translate
-from payments_app.i18n.messages import N_
+from payments_app.i18n.locale import reader_language, translate
+from payments_app.i18n.messages import N_, LocalizedMessage
 from payments_app.idempotency.headers import pop_key
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import create as creation
@@ -29,6 +29,7 @@ from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
 from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
+from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.http import (
     audit_context_for,
     build_change,
@@ -36,8 +37,10 @@ from payments_app.payments.http import (
     etag,
     render_current_state,
     respond,
+    return_url,
 )
 from payments_app.payments.models.payment import Payment
+from payments_app.payments.sessions import SessionTerms
 from payments_app.readiness import requires_readiness
 
 blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
@@ -160,12 +163,21 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, examples=examples.REFUSED_CHECKOUT)
 def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Open the gateway's session that the payment is paid by, or come back to it.
+    """Open the gateway's session that the payment is paid by, or return the open one.
 
-    ``client_secret`` is for the patient's device alone. Neither status nor version of the payment changes.
+    The response has one of ``redirect_url`` (send the patient there), ``client_secret`` (for a form of the page, on the
+    patient's device alone) and ``instructions``. Neither status nor version of the payment changes.
     """
     wanted = build_change("checkout", payment_id, body, caller, render_current=render_current_state)
-    return respond(checkout(wanted, _render_checkout))
+    settings = current_app.config["SETTINGS"]
+    terms = SessionTerms(
+        language=reader_language(),
+        return_url=return_url(),
+        describe=_describe,
+        lease_seconds=settings.refund_lease_seconds,
+        deadlines=Deadlines.at(wanted.context.at, settings),
+    )
+    return respond(checkout(wanted, terms, _render_checkout))
 
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
@@ -225,8 +237,14 @@ def _render_changed(payment: Payment, message: str) -> StoredResponse:
     return StoredResponse(200, json.dumps({"data": dump_changed(payment), "message": translate(message)}))
 
 
-def _render_checkout(payment: Payment, session: CheckoutSession) -> StoredResponse:
-    shown = {"gateway": payment.gateway, "reference": session.reference, "payment": payment}
+def _describe(consultation_id: int) -> str:
+    return translate(LocalizedMessage("Consultation %(id)s", id=consultation_id))
+
+
+def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
+    shown = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
+    if session.redirect_url is not None:
+        shown["redirect_url"] = session.redirect_url
     if session.client_secret is not None:
         shown["client_secret"] = session.client_secret
     if session.instructions is not None:

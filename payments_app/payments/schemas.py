@@ -76,6 +76,10 @@ class Existing(Changed):
 class Checkout(Schema):
     gateway = fields.String(required=True)
     reference = fields.String(required=True)
+    expires_at = UtcDateTimeField(
+        required=True, metadata={"description": "When the payment ends if it is not paid: not before its session does."}
+    )
+    redirect_url = fields.String(metadata={"description": "The gateway's page, on which the patient pays"})
     client_secret = fields.String(metadata={"description": "for gateways that the patient's device talks to itself"})
     instructions = fields.String(metadata={"description": "for methods that people carry out by hand"})
     payment = fields.Nested(Payment, required=True)

@@ -24,9 +24,6 @@ from payments_app.refunds.repository import Outcome, PendingRefund, RefundReques
 
 log = logging.getLogger(__name__)
 
-# How much earlier than a gateway forgets a key we take it for forgotten: clocks differ, and calls take their time.
-KEY_MARGIN = timedelta(hours=1)
-
 # After that a refund that its gateway does not know is staff's to decide: by then even slow gateways would list it.
 STAFF_DECIDE_AFTER = timedelta(hours=24)
 
@@ -136,11 +133,10 @@ def _query_gateway(gateway: Gateway, placed: PendingRefund) -> Outcome:
     if known is not None:
         return known
     age = clock.now() - placed.created_at
-    remembered_seconds = gateway.capabilities.remembers_keys_seconds
-    if remembered_seconds is None:
-        return _LEFT_TO_STAFF if age >= STAFF_DECIDE_AFTER else _NOT_YET_KNOWN
-    if age < timedelta(seconds=remembered_seconds) - KEY_MARGIN:
+    if gateway.capabilities.remembers_key(age):
         return gateway.refund(placed.order)
+    if gateway.capabilities.remembers_keys_seconds is None and age < STAFF_DECIDE_AFTER:
+        return _NOT_YET_KNOWN
     return _LEFT_TO_STAFF
 
 

@@ -27,6 +27,7 @@ from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe.client import StripeGateway
 from tests.support.fake_stripe import FakeStripe
 from tests.support.localstripe import LocalStripe, local_stripe
+from tests.support.session_requests import session_request
 from tests.support.stripe_apps import fake_stripe
 
 _ids = count(1)
@@ -84,7 +85,7 @@ def charge() -> Charge:
 
 
 def opened(adapter: Adapter, charge: Charge) -> CheckoutSession:
-    session = adapter.gateway.open_session(charge)
+    session = adapter.gateway.open_session(session_request(charge))
     assert isinstance(session, CheckoutSession)
     return session
 
@@ -129,7 +130,7 @@ def test_the_secret_does_not_show_where_a_session_is_printed(adapter: Adapter, c
 
 
 def test_what_is_not_paid_is_not_verified(adapter: Adapter, charge: Charge) -> None:
-    found = adapter.gateway.open_session(charge)
+    found = adapter.gateway.open_session(session_request(charge))
 
     assert isinstance(found, CheckoutSession)
     assert isinstance(verify(charge, found), Declined)
@@ -246,7 +247,8 @@ def remembering(request: pytest.FixtureRequest) -> Iterator[Adapter]:
 
 
 def test_a_session_is_opened_once_however_often_it_is_asked_for(remembering: Adapter, charge: Charge) -> None:
-    assert opened(remembering, charge) == opened(remembering, charge)
+    request = session_request(charge)
+    assert remembering.gateway.open_session(request) == remembering.gateway.open_session(request)
 
 
 def test_a_refund_is_made_once_however_often_it_is_asked_for(remembering: Adapter, charge: Charge) -> None:

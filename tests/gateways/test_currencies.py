@@ -13,6 +13,7 @@ from payments_app.gateways.sandbox import SandboxGateway
 from tests.gateways.test_contract import stripe_at
 from tests.support.apps import app_with
 from tests.support.fake_stripe import FakeStripe
+from tests.support.session_requests import session_request
 from tests.support.stripe_apps import fake_stripe
 
 # As https://docs.stripe.com/currencies lists them, in November 2026.
@@ -91,7 +92,7 @@ def test_stripe_counts_as_its_documentation_lists(fake: FakeStripe) -> None:
 def test_nobody_is_billed_in_a_currency_that_stripe_counts_otherwise(fake: FakeStripe) -> None:
     for code in currencies_in_use():
         charge = Charge(payment_id=1, consultation_id=2, amount_minor=100_000, currency=code, payment_method="stripe")
-        opened = stripe_at(fake).open_session(charge)
+        opened = stripe_at(fake).open_session(session_request(charge))
         if code in STRIPE_WITHOUT_DECIMALS + STRIPE_WITH_THREE_DECIMALS:
             assert isinstance(opened, Declined), code
         else:

@@ -31,6 +31,7 @@ from tests.support.fake_stripe_http import FakeResponse, Received, Server
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import free_port
+from tests.support.session_requests import session_request
 from tests.support.stripe_apps import card_shop, fake_stripe, open_by_card
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -60,7 +61,7 @@ def gateway(fake: FakeStripe) -> StripeGateway:
 
 
 def opened(gateway: StripeGateway) -> str:
-    session = gateway.open_session(BILL)
+    session = gateway.open_session(session_request(BILL))
     assert isinstance(session, CheckoutSession)
     return session.reference
 
@@ -95,7 +96,7 @@ def test_a_checkout_is_sent_under_the_payments_own_id(fake: FakeStripe, gateway:
     opened(gateway)
 
     (request,) = sent(fake, "/v1/payment_intents")
-    assert request.idempotency_key == "checkout-7"
+    assert request.idempotency_key == "checkout-7-1"
     assert request.params == {
         "amount": "500000",
         "currency": "php",
@@ -191,7 +192,7 @@ def name_of(answer: tuple[int, bytes]) -> str:
 def test_a_refusal_means_that_nothing_happened(answer: tuple[int, bytes]) -> None:
     with always(*answer) as gateway:
         refused = Declined("So says Stripe.")
-        assert gateway.open_session(BILL) == refused
+        assert gateway.open_session(session_request(BILL)) == refused
         assert gateway.look_up(BILL, "pi_1") == refused
         assert gateway.cancel_session(BILL, "pi_1") == refused
         assert gateway.refund(order_of("pi_1")) == refused
@@ -202,7 +203,7 @@ def test_a_refusal_means_that_nothing_happened(answer: tuple[int, bytes]) -> Non
 
 def assert_all_unknown(gateway: StripeGateway) -> None:
     for outcome in (
-        gateway.open_session(BILL),
+        gateway.open_session(session_request(BILL)),
         gateway.look_up(BILL, "pi_1"),
         gateway.look_up_session(BILL, "pi_1"),
         gateway.cancel_session(BILL, "pi_1"),
@@ -240,7 +241,7 @@ def test_an_object_of_the_other_mode_pays_nothing_and_says_nothing_of_what_happe
         named = gateway.look_up(BILL, "pi_1")
         assert isinstance(named, Declined)
         for outcome in (
-            gateway.open_session(BILL),
+            gateway.open_session(session_request(BILL)),
             gateway.look_up_session(BILL, "pi_1"),
             gateway.cancel_session(BILL, "pi_1"),
             gateway.refund(order_of("pi_1")),

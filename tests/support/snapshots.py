@@ -152,7 +152,10 @@ class SeenState:
         state = {
             "payments": [self._payment(payment) for payment in self._rows["payments"]],
             "sessions": sorted(
-                (self._names[each["payment_id"]], self._session_status(each)) for each in self._rows["gateway_sessions"]
+                (self._names[each["payment_id"]], self._session_status(each))
+                for each in self._rows["gateway_sessions"]
+                # Nobody can pay by one that was cancelled, or that nobody was given.
+                if each["status"] not in ("cancelled", "expired", "lost", "opening")
             ),
             "keys": self._of("idempotency_keys", "user_id", "key", "operation"),
             "webhooks": self._of("webhook_events", "event_id"),

@@ -26,6 +26,7 @@ from payments_app.gateways.base import (
     Headers,
     OutcomeUnknown,
     Reachable,
+    SessionRequest,
 )
 from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.events import GatewayEvent, OtherMode
@@ -101,7 +102,8 @@ class StripeGateway:
             return 0
         return 3 if currency in THREE_DECIMAL_CURRENCIES else 2
 
-    def open_session(self, charge: Charge) -> CheckoutSession | Declined | OutcomeUnknown:
+    def open_session(self, request: SessionRequest) -> CheckoutSession | Declined | OutcomeUnknown:
+        charge = request.charge
         if self.minor_digits(charge.currency) != MINOR_DIGITS:
             # A payment from when the settings had another currency: Stripe would bill 100 times too much, or a tenth.
             return Declined(
@@ -118,7 +120,7 @@ class StripeGateway:
                             "consultation_id": str(charge.consultation_id),
                         },
                     },
-                    {"idempotency_key": f"checkout-{charge.payment_id}"},
+                    {"idempotency_key": request.gateway_key},
                 )
             )
         )

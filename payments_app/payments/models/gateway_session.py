@@ -15,6 +15,14 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.db.base import Base, BigId, UtcDateTime
+from payments_app.gateways.base import SessionStatus
+
+# Statuses of a row besides those of a session at its gateway, which gateways/base.py has.
+OPENING = "opening"
+LOST = "lost"
+
+# Nobody is to pay by it any more, or nobody knows it.
+ENDED = (LOST, SessionStatus.CANCELLED, SessionStatus.EXPIRED, SessionStatus.SUCCEEDED)
 
 
 class GatewaySession(Base):
@@ -76,3 +84,12 @@ class GatewaySession(Base):
     refreshed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    def move_on(self, status: str, at: datetime) -> None:
+        """Take another status; a session that has ended keeps its own."""
+        if self.status not in ENDED:
+            self.status, self.updated_at = str(status), at
+
+    def take_over(self, other: "GatewaySession", at: datetime) -> None:
+        """Know what another row knew of the same session."""
+        self.move_on(other.status, at)

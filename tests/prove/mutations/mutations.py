@@ -181,7 +181,7 @@ BREAKAGES = (
         (
             Edit(
                 _CANCEL,
-                "if set(open_session_references(session, self.charge.payment_id)) - set(self.references):",
+                "if still_open is not None and still_open.reference not in self.references:",
                 "if False:",
             ),
         ),
