@@ -1,7 +1,7 @@
-"""What every gateway promises, asked of each of them: two that nobody else is behind, and Stripe's over real HTTP.
+"""What every gateway promises, asked of each: two that nobody else is behind, and Stripe and PayMongo over real HTTP.
 
 Stripe is answered for by our own fake, and by localstripe, which somebody else wrote; its gaps are named where it is
-left out.
+left out. PayMongo is answered for by our own fake alone, with its keys ignored and with its keys remembered.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,11 +22,14 @@ from payments_app.gateways.base import (
     SessionStatus,
     verify,
 )
+from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.gateways.manual import ManualGateway
+from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe.client import StripeGateway
 from tests.support.fake_stripe import FakeStripe
 from tests.support.localstripe import LocalStripe, local_stripe
+from tests.support.paymongo_apps import fake_paymongo
 from tests.support.session_requests import session_request
 from tests.support.stripe_apps import fake_stripe
 
@@ -35,11 +38,11 @@ _ids = count(1)
 
 @dataclass(frozen=True)
 class Adapter:
-    """A gateway, and how its customers pay."""
+    """A gateway, and how its customers pay a session: by which transaction."""
 
     name: str
     gateway: Gateway
-    pay: Callable[[str], None]
+    pay: Callable[[str], str]
 
     @property
     def judges(self) -> bool:
@@ -53,8 +56,9 @@ def stripe_at(server: FakeStripe | LocalStripe) -> StripeGateway:
 
 @contextmanager
 def adapter_called(name: str) -> Iterator[Adapter]:
-    def nobody_pays(_reference: str) -> None:
+    def nobody_pays(reference: str) -> str:
         """Staff see it arrive, or nothing has to."""
+        return reference
 
     match name:
         case "sandbox":
@@ -63,13 +67,18 @@ def adapter_called(name: str) -> Iterator[Adapter]:
             yield Adapter(name, ManualGateway({"gcash": "Send it to 0917."}), nobody_pays)
         case "stripe":
             with fake_stripe() as fake:
-                yield Adapter(name, stripe_at(fake), fake.pay)
+                yield Adapter(name, stripe_at(fake), lambda reference: fake.pay(reference) or reference)
         case "localstripe":
             with local_stripe() as server:
-                yield Adapter(name, stripe_at(server), server.pay)
+                yield Adapter(name, stripe_at(server), lambda reference: server.pay(reference) or reference)
+        case "paymongo" | "paymongo-keys":
+            with fake_paymongo() as fake:
+                fake.remembers_keys = name == "paymongo-keys"
+                gateway = PayMongoGateway(fake.api_key, api_base=fake.api_base, timeout_seconds=30, lease_seconds=200)
+                yield Adapter(name, gateway, fake.pay)
 
 
-@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "localstripe"])
+@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "localstripe", "paymongo"])
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     with adapter_called(request.param) as adapter:
         yield adapter
@@ -92,13 +101,11 @@ def opened(adapter: Adapter, charge: Charge) -> CheckoutSession:
 
 def paid(adapter: Adapter, charge: Charge) -> str:
     """A session that the customer has paid: the transaction's id."""
-    session = opened(adapter, charge)
-    adapter.pay(session.reference)
-    found = adapter.gateway.look_up(charge, session.reference)
+    transaction_id = adapter.pay(opened(adapter, charge).reference)
+    found = adapter.gateway.look_up(charge, transaction_id)
     assert isinstance(found, CheckoutSession)
-    verdict = verify(charge, found)
-    assert isinstance(verdict, Approved)
-    return verdict.reference
+    assert verify(charge, found) == Approved(transaction_id)
+    return transaction_id
 
 
 def order_of(charge: Charge, transaction_id: str, amount_minor: int = 200_025) -> GatewayRefundRequest:
@@ -116,8 +123,13 @@ def test_an_opened_session_says_how_to_pay_and_what_for(adapter: Adapter, charge
 
     assert session.status == SessionStatus.OPEN
     assert 0 < len(session.reference) <= 255
-    # Either the patient's device pays, or the patient reads what to do.
-    assert (session.client_secret is None) != (session.instructions is None)
+    # The patient goes to the gateway's page, or their own device pays, or they read what to do.
+    ways = {
+        CheckoutKind.REDIRECT: session.redirect_url,
+        CheckoutKind.CLIENT_SECRET: session.client_secret,
+        CheckoutKind.INSTRUCTIONS: session.instructions,
+    }
+    assert [kind for kind, way in ways.items() if way] == [adapter.gateway.capabilities.checkout]
     assert session.money.mismatch_reason(charge) is None or adapter.judges  # nothing has come to Stripe yet
     assert (session.money.payment_id, session.money.consultation_id) == (charge.payment_id, charge.consultation_id)
 
@@ -126,6 +138,7 @@ def test_the_secret_does_not_show_where_a_session_is_printed(adapter: Adapter, c
     session = opened(adapter, charge)
 
     assert "secret" not in repr(session)
+    assert "http" not in repr(session)
     assert session.client_secret is None or session.client_secret not in str(session)
 
 
@@ -138,14 +151,18 @@ def test_what_is_not_paid_is_not_verified(adapter: Adapter, charge: Charge) -> N
 
 def test_what_is_paid_is_verified_and_names_its_transaction(adapter: Adapter, charge: Charge) -> None:
     session = opened(adapter, charge)
-    adapter.pay(session.reference)
+    transaction_id = adapter.pay(session.reference)
 
-    found = adapter.gateway.look_up(charge, session.reference)
+    found = adapter.gateway.look_up(charge, transaction_id)
 
     assert isinstance(found, CheckoutSession)
     assert found.status == SessionStatus.SUCCEEDED
     assert found.money.amount_minor == charge.amount_minor
-    assert verify(charge, found) == Approved(session.reference)
+    assert verify(charge, found) == Approved(transaction_id)
+    if adapter.judges:
+        by_session = adapter.gateway.look_up_session(charge, session.reference)
+        assert isinstance(by_session, CheckoutSession)
+        assert (by_session.reference, verify(charge, by_session)) == (session.reference, Approved(transaction_id))
 
 
 @pytest.mark.parametrize(
@@ -181,13 +198,14 @@ def test_a_cancelled_session_stays_so_however_often_it_is_cancelled(adapter: Ada
 
 
 def test_a_paid_session_cannot_be_cancelled_where_somebody_knows(adapter: Adapter, charge: Charge) -> None:
-    reference = paid(adapter, charge)
+    session = opened(adapter, charge)
+    transaction_id = adapter.pay(session.reference)
 
-    found = adapter.gateway.cancel_session(charge, reference)
+    found = adapter.gateway.cancel_session(charge, session.reference)
 
     assert isinstance(found, CheckoutSession)
     if adapter.judges:
-        assert verify(charge, found) == Approved(reference)
+        assert verify(charge, found) == Approved(transaction_id)
 
 
 def test_a_session_that_nobody_opened_is_not_there_to_be_cancelled(adapter: Adapter, charge: Charge) -> None:
@@ -239,9 +257,9 @@ def test_a_refund_of_a_transaction_that_nobody_made_is_declined_where_somebody_k
     assert isinstance(outcome, Declined if adapter.judges else Approved)
 
 
-@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe"])
+@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "paymongo-keys"])
 def remembering(request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """All but localstripe, which ignores gateway keys."""
+    """All but localstripe, which ignores gateway keys, as PayMongo may."""
     with adapter_called(request.param) as adapter:
         yield adapter
 

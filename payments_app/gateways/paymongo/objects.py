@@ -103,11 +103,13 @@ class Reader:
         paid = next((payment for payment in payments if payment.is_paid), None)
         status = SessionStatus.SUCCEEDED if paid else _status_unpaid(attributes, payments)
         ids = _ids_of_session(attributes)
+        # A patient who went away while the wallet was at work may go on there.
+        is_going_on = status in (SessionStatus.OPEN, SessionStatus.PROCESSING)
         return CheckoutSession(
             reference=text_of(thing["id"]),
             status=status,
             money=_named(paid.money, ids) if paid else _asked_by(attributes, ids),
-            redirect_url=self._url_of(attributes.get("checkout_url")) if status == SessionStatus.OPEN else None,
+            redirect_url=self._url_of(attributes.get("checkout_url")) if is_going_on else None,
         )
 
     def payment_of(self, thing: Mapping[str, Any]) -> PayMongoPayment:
