@@ -3,11 +3,13 @@
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import requests
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.payments.expire import expire
@@ -22,8 +24,12 @@ from tests.support.fake_paymongo import FakePayMongo
 from tests.support.paymongo_apps import PayMongoApp, fake_paymongo, paymongo_settings
 from tests.support.people import People
 from tests.support.rows import Rows
+from tests.support.service import at_once, statuses
 from tests.support.stripe_apps import refund, resume_refunds
 from tests.support.waiting import PATIENCE_SECONDS
+
+# Not more than the app has connections for.
+FEW = 6
 
 pytestmark = pytest.mark.usefixtures("audited")
 
@@ -157,6 +163,34 @@ def test_a_cancel_without_an_answer_changes_nothing(shop: PayMongoApp, rows: Row
     assert state_of(rows, payment_id)["status"] == "pending"
     assert shop.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
     assert state_of(rows, payment_id)["status"] == "cancelled"
+
+
+def test_many_checkouts_at_once_open_one_session(shop: PayMongoApp, rows: Rows) -> None:
+    """PayMongo would open one for each, so all but one have to wait; no session is left that nobody knows."""
+    payment_id = shop.create()
+
+    def ask() -> TestResponse:
+        return shop.people.seen_by(shop.app).patient.post(f"/payments/{payment_id}/checkout")
+
+    answers = at_once([ask] * FEW)
+
+    assert set(statuses(answers)) <= {200, 409}
+    assert all(answer.json["retryable"] for answer in answers if answer.status_code == 409)
+    assert len(shop.fake.sessions) == rows.count("gateway_sessions") == 1
+    assert shop.check_out(payment_id)["reference"] in shop.fake.sessions
+
+
+def test_many_deliveries_at_once_complete_the_payment_once(shop: PayMongoApp, rows: Rows) -> None:
+    payment_id, session_id = shop.open()
+    transaction_id = shop.fake.pay(session_id)
+    events = [shop.fake.session_paid(session_id), shop.fake.payment_event("paid", transaction_id)] * (FEW // 2)
+    bodies = [json.dumps(event).encode() for event in events]
+
+    answers = at_once([partial(shop.send, body, shop.fake.sign(body)) for body in bodies])
+
+    assert set(statuses(answers)) == {200}
+    assert_completed(rows, payment_id, transaction_id)
+    assert state_of(rows, payment_id)["version"] == 1
 
 
 # Late money, and money by other sessions
