@@ -1,7 +1,7 @@
-"""Every setting, read from the environment once and checked at start.
+"""All settings: read from the environment once, and checked at start.
 
-A bad value stops the start with one line that names it: a payments service refuses rather than guesses.
-``docs/settings.md`` lists the same names; a test compares the two, because such tables go stale.
+A bad value stops the start with one line that names the setting. ``docs/settings.md`` lists the same names; a test
+compares the two.
 """
 
 import os
@@ -20,7 +20,7 @@ from redis.connection import parse_url
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-# The project keeps money in hundredths and rates in hundredths of a percent.
+# Amounts are stored in hundredths of the currency unit, rates in hundredths of a percent.
 MINOR_DIGITS = 2
 MINOR_PER_MAJOR = 10**MINOR_DIGITS
 BASIS_POINTS_PER_ONE = 10_000
@@ -28,17 +28,18 @@ BASIS_POINTS_PER_ONE = 10_000
 # Below this many bytes an HMAC-SHA-256 key is weaker than the hash (RFC 7518, section 3.2).
 SECRET_MIN_BYTES = 32
 
-# A random secret has far more; one key held down, or a word again and again, has fewer.
+# A random secret has far more different characters; one repeated key or one repeated word has fewer.
 SECRET_MIN_DIFFERENT_CHARACTERS = 8
 
-# What stands in examples where a secret should be; compared without case, dashes and dots.
+# Placeholders that examples show instead of a secret; compared without case, dashes and dots.
 PLACEHOLDERS = ("changeme", "replaceme", "example", "password", "secret")
 
-# Of a value that is refused so much is shown: enough to find it by.
+# How much of a refused value the error shows: enough to find it.
 SHOWN_CHARACTERS = 20
 
-# Amounts are kept in hundredths. ISO 4217 gives these currencies another minor unit: an amount would be off by a factor
-# of 10 to 100. (CLDR also shows some with hundredths, such as RSD, without them: a habit, and no other way to count.)
+# Amounts are stored in hundredths. ISO 4217 gives these currencies another minor unit, so amounts would be wrong by a
+# factor of 10 to 100. (CLDR also displays some currencies without their hundredths, such as RSD. That is a display
+# habit: they still have hundredths, so they are not in this list.)
 CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
     [
         "BHD",
@@ -67,7 +68,7 @@ CURRENCIES_WITHOUT_HUNDREDTHS = frozenset(
     ]
 )
 
-# TCP has no higher ones.
+# The highest TCP port.
 LAST_PORT = 65_535
 
 # Ports that an origin does not name.
@@ -79,10 +80,10 @@ LOOPBACK_HOSTS = frozenset(["127.0.0.1", "::1", "localhost"])
 # A host's name in ASCII, or an address; urlsplit takes anything.
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 
-# 10^12 major units. Up to here a JSON number with two decimals survives a trip through any IEEE double, exactly.
+# 10^12 major units. Up to this amount, a JSON number with two decimals is exact in an IEEE double.
 AMOUNT_CEILING = Decimal(10**12)
 
-# Methods that people carry out by hand.
+# Methods by which the patient sends the money by hand.
 MANUAL_METHODS = ("gcash", "bank_transfer", "e_wallet")
 
 # All methods that there are, by their codes, and the gateways that may carry them.
@@ -92,7 +93,7 @@ GATEWAYS = ("stripe", "paymongo", "manual", "sandbox")
 DEVELOPMENT_SECRET = "for-development-only-never-for-real-money"  # noqa: S105  # nosec B105  # refused in production
 
 
-# What software ships with, examples show and guessers try first; compared without case, dashes and dots.
+# Passwords that software ships with and that attackers try first; compared without case, dashes and dots.
 DEFAULT_PASSWORDS = frozenset(
     [
         "123456",
@@ -123,16 +124,16 @@ DEFAULT_PASSWORDS = frozenset(
 
 
 class ConfigError(Exception):
-    """A setting that the service will not start with; its text is one line that names the setting."""
+    """A missing, malformed or unsafe setting; the service does not start. The text is one line that names it."""
 
 
 def read_env_file() -> None:
-    """Take up ``.env`` beside this file, where the environment itself does not say ``APP_ENV=production``.
+    """Load ``.env`` from the folder of this file, unless the environment has ``APP_ENV=production``.
 
-    Production has all its settings from whoever starts it: what a developer left lying about must not fill the gaps.
+    In production all settings come from the environment: a developer's leftover file must not fill gaps.
 
     Raises:
-        ConfigError: it cannot be read, or is no UTF-8.
+        ConfigError: the file cannot be read, or is not UTF-8.
     """
     if os.environ.get("APP_ENV", "").strip() == "production":
         return
@@ -144,9 +145,9 @@ def read_env_file() -> None:
 
 
 def currencies_in_use() -> frozenset[str]:
-    """The codes of all currencies that are legal tender somewhere today, as CLDR knows them.
+    """ISO 4217 codes of the currencies that are legal tender somewhere today, according to CLDR.
 
-    No funds, metals, test codes, or currencies of the past, all of which ISO 4217 has codes for.
+    Without funds, metals, test codes and past currencies, which have ISO 4217 codes too.
     """
     territories = get_global("territory_currencies")
     return frozenset(code for territory in territories for code in get_territory_currencies(territory))
@@ -175,7 +176,7 @@ def is_safe_origin(origin: str, *, is_production: bool) -> bool:
 
 
 def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[list[str], int]:
-    """Where gunicorn listens, and with how many worker processes.
+    """The addresses gunicorn binds to, and the number of worker processes.
 
     Raises:
         ConfigError: a value is malformed.
@@ -188,7 +189,7 @@ def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[lis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The checked settings. Amounts in minor units (hundredths), times in seconds, rates in basis points."""
+    """The checked settings. Amounts are in minor units (hundredths), durations in seconds, rates in basis points."""
 
     app_env: str
     secret_key: str
@@ -268,8 +269,8 @@ class Settings:
             idempotency_cache_ttl_seconds=read.whole("IDEMPOTENCY_CACHE_TTL", 300, at_least=1),
             idempotency_retention_seconds=read.whole("IDEMPOTENCY_RETENTION", 86_400, at_least=1),
             redis_url=read.redis_url(),
-            # On one network Redis answers within a millisecond; who waits for longer than 100 is better off without it.
-            # At most 5 s: nobody would wait for two such answers, and for the payment besides.
+            # On one network Redis responds within a millisecond; after 100 ms it is quicker to go on without it.
+            # At most 5 s: a request may wait for two calls to Redis, and then still has to create the payment.
             redis_timeout_ms=read.whole("REDIS_TIMEOUT", 100, at_least=1, at_most=5_000),
             payment_locking=read.choice("PAYMENT_LOCKING", "optimistic", "pessimistic", "redis", "hybrid"),
             payment_lock_timeout_seconds=read.whole("PAYMENT_LOCK_TIMEOUT", 5, at_least=1),
@@ -304,9 +305,11 @@ class Settings:
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
         if settings.refund_lease_seconds <= settings.gateway_timeout_seconds:
-            raise ConfigError("REFUND_LEASE must be longer than GATEWAY_TIMEOUT: resume would overtake a live worker")
+            raise ConfigError(
+                "REFUND_LEASE must be longer than GATEWAY_TIMEOUT: payments resume would overtake a live worker"
+            )
         if settings.is_production:
-            _refuse_what_is_unsafe(settings, environment)
+            _refuse_unsafe_settings(settings, environment)
         return settings
 
     def flask_config(self) -> dict[str, Any]:
@@ -321,28 +324,30 @@ class Settings:
             "JWT_ALGORITHM": "HS256",
             "JWT_COOKIE_CSRF_PROTECT": False,  # no cookies, so no claim about them in every token
             "SQLALCHEMY_DATABASE_URI": self.database_url,
-            # The largest honest request is under 3 KiB; 64 KiB leaves room for a proxy's extra headers in forms
-            # and is what the nginx in front is told as well.
+            # The largest valid request is under 3 KiB; 64 KiB leaves room for the extra headers of multipart forms.
+            # deploy/nginx/payments.conf has the same limit.
             "MAX_CONTENT_LENGTH": 64 * 1024,
         }
 
 
-def _refuse_what_is_unsafe(settings: Settings, environment: Mapping[str, str]) -> None:
-    """What may be tried on a laptop, but not with other people's money.
+def _refuse_unsafe_settings(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Refuse settings that are fine for development but unsafe in production.
 
     Raises:
-        ConfigError: something that production does not start with.
+        ConfigError: production does not start with such a setting.
     """
     for name in ("FLASK_DEBUG", "DEBUG"):
         if environment.get(name, "").strip().lower() not in ("", "0", "false", "no"):  # as Flask reads it
-            raise ConfigError(f"{name} is on: its error pages show secrets to strangers, unset it in production")
+            raise ConfigError(f"{name} is on: unset it in production, because its error pages show secrets")
     if "STRIPE_LOG" in environment:
-        raise ConfigError("STRIPE_LOG makes Stripe's library print secrets: unset it in production")
+        raise ConfigError("STRIPE_LOG is set: unset it in production, because Stripe's library then logs secrets")
     if settings.secret_key == settings.jwt_secret_key:
         raise ConfigError("JWT_SECRET_KEY must not be the same as SECRET_KEY in production")
     database = make_url(settings.database_url)
     if database.drivername == "sqlite" and not settings.allow_sqlite:
-        raise ConfigError("DATABASE_URL is SQLite, for one machine and few people: set ALLOW_SQLITE=1 if that is meant")
+        raise ConfigError(
+            "DATABASE_URL is SQLite, which serves one machine and few users: set ALLOW_SQLITE=1 to allow it"
+        )
     users = {database.username, *database.normalized_query.get("user", ())}
     for password in (database.password, *database.normalized_query.get("password", ())):
         _refuse_default_password("DATABASE_URL", password, users)
@@ -352,12 +357,12 @@ def _refuse_what_is_unsafe(settings: Settings, environment: Mapping[str, str]) -
 
 
 def _refuse_default_password(name: str, password: str | None, users: Set[str | None]) -> None:
-    """None at all is allowed: there are sockets, certificates and password files, and the server decides."""
+    """No password is allowed: the server may authenticate by socket, certificate or password file instead."""
     if not password:
         return
     bare = _bare(password)
     if {bare, bare.rstrip("0123456789")} & DEFAULT_PASSWORDS or password in users:
-        raise ConfigError(f"{name} has a password that everybody tries first: choose another one in production")
+        raise ConfigError(f"{name} has a default password: choose another one in production")
 
 
 def _bare(secret: str) -> str:
@@ -365,14 +370,14 @@ def _bare(secret: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """A refused value, for the line that refuses it: its beginning, and nothing of a secret of a gateway's."""
+    """A refused value for the error text: only its beginning, and nothing of a gateway's secret."""
     if value.lower().startswith(("sk_", "rk_", "whsec_", "whsk_")):
-        return "what looks like a gateway's secret"
+        return "a value that looks like a gateway's secret"
     return repr(value) if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]!r}..."
 
 
 class _Reader:
-    """Reads one value at a time and says in one line what is wrong with it."""
+    """Reads and checks one setting at a time; each error is one line."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -393,7 +398,7 @@ class _Reader:
         return value in ("1", "true")
 
     def secret(self, name: str, app_env: str) -> str:
-        value = self.text(name, "")  # a line's end from a file of secrets is no part of one
+        value = self.text(name, "")  # the line end of a secret file is not part of the secret
         if app_env != "production":
             return value or DEVELOPMENT_SECRET
         if not value:
@@ -403,7 +408,7 @@ class _Reader:
         if value == DEVELOPMENT_SECRET:
             raise ConfigError(f"{name} is the published development secret")
         if len(set(value)) < SECRET_MIN_DIFFERENT_CHARACTERS or any(word in _bare(value) for word in PLACEHOLDERS):
-            raise ConfigError(f"{name} can be guessed: make one with openssl rand -hex 32")
+            raise ConfigError(f"{name} is easy to guess: generate one with openssl rand -hex 32")
         return value
 
     def database_url(self, name: str, default: str) -> str:
@@ -416,19 +421,19 @@ class _Reader:
             raise ConfigError(f"{name} is not a database URL") from None
         in_memory = ":memory:" in (url.database or "") or {"memory", "memdb"} & set(map(str, url.query.values()))
         if url.drivername == "sqlite" and (not url.database or in_memory):
-            raise ConfigError(f"{name} must name a file: every worker would have a memory of its own")
+            raise ConfigError(f"{name} must name a file: an in-memory database is not shared between workers")
         return value
 
     def redis_url(self) -> str | None:
-        """``REDIS_URL``, or one made of ``REDIS_HOST`` and its companions; None where neither is set."""
+        """``REDIS_URL``, or a URL made from ``REDIS_HOST``, ``REDIS_PORT`` and so on; None if neither is set."""
         url = self.text("REDIS_URL", "")
         if url:
             return self._checked_redis_url(url)
         host = self.text("REDIS_HOST", "")
         if not host:
             return None
-        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):  # not shown: people put whole URLs here
-            raise ConfigError("REDIS_HOST must be a host's name or address alone")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):  # not shown: may hold a password
+            raise ConfigError("REDIS_HOST must be a host name or an address, and nothing else")
         port = self.whole("REDIS_PORT", 6379, at_least=1, at_most=LAST_PORT)
         database = self.whole("REDIS_CACHE_DB", 0, at_least=0)
         password = self._environment.get("REDIS_PASSWORD", "")
@@ -436,8 +441,10 @@ class _Reader:
         return self._checked_redis_url(f"redis://{credentials}{host}:{port}/{database}")
 
     def _checked_redis_url(self, url: str) -> str:
-        # Options in the URL would go before our own timeouts; and no part of it is shown, it may hold a password.
-        refusal = "REDIS_URL must read like redis://:password@host:6379/0, rediss://... or unix://path, without options"
+        # Options in the URL would override our own timeouts. No part of the URL is shown: it may hold a password.
+        error_text = (
+            "REDIS_URL must read like redis://:password@host:6379/0, rediss://... or unix://path, without options"
+        )
         try:
             parts = urlsplit(url)
             parse_url(url)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
@@ -447,7 +454,7 @@ class _Reader:
         except (ValueError, TypeError):
             usable = False
         if not usable:
-            raise ConfigError(refusal)
+            raise ConfigError(error_text)
         return url
 
     def token(self, name: str) -> str | None:
@@ -458,7 +465,7 @@ class _Reader:
 
     def tokens(self, name: str) -> tuple[str, ...]:
         values = [value.strip() for value in self.text(name, "").split(",")]
-        if not all(re.fullmatch(r"[\x21-\x7e]*", value) for value in values):  # not shown, however mistyped: a secret
+        if not all(re.fullmatch(r"[\x21-\x7e]*", value) for value in values):  # not shown: it is a secret
             raise ConfigError(f"{name} must be visible ASCII characters without spaces")
         return tuple(filter(None, values))
 
@@ -474,7 +481,7 @@ class _Reader:
         if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
             raise ConfigError(f"{name} must be an http or https URL")
         if app_env == "production" and not value.startswith("https://"):
-            raise ConfigError(f"{name} must be an https URL in production: the key goes there with every call")
+            raise ConfigError(f"{name} must be an https URL in production: every call carries the key")
         return value
 
     def public_url(self, name: str, app_env: str) -> str | None:
@@ -497,9 +504,9 @@ class _Reader:
         return origin
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
-        """What the clinic tells patients to do, by the code of each method that people carry out by hand."""
-        given = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
-        return {code: instructions for code, instructions in given.items() if instructions}
+        """The clinic's instructions for patients, by method code; only for methods that are paid by hand."""
+        texts = {code: self.text(f"{prefix}_{code.upper()}", "") for code in MANUAL_METHODS}
+        return {code: instructions for code, instructions in texts.items() if instructions}
 
     def payment_gateways(self, name: str) -> dict[str, str]:
         """The gateway of each method that is named, by the method's code."""
@@ -555,7 +562,7 @@ class _Reader:
         if not re.fullmatch(r"[A-Z]{3}", value):
             raise ConfigError(f"{name} must be an ISO 4217 code of three capitals, not {_shown(value)}")
         if value not in currencies_in_use():
-            raise ConfigError(f"{name} {value} is not a currency that any country uses at present")
+            raise ConfigError(f"{name} {value} is not a currency in use today")
         if value in CURRENCIES_WITHOUT_HUNDREDTHS:
-            raise ConfigError(f"{name} {value} has no hundredths, which amounts are kept in")
+            raise ConfigError(f"{name} {value} has no hundredths, and amounts are stored in hundredths")
         return value

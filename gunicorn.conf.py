@@ -1,6 +1,6 @@
-"""How gunicorn serves the app; each number with its reason.
+"""gunicorn's settings, each number with its reason.
 
-The timeouts are steps of one ladder, which docs/deployment.md shows whole; a test compares them.
+The timeouts depend on those of nginx, the gateway and the database: docs/deployment.md lists all; a test compares them.
 """
 
 import atexit
@@ -13,65 +13,67 @@ from pathlib import Path
 
 from gunicorn.glogging import Logger
 
-sys.path.insert(0, str(Path(__file__).parent))  # wherever it was started from
+sys.path.insert(0, str(Path(__file__).parent))  # gunicorn can be started from any folder
 
 from config import ConfigError, gunicorn_settings, read_env_file
 
 try:
     read_env_file()
     bind, workers = gunicorn_settings()
-except ConfigError as refusal:
-    sys.exit(f"refusing to start: {refusal}")
+except ConfigError as error:
+    sys.exit(f"refusing to start: {error}")
 
 wsgi_app = "wsgi:app"
 
-# ``bind``: by default for nginx on the same machine, and nobody else. Where systemd hands over its socket, that one is
-# used instead.
+# ``bind``: by default only reachable from the same machine, for nginx. If systemd passes a socket, that one is used
+# instead.
 
-# ``workers``: by default two processes, of which one may die in mid-sentence and the other goes on. Threads, because a
-# request mostly waits for the database: eight a process keep both cores busy, and the connection pool
-# (engines.engine_options) holds as many.
+# ``workers``: by default two processes, so that the service goes on if one dies. Threads, because a request mostly
+# waits for the database: eight per process keep two cores busy, and the connection pool (db.engine.engine_options) has
+# as many connections.
 worker_class = "gthread"
 threads = 8
 
-# Loaded once, before the workers are forked, which then start at once and share its memory. For that, a reload (HUP)
-# starts new workers with the old code. What was connected by then is not shared: engines.init_app sees to it.
+# The app is loaded once, before the workers are forked: they start at once and share its memory. The price: a reload
+# (HUP) starts new workers with the old code. Connections opened before the fork are not shared: each worker opens its
+# own (db.engine.init_app).
 preload_app = True
 
-# Seconds without a sign of life from a worker's main loop before it is killed. That loop does nothing but hand out
-# connections, so only a process that hangs as a whole is caught by it; a slow request is ended by the ladder's steps.
+# Seconds without a heartbeat from a worker's main loop before the worker is killed. That loop only hands out
+# connections, so this ends a process that hangs as a whole; the other timeouts end a slow request.
 timeout = 45
 
-# Seconds that a stopping worker has for the requests that it is at: longer than the longest that asks a gateway, a
-# checkout that finds its payment ended (41.5 s), so that stopping makes no outcome unknown; shorter than nginx waits.
+# Seconds that a stopping worker has to finish its requests. The longest request that calls a gateway takes 41.5 s (a
+# checkout that finds its payment ended), so a stop makes no outcome unknown. Shorter than nginx waits.
 graceful_timeout = 45
 
-# Seconds that an idle connection is kept: longer than nginx keeps it (60 s), so that it is always nginx who closes it.
-# The other way about, it would be closed under a request now and then, and a POST may not be sent twice.
+# Seconds that an idle connection is kept open. Longer than nginx keeps it (60 s), so that nginx always closes it. If
+# gunicorn closed it, that would sometimes cut off a request that nginx has just sent, and nginx must not repeat a POST.
 keepalive = 75
 
-# A worker is replaced after so many requests, as a precaution against leaks that nobody has found yet; not more often,
-# because each leaves its counts behind, in files that are added up for /metrics. Not both workers at the same moment.
+# A worker is replaced after so many requests, as a precaution against unknown leaks. Not more often, because each
+# worker leaves its metric files behind, and /metrics adds them all up. The jitter keeps both workers from stopping
+# together.
 max_requests = 100_000
 max_requests_jitter = 10_000
 
-# Workers show that they live by touching a file; on a disk that is busy, that could take longer than the timeout.
+# A worker's heartbeat touches a file; on a busy disk that could take longer than the timeout.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn makes unguessable names
 
-# What a request says of its own way here is not gunicorn's to believe: TRUSTED_PROXIES alone decides, in the app. By
-# default gunicorn would take "this came by https" from anybody on this machine.
+# gunicorn ignores all X-Forwarded headers: the app reads them, as TRUSTED_PROXIES says. By default gunicorn would
+# believe X-Forwarded-Proto: https from any process on this machine.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
-# Nobody is to steer the server through a socket in a home directory.
+# No control socket in a home directory: signals are enough.
 control_socket_disable = True
 
 
 class GunicornLogger(Logger):
-    """gunicorn's own messages go where the app's go, in the same shape. Requests are logged by the app alone."""
+    """Sends gunicorn's own messages to the app's log, in the same format. The app logs the requests itself."""
 
     def warning(self, msg: str, *args: object, **kwargs: object) -> None:
-        """Of a request that cannot be read, what is wrong, and not the line: it may hold a token."""
+        """Log the reason for an unreadable request, but not its lines: they may hold a token."""
         if msg.startswith("Invalid request"):
             error = sys.exception()
             msg = f"Invalid request: {type(error).__name__}"
@@ -86,31 +88,34 @@ class GunicornLogger(Logger):
 logger_class = GunicornLogger
 
 
-def _drop_the_numbers(folder: str, master: int) -> None:
-    """They are this run's alone. Not in gunicorn's ``on_exit``, which a start that is refused never comes to."""
-    if os.getpid() == master:  # a worker that ends leaves them to the others
+def _remove_metric_files(folder: str, master: int) -> None:
+    """The files belong to this run only. Not in gunicorn's ``on_exit``, which does not run after a refused start."""
+    if os.getpid() == master:  # the master still adds up the files of workers that have ended
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# Each process writes its numbers to files in this folder, and /metrics adds them up. Named before prometheus_client is
-# first imported, which is when that decides where to count. A reload (HUP) reads this file again in the same process:
-# the folder stays, or all counters would begin anew. Another server, as after USR2, has another process id and folder.
+# Each process writes its metrics to files in this folder, and /metrics adds them up. The variable must be set before
+# the first import of prometheus_client, which reads it then. A reload (HUP) runs this file again in the same process:
+# the folder stays the same, or all counters would start at 0 again. A new master (USR2) has another process id and
+# folder.
 _prefix = f"payments-metrics-{os.getpid()}-"
 if _prefix not in os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ""):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
-    atexit.register(_drop_the_numbers, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
+    atexit.register(_remove_metric_files, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
 
 
 def pre_fork(_server: object, _worker: object) -> None:
-    """What was loaded before is nobody's garbage. Looking through it would write to it, and so end its being shared:
-    half of a worker's own memory, at its first full collection.
+    """Exclude everything loaded so far from garbage collection: it stays until the end.
+
+    A collection writes to each object it visits, so the memory pages would no longer be shared with the master. That
+    was half of a worker's own memory, at its first full collection.
     """
     gc.collect()
     gc.freeze()
 
 
 def child_exit(_server: object, worker: object) -> None:
-    """A process that has ended counts no more among the live ones."""
-    from prometheus_client import multiprocess  # noqa: PLC0415  # not before the folder is named
+    """Remove the ended process from the gauges of live processes."""
+    from prometheus_client import multiprocess  # noqa: PLC0415  # only after PROMETHEUS_MULTIPROC_DIR is set
 
     multiprocess.mark_process_dead(worker.pid)  # type: ignore[attr-defined]  # gunicorn's worker

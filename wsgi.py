@@ -5,14 +5,14 @@ import os
 import sys
 from typing import NoReturn
 
-# Nothing to speak of that is loaded here is ever garbage. Looking for it, here and once more when the process
-# ends, takes a good third of the time of a command.
+# Almost nothing that is loaded here ever becomes garbage. Collecting it, here and once more when the process ends,
+# would take a good third of a command's time.
 gc.disable()
 
 try:
-    from config import ConfigError, read_env_file  # what is imported is what there is to look through
+    from config import ConfigError, read_env_file  # imported after gc.disable(), or the collector runs
 except ModuleNotFoundError as missing:
-    # Another Python's `flask` was started. A module of our own that is missing is a mistake in the code: show where.
+    # The `flask` of another Python was started. If one of our own modules is missing, it is a bug: show the traceback.
     if missing.name is None or missing.name.partition(".")[0] in ("config", "payments_app"):
         raise
     sys.stderr.write(
@@ -21,10 +21,10 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 
-def _refuse(why: str) -> NoReturn:
-    """In one plain line. Exit 2: of a command, which begins with this too, 1 would be a verdict."""
-    # payments_app/printable.py may be what cannot be loaded.
-    line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in why)
+def _refuse(reason: str) -> NoReturn:
+    """Print one line and exit with 2. Commands start here too, and their exit status 1 means "a check failed"."""
+    # Not payments_app/printable.py: that may be the module that cannot be loaded.
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in reason)
     sys.stderr.write(f"refusing to start: {line}\n")
     sys.exit(2)
 
@@ -34,11 +34,11 @@ try:
 
     read_env_file()
     app = create_app()
-except ConfigError as refusal:
-    _refuse(str(refusal))
+except ConfigError as error:
+    _refuse(str(error))
 except KeyboardInterrupt:
     sys.exit(130)
-except Exception as error:  # such as a folder that may not be written to
+except Exception as error:  # such as a folder without write permission
     if os.environ.get("LOG_LEVEL") == "DEBUG":
         raise
     _refuse(f"{type(error).__name__}: {error} (where: LOG_LEVEL=DEBUG shows it)")

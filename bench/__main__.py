@@ -1,4 +1,4 @@
-"""Measure this service beside its limit and its peers: ``make bench``. See docs/performance.md."""
+"""Measures this service, its upper limit and its peers: ``make bench``. See docs/performance.md."""
 
 import sys
 import time
@@ -9,41 +9,41 @@ from pathlib import Path
 import click
 
 from bench import memory, picture
-from bench.cases import Arm, Measurement
-from bench.environment import Stage, set_up
-from bench.plan import ARMS, LineUp
+from bench.cases import Case, Measurement
+from bench.environment import Environment, set_up
+from bench.plan import CASES, Plan
 from bench.report import Run
 from payments_app import clock
 
 RESULTS = Path(__file__).with_name("results")
 
-# Of an arm before the first round: connections are made, statements prepared, code warmed up.
+# Seconds per case before the first round: connections are opened, statements prepared, code warmed up.
 WARM_UP_SECONDS = 1
 
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--seconds", type=click.IntRange(1, 30), default=4, show_default=True, help="Of an arm in a round.")
+@click.option("--seconds", type=click.IntRange(1, 30), default=4, show_default=True, help="Seconds per case and round.")
 @click.option(
-    "--only", type=click.Choice([*ARMS, "memory"]), multiple=True, help="Measure these arms, and write no file."
+    "--only", type=click.Choice([*CASES, "memory"]), multiple=True, help="Measure these cases, and write no file."
 )
-@click.option("--memory-requests", type=click.IntRange(2_000), default=memory.SECOND_LOOK, show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Folder.")
+@click.option("--memory-requests", type=click.IntRange(2_000), default=memory.ALL_REQUESTS, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Output folder.")
 def main(rounds: int, seconds: int, only: tuple[str, ...], memory_requests: int, results: Path) -> None:
-    """Go through all arms in turn, several times, print the tables, and write them down with a picture."""
+    """Measure all cases in turn, several times; print the tables, and write them to a file with a picture."""
     started = time.monotonic()
-    names = set(only or [*ARMS, "memory"])
+    names = set(only or [*CASES, "memory"])
     click.echo("Starting PostgreSQL and the services", err=True)
     with ExitStack() as stack:
-        stage = stack.enter_context(set_up())
-        arms = LineUp(stage, stack).make(names & set(ARMS))
-        measured = measure(arms, rounds, seconds)
-        grown = measure_memory(stage, memory_requests) if "memory" in names else None
+        environment = stack.enter_context(set_up())
+        cases = Plan(environment, stack).make(names & set(CASES))
+        measured = measure(cases, rounds, seconds)
+        grown = measure_memory(environment, memory_requests) if "memory" in names else None
         run = Run(
             at=clock.now(),
             command=" ".join(["python -m bench", *sys.argv[1:]]),
-            settings=stage.settings(),
-            arms=arms,
+            settings=environment.settings(),
+            cases=cases,
             rounds=measured,
             memory=grown,
             minutes=(time.monotonic() - started) / 60,
@@ -53,35 +53,35 @@ def main(rounds: int, seconds: int, only: tuple[str, ...], memory_requests: int,
         write(run, results)
 
 
-def measure(arms: Mapping[str, Arm], rounds: int, seconds: int) -> dict[str, list[Measurement]]:
-    """Every second round goes through the arms backwards, so that none always follows the same other."""
-    for arm in arms.values():
-        arm.measure(WARM_UP_SECONDS)
-    seen: dict[str, list[Measurement]] = {name: [] for name in arms}
+def measure(cases: Mapping[str, Case], rounds: int, seconds: int) -> dict[str, list[Measurement]]:
+    """Measure all cases in rounds. Every second round is reversed, so that no case always follows the same one."""
+    for case in cases.values():
+        case.measure(WARM_UP_SECONDS)
+    results: dict[str, list[Measurement]] = {name: [] for name in cases}
     with click.progressbar(
-        length=rounds * len(arms), label="Measuring", file=sys.stderr, item_show_func=lambda name: name or ""
+        length=rounds * len(cases), label="Measuring", file=sys.stderr, item_show_func=lambda name: name or ""
     ) as bar:
         for number in range(rounds):
-            for name in list(arms)[:: -1 if number % 2 else 1]:
+            for name in list(cases)[:: -1 if number % 2 else 1]:
                 bar.update(0, name)
                 bar.render_progress()
-                seen[name].append(arms[name].measure(seconds))
+                results[name].append(cases[name].measure(seconds))
                 bar.update(1, name)
-    return seen
+    return results
 
 
-def measure_memory(stage: Stage, requests: int) -> tuple[memory.Memory, memory.Memory]:
-    length = requests - memory.FIRST_LOOK
+def measure_memory(environment: Environment, requests: int) -> tuple[memory.Memory, memory.Memory]:
+    length = requests - memory.FIRST_REQUESTS
     with click.progressbar(length=length, label="Looking for growth", file=sys.stderr) as bar:
-        return memory.measure(stage, requests=requests, progress=bar.update)
+        return memory.measure(environment, requests=requests, progress=bar.update)
 
 
 def write(run: Run, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     day = f"{run.at:%Y-%m-%d}"
-    told = run.text(f"{day}.png")  # before a file is changed: it names the commit, and whether there is more than that
-    picture.draw(run.arms, run.rounds, folder / f"{day}.png")
-    (folder / f"{day}.md").write_text(told)
+    text = run.text(f"{day}.png")  # before a file is changed: it names the commit, and whether the tree is clean
+    picture.draw(run.cases, run.rounds, folder / f"{day}.png")
+    (folder / f"{day}.md").write_text(text)
     click.echo(f"Written: {folder / day}.md and .png")
 
 

@@ -1,34 +1,34 @@
-"""The kinds of arms: each does one thing for some seconds, and proves by counting rows that it did it."""
+"""The kinds of cases. Each does one thing for some seconds, and then counts rows to prove that it was done."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
 
 from bench import load
-from bench import requests as asking
 from bench.cpu import CpuMeter
-from bench.environment import FIRST_UNPAID, Stage, Store, run_pgbench
+from bench.environment import FIRST_UNPAID, Environment, Store, run_pgbench
 from bench.load import Load
+from bench.requests import create, creates, key, list_page
 from bench.services import Running
 
-# As many as pgbench is run with.
+# Also the number of pgbench's clients.
 CLIENTS = 8
 CLICKS = 50
 
-# Of a round, however long one takes: percentiles need two.
-LEAST_STORMS = 2
+# Per round, however long a storm takes: percentiles need two values.
+MIN_STORMS = 2
 
-# More than the quickest service answers in a second, so that the requests last.
+# More requests per second than the fastest service serves, so that the prepared requests suffice.
 MOST_CREATES_A_SECOND = 6_000
 MOST_READS_A_SECOND = 12_000
 
-# Payments that the reading arms read in turn.
+# The number of payments that the reading cases read in turn.
 READ = 1_000
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One arm in one round. ``cpu_ms``: milliseconds of processor time for each answer, by whom."""
+    """One case in one round. ``cpu_ms``: milliseconds of processor time per response, by process."""
 
     per_second: float
     p50_ms: float
@@ -37,8 +37,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """What people read of it, and how it is measured for so many seconds."""
+class Case:
+    """A label for the tables, and a function that measures for a number of seconds."""
 
     label: str
     measure: Callable[[float], Measurement]
@@ -46,130 +46,130 @@ class Arm:
 
 @dataclass(frozen=True)
 class Target:
-    """A service, the database it keeps its payments in, and the server of that, which SQLite has none of."""
+    """A service, its database, and the pid of the database server (None for SQLite)."""
 
     running: Running
     store: Store
     database_pid: int | None = None
 
-    def ask(self, requests: Sequence[bytes], seconds: float, *, expected: int) -> tuple[int, Measurement]:
-        """How many answers came, all of them with the status that is expected."""
+    def send(self, requests: Sequence[bytes], seconds: float, *, expected: int) -> tuple[int, Measurement]:
+        """Send requests for some seconds; returns the number of responses. All must have the expected status."""
         trees = {"service": self.running.pid}
         if self.database_pid is not None:
             trees["database"] = self.database_pid
         meter = CpuMeter(trees)
-        came = load.ask(self.running, requests, clients=CLIENTS, seconds=seconds, begin=meter.begin)
+        result = load.send(self.running, requests, clients=CLIENTS, seconds=seconds, begin=meter.begin)
         spent = meter.spent()
-        _require_statuses(came, {expected: came.answers})
-        cpu_ms = {name: of_all / came.answers * 1000 for name, of_all in spent.items()}
-        return came.answers, Measurement(
-            came.answers / came.seconds, came.p50_seconds * 1000, came.p99_seconds * 1000, cpu_ms
+        _require_statuses(result, {expected: result.responses})
+        cpu_ms = {name: total / result.responses * 1000 for name, total in spent.items()}
+        return result.responses, Measurement(
+            result.responses / result.seconds, result.p50_seconds * 1000, result.p99_seconds * 1000, cpu_ms
         )
 
 
-def create_arm(label: str, party: Target) -> Arm:
-    """Payments of different consultations, in an empty table."""
+def create_case(label: str, target: Target) -> Case:
+    """Create payments of different consultations, in an empty table."""
 
     def measure(seconds: float) -> Measurement:
-        party.store.clear()
-        requests = asking.creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds))
-        made, measurement = party.ask(requests, seconds, expected=201)
-        _require_rows(party.store, made)
+        target.store.clear()
+        requests = creates(target.store.patient, round(MOST_CREATES_A_SECOND * seconds))
+        made, measurement = target.send(requests, seconds, expected=201)
+        _require_rows(target.store, made)
         return measurement
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def growing_arm(label: str, party: Target) -> Arm:
-    """Payments of different consultations, beside all those that are there already."""
+def growing_case(label: str, target: Target) -> Case:
+    """Create payments of different consultations, in a table with many payments."""
     taken = 0
 
     def measure(seconds: float) -> Measurement:
         nonlocal taken
-        requests = asking.creates(party.store.patient, round(MOST_CREATES_A_SECOND * seconds), first=taken)
-        before = max(party.store.counts())
-        made, measurement = party.ask(requests, seconds, expected=201)
+        requests = creates(target.store.patient, round(MOST_CREATES_A_SECOND * seconds), first=taken)
+        before = max(target.store.counts())
+        made, measurement = target.send(requests, seconds, expected=201)
         taken += made
-        _require_rows(party.store, before + made)
+        _require_rows(target.store, before + made)
         return measurement
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def reading_arm(label: str, party: Target, requests: Callable[[Store], list[bytes]], *, expected: int) -> Arm:
-    """Requests that change nothing, again and again, where READ payments were made."""
+def reading_case(label: str, target: Target, requests: Callable[[Store], list[bytes]], *, expected: int) -> Case:
+    """Repeat requests that change nothing, in a table with READ payments."""
 
     def measure(seconds: float) -> Measurement:
-        party.store.clear()
-        made = load.ask_all(party.running, asking.creates(party.store.patient, READ), clients=CLIENTS)
-        _require_statuses(made, {201: READ})
-        _, measurement = party.ask(_repeated(requests(party.store), seconds), seconds, expected=expected)
-        _require_rows(party.store, READ)
+        target.store.clear()
+        created = load.send_all(target.running, creates(target.store.patient, READ), clients=CLIENTS)
+        _require_statuses(created, {201: READ})
+        _, measurement = target.send(_repeated(requests(target.store), seconds), seconds, expected=expected)
+        _require_rows(target.store, READ)
         return measurement
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def page_arm(label: str, party: Target, cursor: str | None) -> Arm:
-    """One page of a long list, again and again."""
-
-    def measure(seconds: float) -> Measurement:
-        requests = _repeated([asking.list_page(party.store.patient, cursor)], seconds)
-        return party.ask(requests, seconds, expected=200)[1]
-
-    return Arm(label, measure)
-
-
-def storm_arm(label: str, party: Target) -> Arm:
-    """50 clicks on one consultation at the same moment, with a key each, until all have been answered; and again."""
+def page_case(label: str, target: Target, cursor: str | None) -> Case:
+    """Repeat the request for one page of a long list."""
 
     def measure(seconds: float) -> Measurement:
-        party.store.clear()
+        requests = _repeated([list_page(target.store.patient, cursor)], seconds)
+        return target.send(requests, seconds, expected=200)[1]
+
+    return Case(label, measure)
+
+
+def storm_case(label: str, target: Target) -> Case:
+    """Repeat storms: 50 clicks at once on one consultation, each with its own key, until all have responses."""
+
+    def measure(seconds: float) -> Measurement:
+        target.store.clear()
         settled: list[float] = []
-        while sum(settled) < seconds or len(settled) < LEAST_STORMS:
+        while sum(settled) < seconds or len(settled) < MIN_STORMS:
             number = len(settled)
             clicks = [
-                asking.create(party.store.patient, FIRST_UNPAID + number, asking.key(number * CLICKS + click))
+                create(target.store.patient, FIRST_UNPAID + number, key(number * CLICKS + click))
                 for click in range(CLICKS)
             ]
-            came = load.ask_all(party.running, clicks, clients=CLICKS)
-            _require_statuses(came, {201: 1, 409: CLICKS - 1})
-            settled.append(came.seconds)
-        _require_rows(party.store, len(settled))
+            result = load.send_all(target.running, clicks, clients=CLICKS)
+            _require_statuses(result, {201: 1, 409: CLICKS - 1})
+            settled.append(result.seconds)
+        _require_rows(target.store, len(settled))
         percentiles = quantiles(settled, n=100, method="inclusive")
         return Measurement(len(settled) / sum(settled), percentiles[49] * 1000, percentiles[98] * 1000)
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
-def pgbench_arm(label: str, stage: Stage) -> Arm:
-    """The statements of create.sql with nothing around them."""
+def pgbench_case(label: str, environment: Environment) -> Case:
+    """Only the statements of create.sql, by pgbench."""
 
     def measure(seconds: float) -> Measurement:
-        stage.empty.clear()
-        meter = CpuMeter({"database": stage.postgresql_pid})
-        latencies_ms = run_pgbench(stage, clients=CLIENTS, seconds=seconds)
+        environment.empty.clear()
+        meter = CpuMeter({"database": environment.postgresql_pid})
+        latencies_ms = run_pgbench(environment, clients=CLIENTS, seconds=seconds)
         spent = meter.spent()
         made = len(latencies_ms)
-        _require_rows(stage.empty, made)
+        _require_rows(environment.empty, made)
         percentiles = quantiles(latencies_ms, n=100)
-        cpu_ms = {name: of_all / made * 1000 for name, of_all in spent.items()}
+        cpu_ms = {name: total / made * 1000 for name, total in spent.items()}
         return Measurement(made / seconds, percentiles[49], percentiles[98], cpu_ms)
 
-    return Arm(label, measure)
+    return Case(label, measure)
 
 
 def _repeated(requests: list[bytes], seconds: float) -> list[bytes]:
     return requests * (round(MOST_READS_A_SECOND * seconds) // len(requests) + 1)
 
 
-def _require_statuses(came: Load, expected: dict[int, int]) -> None:
-    if came.statuses != expected:
-        raise SystemExit(f"answers by status are {came.statuses}, not {expected}")
+def _require_statuses(result: Load, expected: dict[int, int]) -> None:
+    if result.statuses != expected:
+        raise SystemExit(f"responses by status are {result.statuses}, not {expected}")
 
 
 def _require_rows(store: Store, expected: int) -> None:
-    """All five rows of every payment that was answered for, and no others."""
+    """Require exactly the five rows of every payment whose creation had a response."""
     counted = store.counts()
     if counted != {expected}:
-        raise SystemExit(f"{expected} payments were answered for, and the rows of each table are {counted}")
+        raise SystemExit(f"{expected} payments were created by responses, but the tables have {counted} rows")

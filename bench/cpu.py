@@ -1,4 +1,4 @@
-"""Where the processor's time goes: to the client, to the service or to the database."""
+"""Measures processor time of the client, the service and the database."""
 
 import resource
 import time
@@ -11,8 +11,9 @@ import psutil
 
 @dataclass
 class CpuMeter:
-    """Seconds of processor time since it was made, or begun again, of this process (the client) and of named trees of
-    processes.
+    """Processor time in seconds since the last ``begin``: of this process (the client) and of named process trees.
+
+    ``trees``: the pid of the root process by name.
     """
 
     trees: Mapping[str, int]
@@ -32,16 +33,19 @@ class CpuMeter:
 
 
 def _of_client() -> float:
-    """This process and what it has started and waited for: wrk, pgbench."""
+    """This process, and the children that it has waited for, such as pgbench."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _of_tree(pid: int) -> float:
-    """A process and its descendants; those that have ended count for their parent."""
+    """A process and its descendants; the time of ended ones counts for their parent."""
     parent = psutil.Process(pid)
     seconds = 0.0
-    for process in [*parent.children(recursive=True), parent]:  # the parent last: it has what ended meanwhile
+    for process in [
+        *parent.children(recursive=True),
+        parent,
+    ]:  # the parent last: it includes ended children
         with suppress(psutil.NoSuchProcess):
             seconds += sum(process.cpu_times()[:4])
     return seconds

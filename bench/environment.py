@@ -1,7 +1,7 @@
-"""What is measured stands on this: a PostgreSQL of its own from a wheel, its databases, and a SQLite file.
+"""The environment of the measurements: its own PostgreSQL from a wheel, its databases, and a SQLite file.
 
-Nothing is tuned but the number of connections. ``fsync`` and ``synchronous_commit`` are on, as they are by default:
-what was answered survives a power cut, in every arm.
+Only the number of connections is tuned. ``fsync`` and ``synchronous_commit`` are on, as by default: in every case, what
+a response has confirmed survives a power cut.
 """
 
 import subprocess
@@ -26,17 +26,17 @@ from tests.support.rows import MADE_TOGETHER
 
 MILLION = 1_000_000
 
-# What the services sign tokens and cursors with.
+# The secrets with which the services sign tokens and cursors.
 SECRETS = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
 
-# Consultations that nobody has paid yet: the newest, as in life. More than the quickest arm pays in a measurement.
+# Unpaid consultations: the newest ones, as in production. More than the fastest case pays in a measurement.
 FIRST_UNPAID = MILLION + 1
 UNPAID = 200_000
 
-# Consultations that are added by one statement: within the statement timeout of a busy machine.
+# Consultations per statement: few enough for the statement timeout on a busy machine.
 AT_ONCE = 20_000
 
-# Each service keeps as many connections as it has threads, and all services are up together.
+# Each service has as many connections as threads, and all services run at the same time.
 MAX_CONNECTIONS = 300
 
 SETTINGS_SHOWN = (
@@ -57,7 +57,7 @@ class Store:
     patient: Person
 
     def clear(self) -> None:
-        """Forget all payments; the consultations are unpaid again."""
+        """Delete all payments; the consultations are unpaid again."""
         engine = create_engine(self.url)
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
@@ -68,11 +68,11 @@ class Store:
         engine.dispose()
 
     def counts(self) -> set[int]:
-        """How many rows there are of each of the five that are made together: one number, if all is well."""
+        """The row counts of the five tables that a create inserts into: a single number if they agree."""
         return {self.column(f"SELECT count(*) FROM {table}")[0] for table in MADE_TOGETHER}
 
     def column(self, query: str) -> Sequence[Any]:
-        """The first column of what the query finds."""
+        """The first column of the query's result."""
         engine = create_engine(self.url)
         with engine.connect() as connection:
             found = connection.execute(text(query)).scalars().all()
@@ -81,15 +81,17 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The databases, and the server that all but the SQLite file are on."""
+class Environment:
+    """The PostgreSQL server, and its database without payments."""
 
     server: OwnServer
     empty: Store
 
     @property
     def postgresql_pid(self) -> int:
-        return self.server.server.get_pid()
+        pid = self.server.server.get_pid()
+        assert pid is not None  # noqa: S101  # for the type checker: it runs
+        return pid
 
     @property
     def socket_folder(self) -> str:
@@ -104,17 +106,17 @@ class Stage:
 
 
 @contextmanager
-def set_up() -> Iterator[Stage]:
-    """A server, and on it a database whose consultations are all unpaid."""
+def set_up() -> Iterator[Environment]:
+    """Start PostgreSQL, with a database whose consultations are all unpaid."""
     with own_postgresql() as server:
         _configure(server)
         _add_sequences(server.url)
         with app_with(server.url, **SECRETS) as app:
             patient = _people(People(app))
         _execute(server.url, "VACUUM ANALYZE")
-        stage = Stage(server, Store(server.url, patient))
-        _require_durable(stage.settings())
-        yield stage
+        environment = Environment(server, Store(server.url, patient))
+        _require_durable(environment.settings())
+        yield environment
 
 
 @contextmanager
@@ -127,12 +129,12 @@ def sqlite_store() -> Iterator[Store]:
         yield Store(database.url, patient)
 
 
-def million_store(stage: Stage) -> Store:
-    """A copy of the empty one, with a million payments of the last year."""
-    elsewhere = make_url(stage.empty.url).set(database="template1").render_as_string()
+def million_store(environment: Environment) -> Store:
+    """A copy of the empty database, with a million payments of the last year."""
+    elsewhere = make_url(environment.empty.url).set(database="template1").render_as_string()
     _execute(elsewhere, "CREATE DATABASE million TEMPLATE postgres")
-    url = make_url(stage.empty.url).set(database="million").render_as_string()
-    script = Path(__file__).with_name("million.sql").read_text().format(patient_id=stage.empty.patient.id)
+    url = make_url(environment.empty.url).set(database="million").render_as_string()
+    script = Path(__file__).with_name("million.sql").read_text().format(patient_id=environment.empty.patient.id)
     statements = script.rstrip().rstrip(";").split(";\n")
     with (
         psycopg.connect(_plain(url), autocommit=True) as connection,
@@ -142,7 +144,7 @@ def million_store(stage: Stage) -> Store:
             connection.execute(statement)
     _execute(url, "VACUUM ANALYZE")
     _execute(url, "CHECKPOINT")
-    return Store(url, stage.empty.patient)
+    return Store(url, environment.empty.patient)
 
 
 def _people(people: People) -> Person:
@@ -159,14 +161,14 @@ def _configure(server: OwnServer) -> None:
 
 
 def _require_durable(settings: Mapping[str, str]) -> None:
-    """An environment variable may have said otherwise; quickness that a power cut undoes is none."""
+    """Require durable settings, which an environment variable may have changed: speed without them does not count."""
     lax = [name for name in ("fsync", "synchronous_commit", "full_page_writes") if settings[name] != "on"]
     if lax:
         raise SystemExit(f"PostgreSQL has {', '.join(lax)} switched off")
 
 
 def _add_sequences(url: str) -> None:
-    """The peers take their ids from sequences, as is usual; this project gives its own, and never asks for these."""
+    """Add sequences for the ids of the peers, as is usual. This service assigns its own ids and does not use them."""
     for table in ("payments", "invoices"):
         _execute(url, f"CREATE SEQUENCE {table}_id_seq")
         _execute(url, f"ALTER TABLE {table} ALTER id SET DEFAULT nextval('{table}_id_seq')")
@@ -174,25 +176,25 @@ def _add_sequences(url: str) -> None:
 
 def _execute(url: str, statement: str) -> None:
     with psycopg.connect(_plain(url), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]
+        connection.execute(statement)
 
 
 def _plain(url: str) -> str:
     return url.replace("+psycopg", "")
 
 
-def run_pgbench(stage: Stage, *, clients: int, seconds: float) -> list[float]:
-    """The statements of create.sql, prepared, each time on another consultation: milliseconds of every transaction."""
-    variables = {"n": 0, "first": FIRST_UNPAID, "clients": clients, "user_id": stage.empty.patient.id}
+def run_pgbench(environment: Environment, *, clients: int, seconds: float) -> list[float]:
+    """Run create.sql, prepared, each time for another consultation; returns the milliseconds of each transaction."""
+    variables = {"n": 0, "first": FIRST_UNPAID, "clients": clients, "user_id": environment.empty.patient.id}
     with tempfile.TemporaryDirectory(prefix="bench-pgbench-") as folder:
         command = [
-            *(stage.binary("pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2"),
+            *(environment.binary("pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2"),
             *(f"--time={seconds:.0f}", f"--file={Path(__file__).with_name('create.sql')}"),
             *("--log", f"--log-prefix={folder}/log"),
             *(f"--define={name}={value}" for name, value in variables.items()),
-            *("--host", stage.socket_folder, "--username=postgres", "postgres"),
+            *("--host", environment.socket_folder, "--username=postgres", "postgres"),
         ]
         subprocess.run(command, check=True, capture_output=True)
-        # The third word of a line is microseconds.
+        # The third field of a line is the latency in microseconds.
         lines = [line for log in Path(folder).iterdir() for line in log.read_text().splitlines()]
         return [int(line.split()[2]) / 1000 for line in lines]

@@ -1,7 +1,7 @@
-"""Where the time of a request goes: a flame graph of one worker under load, drawn by py-spy.
+"""Draws a flame graph of one worker under load, with py-spy: shows what takes the time of a request.
 
-``python -m bench.flame create`` (or ``show``, ``list``, ``replay``) writes ``bench/results/flame-create.svg``. Drawn is
-what has Python's lock, as one thread of a process has at a time: that is what a worker has to share out.
+``python -m bench.flame create`` (or ``show``, ``list``, ``replay``) writes ``bench/results/flame-create.svg``. It only
+samples the thread that holds the GIL, because the GIL limits a worker.
 """
 
 import subprocess
@@ -10,47 +10,45 @@ from pathlib import Path
 import click
 
 from bench import load, services
-from bench import requests as asking
 from bench.cases import CLIENTS, MOST_READS_A_SECOND, READ
 from bench.environment import Store, set_up
+from bench.requests import creates, list_page, shows
 
 RESULTS = Path(__file__).with_name("results")
 
-# Seconds, and samples a second: some thousands of samples, without slowing down what they are taken from.
+# Seconds, and samples per second: some thousands of samples, without slowing down the worker.
 SECONDS = 10
 SAMPLES_A_SECOND = 250
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["create", "replay", "show", "list"]))
-def draw(what: str) -> None:
-    """Draw where the time of WHAT goes."""
-    with set_up() as stage, services.ours(stage.empty.url) as running:
-        store = stage.empty
-        load.ask_all(running, asking.creates(store.patient, READ), clients=CLIENTS)
-        picture = RESULTS / f"flame-{what}.svg"
+@click.argument("operation", type=click.Choice(["create", "replay", "show", "list"]))
+def draw(operation: str) -> None:
+    """Draw a flame graph of OPERATION."""
+    with set_up() as environment, services.ours(environment.empty.url) as running:
+        store = environment.empty
+        load.send_all(running, creates(store.patient, READ), clients=CLIENTS)
+        picture = RESULTS / f"flame-{operation}.svg"
         picture.parent.mkdir(exist_ok=True)
         command = ["py-spy", "record", "--pid", str(running.workers[0]), "--output", picture.name, "--gil"]
         command += ["--duration", str(SECONDS), "--rate", str(SAMPLES_A_SECOND)]
-        # In that folder, because py-spy writes its command down in the picture.
-        with subprocess.Popen(command, cwd=RESULTS, stdout=subprocess.DEVNULL) as watching:
-            came = load.ask(running, _requests(what, store), clients=CLIENTS, seconds=SECONDS + 1)
-        if watching.returncode:
-            raise SystemExit(
-                "py-spy could not look: it needs to be allowed to trace processes (root, or CAP_SYS_PTRACE)"
-            )
-    click.echo(f"{picture}: {came.answers} answers by status {came.statuses}")
+        # With a relative path, because py-spy writes its command into the picture.
+        with subprocess.Popen(command, cwd=RESULTS, stdout=subprocess.DEVNULL) as py_spy:
+            result = load.send(running, _requests(operation, store), clients=CLIENTS, seconds=SECONDS + 1)
+        if py_spy.returncode:
+            raise SystemExit("py-spy failed: it needs permission to trace processes (root, or CAP_SYS_PTRACE)")
+    click.echo(f"{picture}: {result.responses} responses, by status {result.statuses}")
 
 
-def _requests(what: str, store: Store) -> list[bytes]:
-    if what == "create":
-        return asking.creates(store.patient, MOST_READS_A_SECOND * SECONDS, first=READ)
-    again = {
-        "replay": lambda: asking.creates(store.patient, READ),
-        "show": lambda: asking.shows(store.patient, store.column("SELECT id FROM payments")),
-        "list": lambda: [asking.list_page(store.patient)] * READ,
+def _requests(operation: str, store: Store) -> list[bytes]:
+    if operation == "create":
+        return creates(store.patient, MOST_READS_A_SECOND * SECONDS, first=READ)
+    repeated = {
+        "replay": lambda: creates(store.patient, READ),
+        "show": lambda: shows(store.patient, store.column("SELECT id FROM payments")),
+        "list": lambda: [list_page(store.patient)] * READ,
     }
-    return again[what]() * (MOST_READS_A_SECOND * (SECONDS + 2) // READ)
+    return repeated[operation]() * (MOST_READS_A_SECOND * (SECONDS + 2) // READ)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is compared with what, and what it should come to. Every ratio is one within a round, never across rounds."""
+"""The comparisons and their goals. Every ratio is of two measurements in the same round."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from statistics import median
 
 from bench.cases import Measurement
 
-# The measurements of every arm, round by round.
+# The measurements of each case, one per round.
 Rounds = Mapping[str, Sequence[Measurement]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``upper`` divided by ``lower``; ``of`` is what of a measurement is compared."""
+    """``upper`` divided by ``lower``; ``of`` is the member of the measurements to compare."""
 
     label: str
     upper: str
@@ -24,7 +24,7 @@ class Comparison:
     at_most: bool = False
 
     def ratios(self, rounds: Rounds) -> list[float]:
-        """One for each round; none where one of the two was not measured."""
+        """One ratio per round; empty if one of the two cases was not measured."""
         value = attrgetter(self.of)
         pairs = zip(rounds.get(self.upper, ()), rounds.get(self.lower, ()), strict=False)
         return [value(upper) / value(lower) for upper, lower in pairs]
@@ -47,5 +47,5 @@ COMPARISONS = (
     Comparison("create on SQLite, of PostgreSQL", "sqlite", "create", 0.5, 0.7),
 )
 
-# A worker's memory after 100,000 requests, of that after 1,000: at most.
+# The maximum ratio of a worker's memory after 100,000 requests to that after 1,000.
 MEMORY_GOAL = 1.05

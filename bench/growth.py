@@ -1,7 +1,7 @@
-"""What a million payments leave behind once each has been confirmed: ``make bench-growth``. See docs/performance.md.
+"""Measures how tables and indexes grow when a million payments are confirmed: ``make bench-growth``.
 
-The UPDATEs are those that the service sends for a confirm, one transaction for each payment (``growth.sql``).
-Autovacuum is on, as it is by default. Nothing here depends on how quick the disk is, so nobody waits for it.
+See docs/performance.md. The UPDATEs are the service's own for a confirm, one transaction per payment (``growth.sql``).
+Autovacuum is on, as by default. The results do not depend on the disk's speed, so commits do not wait for it.
 """
 
 import sys
@@ -21,21 +21,21 @@ from tests.support.own_server import own_postgresql
 
 RESULTS = Path(__file__).with_name("results")
 
-# At once, as two of a service's threads would be.
+# Concurrent connections.
 CONFIRMERS = 2
 
 # Payments between two steps of the progress bar.
 AT_ONCE = 2_000
 
-# For what was done to be counted.
+# Seconds to wait until PostgreSQL's statistics include all updates.
 PATIENCE_SECONDS = 10
 
 MEBIBYTE = 2**20
 
 TABLES = ("payments", "invoices")
 
-# A confirm gives these new values: they have to grow, the other indexes have not.
-OF_WHAT_CHANGED = ("ix_payments_status_history", "uq_payments_transaction")
+# Indexes of columns that a confirm changes: they grow, the others should not.
+INDEXES_OF_CHANGED_COLUMNS = ("ix_payments_status_history", "uq_payments_transaction")
 
 PAGE = 15
 DEEP_PAGE = 60_000
@@ -45,7 +45,7 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True)
 class Updates:
-    """What PostgreSQL counted of one table; ``elsewhere``: the new version of the row went to another page."""
+    """PostgreSQL's statistics of one table; ``elsewhere``: updates whose new row version went to another page."""
 
     made: int
     hot: int
@@ -55,7 +55,7 @@ class Updates:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a reader may expect, and what came of it."""
+    """A goal and the measured value."""
 
     label: str
     bound: str
@@ -74,18 +74,18 @@ class Goal:
 @click.command()
 @click.option("--payments", type=click.IntRange(AT_ONCE), default=1_000_000, show_default=True)
 @click.option(
-    "--fillfactor", type=click.IntRange(10, 100), help="Of both tables; without it, as the migrations leave them."
+    "--fillfactor", type=click.IntRange(10, 100), help="Fillfactor of both tables; default: that of the migrations."
 )
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Folder.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Output folder.")
 def main(payments: int, fillfactor: int | None, results: Path) -> None:
-    """Load payments, confirm them all, and say what became of tables and indexes."""
+    """Load payments, confirm them all, and report the growth of tables and indexes."""
     click.echo("Starting PostgreSQL", err=True)
     started = time.monotonic()
     with own_postgresql() as server:
         url = server.url.replace("+psycopg", "")
         with psycopg.connect(url, autocommit=True) as connection:
             for table in TABLES if fillfactor else ():
-                connection.execute(f"ALTER TABLE {table} SET (fillfactor = {fillfactor})")  # type: ignore[arg-type]
+                connection.execute(f"ALTER TABLE {table} SET (fillfactor = {fillfactor})")
             load(connection, payments)
             before = sizes(connection)
             confirm_all(url, payments)
@@ -109,7 +109,7 @@ def load(connection: Connection, payments: int) -> None:
 
 
 def confirm_all(url: str, payments: int) -> None:
-    """In no order, by several at once."""
+    """Confirm all payments in random order, over several connections."""
     batches = range(1, payments + 1, AT_ONCE)
     with (
         click.progressbar(length=payments, label="Confirming them", file=sys.stderr) as bar,
@@ -123,7 +123,7 @@ def _confirm(url: str, first: int, payments: int) -> int:
     last = min(first + AT_ONCE - 1, payments)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        connection.execute(f"CALL confirm({first}, {last}, {payments})")  # type: ignore[arg-type]
+        connection.execute(f"CALL confirm({first}, {last}, {payments})")
     return last - first + 1
 
 
@@ -147,30 +147,30 @@ def updates(connection: Connection, table: str) -> Updates:
 
 
 def all_updates(connection: Connection, payments: int) -> dict[str, Updates]:
-    """Of both tables, once all are told of: sessions do that when they end, a moment after their last answer."""
+    """The statistics of both tables, once they are complete: sessions report theirs a moment after they end."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(updates(connection, table).made != payments for table in TABLES):
         if time.monotonic() > deadline:
-            raise SystemExit("not every payment was confirmed, or PostgreSQL does not say so")
+            raise SystemExit("not every payment was confirmed, or PostgreSQL's statistics are incomplete")
         time.sleep(0.1)
     return {table: updates(connection, table) for table in TABLES}
 
 
 def pages_read(connection: Connection, query: str) -> int:
-    """Pages of tables and indexes that a query looks at."""
-    explained = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}").fetchone()  # type: ignore[arg-type]
+    """The number of table and index pages that a query reads."""
+    explained = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}").fetchone()
     assert explained is not None  # noqa: S101  # for the type checker: a plan is one row
     plan = explained[0][0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 def page_query(connection: Connection, page: int) -> str:
-    """The rows of an admin's page, and one more, as the service asks for them."""
+    """The service's query for a page of an admin's list: its rows, and one more."""
     last_before = connection.execute(
         "SELECT created_at, id FROM payments ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET %s",
         [PAGE * (page - 1) - 1],
     ).fetchone()
-    assert last_before is not None  # noqa: S101  # there are as many
+    assert last_before is not None  # noqa: S101  # there are enough payments
     return (
         "SELECT * FROM payments WHERE deleted_at IS NULL"
         f" AND (created_at, id) < ('{last_before[0].isoformat()}', {last_before[1]})"
@@ -227,10 +227,10 @@ def goals(
     connection: Connection, before: dict[str, int], after: dict[str, int], counted: dict[str, Updates], payments: int
 ) -> list[Goal]:
     grown = {name: after[name] / size for name, size in before.items() if size > MEBIBYTE}
-    unchanged = [ratio for name, ratio in grown.items() if name not in (*TABLES, *OF_WHAT_CHANGED)]
+    unchanged = [ratio for name, ratio in grown.items() if name not in (*TABLES, *INDEXES_OF_CHANGED_COLUMNS)]
     first, deep = (page_query(connection, page) for page in (2, min(DEEP_PAGE, payments // PAGE)))
-    for query in (first, deep):  # once for the hints that the first reader of a page leaves there
-        connection.execute(query)  # type: ignore[arg-type]
+    for query in (first, deep):  # once before: the first reader of a page sets hint bits
+        connection.execute(query)
     in_review = "SELECT count(*) FROM payments WHERE needs_review"
     return [
         Goal.at_least("share of HOT updates, invoices", 0.9, counted["invoices"].hot / counted["invoices"].made),

@@ -1,8 +1,8 @@
-"""What one request takes of the processor in one process, without a server: for comparing two ways to do the same.
+"""Measures the processor time of one request in one process, without a server: for comparing two implementations.
 
-``python -m bench.in_process create replay show list``. Requests go through the WSGI app in small batches, over a real
-PostgreSQL; the least of the batches is told, because whatever else runs on a machine only ever makes one longer. The
-batches of two commits are to be taken in turns, in folders beside each other.
+``python -m bench.in_process create replay show list``. Requests go through the WSGI app in small batches, with a real
+PostgreSQL. The result is the fastest batch, because other load on the machine only makes a batch slower. To compare two
+commits, check them out in two folders and run them in turns.
 """
 
 import sys
@@ -12,6 +12,7 @@ from itertools import count, repeat
 
 import click
 from flask import Flask
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from payments_app.accounts.models import Role
@@ -20,9 +21,9 @@ from tests.support.databases import make_postgresql
 from tests.support.people import People, Person
 
 BATCHES = 40
-# Short enough that some batch is not disturbed.
+# Requests per batch: few enough that some batch runs undisturbed.
 REQUESTS = 30
-# Until connections, plans and caches are there.
+# Requests before the first batch, to fill connections, plans and caches.
 WARM_UP = 60
 CONSULTATIONS = 2 * (BATCHES + 4) * REQUESTS
 
@@ -30,7 +31,7 @@ CONSULTATIONS = 2 * (BATCHES + 4) * REQUESTS
 @click.command()
 @click.argument("kinds", nargs=-1, type=click.Choice(["create", "replay", "show", "list"]))
 def main(kinds: tuple[str, ...]) -> None:
-    """Tell the milliseconds of the processor that a request takes, in the service alone."""
+    """Print the milliseconds of processor time per request, of the service only."""
     database = make_postgresql()
     try:
         with app_with(database.url) as app:
@@ -46,22 +47,22 @@ def main(kinds: tuple[str, ...]) -> None:
 
 
 def _least_ms(app: Flask, environs: Iterator[dict[str, object]]) -> float:
-    _ask(app, [next(environs) for _ in range(WARM_UP)])
-    return min(_ask(app, [next(environs) for _ in range(REQUESTS)]) for _ in range(BATCHES)) / REQUESTS * 1000
+    _send(app, [next(environs) for _ in range(WARM_UP)])
+    return min(_send(app, [next(environs) for _ in range(REQUESTS)]) for _ in range(BATCHES)) / REQUESTS * 1000
 
 
-def _ask(app: Flask, environs: Iterable[dict[str, object]]) -> float:
-    """Seconds of this process' time."""
+def _send(app: Flask, environs: Iterable[dict[str, object]]) -> float:
+    """Send the requests; returns seconds of processor time."""
     statuses: set[str] = set()
     started = time.process_time()
     for environ in environs:
-        answer = app.wsgi_app(environ, lambda status, _headers, _error=None: statuses.add(status))  # type: ignore[arg-type,return-value]  # what it would give to write by is not used
-        for _ in answer:
+        response = app.wsgi_app(environ, lambda status, _headers, _error=None: statuses.add(status))  # type: ignore[arg-type]  # no write() callable: not used
+        for _ in response:
             pass
-        answer.close()  # type: ignore[attr-defined]  # Werkzeug's has it
+        response.close()  # type: ignore[attr-defined]  # Werkzeug's response has it
     seconds = time.process_time() - started
     if not statuses <= {"200 OK", "201 CREATED"}:
-        sys.exit(f"answers were {statuses}")
+        sys.exit(f"responses were {statuses}")
     return seconds
 
 
@@ -69,13 +70,13 @@ def _environs(kind: str, person: Person, payment_id: int, numbers: Iterator[int]
     paths = {"show": f"/payments/{payment_id}", "list": "/payments"}
     if kind in paths:
         for path in repeat(f"/api/v1{paths[kind]}"):
-            yield EnvironBuilder(path, headers=person.authorization).get_environ()
+            yield EnvironBuilder(path, headers=Headers(person.authorization)).get_environ()
     for number in numbers if kind == "create" else repeat(1):
         yield EnvironBuilder(
             "/api/v1/payments",
             method="POST",
             json={"consultation_id": number, "amount": 5000, "payment_method": "stripe"},
-            headers={**person.authorization, "Idempotency-Key": str(number)},
+            headers=Headers({**person.authorization, "Idempotency-Key": str(number)}),
         ).get_environ()
 
 

@@ -1,8 +1,8 @@
-"""Asking a service as quickly as it answers, over keep-alive connections, from one thread.
+"""The client: sends requests as fast as the service responds, over keep-alive connections, from one thread.
 
-The client shares the cores with what it measures, so it does next to nothing: the requests are bytes before it starts,
-and of an answer it reads the status and the length. That takes it as little of the processor as wrk, which a script has
-to make the requests for, and one client everywhere keeps results comparable.
+The client shares the cores with the service, so it does very little: the requests are bytes before it starts, and it
+only reads the status and the length of a response. It takes as little processor time as wrk, which needs a script to
+generate requests. One client for all services keeps the results comparable.
 """
 
 import selectors
@@ -19,11 +19,11 @@ import psutil
 
 from bench.services import Running
 
-# Seconds; far more than any answer takes, so that only something broken runs into it.
+# Seconds; far longer than any response takes, so that only a broken service exceeds it.
 PATIENCE_SECONDS = 60
 
-# For each connection that is kept, before it is given up that all workers get their share.
-MOST_ATTEMPTS = 100
+# Attempts per connection to distribute the connections evenly over the workers.
+MAX_ATTEMPTS = 100
 
 _HEADER_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -31,7 +31,7 @@ _LENGTH = b"content-length:"
 
 @dataclass(frozen=True)
 class Load:
-    """What came of asking: how often each status was answered, in how many seconds, and how long an answer took."""
+    """The result: number of responses by status, total seconds, and percentiles of the response time."""
 
     statuses: dict[int, int]
     seconds: float
@@ -39,11 +39,11 @@ class Load:
     p99_seconds: float
 
     @property
-    def answers(self) -> int:
+    def responses(self) -> int:
         return sum(self.statuses.values())
 
 
-def ask(
+def send(
     running: Running,
     requests: Sequence[bytes],
     *,
@@ -51,11 +51,11 @@ def ask(
     seconds: float,
     begin: Callable[[], None] = lambda: None,
 ) -> Load:
-    """Ask for so many seconds; each request once, so there have to be enough of them.
+    """Send requests for some seconds, each one once, so there must be enough of them.
 
-    ``begin`` is called when all are connected, before the first request.
+    ``begin`` is called when all clients are connected, before the first request.
     """
-    left = iter(requests)
+    remaining = iter(requests)
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
     with selectors.DefaultSelector() as waiting:
@@ -63,28 +63,28 @@ def ask(
         begin()
         started = time.perf_counter()
         ends_at = started + seconds
-        under_way = sum(_ask_next(connection, left, ends_at) for connection in connections)
+        under_way = sum(_send_next(connection, remaining, ends_at) for connection in connections)
         while under_way:
             ready = waiting.select(PATIENCE_SECONDS)
             if not ready:
-                raise SystemExit(f"no answer from {running.url} for {PATIENCE_SECONDS} s")
+                raise SystemExit(f"no response from {running.url} for {PATIENCE_SECONDS} s")
             for event, _ in ready:
-                answered = event.data.receive()
-                if answered is not None:
-                    statuses[answered[0]] += 1
-                    latencies.append(answered[1])
-                    under_way += _ask_next(event.data, left, ends_at) - 1
+                response = event.data.receive()
+                if response is not None:
+                    statuses[response[0]] += 1
+                    latencies.append(response[1])
+                    under_way += _send_next(event.data, remaining, ends_at) - 1
         took = time.perf_counter() - started
     for connection in connections:
         connection.socket.close()
-    _require_enough(left, ends_at)
+    _require_enough(remaining, ends_at)
     percentiles = quantiles(latencies, n=100)
     return Load(dict(statuses), took, percentiles[49], percentiles[98])
 
 
-def ask_all(running: Running, requests: Sequence[bytes], *, clients: int) -> Load:
-    """Ask until every request has been answered."""
-    return ask(running, requests, clients=clients, seconds=float("inf"))
+def send_all(running: Running, requests: Sequence[bytes], *, clients: int) -> Load:
+    """Send all requests and wait for their responses."""
+    return send(running, requests, clients=clients, seconds=float("inf"))
 
 
 class _Connection:
@@ -94,23 +94,23 @@ class _Connection:
         self.socket = socket.create_connection(address, timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
-        self._asked_at = 0.0
+        self._sent_at = 0.0
 
     def send(self, request: bytes) -> None:
         self._received = b""
-        self._asked_at = time.perf_counter()
+        self._sent_at = time.perf_counter()
         self.socket.sendall(request)
 
     def receive(self) -> tuple[int, float] | None:
-        """Status and seconds, once the whole answer is there."""
+        """Status and seconds, once the whole response has arrived; else None."""
         arrived = self.socket.recv(65536)
         if not arrived:
-            raise SystemExit(f"the service hung up after {self._received!r}")
+            raise SystemExit(f"the service closed the connection after {self._received!r}")
         self._received += arrived
         head, end, body = self._received.partition(_HEADER_END)
         if not end or len(body) < _content_length(head):
             return None
-        return int(head[9:12]), time.perf_counter() - self._asked_at
+        return int(head[9:12]), time.perf_counter() - self._sent_at
 
 
 def _content_length(head: bytes) -> int:
@@ -120,15 +120,14 @@ def _content_length(head: bytes) -> int:
 
 
 def _connect(running: Running, clients: int, waiting: selectors.BaseSelector) -> list[_Connection]:
-    """As many connections to one worker as to the other, else chance decides how much of a machine a service uses.
+    """Open the same number of connections to each worker; otherwise the result would depend on chance.
 
-    Which worker accepts a connection is the kernel's choice, and a connection stays with it: one that is too many is
-    closed again.
+    The kernel chooses the worker that accepts a connection. If that worker has enough connections, this one is closed.
     """
     parts = urlparse(running.url)
     workers = {pid: ceil(clients / len(running.workers)) for pid in running.workers}
     connections: list[_Connection] = []
-    for _ in range(MOST_ATTEMPTS * clients):
+    for _ in range(MAX_ATTEMPTS * clients):
         connection = _Connection((str(parts.hostname), int(parts.port or 80)))
         worker = _accepting(connection, workers)
         if not workers[worker]:
@@ -143,26 +142,26 @@ def _connect(running: Running, clients: int, waiting: selectors.BaseSelector) ->
 
 
 def _accepting(connection: _Connection, workers: Iterable[int]) -> int:
-    """The worker that has the other end."""
+    """The pid of the worker that accepted the connection."""
     port = connection.socket.getsockname()[1]
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         for pid in workers:
             if any(its.raddr and its.raddr.port == port for its in psutil.Process(pid).net_connections("tcp")):
                 return pid
-    raise SystemExit(f"nobody accepts a connection for {PATIENCE_SECONDS} s")
+    raise SystemExit(f"no worker accepts a connection for {PATIENCE_SECONDS} s")
 
 
-def _ask_next(connection: _Connection, left: Iterator[bytes], ends_at: float) -> bool:
+def _send_next(connection: _Connection, remaining: Iterator[bytes], ends_at: float) -> bool:
     if time.perf_counter() >= ends_at:
         return False
-    request = next(left, None)
+    request = next(remaining, None)
     if request is None:
         return False
     connection.send(request)
     return True
 
 
-def _require_enough(left: Iterator[bytes], ends_at: float) -> None:
-    if ends_at != float("inf") and next(left, None) is None:
-        raise SystemExit("the requests were used up before the time was: prepare more of them")
+def _require_enough(remaining: Iterator[bytes], ends_at: float) -> None:
+    if ends_at != float("inf") and next(remaining, None) is None:
+        raise SystemExit("all requests were sent before the time was over: prepare more of them")

@@ -1,8 +1,8 @@
-"""Compare the four locking strategies on this machine: ``make bench-locking``. Prints the tables of docs/locking.md.
+"""Compares the four locking strategies: ``make bench-locking``. Prints the tables of docs/locking.md.
 
-Every strategy has a gunicorn of its own (2 processes) on one PostgreSQL and one Redis, all from wheels, all on the
-machine that also runs the clients. Rounds go through the strategies in turn, so that a noisy minute hurts all alike;
-what is printed is the median round. Times are only worth comparing with one another.
+Every strategy has its own gunicorn (2 processes), on one PostgreSQL and one Redis from wheels, on the machine that also
+runs the clients. Each round measures all strategies in turn, so that a noisy minute affects all alike; the tables show
+the median round. Times can only be compared with each other.
 """
 
 import http.client
@@ -31,7 +31,7 @@ CLIENTS = 8
 CONSULTATIONS = 200_000
 SECONDS_PER_MEASUREMENT = 3.0
 
-Answer = tuple[int, float]  # status, and seconds from asking to the last byte
+Response = tuple[int, float]  # status, and seconds from the request to the last byte
 
 
 class Client:
@@ -43,7 +43,7 @@ class Client:
         self._headers = {**person.authorization, "Content-Type": "application/json"}
         self._connection.connect()
 
-    def pay(self, consultation_id: int, key: str) -> Answer:
+    def pay(self, consultation_id: int, key: str) -> Response:
         body = json.dumps({"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"})
         started = time.perf_counter()
         self._connection.request("POST", "/api/v1/payments", body, {**self._headers, "Idempotency-Key": key})
@@ -55,14 +55,14 @@ class Client:
         self._connection.close()
 
 
-def in_threads(clients: list[Client], work: Callable[[Client], list[Answer]]) -> tuple[list[Answer], float]:
-    """All answers of all clients, who start at the same moment, and the seconds until the last was done."""
+def in_threads(clients: list[Client], work: Callable[[Client], list[Response]]) -> tuple[list[Response], float]:
+    """Run ``work`` for all clients at the same moment; returns all responses, and the seconds until the last one."""
     gate = threading.Barrier(len(clients) + 1)
-    answers: list[Answer] = []
+    responses: list[Response] = []
 
     def run(client: Client) -> None:
         gate.wait()
-        answers.extend(work(client))
+        responses.extend(work(client))
 
     threads = [threading.Thread(target=run, args=(client,)) for client in clients]
     for thread in threads:
@@ -71,48 +71,48 @@ def in_threads(clients: list[Client], work: Callable[[Client], list[Answer]]) ->
     started = time.perf_counter()
     for thread in threads:
         thread.join()
-    return answers, time.perf_counter() - started
+    return responses, time.perf_counter() - started
 
 
 def storm(service: Service, person: Person, consultation_id: int) -> tuple[float, float]:
-    """Seconds until 50 clicks on one consultation are all answered, and the 99th percentile of one answer."""
+    """Seconds until 50 clicks on one consultation all have a response, and the 99th percentile of a response."""
     clients = [Client(service.url, person) for _ in range(CLICKS)]
     keys = iter(f"storm-{consultation_id}-{n}" for n in range(CLICKS))
-    answers, settled = in_threads(clients, lambda client: [client.pay(consultation_id, next(keys))])
+    responses, settled = in_threads(clients, lambda client: [client.pay(consultation_id, next(keys))])
     for client in clients:
         client.close()
-    statuses = sorted(status for status, _ in answers)
+    statuses = sorted(status for status, _ in responses)
     if statuses != [201, *[409] * (CLICKS - 1)]:
         raise SystemExit(f"a storm ended with {statuses}")
-    return settled, quantiles([seconds for _, seconds in answers], n=100)[98]
+    return settled, quantiles([seconds for _, seconds in responses], n=100)[98]
 
 
 def creates_per_second(service: Service, person: Person, consultations: Iterator[int]) -> float:
-    """How many payments of different consultations are made in a second by 8 clients."""
+    """Payments of different consultations that 8 clients create per second."""
     return _rate(service, person, lambda client: client.pay(n := next(consultations), f"create-{n}"), expected=201)
 
 
 def replays_per_second(service: Service, person: Person, key: tuple[int, str]) -> float:
-    """How many answers that were given before are given again in a second to 8 clients."""
+    """Replays of a stored response that 8 clients get per second."""
     return _rate(service, person, lambda client: client.pay(*key), expected=201)
 
 
-def _rate(service: Service, person: Person, ask: Callable[[Client], Answer], *, expected: int) -> float:
+def _rate(service: Service, person: Person, pay: Callable[[Client], Response], *, expected: int) -> float:
     clients = [Client(service.url, person) for _ in range(CLIENTS)]
     ends_at = time.perf_counter() + SECONDS_PER_MEASUREMENT
 
-    def work(client: Client) -> list[Answer]:
-        answers = []
+    def work(client: Client) -> list[Response]:
+        responses = []
         while time.perf_counter() < ends_at:
-            answers.append(ask(client))
-        return answers
+            responses.append(pay(client))
+        return responses
 
-    answers, seconds = in_threads(clients, work)
+    responses, seconds = in_threads(clients, work)
     for client in clients:
         client.close()
-    if {status for status, _ in answers} != {expected}:
-        raise SystemExit(f"not only {expected}: {sorted({status for status, _ in answers})}")
-    return len(answers) / seconds
+    if {status for status, _ in responses} != {expected}:
+        raise SystemExit(f"not only {expected}: {sorted({status for status, _ in responses})}")
+    return len(responses) / seconds
 
 
 def row(name: str, values: list[str]) -> str:
@@ -120,7 +120,7 @@ def row(name: str, values: list[str]) -> str:
 
 
 def spread(values: list[float], *, unit: float = 1.0, digits: int = 0) -> str:
-    """The median, and in brackets the least and the greatest round."""
+    """The median round, and in brackets the lowest and the highest."""
     shown = [f"{value * unit:.{digits}f}" for value in (median(values), min(values), max(values))]
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
@@ -128,7 +128,7 @@ def spread(values: list[float], *, unit: float = 1.0, digits: int = 0) -> str:
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 def main(rounds: int) -> None:
-    """Measure storms, throughput and both without Redis, for each strategy."""
+    """Measure storms and throughput of each strategy, with Redis and without."""
     with ExitStack() as stack:
         database = make_postgresql()
         stack.callback(database.close)
@@ -153,8 +153,8 @@ def measure(services: dict[str, Service], person: Person, redis_server: RedisSer
     consultations = itertools.count(1)
     results: dict[tuple[str, str], list[float]] = {}
 
-    def note(name: str, what: str, value: float) -> None:
-        results.setdefault((name, what), []).append(value)
+    def record(name: str, measurement: str, value: float) -> None:
+        results.setdefault((name, measurement), []).append(value)
 
     with click.progressbar(length=rounds * len(services) * 2, label="Measuring", file=sys.stderr) as bar:
         for redis_is in ("up", "down"):
@@ -163,12 +163,12 @@ def measure(services: dict[str, Service], person: Person, redis_server: RedisSer
             for _ in range(rounds):
                 for name, service in services.items():
                     settled, p99 = storm(service, person, next(consultations))
-                    note(name, f"settle {redis_is}", settled)
-                    note(name, f"p99 {redis_is}", p99)
-                    note(name, f"creates {redis_is}", creates_per_second(service, person, consultations))
+                    record(name, f"settle {redis_is}", settled)
+                    record(name, f"p99 {redis_is}", p99)
+                    record(name, f"creates {redis_is}", creates_per_second(service, person, consultations))
                     replayed = next(consultations)
                     Client(service.url, person).pay(replayed, f"replay-{replayed}")
-                    note(
+                    record(
                         name,
                         f"replays {redis_is}",
                         replays_per_second(service, person, (replayed, f"replay-{replayed}")),
@@ -177,7 +177,7 @@ def measure(services: dict[str, Service], person: Person, redis_server: RedisSer
         redis_server.start()
 
     for redis_is in ("up", "down"):
-        click.echo(f"\nRedis {redis_is}; median of {rounds} rounds (least to greatest)\n")
+        click.echo(f"\nRedis {redis_is}; median of {rounds} rounds (lowest to highest)\n")
         columns = ["settle, ms", "p99 of a click, ms", "creates a second", "replays a second"]
         click.echo(row("strategy", columns))
         click.echo(row("---", ["---:"] * len(columns)))

@@ -1,4 +1,4 @@
-"""Whether a worker grows: its memory after many requests beside after the first."""
+"""Measures whether a worker leaks: its memory after the first requests, and after many."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,65 +7,65 @@ from itertools import count, cycle, islice
 import psutil
 
 from bench import load, services
-from bench import requests as asking
 from bench.cases import CLIENTS
-from bench.environment import Stage, Store
+from bench.environment import Environment, Store
+from bench.requests import creates, list_page, shows
 from bench.services import Running
 
-FIRST_LOOK = 1_000
-SECOND_LOOK = 100_000
+FIRST_REQUESTS = 1_000
+ALL_REQUESTS = 100_000
 
-# Payments that are made in the beginning, so that there is something to read.
-MADE_FIRST = 200
+# Payments created at the start, for the reading requests.
+CREATED_FIRST = 200
 
-# Requests between two steps of the progress bar.
+# Requests per step of the progress bar.
 AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Mebibytes after so many requests: the worker's own (USS), and with what it shares with its parent (RSS)."""
+    """Mebibytes after a number of requests: the worker's own memory (USS), and with shared memory (RSS)."""
 
     requests: int
     uss_mib: float
     rss_mib: float
 
 
-def measure(stage: Stage, *, requests: int, progress: Callable[[int], None]) -> tuple[Memory, Memory]:
-    """One worker, asked for a mixture: a quarter each of creates, replays, payments and lists."""
-    store = stage.empty
+def measure(environment: Environment, *, requests: int, progress: Callable[[int], None]) -> tuple[Memory, Memory]:
+    """Send one worker a mixture of requests: a quarter each of creates, replays, payments and lists."""
+    store = environment.empty
     store.clear()
     with services.ours(store.url, workers=1) as running:
-        _ask(running, asking.creates(store.patient, MADE_FIRST))
+        _send(running, creates(store.patient, CREATED_FIRST))
         mixture = _mixture(store)
-        _ask(running, list(islice(mixture, FIRST_LOOK - MADE_FIRST)))
-        before = _look(running.pid, FIRST_LOOK)
-        asked = FIRST_LOOK
-        while asked < requests:
-            at_once = list(islice(mixture, min(AT_ONCE, requests - asked)))
-            _ask(running, at_once)
-            asked += len(at_once)
+        _send(running, list(islice(mixture, FIRST_REQUESTS - CREATED_FIRST)))
+        before = _measure(running.pid, FIRST_REQUESTS)
+        sent = FIRST_REQUESTS
+        while sent < requests:
+            at_once = list(islice(mixture, min(AT_ONCE, requests - sent)))
+            _send(running, at_once)
+            sent += len(at_once)
             progress(len(at_once))
-        return before, _look(running.pid, requests)
+        return before, _measure(running.pid, requests)
 
 
-def _ask(running: Running, requests: list[bytes]) -> None:
-    came = load.ask_all(running, requests, clients=CLIENTS)
-    if not came.statuses.keys() <= {200, 201}:
-        raise SystemExit(f"answers by status are {came.statuses}")
+def _send(running: Running, requests: list[bytes]) -> None:
+    result = load.send_all(running, requests, clients=CLIENTS)
+    if not result.statuses.keys() <= {200, 201}:
+        raise SystemExit(f"responses by status are {result.statuses}")
 
 
 def _mixture(store: Store) -> Iterator[bytes]:
-    replays = cycle(asking.creates(store.patient, MADE_FIRST))
-    shows = cycle(asking.shows(store.patient, store.column("SELECT id FROM payments")))
-    for number in count(MADE_FIRST):
-        yield asking.creates(store.patient, 1, first=number)[0]
+    replays = cycle(creates(store.patient, CREATED_FIRST))
+    reads = cycle(shows(store.patient, store.column("SELECT id FROM payments")))
+    for number in count(CREATED_FIRST):
+        yield creates(store.patient, 1, first=number)[0]
         yield next(replays)
-        yield next(shows)
-        yield asking.list_page(store.patient)
+        yield next(reads)
+        yield list_page(store.patient)
 
 
-def _look(pid: int, requests: int) -> Memory:
+def _measure(pid: int, requests: int) -> Memory:
     (worker,) = psutil.Process(pid).children()
-    seen = worker.memory_full_info()
-    return Memory(requests, seen.uss / 2**20, seen.rss / 2**20)
+    info = worker.memory_full_info()
+    return Memory(requests, info.uss / 2**20, info.rss / 2**20)

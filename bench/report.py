@@ -1,4 +1,4 @@
-"""The tables: on the screen, and with the picture in a file of bench/results/."""
+"""The tables: on the screen, and with the picture in a file in bench/results/."""
 
 import os
 import platform
@@ -10,29 +10,29 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from bench.cases import Arm, Measurement
+from bench.cases import Case, Measurement
 from bench.goals import COMPARISONS, MEMORY_GOAL, Comparison, Rounds
 from bench.locking import row, spread
 from bench.memory import Memory
 from tests.support.databases import ROOT
 
-# Above so many a second, tenths mean nothing.
+# Per second; from here on, tenths are not shown.
 EXACT_BELOW = 100
 
 MEASUREMENTS_MEAN = (
-    "Medians of the rounds (least to greatest). A storm counts as one answer. The last three columns are the"
-    " milliseconds of processor time that one answer takes of client, service and database."
+    "Medians of the rounds (lowest to highest). A storm counts as one response. The last three columns are the"
+    " milliseconds of processor time of client, service and database per response."
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that was seen, and how it came about."""
+    """All measurements of a run, and its circumstances."""
 
     at: datetime
     command: str
     settings: Mapping[str, str]
-    arms: Mapping[str, Arm]
+    cases: Mapping[str, Case]
     rounds: Rounds
     memory: tuple[Memory, Memory] | None
     minutes: float
@@ -42,7 +42,7 @@ class Run:
             f"# Measured on {self.at:%Y-%m-%d}",
             self._circumstances(),
             "## Ratios",
-            "Each is taken within a round: the median of the rounds (least to greatest).",
+            "Each ratio is of one round: the median of the rounds (lowest to highest).",
             "\n".join(self._ratio_rows()),
             "## Measurements",
             MEASUREMENTS_MEAN,
@@ -56,7 +56,7 @@ class Run:
         count = max((len(measured) for measured in self.rounds.values()), default=0)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         return (
-            f"`{self.command}`, at commit {_commit()}: {count} rounds through all arms in turn, in {self.minutes:.0f}"
+            f"`{self.command}`, at commit {_commit()}: {count} rounds through all cases in turn, in {self.minutes:.0f}"
             f" minutes. {_processor()}, {os.cpu_count()} cores, shared by client, service and database; "
             f"{platform.system()} {platform.release()}, Python {platform.python_version()}. PostgreSQL: {settings}."
         )
@@ -78,8 +78,8 @@ class Run:
 
     def _measurement_rows(self) -> list[str]:
         columns = ["a second", "p50, ms", "p99, ms", "client, ms", "service, ms", "database, ms"]
-        rows = [row("arm", columns), row("---", ["---:"] * len(columns))]
-        return rows + [row(arm.label, _cells(self.rounds[name])) for name, arm in self.arms.items()]
+        rows = [row("case", columns), row("---", ["---:"] * len(columns))]
+        return rows + [row(case.label, _cells(self.rounds[name])) for name, case in self.cases.items()]
 
 
 def _cells(measured: Sequence[Measurement]) -> list[str]:
@@ -88,8 +88,8 @@ def _cells(measured: Sequence[Measurement]) -> list[str]:
         spread([one.p50_ms for one in measured], digits=1),
         spread([one.p99_ms for one in measured], digits=1),
     ]
-    for who in ("client", "service", "database"):
-        spent = [one.cpu_ms[who] for one in measured if who in one.cpu_ms]
+    for process in ("client", "service", "database"):
+        spent = [one.cpu_ms[process] for one in measured if process in one.cpu_ms]
         cells.append(f"{median(spent):.2f}" if spent else "")
     return cells
 
@@ -97,7 +97,7 @@ def _cells(measured: Sequence[Measurement]) -> list[str]:
 def _memory_row(before: Memory, after: Memory) -> str:
     ratio = after.uss_mib / before.uss_mib
     measured = f"{ratio:.2f} ({before.uss_mib:.1f} to {after.uss_mib:.1f} MiB of its own)"
-    label = f"memory of a worker after {after.requests:,} requests, of after {before.requests:,}"
+    label = f"memory of a worker: after {after.requests:,} requests to after {before.requests:,}"
     return row(label, [f"at most {MEMORY_GOAL}", "", measured, "yes" if ratio <= MEMORY_GOAL else "no"])
 
 
@@ -117,13 +117,13 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    if shutil.which("git") is None:  # an archive was unpacked: no reason to lose what was measured
+    if shutil.which("git") is None:  # an unpacked archive: no reason to lose the measurements
         return "unknown"
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607  # wherever it is
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607  # git from PATH
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return asked.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"

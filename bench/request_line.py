@@ -1,6 +1,6 @@
-"""What it costs to count and log one request: ``python -m bench.request_line``. In processor time.
+"""Measures the processor time for counting and logging one request: ``python -m bench.request_line``.
 
-As a gunicorn worker in production does it: lines of JSON, numbers kept in files for all processes.
+As in a gunicorn worker in production: JSON lines, and metrics in files for all processes.
 """
 
 import logging
@@ -11,7 +11,7 @@ import time
 import timeit
 from collections.abc import Callable
 
-# Before prometheus_client is imported, which is when it decides where to count.
+# Before the import of prometheus_client, which reads this variable then.
 _FOLDER = tempfile.TemporaryDirectory(prefix="payments-metrics-")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = _FOLDER.name
 
@@ -19,8 +19,8 @@ from flask import Response  # noqa: E402
 
 from config import Settings  # noqa: E402
 from payments_app import create_app  # noqa: E402
-from payments_app.observability import logging as logs  # noqa: E402
-from payments_app.observability import request_log as access  # noqa: E402
+from payments_app.observability import request_log  # noqa: E402
+from payments_app.observability.logging import formatter  # noqa: E402
 
 CALLS = 20_000
 ROUNDS = 7
@@ -29,14 +29,14 @@ ROUNDS = 7
 def main() -> None:
     app = create_app(Settings.from_environment({"DATABASE_URL": f"sqlite:///{_FOLDER.name}/empty.db"}))
     handler = logging.FileHandler(os.devnull)
-    handler.setFormatter(logs.formatter(as_json=True))
+    handler.setFormatter(formatter(as_json=True))
     logging.getLogger().handlers[:] = [handler]
     with app.test_request_context("/api/v1/payments", method="POST"):
         app.preprocess_request()
-        answer = Response(status=201)
-        both = microseconds(lambda: access._log_request(answer))  # noqa: SLF001  # it is what is measured
+        response = Response(status=201)
+        both = microseconds(lambda: request_log._log_request(response))  # noqa: SLF001  # it is what is measured
         logging.getLogger("payments_app").setLevel(logging.WARNING)
-        counts = microseconds(lambda: access._log_request(answer))  # noqa: SLF001
+        counts = microseconds(lambda: request_log._log_request(response))  # noqa: SLF001
     sys.stdout.write(f"counting {counts:.0f} us, logging {both - counts:.0f} us, together {both:.0f} us a request\n")
 
 

@@ -1,4 +1,4 @@
-"""The requests that services are asked, as bytes."""
+"""The requests to the services, as bytes."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from tests.support.people import Person
 AMOUNT = 5000
 
 # An odd number near 2^64 divided by the golden ratio: its multiples are spread evenly, as random keys are, and can be
-# told again from their number.
+# computed again from their number.
 _SPREAD = 0x9E3779B97F4A7C15
 
 
@@ -26,7 +26,7 @@ def create(person: Person, consultation_id: int, idempotency_key: str) -> bytes:
 
 
 def creates(person: Person, count: int, *, first: int = 0) -> list[bytes]:
-    """Payments of so many different consultations."""
+    """Creates of ``count`` payments of different consultations."""
     return [create(person, FIRST_UNPAID + number, key(number)) for number in range(first, first + count)]
 
 
@@ -45,7 +45,7 @@ def list_page(person: Person, cursor: str | None = None) -> bytes:
 
 
 def _head(method: str, target: str, person: Person, headers: str = "") -> bytes:
-    # As a proxy in front would pass it on.
+    # As the proxy in front would set them.
     proxied = "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n"
     token = f"Authorization: Bearer {person.token}\r\n"
     return f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{proxied}{token}{headers}\r\n".encode()

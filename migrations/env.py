@@ -12,8 +12,8 @@ from payments_app.db.engine import no_time_limit
 
 database = current_app.extensions["migrate"].db
 
-# Milliseconds. ALTER TABLE waits for every running statement on the table, and everybody else waits behind it: a
-# migration that cannot have its lock within this time gives up, changes nothing, and is run again.
+# Milliseconds. ALTER TABLE waits for every running statement on the table, and all later statements wait behind it. A
+# migration that does not get its lock within this time fails and changes nothing; run it again.
 LOCK_TIMEOUT_MS = int(os.environ.get("MIGRATION_LOCK_TIMEOUT_MS", "3000"))
 
 
@@ -22,7 +22,7 @@ def _say(step: MigrationInfo, **_context: object) -> None:
 
 
 def _set_timeouts(connection: Connection) -> None:
-    """For the transaction that begins: behind a pooler the next one may be on another connection to the server."""
+    """Set them for this transaction only: behind a pooler the next one may use another server connection."""
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
     connection.exec_driver_sql(no_time_limit(for_one_transaction=True))
 
@@ -32,7 +32,7 @@ def _migrate(connection: Connection) -> None:
         event.listen(connection, "begin", _set_timeouts)
     elif connection.dialect.name == "postgresql":
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
-        # Building an index on a large table may well take longer than a request may.
+        # Building an index on a large table may take longer than a request may.
         connection.execute(text(no_time_limit()))
         connection.commit()
     context.configure(
@@ -52,5 +52,5 @@ if context.is_offline_mode():
 
 with plain_ending(), database.engine.connect() as connection:
     _migrate(connection)
-    # The timeouts were set for the session, which the pool would hand on.
+    # The timeouts are the session's: do not return this connection to the pool.
     connection.invalidate()

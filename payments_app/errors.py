@@ -1,7 +1,7 @@
-"""Everything that can go wrong for a caller, as classes that know their HTTP status.
+"""All errors that clients can get, as classes with a code and an HTTP status.
 
-``code`` is the last part of the problem's ``type``. ``retryable`` answers one question: may the same request, with the
-same idempotency key, succeed later? ``api/problem_catalog.py`` has the title and the explanation of each;
+``code`` is the last part of the problem's ``type``. ``retryable`` means that the same request, with the same
+idempotency key, may succeed later. ``api/problem_catalog.py`` has the title and the explanation of each error;
 ``api/problems.py`` renders them.
 """
 
@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from payments_app.i18n.messages import N_, LocalizedMessage
 
-# How long a client is asked to wait after a 503: long enough for a failover to begin, short enough for a person.
+# Seconds that a client should wait after a 503: long enough for a failover to begin, short enough for a person.
 RETRY_AFTER_SECONDS = 2
 
 
 class AppError(Exception):
-    """The root: an answer other than success, decided by us."""
+    """The base class: an error response that the service decides on."""
 
     code: ClassVar[str]
     status: ClassVar[int]
@@ -45,21 +45,21 @@ class MalformedRequest(AppError):
 
 
 class WebhookNotGenuine(MalformedRequest):
-    """Not signed with a secret that we know within the last five minutes."""
+    """Not signed within the last five minutes with a configured secret."""
 
     code = "webhook-not-genuine"
     text = N_("The webhook is not signed by the gateway, or its body is not an event; check the signing secret.")
 
 
 class WebhookOfOtherMode(MalformedRequest):
-    """A test event for a live key, by which no money has moved, or a live one for a test key."""
+    """A test event for a live key, which means that no money moved; or a live event for a test key."""
 
     code = "webhook-of-other-mode"
     text = N_("The event is not of the mode of this service's key, test or live.")
 
 
 class NotAuthenticated(AppError):
-    """No token, or one that is expired, forged, revoked or its user's who was disabled."""
+    """No token; or the token is expired, forged or revoked, or its user is disabled."""
 
     code, status = "not-authenticated", 401
     text = N_("A valid bearer token is required; log in to get one.")
@@ -69,21 +69,21 @@ class NotAuthenticated(AppError):
 
 
 class InvalidCredentials(NotAuthenticated):
-    """One answer for a wrong password, an unknown e-mail and a disabled user, so that none can be told apart."""
+    """The same response for a wrong password, an unknown e-mail and a disabled user: it must not reveal which it is."""
 
     code = "invalid-credentials"
     text = N_("The e-mail or the password is wrong; check both and try again.")
 
 
 class PaymentNotVerified(AppError):
-    """The gateway does not say that this transaction pays this payment."""
+    """The gateway does not confirm that this transaction pays this payment."""
 
     code, status = "payment-not-verified", 402
     text = N_("The gateway does not confirm this payment; check the transaction_id.")
 
 
 class RefundDeclined(AppError):
-    """The gateway refused it for good: nothing was returned. The one refusal that its key goes on answering with."""
+    """The gateway declined the refund for good: no money was returned. The only error that is stored under its key."""
 
     code, status = "refund-declined", 402
     text = N_("The gateway declined the refund, and no money was returned; a new attempt needs a new idempotency key.")
@@ -95,7 +95,7 @@ class Forbidden(AppError):
 
 
 class HttpsRequired(AppError):
-    """Sent over plain HTTP. What it said was not read; whoever listened on the way has read it, and the token too."""
+    """Sent over plain HTTP. The request was not processed, but others on the network may have read it and its token."""
 
     code, status = "https-required", 403
     text = N_("HTTPS required.")
@@ -127,7 +127,7 @@ class RefundNotFound(NotFound):
 
 
 class IdempotencyKeyNotFound(NotFound):
-    """Nothing *so far*: the request may still be on its way. Send it again with the same key, never with a new one."""
+    """No result *so far*: the request may still be running. Send it again with the same key, never with a new one."""
 
     code = "idempotency-key-not-found"
     text = N_("No result is stored under this key yet; send the same request again with the same key.")
@@ -139,7 +139,7 @@ class Conflict(AppError):
 
 
 class ActivePaymentExists(Conflict):
-    """The consultation already has a payment that is pending, processing, completed or partly refunded."""
+    """The consultation already has a payment that is pending, processing, completed or partially refunded."""
 
     code = "active-payment-exists"
     text = N_("A payment for this consultation already exists; nothing more was charged.")
@@ -152,7 +152,7 @@ class ActivePaymentExists(Conflict):
         consequence: str = N_("nothing more was charged."),
         headers: dict[str, str] | None = None,
     ) -> None:
-        if payment_id is None or payment_status is None:  # the index said so, and did not say which
+        if payment_id is None or payment_status is None:  # the broken index does not name the payment
             super().__init__(headers=headers)
             return
         super().__init__(
@@ -172,13 +172,13 @@ class ActivePaymentExists(Conflict):
 
     @classmethod
     def instead_of_late_money(cls, *, payment_id: int, payment_status: str) -> "ActivePaymentExists":
-        """For money of another payment, which had ended before it came."""
+        """For money that arrived after its payment had ended, while the consultation has another payment."""
         consequence = N_("the money that arrived too late is recorded, and staff return it.")
         return cls(payment_id=payment_id, payment_status=payment_status, consequence=consequence)
 
 
 class VersionConflict(Conflict):
-    """``expected_version`` is not the payment's (read again first), or every attempt lost its race (try again)."""
+    """``expected_version`` is not the payment's (read it again first), or every attempt lost a race (try again)."""
 
     code = "version-conflict"
     text = N_("Another request changed the payment at the same moment; please try again.")
@@ -219,9 +219,9 @@ class TransactionAlreadyUsed(Conflict):
 
 
 class RefundRepeated(Conflict):
-    """The same amount of the same payment was requested a short time ago, and neither request had a key to tell by.
+    """The same amount of the same payment was requested a short time ago, and this request has no idempotency key.
 
-    A second press, or a second refund that is meant: only the caller knows.
+    Only the caller knows whether it is a repetition or a second refund.
     """
 
     code = "refund-repeated"
@@ -241,7 +241,7 @@ class RefundRepeated(Conflict):
 
 
 class RefundableChanged(Conflict):
-    """``expected_refundable`` is not the amount that can still be refunded: somebody else has refunded meanwhile."""
+    """``expected_refundable`` is not the amount that can still be refunded: another refund was made meanwhile."""
 
     code = "refundable-changed"
     text = N_("The amount that can still be refunded is not the expected one; read the payment again.")
@@ -270,7 +270,7 @@ class ConsultationHasPayments(Conflict):
 
 
 class ConsultationCurrency(Conflict):
-    """Its fee was registered in another currency than payments are taken in: the figure means other money there."""
+    """The consultation's fee is in another currency than the service's, so the same number is another amount."""
 
     code = "consultation-currency"
     text = N_("The consultation was registered in another currency; the booking system must register it again.")
@@ -288,7 +288,7 @@ class ConsultationCurrency(Conflict):
 
 
 class LockTimeout(Conflict):
-    """A configured lock was not had in time. Nothing was done; the same request may well succeed in a moment."""
+    """A configured lock was not acquired in time. Nothing was changed; the same request may succeed in a moment."""
 
     code = "lock-timeout"
     retryable = True
@@ -312,7 +312,7 @@ class UnsupportedMediaType(AppError):
 
 
 class ValidationFailed(AppError):
-    """The body, the query or a header has a value that cannot be meant; ``errors`` names each field."""
+    """The body, the query or a header has an invalid value; ``errors`` names each field."""
 
     code, status = "validation-failed", 422
     text = N_("Some values are invalid; correct the fields that are named.")
@@ -351,7 +351,7 @@ class IdempotencyKeyReused(ValidationFailed):
 
 
 class GatewayRefused(AppError):
-    """The gateway understood us and would not open a session: its settings, or ours, need a look."""
+    """The gateway refused to open a session: check its settings and this service's."""
 
     code, status = "gateway-refused", 502
     text = N_(
@@ -360,7 +360,7 @@ class GatewayRefused(AppError):
 
 
 class Unavailable(AppError):
-    """A fault on our side that passes; nothing was lost, and the same key may be sent again."""
+    """A temporary fault of the service. Nothing was lost; send the same request with the same key again."""
 
     code, status = "unavailable", 503
     retryable = True
@@ -381,7 +381,7 @@ class DatabaseBusy(Unavailable):
 
 
 class NotReady(Unavailable):
-    """What keeps payments single, and refunds within what came, is not in place: ``failed`` names the checks."""
+    """A protection against double payments or excessive refunds is missing; ``failed`` names the failed checks."""
 
     code = "not-ready"
     text = N_("The service is not ready to take payments; please send the same request again later.")
@@ -391,7 +391,7 @@ class NotReady(Unavailable):
 
 
 class GatewayUnavailable(Unavailable):
-    """No answer from the gateway, and nothing changed on our side."""
+    """No response from the gateway, and nothing changed in the database."""
 
     code = "gateway-unavailable"
     text = N_("The payment gateway does not answer at the moment; please send the same request again.")

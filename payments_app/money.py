@@ -5,12 +5,12 @@ from decimal import Decimal
 
 from config import BASIS_POINTS_PER_ONE, MINOR_PER_MAJOR
 
-# Without signs, exponents, blanks, underscores, or other scripts' digits, all of which ``Decimal`` would take.
+# Without signs, exponents, blanks, underscores and digits of other scripts, all of which ``Decimal`` would accept.
 PLAIN_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,2})?")
 
 HUNDREDTH = Decimal("0.01")
-# Beyond every amount that the settings allow (config.AMOUNT_CEILING, 10^12).
-UNTHINKABLE = Decimal(10**16)
+# Major units. More than every amount that the settings allow (config.AMOUNT_CEILING, 10^12).
+TOO_LARGE = Decimal(10**16)
 
 
 def tax_minor(taxable_minor: int, rate_basis_points: int) -> int:
@@ -19,40 +19,40 @@ def tax_minor(taxable_minor: int, rate_basis_points: int) -> int:
 
 
 def to_minor(amount: Decimal) -> int | None:
-    """Major units as minor ones, or None where the amount has more than two decimals or no honest size.
+    """Major units as minor units; None if the amount has more than two decimals, is not finite or is too large.
 
-    The exponent is looked at before any arithmetic: ``Decimal("1e999999")`` as an integer would fill the memory.
+    The size is checked before any arithmetic: ``Decimal("1e999999")`` as an integer would fill the memory.
     """
-    if not amount.is_finite() or not -UNTHINKABLE < amount < UNTHINKABLE:
+    if not amount.is_finite() or not -TOO_LARGE < amount < TOO_LARGE:
         return None
     hundredths = amount.quantize(HUNDREDTH)
-    # Decimals compare exactly, whatever the context's precision: a hundredth digit behind the point still counts.
+    # Decimals compare exactly, whatever the context's precision: a non-zero hundredth decimal still counts.
     return int(hundredths.scaleb(2)) if hundredths == amount else None
 
 
 def from_text(text: str) -> int | None:
-    """A plain decimal, such as ``5000`` or ``5000.50``, as minor units; None where it is none."""
+    """A plain decimal in major units, such as ``5000`` or ``5000.50``, as minor units; None if it is not one."""
     return to_minor(Decimal(text)) if PLAIN_DECIMAL.fullmatch(text) else None
 
 
 def to_text(amount_minor: int) -> str:
-    """Minor units as plain major ones with two decimals: 500050 is ``5000.50``."""
+    """Minor units as a plain text of major units with two decimals: 500050 is ``5000.50``."""
     sign = "-" if amount_minor < 0 else ""
     major, minor = divmod(abs(amount_minor), MINOR_PER_MAJOR)
     return f"{sign}{major}.{minor:02d}"
 
 
 def to_major(amount_minor: int) -> Decimal:
-    """Minor units as major ones with two decimals, for a text that is told in the reader's format."""
+    """Minor units as major units with two decimals, for texts that format it for the reader's language."""
     return Decimal(amount_minor).scaleb(-2)
 
 
 def to_json_number(amount_minor: int) -> int | float:
     """Minor units as the JSON number of major units that clients see, exact to the minor unit.
 
-    Whole amounts are ints. For the rest, JSON writes a float as the shortest text that reads back as the same
-    double, which below 10^13 major units (15 significant digits) is the two decimals themselves. Nothing is
-    ever computed with the result.
+    Whole amounts are ints. Others are floats: JSON writes a float as the shortest text that reads back as the same
+    double. Below 10^13 major units (15 significant digits) that is exactly the two decimals. The result is never used
+    in calculations.
     """
     major, minor = divmod(amount_minor, MINOR_PER_MAJOR)
     return major if minor == 0 else float(to_text(amount_minor))

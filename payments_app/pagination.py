@@ -1,4 +1,4 @@
-"""One page of a list that is read by keyset: from a position on, a fixed number of rows."""
+"""One page of a list with keyset pagination: a fixed number of rows after a position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Rows of one page, and whether there are more behind them."""
+    """The rows of one page, and whether more rows follow."""
 
     rows: Sequence[Row]
     has_more: bool
 
     @classmethod
     def cut(cls, rows_and_one: Sequence[Row], per_page: int) -> "Page[Row]":
-        """From one row more than a page holds, which tells whether there is a next page without counting."""
+        """A page from up to ``per_page`` + 1 rows: the extra row shows, without a count, that another page follows."""
         return cls(rows_and_one[:per_page], len(rows_and_one) > per_page)

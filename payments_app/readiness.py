@@ -20,26 +20,26 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# What is not in place, by the name of the check, and why. Why is for operators; callers learn the names alone.
+# Failed checks: name and reason. The reasons are for operators; clients see only the names.
 Faults = Mapping[str, str]
 
-# Seconds. A look takes milliseconds, so that one request in ten seconds may pay for it; and it begins early enough
-# that even a slow one (3 s to connect, 5 s a statement) ends before the verdict that the others go by is too old.
+# Seconds. The checks take milliseconds, so one request in ten seconds can afford them. They begin early enough that
+# even slow ones (3 s to connect, 5 s per statement) end before the result that other requests use is too old.
 REFRESH_AFTER_SECONDS = 10
 
-# Seconds. No payment is taken on the word of a verdict older than this: whoever comes then waits for a new one.
+# Seconds. No payment is created with a result older than this: the request waits for a new one.
 OLDEST_SECONDS = 30
 
-# Seconds that a caller waits for another's look, which takes milliseconds where the database is well. One that is
-# frozen neither answers nor refuses: who waits without limit takes one thread after another away, from /healthz too.
+# Seconds that a request waits for the checks of another thread. They take milliseconds if the database is healthy. A
+# frozen database neither answers nor refuses: without this limit, all threads would end up waiting, and /healthz too.
 WAIT_SECONDS = 2
 
-_NOBODY_ANSWERED: Faults = {"database": f"did not answer within {WAIT_SECONDS} s"}
+_TIMED_OUT: Faults = {"database": f"did not answer within {WAIT_SECONDS} s"}
 
 
 @dataclass(frozen=True, slots=True)
 class ReadinessResult:
-    """``at``: when the look began, by the clock that only runs forward; what was seen is no older."""
+    """``at``: the monotonic time when the checks began; the result is no older than that."""
 
     faults: Faults
     at: float
@@ -50,55 +50,55 @@ class ReadinessResult:
 
     @property
     def is_fresh(self) -> bool:
-        """A bad one is not kept at all: the service is well again as soon as whatever was wrong is right."""
+        """A result with faults is never fresh: the service recovers as soon as the faults are gone."""
         return not self.faults and self.age_seconds < REFRESH_AFTER_SECONDS
 
 
 class Readiness:
-    """One thread at a time looks; the others go by the verdict before, while it is young, or else wait a little."""
+    """One thread at a time runs the checks. Others use the previous result, or wait if it is too old."""
 
-    def __init__(self, look: Callable[[], Faults]) -> None:
-        self._look = look
-        self._looking = threading.Lock()
-        self._verdict = ReadinessResult({}, at=-math.inf)
+    def __init__(self, check: Callable[[], Faults]) -> None:
+        self._check = check
+        self._check_lock = threading.Lock()
+        self._result = ReadinessResult({}, at=-math.inf)
 
     def run_checks(self) -> Faults:
-        """What is not in place; empty where all is well. Never to be called inside a transaction."""
-        verdict = self._verdict
-        if verdict.is_fresh:
-            return verdict.faults
-        is_too_old = verdict.age_seconds >= OLDEST_SECONDS
-        if not self._looking.acquire(timeout=WAIT_SECONDS if is_too_old else 0):
-            if is_too_old and self._verdict is verdict:  # of all that waited in vain, the first speaks
-                self._pronounce(ReadinessResult(_NOBODY_ANSWERED, at=time.monotonic()))
-            return self._verdict.faults
+        """The failed checks; empty if the service is ready. Do not call this inside a transaction."""
+        result = self._result
+        if result.is_fresh:
+            return result.faults
+        is_too_old = result.age_seconds >= OLDEST_SECONDS
+        if not self._check_lock.acquire(timeout=WAIT_SECONDS if is_too_old else 0):
+            if is_too_old and self._result is result:  # the first thread that times out publishes it
+                self._publish(ReadinessResult(_TIMED_OUT, at=time.monotonic()))
+            return self._result.faults
         try:
-            if self._verdict is verdict:  # nobody else has looked while this thread waited
+            if self._result is result:  # no other thread has run the checks meanwhile
                 at = time.monotonic()
-                self._pronounce(ReadinessResult(self._look(), at))
-            return self._verdict.faults
+                self._publish(ReadinessResult(self._check(), at))
+            return self._result.faults
         finally:
-            self._looking.release()
+            self._check_lock.release()
 
     def require(self) -> None:
-        """Go on only where everything is in place.
+        """Check that the service is ready.
 
         Raises:
-            NotReady: something is not (503).
+            NotReady: a check failed (503); ``failed`` names it.
         """
         faults = self.run_checks()
         if faults:
             raise NotReady(failed=list(faults))
 
     def invalidate(self) -> None:
-        """Look again before the next payment, whatever the verdict was."""
-        self._verdict = ReadinessResult({}, at=-math.inf)
+        """Drop the result, so that the checks run again before the next payment."""
+        self._result = ReadinessResult({}, at=-math.inf)
 
-    def _pronounce(self, verdict: ReadinessResult) -> None:
-        before, self._verdict = self._verdict, verdict
-        if verdict.faults and verdict.faults != before.faults:
-            log.error("not ready: %s", "; ".join(f"{name}: {why}" for name, why in verdict.faults.items()))
-        if before.faults and not verdict.faults:
+    def _publish(self, result: ReadinessResult) -> None:
+        previous, self._result = self._result, result
+        if result.faults and result.faults != previous.faults:
+            log.error("not ready: %s", "; ".join(f"{name}: {why}" for name, why in result.faults.items()))
+        if previous.faults and not result.faults:
             log.warning("ready again")
 
 
@@ -108,10 +108,10 @@ def current_readiness() -> Readiness:
 
 
 def requires_readiness(view: Callable[..., Result]) -> Callable[..., Result]:
-    """Let the view begin only while the database itself is known to refuse a second payment.
+    """Run the view only if the readiness checks passed: the database itself must refuse a second payment.
 
     Raises:
-        NotReady: it is not (503).
+        NotReady: a check failed (503).
     """
 
     @functools.wraps(view)
@@ -120,7 +120,7 @@ def requires_readiness(view: Callable[..., Result]) -> Callable[..., Result]:
         readiness.require()
         try:
             return view(*args, **kwargs)
-        except NotReady:  # the statement itself found the index missing, sooner than the next look would have
+        except NotReady:  # the statement found the index missing, before the next check did
             readiness.invalidate()
             raise
 

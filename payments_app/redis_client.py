@@ -1,7 +1,7 @@
 """Redis is an optimisation: every call may fail, and is limited to 100 ms unless `REDIS_TIMEOUT` says otherwise.
 
-A breaker remembers that Redis is away, so that requests do not each wait for a timeout to learn it. While it is open,
-calls fail at once; every few seconds one caller is let through to see whether Redis is back.
+A circuit breaker opens when Redis is away, so that not every request waits for a timeout. While it is open, calls fail
+at once; every few seconds one call is allowed, to find out whether Redis is back.
 """
 
 import logging
@@ -23,26 +23,26 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Seconds between two looks at whether Redis is back. One request in each process pays a timeout for each look.
+# Seconds between two probes of a Redis that is away. Each probe costs one request per process a timeout.
 COOL_DOWN_SECONDS = 5.0
 
 
 def connection_options(timeout_ms: int) -> dict[str, Any]:
-    """The options of every connection to Redis: wait so long to connect, and for each answer, and try nothing twice."""
+    """Options of every connection to Redis: the timeout, for connecting and for each reply, and no retries."""
     return {
         "socket_connect_timeout": timeout_ms / 1000,
         "socket_timeout": timeout_ms / 1000,
-        # redis-py's own ten retries turned one PING to a dead port into four seconds.
+        # redis-py's default is ten retries: with them, one PING to a dead port took four seconds.
         "retry": Retry(NoBackoff(), 0),
     }
 
 
 class RedisUnavailable(Exception):
-    """Go on without it. Never shown to a caller of ours."""
+    """Redis is away or not configured. Callers continue without it; clients never see this error."""
 
 
 class Breaker:
-    """Closed: calls go through. Open: they do not, except one every ``cool_down_seconds`` (half-open)."""
+    """Closed: all calls are allowed. Open: none, except one per ``cool_down_seconds`` (half-open)."""
 
     def __init__(self, cool_down_seconds: float = COOL_DOWN_SECONDS) -> None:
         self._cool_down_seconds = cool_down_seconds
@@ -54,7 +54,7 @@ class Breaker:
         return self._probe_at is not None
 
     def allow_request(self) -> bool:
-        """Whether this call may be made; of all that ask while a look is due, one is told yes."""
+        """Whether this call is allowed. When a probe is due, exactly one caller gets True."""
         if self._probe_at is None:
             return True
         with self._lock:
@@ -66,7 +66,7 @@ class Breaker:
             return True
 
     def failed(self, error: Exception) -> None:
-        """Open; said once, however many calls fail at the same moment."""
+        """Open. It is logged once, however many calls fail at the same moment."""
         with self._lock:
             was_closed = self._probe_at is None
             self._probe_at = time.monotonic() + self._cool_down_seconds
@@ -93,7 +93,7 @@ class GuardedRedis:
         self._client = redis.Redis.from_url(
             url,
             **connection_options(timeout_ms),
-            decode_responses=True,  # everything kept there is text
+            decode_responses=True,  # every value there is text
         )
         self.breaker = breaker or Breaker()
 
@@ -101,8 +101,8 @@ class GuardedRedis:
         """The operation's result.
 
         Raises:
-            RedisUnavailable: Redis is away, slow, or will not do it.
-            LockError: of redis-py's Lock, an answer like any other.
+            RedisUnavailable: Redis is away or slow, or refuses the operation.
+            LockError: from redis-py's Lock; Redis itself has answered.
         """
         if not self.breaker.allow_request():
             raise RedisUnavailable
@@ -112,7 +112,7 @@ class GuardedRedis:
             self.breaker.succeeded()
             raise
         except (RedisError, OSError, UnicodeDecodeError) as error:
-            # One key with something strange in it is no reason to think Redis away.
+            # One key with an unexpected value does not mean that Redis is away.
             if not isinstance(error, UnicodeDecodeError) and not str(error).startswith("WRONGTYPE"):
                 self.breaker.failed(error)
             raise RedisUnavailable from error
@@ -121,13 +121,13 @@ class GuardedRedis:
 
 
 def init_app(app: Flask) -> None:
-    """Connect to Redis where the settings name one; lazily, so that its absence delays no start."""
+    """Make the Redis client if the settings name one. It connects lazily: a missing Redis does not delay the start."""
     settings: Settings = app.config["SETTINGS"]
     url, timeout_ms = settings.redis_url, settings.redis_timeout_ms
     app.extensions["redis"] = GuardedRedis(url, timeout_ms=timeout_ms) if url else None
 
 
 def current_redis() -> GuardedRedis | None:
-    """The app's Redis; None where it has none."""
+    """The app's Redis client; None if no Redis is configured."""
     guarded: GuardedRedis | None = current_app.extensions["redis"]
     return guarded

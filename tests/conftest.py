@@ -1,4 +1,4 @@
-"""Real parts for every test: a SQLite file and a PostgreSQL 18, both with tables made by the migrations."""
+"""Fixtures for every test: a SQLite file and a PostgreSQL 18, both with tables made by the migrations."""
 
 import gc
 import os
@@ -16,8 +16,8 @@ from payments_app.accounts import passwords
 from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
-from tests.support.apps import app_with
-from tests.support.databases import Database, empty
+from tests.support.apps import app_with, engine_of
+from tests.support.databases import SERVER_SETTINGS, Database, empty
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
 from tests.support.people import People
@@ -27,12 +27,21 @@ from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
-LONGEST = ("model", "prove", "concurrency", "browser")  # folders; the longest of all first
+# Folders and files; the longest of all first.
+LONGEST = (
+    *("model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
+    *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py"),
+    "test_no_network_in_transactions.py",
+)
 SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
-# Whoever logs in, and each command that adds a user, would wait for a cost that is asked for in production alone.
+# Production's cost of a hash would slow down each login and each command that adds a user.
 passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+# Every test may have a database of its own, which is a copy: with fsync, it takes five times as long. No test cuts the
+# power; those that kill PostgreSQL start a server of their own, with fsync.
+SERVER_SETTINGS.update(fsync="off", full_page_writes="off")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
-    # What takes longest comes first, or one worker would be left with it at the end and the others with nothing.
+    # The longest tests come first. At the end, one worker would run them while the others have nothing to do.
     items.sort(key=lambda item: [folder not in item.path.parts for folder in LONGEST])
 
 
@@ -57,12 +66,12 @@ class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Ours in place of ``--dist loadfile``; None is xdist's own choice."""
+    """Replaces ``--dist loadfile`` by ``_ByFile``; None lets xdist choose."""
     return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
-    """What was loaded by now stays: looking for garbage in it again and again takes a tenth of the tests' time."""
+    """Modules loaded by now are never garbage: the collector would spend a tenth of the tests' time on them."""
     gc.freeze()
 
 
@@ -80,7 +89,7 @@ def effort(*, is_long: bool) -> int:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Generator[None, "pytest.CallInfo[None]", None]:
-    """Where CI says so, a test that was skipped is a test that failed: nothing may go missing quietly."""
+    """With ``CI=true`` a skipped test fails, so that no test goes missing unnoticed."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
@@ -90,7 +99,7 @@ def pytest_runtest_makereport() -> Generator[None, "pytest.CallInfo[None]", None
 
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Callable[[str], Database]]:
-    """One migrated database of each dialect, made when it is first asked for: a copy, as those of single tests are."""
+    """One migrated database of each dialect, copied from the template on first use."""
     made: dict[str, Database] = {}
     with ExitStack() as stack:
 
@@ -124,8 +133,7 @@ def app(session_app: Flask) -> Flask:
 
 @pytest.fixture
 def engine(app: Flask) -> Engine:
-    with app.app_context():
-        return app.extensions["sqlalchemy"].engine
+    return engine_of(app)
 
 
 @pytest.fixture
@@ -142,7 +150,7 @@ def people(app: Flask) -> People:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis that may be paused and killed; whoever does so brings it back."""
+    """A Redis that a test may pause or kill; the test also resumes or starts it."""
     server = RedisServer()
     yield server
     server.close()
@@ -162,22 +170,22 @@ def session_service(database: Database, strategy: Strategy, redis_server: RedisS
 
 @pytest.fixture
 def service(session_service: Service, redis_server: RedisServer, people: People) -> Service:  # noqa: ARG001  # its people are in the database
-    """Two gunicorn worker processes on the database of ``app``, both of which have answered already."""
-    # The database was emptied and SQLite gives the same ids again: no real database forgets what Redis remembers.
+    """Two gunicorn worker processes on the database of ``app``; both have answered a request."""
+    # The database was emptied, and SQLite gives the same ids again, so that Redis's copies would belong to other rows.
     redis_server.client.flushall()
     return session_service
 
 
 @pytest.fixture(scope="session")
-def session_shop(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
+def session_stripe_app(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
     with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
         yield fake, app
 
 
 @pytest.fixture
-def stripe_app(session_shop: tuple[FakeStripe, Flask], people: People) -> StripeApp:
-    """A Stripe that knows nothing yet, an app whose cards it carries, and the people at that app's door."""
-    fake, app = session_shop
+def stripe_app(session_stripe_app: tuple[FakeStripe, Flask], people: People) -> StripeApp:
+    """An empty fake Stripe, an app that takes cards through it, and the people as clients of that app."""
+    fake, app = session_stripe_app
     fake.reset()
     registry.init_app(app)  # the last test may have cut its connections to Stripe
     return StripeApp(fake, app, people.seen_by(app))
@@ -185,7 +193,7 @@ def stripe_app(session_shop: tuple[FakeStripe, Flask], people: People) -> Stripe
 
 @pytest.fixture
 def audited(app: Flask) -> Iterator[None]:
-    """After the test, whatever it did, every promise that rows can prove is kept."""
+    """After the test, ``payments audit`` finds no violation."""
     yield
     with app.app_context():
-        assert [offender for check in audit.CHECKS for offender in audit.find_violations(check)] == []
+        assert [violation for check in audit.CHECKS for violation in audit.find_violations(check)] == []

@@ -155,7 +155,7 @@ def test_nobody_there_to_answer(people: People, database: Database) -> None:
         result = commands.run("refunds", "create", payment_id)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1] == "Error: Nobody was there to answer."
+    assert result.stderr.splitlines()[-1] == "Error: The question got no answer: standard input is closed."
 
 
 # As processes

@@ -9,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 
 from payments_app.db.base import Base
 from payments_app.db.errors import BROKEN_CONSTRAINTS, constraint_meaning
-from payments_app.payments.models.payment import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
 from payments_app.payments.models.refund import RefundStatus
+from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, PAID, PaymentStatus
 from tests.support.people import People
 from tests.support.raw_rows import AMOUNT_MINOR, MOMENT, Raw, assert_broken, refused_by, sqlite_text
 from tests.support.rows import Rows

@@ -18,18 +18,18 @@ from payments_app import clock
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
-from payments_app.payments import expire as expiry
+from payments_app.payments import expire
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
 from tests.support.paymongo_apps import wallet_shop
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card, resume_refunds
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, resume_refunds, stripe_app_on
 
 _watched: dict[str, Any] = {"open": 0, "calls": []}
 
@@ -103,7 +103,7 @@ def gateway_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
-    with card_shop(database.url, people) as stripe_app, watching(engine_of(stripe_app.app)):
+    with stripe_app_on(database.url, people) as stripe_app, watching(engine_of(stripe_app.app)):
         yield stripe_app
 
 
@@ -194,7 +194,7 @@ def test_the_watch_sees_redis_inside_a_transaction(
 
 
 def tell(stripe_app: StripeApp, event: dict[str, Any]) -> None:
-    """By webhook, through the app's own door."""
+    """Deliver an event to the app's webhook endpoint."""
     body = json.dumps(event).encode()
     signed = {"Stripe-Signature": stripe_app.fake.sign(body)}
     assert stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=body, headers=signed).status_code == 200
@@ -239,8 +239,8 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
     with stripe_app.app.app_context():
         deadlines = Deadlines.at(clock.now() + timedelta(hours=1), stripe_app.app.config["SETTINGS"])
     with stripe_app.app.app_context():
-        assert expiry.expire(late_id, context) == expiry.ExpiryResult.EXPIRED
-        assert expiry.resume(slow_id, deadlines, context) == expiry.ExpiryResult.FOLLOWED
+        assert expire.expire(late_id, context) == expire.ExpiryResult.EXPIRED
+        assert expire.resume(slow_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
 
     kept = {row["id"]: row["status"] for row in rows.all("SELECT id, status FROM payments")}
     assert [kept[i] for i in (paid_id, open_id, too_late_id)] == ["completed", "cancelled", "completed"]
@@ -269,9 +269,9 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_goes_back(
     assert refund("never-arrived") == 202
     assert rows.count("refunds", "status = 'unknown'") == 2
     with stripe_app.app.app_context():
-        for refund_id in list(process.find_open(clock.now())):
+        for refund_id in list(service.find_open(clock.now())):
             context = AuditContext("test", None, clock.now())
-            assert process.resume(refund_id, lease_seconds=2, context=context) is not None
+            assert service.resume(refund_id, lease_seconds=2, context=context) is not None
 
     assert [refund(key) for key in ("approved", "declined", "lost", "never-arrived")] == [200, 402, 200, 200]
     assert rows.count("refunds", "status = 'succeeded'") == 3

@@ -26,7 +26,7 @@ def logical_lines(path: Path) -> Iterator[str]:
 def pins_of(name: str) -> dict[str, Requirement]:
     """What the file pins, by normalised names; what another platform or Python needs is among it."""
     requirements = [Requirement(line.partition(" --hash")[0].rstrip()) for line in logical_lines(ROOT / name)]
-    pins = {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    pins: dict[str, Requirement] = {canonicalize_name(requirement.name): requirement for requirement in requirements}
     assert len(pins) == len(requirements)
     return pins
 

@@ -50,7 +50,7 @@ def test_names_stay_as_they_are(name: str) -> None:
 @pytest.fixture
 def strange(people: People, rows: Rows) -> int:
     """A payment with everything about it that is text, and that somebody else may choose, as strange as can be."""
-    payment_id = people.patient.pay(1).json["data"]["payment_id"]
+    payment_id: int = people.patient.pay(1).json["data"]["payment_id"]
     people.patient.confirm(payment_id, "TXN-7")
     people.admin.post(f"/payments/{payment_id}/refund", {"amount": 1000})
     values = {"strange": HOSTILE, "id": payment_id}

@@ -1,1 +1,1 @@
-"""The same create as others would write it: each file is a whole service, on this project's tables."""
+"""Peers: other implementations of the create. Each file is a whole service on this project's tables."""

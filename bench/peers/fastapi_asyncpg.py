@@ -1,7 +1,7 @@
 """Peer: the create with FastAPI and asyncpg, without any ORM: the statements of bench/create.sql, prepared.
 
-About as quick as FastAPI gets without giving up its validation. The tables, with all their indexes and constraints, are
-this project's; ids come from sequences. Run by ``uvicorn bench.peers.fastapi_asyncpg:app``.
+About as fast as FastAPI gets with its validation. The tables, with all their indexes and constraints, are
+this project's; ids come from sequences. Started by ``uvicorn bench.peers.fastapi_asyncpg:app``.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def leave_as_it_is(_connection: asyncpg.Connection) -> None:
-    """No request changes a setting or listens: asyncpg's own reset would be one more round trip for nothing."""
+    """No request changes a setting or listens, so asyncpg's reset would only cost a round trip."""
 
 
 app = FastAPI(lifespan=lifespan)
@@ -152,7 +152,7 @@ async def create_payment(
                     connection, wanted, user_id, key=idempotency_key, canonical=canonical, request_hash=request_hash
                 )
         except asyncpg.UniqueViolationError:
-            return await say_who_was_first(connection, wanted, user_id, idempotency_key, request_hash)
+            return await respond_to_lost_race(connection, wanted, user_id, idempotency_key, request_hash)
     return Response(body, 201, media_type="application/json")
 
 
@@ -168,7 +168,13 @@ def require_payable(found: asyncpg.Record | None, wanted: PaymentCreate, user_id
 
 
 async def insert_rows(
-    connection: asyncpg.Connection, wanted: PaymentCreate, user_id: int, *, key: str, canonical: str, request_hash: str
+    connection: asyncpg.Connection,
+    wanted: PaymentCreate,
+    user_id: int,
+    *,
+    key: str,
+    canonical: str,
+    request_hash: str,
 ) -> str:
     now = datetime.now(UTC)
     amount_minor = int(wanted.amount * 100)
@@ -197,16 +203,16 @@ async def insert_rows(
     return body
 
 
-async def say_who_was_first(
+async def respond_to_lost_race(
     connection: asyncpg.Connection, wanted: PaymentCreate, user_id: int, key: str, request_hash: str
 ) -> Response:
-    known = await connection.fetchrow(FIND_KEY, user_id, key)
-    if known is not None:
-        if known["request_hash"] != request_hash:
+    stored = await connection.fetchrow(FIND_KEY, user_id, key)
+    if stored is not None:
+        if stored["request_hash"] != request_hash:
             raise HTTPException(422)
         return Response(
-            known["response_body"],
-            known["response_status"],
+            stored["response_body"],
+            stored["response_status"],
             {"Idempotent-Replayed": "true"},
             media_type="application/json",
         )

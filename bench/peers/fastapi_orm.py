@@ -1,8 +1,8 @@
 """Peer: the create with FastAPI, pydantic and SQLAlchemy's asynchronous ORM on asyncpg.
 
-Written as its documentation teaches it: a session and the user by ``Depends``, relationships, and a flush only where an
+Written as in its documentation: a session and the user by ``Depends``, relationships, and a flush only where an
 id is needed. The tables, with all their indexes and constraints, are this project's; ids come from sequences.
-Run by ``uvicorn bench.peers.fastapi_orm:app``.
+Started by ``uvicorn bench.peers.fastapi_orm:app``.
 """
 
 import hashlib
@@ -217,8 +217,8 @@ async def create_payment(
     user_id = user.id  # after a rollback, reading it from the user would need the database
     canonical = wanted.model_dump_json()
     request_hash = hashlib.sha256(canonical.encode()).hexdigest()
-    if known := await session.get(IdempotencyKey, (user_id, idempotency_key)):
-        return replay(known, request_hash)
+    if stored := await session.get(IdempotencyKey, (user_id, idempotency_key)):
+        return replay(stored, request_hash)
     consultation = await session.get(Consultation, wanted.consultation_id)
     if consultation is None:
         raise HTTPException(404)
@@ -250,7 +250,7 @@ async def create_payment(
     )
     session.add(payment)
     try:
-        await session.flush()  # gives it the id that the invoice's number has
+        await session.flush()  # gives it the id for the invoice number
         invoice = Invoice(
             invoice_number=f"INV-{now:%Y%m%d%H%M%S}-{payment.id}",
             amount_minor=amount_minor,
@@ -258,7 +258,7 @@ async def create_payment(
             issued_at=now,
         )
         payment.invoices.append(invoice)
-        await session.flush()  # gives it the id that the answer has
+        await session.flush()  # gives it the id for the response
         data = CreatedData(
             payment_id=payment.id,
             payment=PaymentOut.model_validate(payment),
@@ -280,15 +280,15 @@ async def create_payment(
         await session.commit()
     except IntegrityError:
         await session.rollback()
-        return await say_who_was_first(session, user_id, wanted.consultation_id, idempotency_key, request_hash)
+        return await respond_to_lost_race(session, user_id, wanted.consultation_id, idempotency_key, request_hash)
     return Response(body, 201, media_type="application/json")
 
 
-async def say_who_was_first(
+async def respond_to_lost_race(
     session: AsyncSession, user_id: int, consultation_id: int, key: str, request_hash: str
 ) -> Response:
-    if known := await session.get(IdempotencyKey, (user_id, key)):
-        return replay(known, request_hash)
+    if stored := await session.get(IdempotencyKey, (user_id, key)):
+        return replay(stored, request_hash)
     active = await session.scalar(
         select(Payment).where(
             Payment.consultation_id == consultation_id,
@@ -300,9 +300,9 @@ async def say_who_was_first(
     return JSONResponse({"message": "A payment exists", "data": data}, 409)
 
 
-def replay(known: IdempotencyKey, request_hash: str) -> Response:
-    if known.request_hash != request_hash:
+def replay(stored: IdempotencyKey, request_hash: str) -> Response:
+    if stored.request_hash != request_hash:
         raise HTTPException(422)
     return Response(
-        known.response_body, known.response_status, {"Idempotent-Replayed": "true"}, media_type="application/json"
+        stored.response_body, stored.response_status, {"Idempotent-Replayed": "true"}, media_type="application/json"
     )

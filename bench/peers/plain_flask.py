@@ -1,7 +1,7 @@
-"""Peer: the create as it is usually written with Flask: Flask-SQLAlchemy, relationships, a flush for each row.
+"""Peer: the create as usually written with Flask: Flask-SQLAlchemy, relationships, a flush for each row.
 
 The tables, with all their indexes and constraints, are this project's; ids come from sequences.
-Run by ``gunicorn bench.peers.plain_flask:app``.
+Started by ``gunicorn bench.peers.plain_flask:app``.
 """
 
 import hashlib
@@ -198,8 +198,8 @@ def read_request() -> tuple[dict[str, Any], str]:
 def create_once(wanted: dict[str, Any], key: str) -> Response:
     canonical = json.dumps(wanted, sort_keys=True, default=str)
     request_hash = hashlib.sha256(canonical.encode()).hexdigest()
-    if known := db.session.get(IdempotencyKey, (current_user.id, key)):
-        return replay(known, request_hash)
+    if stored := db.session.get(IdempotencyKey, (current_user.id, key)):
+        return replay(stored, request_hash)
     consultation = db.session.get(Consultation, wanted["consultation_id"])
     if consultation is None:
         abort(404)
@@ -220,7 +220,7 @@ def create_once(wanted: dict[str, Any], key: str) -> Response:
         db.session.commit()
     except IntegrityError:
         db.session.rollback()
-        return say_who_was_first(consultation.id, key, request_hash)
+        return respond_to_lost_race(consultation.id, key, request_hash)
     return Response(body, 201, mimetype="application/json")
 
 
@@ -288,17 +288,17 @@ def insert_rows(
     return body
 
 
-def replay(known: IdempotencyKey, request_hash: str) -> Response:
-    if known.request_hash != request_hash:
+def replay(stored: IdempotencyKey, request_hash: str) -> Response:
+    if stored.request_hash != request_hash:
         abort(422)
     return Response(
-        known.response_body, known.response_status, {"Idempotent-Replayed": "true"}, mimetype="application/json"
+        stored.response_body, stored.response_status, {"Idempotent-Replayed": "true"}, mimetype="application/json"
     )
 
 
-def say_who_was_first(consultation_id: int, key: str, request_hash: str) -> Response:
-    if known := db.session.get(IdempotencyKey, (current_user.id, key)):
-        return replay(known, request_hash)
+def respond_to_lost_race(consultation_id: int, key: str, request_hash: str) -> Response:
+    if stored := db.session.get(IdempotencyKey, (current_user.id, key)):
+        return replay(stored, request_hash)
     return conflict(find_active(consultation_id))
 
 

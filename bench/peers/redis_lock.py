@@ -1,8 +1,9 @@
 """Peer: the create behind a lock in Redis, as guides for PHP frameworks teach it.
 
-``SET lock owner NX PX 5000``; whoever finds it taken sleeps for 100 ms and tries again, at most 50 times; under the
-lock, look whether there is a payment, and insert where there is none. Everything else is ``plain_flask``'s.
-Run by ``gunicorn bench.peers.redis_lock:app``.
+``SET lock owner NX PX 5000``; if it is taken, sleep for 100 ms and try again, at most 50 times. With the lock, look for
+a payment, and insert one if there is none. Everything else is from ``plain_flask``.
+
+Started by ``gunicorn bench.peers.redis_lock:app``.
 """
 
 import os
@@ -21,7 +22,7 @@ LEASE_MS = 5_000
 RETRY_SECONDS = 0.1
 MAX_ATTEMPTS = 50
 
-# Only the holder may release it: somebody else may have taken it after the lease ran out.
+# Only the holder may release it: another request may hold it after the lease has expired.
 RELEASE = 'if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) else return 0 end'
 
 app: Flask = plain_flask.app
@@ -35,11 +36,11 @@ release = store.register_script(RELEASE)
 def create_payment() -> Response:
     wanted, key = plain_flask.read_request()
     user_id = current_user.id
-    plain_flask.db.session.rollback()  # nobody waits for a lock with a transaction open
+    plain_flask.db.session.rollback()  # no open transaction while waiting for the lock
     with lock(f"payment:lock:{wanted['consultation_id']}:{user_id}"):
-        known = plain_flask.db.session.get(plain_flask.IdempotencyKey, (user_id, key))
+        stored = plain_flask.db.session.get(plain_flask.IdempotencyKey, (user_id, key))
         active = plain_flask.find_active(wanted["consultation_id"])
-        if active is not None and known is None:
+        if active is not None and stored is None:
             return plain_flask.conflict(active)
         return plain_flask.create_once(wanted, key)
 

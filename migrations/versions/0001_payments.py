@@ -1,6 +1,6 @@
-"""Users, consultations, payments with what belongs to them, and idempotency keys.
+"""Users, consultations, payments with their related tables, and idempotency keys.
 
-A migration is history: the statuses and the predicate are written out here, not taken from the code, which may change.
+A migration must not change later: so the statuses and the predicate are written out here, not imported from the code.
 """
 
 import sqlalchemy as sa
@@ -59,7 +59,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_consultations_patient", "consultations", ["patient_id", "id"])
     _create_payments()
-    _create_what_belongs_to_payments()
+    _create_tables_of_payments()
 
 
 def _create_payments() -> None:
@@ -129,7 +129,7 @@ def _create_payments() -> None:
     op.create_index("ix_payments_consultation_user", "payments", ["consultation_id", "user_id"])
 
 
-def _create_what_belongs_to_payments() -> None:
+def _create_tables_of_payments() -> None:
     op.create_table(
         "gateway_sessions",
         sa.Column("id", BIG, nullable=False),

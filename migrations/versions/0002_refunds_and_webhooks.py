@@ -1,6 +1,6 @@
-"""Refunds, and the inbox of what gateways tell us.
+"""Refunds, and the inbox of webhook events.
 
-A migration is history: the statuses are written out here, not taken from the code, which may change.
+A migration must not change later: so the statuses are written out here, not imported from the code.
 """
 
 import sqlalchemy as sa
@@ -68,9 +68,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # What was returned would be forgotten, and the keys of those refunds would name rows that others come to have.
+    # The refunds would be lost, and their idempotency keys would later refer to the ids of other refunds.
     if op.get_bind().execute(sa.text("SELECT count(*) FROM refunds")).scalar_one():
-        raise RuntimeError("there are refunds, which the tables before this migration cannot hold")
+        raise RuntimeError("There are refunds, and the tables before this migration cannot hold them.")
     op.drop_table("webhook_events")
     op.drop_table("refunds")
     op.drop_column("payments", "review_held")

@@ -1,7 +1,8 @@
-"""One transfer by hand pays one payment, in whatever spelling its reference was typed.
+"""One transfer by hand pays one payment, in any spelling of its reference.
 
-What two payments share already is reported, not refused: the earlier one keeps the spelling that all share, the later
-one goes without, and staff see to it. A migration is history: how spellings are compared is written out here.
+If two payments share a reference already, the migration reports them and goes on: the earlier one gets the normalized
+reference, the later one gets none, and staff decide. A migration must not change later: so the comparison is written
+out here.
 """
 
 import unicodedata
@@ -18,16 +19,16 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# Payments read at a time: a million of them must not sit in memory.
+# Payments per query: a million of them must not be held in memory.
 BATCH_SIZE = 1_000
 
-# Rows after which it says how far it is.
+# Rows between two progress messages.
 REPORT_EVERY = 100_000
 
 MOMENT = sa.DateTime(timezone=True)
 
 LONGEST = 255
-# Characters of a reference that are printed: enough to find it by.
+# Characters of a reference that are printed.
 SHOWN = 60
 INDEX = "uq_payments_normalized_reference"
 ALONE = "ix_payments_reference_alone"
@@ -37,7 +38,7 @@ IGNORED = {
     *map(chr, [0x2212, 0x2796, 0x02D7, 0x2043, 0x2027, 0x2800, 0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065])
 } | {*map(chr, [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)])}
 
-# In the order in which they were made: of two that share a reference, the earlier one keeps it.
+# In order of creation: if two share a reference, the earlier one keeps it.
 NEXT_BATCH = (
     sa.text(
         """
@@ -49,7 +50,7 @@ NEXT_BATCH = (
     .columns(created_at=MOMENT)
     .bindparams(sa.bindparam("created_at", type_=MOMENT))
 )
-# No version rises: nothing that a verb of the payment reads or writes changes.
+# No version changes, because no verb of the payment reads or writes this column.
 FILL_IN = sa.text(
     """
     UPDATE payments SET normalized_reference = :reference WHERE id = :id AND NOT EXISTS (
@@ -66,10 +67,10 @@ HELD_BY = sa.text(
 
 
 def upgrade() -> None:
-    # What follows is committed bit by bit: cut short and run again, it goes on where it stopped.
+    # The following steps commit one by one: if interrupted, run it again, and it continues.
     op.add_column("payments", sa.Column("normalized_reference", sa.String(LONGEST)), **_if_not_there())
-    with _beside_the_service():
-        # Before it is filled in, so that it judges what is.
+    with _without_blocking_writes():
+        # The index comes before the values, so that it checks each of them.
         op.drop_index(INDEX, "payments", if_exists=True)
         columns = ["gateway", "payment_method", "normalized_reference"]
         where = sa.text("normalized_reference IS NOT NULL")
@@ -117,19 +118,19 @@ def _fill_in() -> None:
 def _fill_in_one(payment: Any) -> bool:
     reference, shown = _normalized(payment.transaction_id), f"{payment.transaction_id[:SHOWN]!a}"
     if not 0 < len(reference) <= LONGEST:
-        what = "too long once written out" if reference else "nothing to compare"
-        print(f"payment {payment.id}: {what} in the reference {shown}")
+        reason = "too long once written out" if reference else "nothing to compare"
+        print(f"payment {payment.id}: {reason} in the reference {shown}")
         return False
-    asked = {"id": payment.id, "method": payment.payment_method, "reference": reference}
+    parameters = {"id": payment.id, "method": payment.payment_method, "reference": reference}
     try:
-        is_filled_in = op.get_bind().execute(FILL_IN, asked).rowcount == 1
-    except sa.exc.IntegrityError:  # somebody has confirmed another payment with it in this very moment
-        if not _is_postgresql():  # where nobody else writes meanwhile
+        is_filled_in = op.get_bind().execute(FILL_IN, parameters).rowcount == 1
+    except sa.exc.IntegrityError:  # another payment was confirmed with it at the same moment
+        if not _is_postgresql():  # on SQLite there are no other writers during a migration
             raise
         is_filled_in = False
     if is_filled_in:
         return True
-    holder = op.get_bind().execute(HELD_BY, asked).first()
+    holder = op.get_bind().execute(HELD_BY, parameters).first()
     of = f"that of payment {holder.id} ({holder.transaction_id[:SHOWN]!a})" if holder else "another payment's"
     print(f"payment {payment.id}: the reference {shown} is {of}: one transfer has paid both")
     return False
@@ -142,13 +143,13 @@ def _normalized(reference: str) -> str:
 
 
 def _if_not_there() -> dict[str, bool]:
-    """SQLite, which has no such words, has the whole migration in one transaction."""
+    """IF NOT EXISTS on PostgreSQL. SQLite does not support it, but runs the whole migration in one transaction."""
     return {"if_not_exists": True} if _is_postgresql() else {}
 
 
 @contextmanager
-def _beside_the_service() -> Iterator[None]:
-    """Outside a transaction on PostgreSQL, as CONCURRENTLY asks: for as long as it takes, people go on paying."""
+def _without_blocking_writes() -> Iterator[None]:
+    """Run outside a transaction on PostgreSQL, as CONCURRENTLY requires: payments go on meanwhile."""
     if not _is_postgresql():
         yield
         return

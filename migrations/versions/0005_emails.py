@@ -1,9 +1,9 @@
-"""One e-mail address is one user, in whatever spelling it is typed.
+"""One e-mail address is one user, in any spelling.
 
-The addresses that are there stay as they are, because the release before finds users by them, and goes on while this
-runs. Beside each its normalized form is written, which the next one finds users by. What two users share already is
-reported, not refused: one of them has the normalized form, the other goes without, and each goes on logging in by the
-spelling that is theirs. A migration is history: how spellings are compared is written out here.
+Existing addresses stay unchanged, because the previous release finds users by them and runs during the migration. A new
+column gets the normalized form, by which the next release finds users. If two users share an address already, the
+migration reports them and goes on: one of them gets the normalized form, the other gets none, and each still logs in by
+their own spelling. A migration must not change later: so the comparison is written out here.
 """
 
 import json
@@ -22,7 +22,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# Users read and written at a time: a million of them must not sit in memory, nor be locked at once.
+# Users per batch: a million of them must not be held in memory, nor locked at once.
 BATCH_SIZE = 1_000
 
 LONGEST = 254
@@ -42,11 +42,11 @@ FILL_IN = sa.text("UPDATE users SET normalized_email = :email WHERE id = :id")
 
 
 def upgrade() -> None:
-    # What follows is committed bit by bit: cut short and run again, it goes on where it stopped.
+    # The following steps commit one by one: if interrupted, run it again, and it continues.
     op.add_column("users", sa.Column("normalized_email", sa.String(LONGEST)), **_if_not_there())
-    with _beside_the_service():
-        # Before it is filled in, so that it judges what is. With a predicate it is no key of the table: to fill one in
-        # does not lock out those who insert the user's payments.
+    with _without_blocking_writes():
+        # The index comes before the values, so that it checks each of them. With a predicate the column is no key for
+        # PostgreSQL: an update of it does not block inserts of the user's payments.
         op.drop_index(INDEX, "users", if_exists=True)
         where = sa.text("normalized_email IS NOT NULL")
         op.create_index(
@@ -74,7 +74,7 @@ def _fill_in() -> None:
         op.get_bind().execute(ARE_NORMALIZED, {"ids": as_they_are})
         spelled_otherwise += [user for user in batch if user.id not in set(as_they_are)]
         last_id = batch[-1].id
-    # After all those: of two users, the one whose address is in its normalized form already has it.
+    # Last: of two users with one address, the user whose address is normalized already keeps it.
     without = sum(not _fill_in_one(user) for user in spelled_otherwise)
     if without:
         print(f"{without} users log in by one spelling of their e-mail address only: see above, and docs/operations.md")
@@ -115,13 +115,13 @@ def _ascii_domain(domain: str) -> str:
 
 
 def _if_not_there() -> dict[str, bool]:
-    """SQLite, which has no such words, has the whole migration in one transaction."""
+    """IF NOT EXISTS on PostgreSQL. SQLite does not support it, but runs the whole migration in one transaction."""
     return {"if_not_exists": True} if _is_postgresql() else {}
 
 
 @contextmanager
-def _beside_the_service() -> Iterator[None]:
-    """Outside a transaction on PostgreSQL, as CONCURRENTLY asks: for as long as it takes, people go on paying."""
+def _without_blocking_writes() -> Iterator[None]:
+    """Run outside a transaction on PostgreSQL, as CONCURRENTLY requires: payments go on meanwhile."""
     if not _is_postgresql():
         yield
         return

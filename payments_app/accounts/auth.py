@@ -1,4 +1,7 @@
-"""Bearer tokens: signed JWTs (RFC 7519, HS256) that name a user, their role and their token version."""
+"""Authentication by bearer token, and role checks.
+
+A token is a signed JWT (RFC 7519, HS256) with the user's id, role and token version.
+"""
 
 import functools
 import math
@@ -22,46 +25,47 @@ from payments_app.extensions import jwt
 
 R = TypeVar("R")
 
-# Of a token that was verified, a process remembers what it says: to decode it takes a fifth of a create's time. So many
-# are of those who come again soon, at about 1 KiB each; who is forgotten is verified anew.
-REMEMBERED = 4_096
+# Each process caches the claims of so many verified tokens, at about 1 KiB each: decoding a token takes a fifth of the
+# time of a create. A token that is no longer in the cache is verified again.
+VERIFIED_TOKENS_CACHE_SIZE = 4_096
 
-# Seconds that the clocks of two of our servers may be apart. A token is good from the second in which it was issued, so
-# a server whose clock is behind by less than one would refuse a token that another has just given. NTP keeps clocks
-# closer than a second, and `check` warns from 5 on; 30 let everybody work until that was read. RFC 7519 (4.1.4) allows
-# "some small leeway, usually no more than a few minutes"; a token lives so much longer.
+# Seconds that the clocks of two of our servers may differ. A token is valid from the second in which it was issued, so
+# a server whose clock is slightly behind would refuse a token that another server has just issued. NTP keeps clocks
+# within a second, and `check` warns from 5 seconds on; with 30, users can go on working until an operator reads the
+# warning. RFC 7519 (4.1.4) allows "some small leeway, usually no more than a few minutes"; a token is valid for that
+# much longer.
 CLOCK_LEEWAY_SECONDS = 30
 
 
-# A scheme has no case, and any number of blanks may follow it (RFC 9110, 11.1 and 11.4); a token has none of them.
+# The scheme is case-insensitive, and several spaces may follow it (RFC 9110, 11.1 and 11.4). A token has no spaces.
 _CREDENTIALS = re.compile(r"bearer[ \t]+([^\s,]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """``expires_at``: seconds since 1970, as the token says, and the leeway."""
+    """``expires_at``: seconds since 1970: the token's own time plus the leeway."""
 
     caller: Caller
     expires_at: float
 
 
 def init_app(app: Flask) -> None:
-    """Answer every bad token with the same 401, where the library would say 422 to some."""
+    """Set up token checks. Every bad token is 401; the library's default for some of them is 422."""
     app.config["JWT_DECODE_LEEWAY"] = CLOCK_LEEWAY_SECONDS  # for nbf, iat and exp alike
     jwt.init_app(app)
-    _answer_bad_tokens(jwt)
+    _refuse_bad_tokens(jwt)
     app.session_interface = _NoSessions()
-    app.extensions["verified_tokens"] = functools.lru_cache(REMEMBERED)(_verify)
+    app.extensions["verified_tokens"] = functools.lru_cache(VERIFIED_TOKENS_CACHE_SIZE)(_verify)
 
 
 class _NoSessions(SessionInterface):
-    """Flask would look into every request for a session's cookie: here a token says all."""
+    """No session cookies: a token is the only credential, so Flask need not look for a cookie in each request."""
 
     def open_session(self, app: Flask, request: Request) -> None:
         return None
 
 
-def _answer_bad_tokens(manager: JWTManager) -> None:
+def _refuse_bad_tokens(manager: JWTManager) -> None:
     def refuse(*_details: Any) -> Response:
         return problem_response(NotAuthenticated())
 
@@ -70,17 +74,17 @@ def _answer_bad_tokens(manager: JWTManager) -> None:
 
 
 def issue(user: Credentials) -> str:
-    """A token for a user whose password was just checked; valid for ``ACCESS_TOKEN_TTL``."""
+    """Issue a token for a user; valid for ``ACCESS_TOKEN_TTL`` seconds. The caller has checked who the user is."""
     claims = {"role": user.role, "ver": user.token_version}
     token: str = create_access_token(str(user.user_id), additional_claims=claims)
     return token
 
 
 def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give the view its ``caller``, who must have one of ``roles`` (any role where none is named).
+    """Pass the authenticated ``caller`` to the view; require one of ``roles``, or any role if none is given.
 
-    Staff's powers reach beyond their own rows, so their role is read from the database each time; a patient's is
-    checked with the database by the transaction of every write.
+    The role of staff is read from the database for each request, because staff may see and change everybody's rows. The
+    role of a patient is checked by the transaction of each write.
 
     Raises:
         NotAuthenticated: no token, or a bad one (401).
@@ -91,7 +95,7 @@ def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> R:
             caller = _read_token()
-            g.caller = caller  # for the rate limits and the log, which know no arguments
+            g.caller = caller  # for the rate limits and the log, which do not get the view's arguments
             if roles and caller.role not in roles:
                 raise Forbidden
             if caller.role != Role.PATIENT:
@@ -104,23 +108,23 @@ def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]
 
 
 def _read_token() -> Caller:
-    """Whose token came with the request. A signature that was good once stays so; that time runs out has to be seen."""
+    """The caller that the request's token names. Only the expiry is checked again: a valid signature stays valid."""
     header = request.headers.get("Authorization", "")
     verified: _Verified = current_app.extensions["verified_tokens"](header)
     if verified.expires_at <= time.time():
-        verified = _verify(header)  # says no, as to any other that has expired
+        verified = _verify(header)  # raises: it has expired
     return verified.caller
 
 
 def _verify(header: str) -> _Verified:
-    """What the token in this request's header says. Of one that is refused nothing is remembered: this raises.
+    """Verify the token in an Authorization header. An invalid token raises, so it is not cached.
 
     Raises:
-        NotAuthenticated: no token, or one that is signed with our key and is none of our access tokens (401).
-        The library's errors, each answered as 401: a bad token.
+        NotAuthenticated: no token, or a token signed with our key that is not an access token (401).
+        The library's own errors for a bad token; their handlers respond with 401.
     """
-    # Read here: the library asks for the scheme in one spelling and one blank after it, and of two header lines that
-    # were joined by a comma it believes the one that it knows.
+    # The header is parsed here, not by the library: the library accepts the scheme in one spelling with one space only,
+    # and if two header lines were joined by a comma, it takes the one that it understands.
     credentials = _CREDENTIALS.fullmatch(header)
     claims = decode_token(credentials[1]) if credentials else {}
     if claims.get("type") != "access":

@@ -1,4 +1,4 @@
-"""Who is asking: what a token says of its bearer."""
+"""The caller: the user that a token names, and what they may access."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from payments_app.errors import Forbidden, NotAuthenticated, NotFound
 
 
 class UserRecord(Protocol):
-    """What the database says of a user, read as an object or as a row."""
+    """A user's current state in the database; the ORM object or a plain row."""
 
     @property
     def role(self) -> str: ...
@@ -25,7 +25,7 @@ AnyUserRecord = TypeVar("AnyUserRecord", bound=UserRecord)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The bearer of a valid token, as the token describes them. Writes and staff's reads check it with the database."""
+    """The user of a valid token, with the token's claims. Writes and reads by staff compare them with the database."""
 
     user_id: int
     role: str
@@ -36,16 +36,16 @@ class Caller:
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Self:
-        """Read a verified token.
+        """The caller from the claims of a verified token.
 
         Raises:
-            NotAuthenticated: signed with our key, but none of our access tokens (401).
+            NotAuthenticated: signed with our key, but not one of our access tokens (401).
         """
         try:
             caller = cls(user_id=int(claims["sub"]), role=Role(claims["role"]), token_version=int(claims["ver"]))
         except (KeyError, ValueError, TypeError):
             raise NotAuthenticated from None
-        if not (0 < caller.user_id < 2**63 and 0 <= caller.token_version < 2**31):  # beyond what the columns hold
+        if not (0 < caller.user_id < 2**63 and 0 <= caller.token_version < 2**31):  # the columns' limits
             raise NotAuthenticated
         return caller
 
@@ -55,7 +55,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The name under which their deeds stand in the audit trail, such as ``patient:7``."""
+        """The caller's name in the audit trail, such as ``patient:7``."""
         return f"{self.role}:{self.user_id}"
 
     @property
@@ -89,7 +89,7 @@ class Caller:
                     raise Forbidden
 
     def require_unchanged(self, user: AnyUserRecord | None) -> AnyUserRecord:
-        """What the token claims must still be so.
+        """Require that the database still agrees with the token's claims; returns ``user``.
 
         Raises:
             NotAuthenticated: the user was disabled or their tokens ended (401).

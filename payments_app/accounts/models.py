@@ -38,21 +38,23 @@ class User(Base):
             "uq_users_normalized_email",
             "normalized_email",
             unique=True,
-            # With a predicate it is no key: who fills it in does not lock out those who insert the user's payments.
+            # A partial index is not a key for row locks: an UPDATE of this column does not block inserts of payments,
+            # which lock the user's row for their foreign key.
             postgresql_where=text("normalized_email IS NOT NULL"),
             sqlite_where=text("normalized_email IS NOT NULL"),
         ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    # In the spelling in which the user was added; of those who are added now, normalized.
+    # Normalized; rows from before the normalization keep the spelling in which the user was added.
     email: Mapped[str] = mapped_column(String(emails.MAX_LENGTH))
-    # None: another user has the address in another spelling, or the release before, which has no such column, added it.
+    # None: another user has the same address in another spelling, or the previous release, which does not know this
+    # column, added the user.
     normalized_email: Mapped[str | None] = mapped_column(String(emails.MAX_LENGTH))
     name: Mapped[str] = mapped_column(String(names.MAX_LENGTH))
     role: Mapped[str] = mapped_column(String(16))
     password_hash: Mapped[str] = mapped_column(String(255))
-    # Raised to end every token given out so far.
+    # Increased to invalidate all tokens issued so far.
     token_version: Mapped[int] = mapped_column(default=0)
     # The language of the pages and messages that the user gets, such as en. None: not known.
     language: Mapped[str | None] = mapped_column(String(8))

@@ -1,4 +1,4 @@
-"""Names of people, as staff read them on screens, in terminals and on paper."""
+"""Display names of users: staff read them on screens, in terminals and on paper."""
 
 import re
 import unicodedata
@@ -7,12 +7,12 @@ MAX_LENGTH = 200
 
 # Control characters (C0, C1), surrogates, and separators of lines and paragraphs.
 _REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
-# They turn the direction of the text after them: a name would be read otherwise than it is stored. Marks of direction,
-# which turn nothing after them, and joiners belong to names of some scripts.
+# These change the direction of the text after them, so a name would be displayed differently from what is stored.
+# Direction marks, which do not affect the text after them, and joiners are allowed: some scripts need them.
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def is_name(name: str) -> bool:
-    """Whether it can be stored and shown: 1 to 200 characters, not blank, none of them a control."""
+    """Whether a name can be stored and shown: 1 to 200 characters, not blank, no control characters."""
     has_control = _BIDI_CONTROLS.search(name) or any(unicodedata.category(c) in _REFUSED_CATEGORIES for c in name)
     return 1 <= len(name) <= MAX_LENGTH and bool(name.strip()) and not has_control

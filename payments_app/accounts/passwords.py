@@ -1,6 +1,7 @@
 """Passwords: argon2id with the library's parameters (RFC 9106's low-memory profile).
 
-They are hashed in NFKC (NIST SP 800-63B): keyboards and browsers send the same characters in other code points.
+Passwords are normalized to NFKC before hashing (NIST SP 800-63B): keyboards and browsers send the same characters as
+different code points.
 """
 
 import unicodedata
@@ -13,28 +14,28 @@ _hasher = PasswordHasher()
 
 
 @cache
-def _nobodys_hash() -> str:
-    return _hasher.hash("the password of nobody")
+def _dummy_hash() -> str:
+    return _hasher.hash("no user has this password")
 
 
 def hash_password(password: str) -> str:
-    """The text to keep. Takes tens of milliseconds by design."""
+    """The hash to store. Takes tens of milliseconds by design."""
     return _hasher.hash(_normalized(password))
 
 
 def is_correct(password: str, password_hash: str | None) -> bool:
-    """Whether the password fits. Call it outside any transaction.
+    """Whether the password is correct. Call it outside any transaction: it takes tens of milliseconds.
 
-    For no hash, as of an unknown e-mail address, the answer is False and the work the same.
+    Without a hash (unknown e-mail address) the result is False, after the same work.
     """
-    # As typed too: that is how it was hashed before. Both are always tried, so that the work depends on what was typed
-    # and not on whether it fits.
+    # Also as typed: older passwords were hashed without NFKC. Both are always tried, so that the time depends on the
+    # input only, and not on the result.
     spellings = {_normalized(password), password}
-    fits = [_fits(spelling, password_hash or _nobodys_hash()) for spelling in spellings]
-    return password_hash is not None and any(fits)
+    results = [_verifies(spelling, password_hash or _dummy_hash()) for spelling in spellings]
+    return password_hash is not None and any(results)
 
 
-def _fits(password: str, password_hash: str) -> bool:
+def _verifies(password: str, password_hash: str) -> bool:
     try:
         return _hasher.verify(password_hash, password)
     except (VerificationError, InvalidHashError):

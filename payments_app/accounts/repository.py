@@ -1,4 +1,4 @@
-"""Users, as the database knows them."""
+"""Queries and changes of users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from payments_app.i18n.messages import N_
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a login is checked against."""
+    """The user data that a login is checked with."""
 
     user_id: int
     role: str
@@ -32,7 +32,7 @@ class Credentials:
 
 @read_transaction
 def find_credentials(session: Session, email: str) -> Credentials | None:
-    """The credentials of an e-mail address, in whatever spelling it was typed."""
+    """The credentials of an e-mail address in any spelling; None if no user has it."""
     user = session.scalar(by_email(email))
     if user is None:
         return None
@@ -51,13 +51,13 @@ def get_self(session: Session, caller: Caller) -> User:
 
 @read_transaction
 def check_valid(session: Session, caller: Caller) -> None:
-    """``require_valid`` in a transaction of its own: for what staff read, and for answers that Redis has kept."""
+    """``require_valid`` in its own transaction: for reads by staff, and for responses that come from Redis."""
     row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
     caller.require_unchanged(None if row is None else _Record(*row))
 
 
 class _Record(NamedTuple):
-    """What a token's claims are compared with."""
+    """The columns that a token's claims are compared with."""
 
     role: str
     token_version: int
@@ -67,13 +67,13 @@ class _Record(NamedTuple):
 _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
     User.id == bindparam("user_id", type_=User.id.type)
 )
-_RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # whose rows are of any columns
+_RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # typed for rows of any columns
 
 
 def by_email(email: str) -> Select[User]:
-    """Selects the user who has that e-mail address, in whatever spelling it was typed.
+    """Selects the user with that e-mail address in any spelling.
 
-    Two users may have had one address in two spellings before spellings were compared: each is found by their own.
+    From before the normalization, two users may have one address in two spellings: each is found by their own spelling.
     """
     spelling = emails.storable(email).lower()
     found = select(User).where(or_(User.normalized_email == emails.normalized(email), User.email == spelling))
@@ -82,7 +82,7 @@ def by_email(email: str) -> Select[User]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """Somebody who is to be able to log in; the password as its hash, or as ``none`` if no password lets them in."""
+    """A user to add. ``password_hash`` is ``none`` if no password is valid for them."""
 
     email: str
     name: str
@@ -92,10 +92,10 @@ class NewUser:
 
 
 def insert_user(session: Session, new: NewUser) -> int | None:
-    """Add a user: the only place that does. None if the e-mail address is taken.
+    """Insert a user and return the id; None if the e-mail address is taken. All users are added through this function.
 
     Raises:
-        ValidationFailed: no e-mail address, or no name (422).
+        ValidationFailed: the e-mail address or the name is not valid (422).
     """
     email = emails.normalized(new.email)
     errors = {}
@@ -124,7 +124,7 @@ def add_user(session: Session, new: NewUser) -> User:
 
     Raises:
         UserExists: the e-mail address is taken (409).
-        ValidationFailed: no e-mail address, or no name (422).
+        ValidationFailed: the e-mail address or the name is not valid (422).
     """
     user_id = insert_user(session, new)
     if user_id is None:
@@ -134,10 +134,10 @@ def add_user(session: Session, new: NewUser) -> User:
 
 @write_transaction
 def disable_user(session: Session, email: str) -> User:
-    """Let a user no longer log in, and end every token they have.
+    """Disable a user: no more logins, and all their tokens become invalid.
 
     Raises:
-        UserNotFound: nobody has that e-mail address (404).
+        UserNotFound: no user has that e-mail address (404).
     """
     user = session.scalar(by_email(email).with_for_update())
     if user is None:
@@ -149,19 +149,19 @@ def disable_user(session: Session, email: str) -> User:
 
 @read_transaction
 def users_without_normalized_email(session: Session, limit: int) -> Sequence[int]:
-    """Ids of users who may log in by one spelling of their e-mail address only."""
+    """Ids of users who can log in with one spelling of their e-mail address only; at most ``limit``."""
     found = select(User.id).where(User.normalized_email.is_(None), User.disabled_at.is_(None))
     return session.scalars(found.order_by(User.id).limit(limit)).all()
 
 
 @read_transaction
 def get_user(session: Session, user_id: int) -> User:
-    """A user who is known to be there."""
+    """A user who is known to exist."""
     return session.get_one(User, user_id)
 
 
 def require_valid(session: Session, caller: Caller) -> User:
-    """Check with the database what a token claims; part of every transaction that writes.
+    """Compare a token's claims with the database; part of every transaction that writes.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).

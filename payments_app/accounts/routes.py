@@ -1,4 +1,4 @@
-"""Logging in, and who one is."""
+"""Login, and the user of a token."""
 
 from flask import Response, current_app, g
 
@@ -10,8 +10,8 @@ from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.rate_limits import failed_logins, failed_logins_per_address
 from payments_app.errors import InvalidCredentials
 
-login_blueprint = Blueprint("login", __name__, url_prefix="/api", description="Getting a bearer token")
-blueprint = Blueprint("accounts", __name__, url_prefix="/api/v1", description="The caller")
+login_blueprint = Blueprint("login", __name__, url_prefix="/api", description="Login: a bearer token for a password")
+blueprint = Blueprint("accounts", __name__, url_prefix="/api/v1", description="The user of the token")
 
 SCHEME = "Bearer"  # RFC 6750
 
@@ -27,7 +27,7 @@ SCHEME = "Bearer"  # RFC 6750
 )
 @login_blueprint.problems(400, 401, 413, 415, 422, 429, 503)
 def login(body: dict[str, str]) -> Response:
-    """Exchange an e-mail address and a password, as JSON or as a form, for a bearer token."""
+    """Log in: exchange an e-mail address and a password, as JSON or as a form, for a bearer token."""
     g.login_email = emails.normalized(body["email"])
     credentials = _check(body["email"], body["password"])
     ttl_seconds = current_app.config["SETTINGS"].access_token_ttl_seconds
@@ -37,7 +37,7 @@ def login(body: dict[str, str]) -> Response:
 @failed_logins
 def _check(email: str, password: str) -> Credentials:
     credentials = repository.find_credentials(email)
-    # The password is checked in every case, and before anything is decided: all refusals cost the same.
+    # The password is always checked, even for an unknown user: all refusals take the same time.
     correct = passwords.is_correct(password, credentials.password_hash if credentials else None)
     if credentials is None or not correct or credentials.disabled:
         raise InvalidCredentials
@@ -50,5 +50,5 @@ def _check(email: str, password: str) -> Credentials:
 @blueprint.success_response(200, schemas.User)
 @blueprint.problems(401, 403, 422, 503)
 def show_me(caller: Caller) -> Response:
-    """The user whom the token names."""
+    """Show the user of the token."""
     return ok(schemas.User().dump(repository.get_self(caller)), message="OK")

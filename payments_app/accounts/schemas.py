@@ -1,11 +1,12 @@
-"""Shapes of login and of a user."""
+"""Schemas of login and of a user."""
 
 from marshmallow import Schema, fields
 
 from payments_app.api.fields import StorableString
 
 ANY_SPELLING = (
-    "In any spelling: case, composed or decomposed characters, and a domain in Unicode or ASCII are the same."
+    "All spellings of one address are the same: upper or lower case, composed or decomposed characters, and the"
+    " domain in Unicode or ASCII."
 )
 
 
@@ -16,7 +17,7 @@ class Login(Schema):
         max_length=254,
         metadata={"example": "patient@test.com", "description": ANY_SPELLING},
     )
-    # argon2 takes any length; the limit keeps a hostile one from costing anything.
+    # argon2 accepts any length; the limit prevents that a huge password costs time.
     password = StorableString(required=True, min_length=1, max_length=1024, metadata={"example": "password"})
 
 

@@ -1,1 +1,1 @@
-"""What every door shares: strict bodies, fields, blueprints, pages, conditions and the OpenAPI document."""
+"""What all endpoints share: strict JSON bodies, fields, blueprints, pagination, errors, the OpenAPI document."""

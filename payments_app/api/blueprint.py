@@ -1,4 +1,4 @@
-"""The blueprint whose decorators state a view's contract, and the shape of a success."""
+"""A blueprint whose decorators check and document a view's requests and responses; functions for JSON responses."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
@@ -19,8 +19,8 @@ from payments_app.i18n.locale import translate
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# Judged before the idempotency key is taken: these answers never name one.
-_BEFORE_THE_KEY = (
+# Statuses of checks that run before the idempotency key is read: these responses never name a key.
+_STATUSES_BEFORE_KEY = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -29,9 +29,9 @@ _BEFORE_THE_KEY = (
 
 
 class StrictParser(FlaskParser):
-    """webargs with our reader of JSON, and with our error instead of its own nested one."""
+    """webargs with our strict JSON reader and our flat validation errors."""
 
-    # As in a body: what the schema does not know is refused.
+    # As in a JSON body: unknown names are refused.
     DEFAULT_UNKNOWN_BY_LOCATION: ClassVar[dict[str, str | None]] = {  # type: ignore[misc]  # webargs has no ClassVar
         **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
         "query": None,
@@ -61,7 +61,7 @@ class StrictParser(FlaskParser):
 
 
 class Problem(Schema):
-    """RFC 9457 problem details, as ``errors.py`` renders them."""
+    """Problem details (RFC 9457), as ``problems.py`` renders them."""
 
     type = fields.String(required=True)
     title = fields.String(required=True)
@@ -76,7 +76,7 @@ class Problem(Schema):
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """flask-smorest's blueprint with strict arguments and our envelope in the document."""
+    """flask-smorest's blueprint with strict arguments, and with our response envelope in the OpenAPI document."""
 
     ARGUMENTS_PARSER = StrictParser()
     DEFAULT_LOCATION_CONTENT_TYPE_MAPPING: ClassVar[dict[str, str]] = {
@@ -89,7 +89,7 @@ class Blueprint(flask_smorest.Blueprint):
         self._prepare_doc_cbks.append(_describe_headers)
 
     def arguments(self, schema: type[Schema], **kwargs: Any) -> Callable[[View], View]:
-        """Read and check the arguments; the schema is made once, not for every request."""
+        """Read and check the arguments. The schema is instantiated once, not per request."""
         decorate: Callable[[View], View] = super().arguments(schema(), **kwargs)
         return decorate
 
@@ -103,7 +103,7 @@ class Blueprint(flask_smorest.Blueprint):
     ) -> Callable[[View], View]:
         """Document a success: ``{"data": ..., "message": ...}``, or for many ``{"data": [...], "meta": {...}}``.
 
-        Of several shapes an answer has one. ``headers`` are names of ``openapi.HEADERS``.
+        With several shapes, a response has one of them. ``headers`` are names in ``openapi.HEADERS``.
         """
         envelopes = [_envelope(shape, many=many) for shape in shapes]
         content = {"oneOf": envelopes} if len(envelopes) > 1 else envelopes[0]
@@ -115,35 +115,37 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
     def without_parameters(self, view: View) -> View:
-        """Refuse every query parameter: for a view that takes neither a query nor a body, which do so by themselves."""
+        """Refuse every query parameter (422). For views with neither a query schema nor a JSON body, which refuse by
+        themselves.
+        """
 
         @wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             refuse_parameters(request)
             return view(*args, **kwargs)
 
-        return wrapper  # type: ignore[return-value]  # called as the view is
+        return wrapper  # type: ignore[return-value]  # has the view's signature
 
     def idempotent(self, view: View) -> View:
         """Document the idempotency key."""
-        return self._takes(view, "Idempotency-Key", "X-Idempotency-Key")
+        return self._document_headers(view, "Idempotency-Key", "X-Idempotency-Key")
 
     def conditional(self, view: View) -> View:
         """Document If-Match."""
-        return self._takes(view, "If-Match")
+        return self._document_headers(view, "If-Match")
 
     def cacheable(self, view: View) -> View:
         """Document If-None-Match."""
         unchanged = self.alt_response(304, headers={"ETag": "ETag", "Vary": "Vary"})
-        return self._takes(_described(view, by=unchanged), "If-None-Match")
+        return self._document_headers(_described(view, by=unchanged), "If-None-Match")
 
-    def _takes(self, view: View, *headers: str) -> View:
-        # flask-smorest would replace what an inner decorator documented.
-        before = getattr(view, "_apidoc", {}).get("manual_doc", {}).get("parameters", [])
-        return _described(view, by=self.doc(parameters=[*before, *headers]))
+    def _document_headers(self, view: View, *headers: str) -> View:
+        # flask-smorest would replace the parameters of an inner decorator.
+        documented = getattr(view, "_apidoc", {}).get("manual_doc", {}).get("parameters", [])
+        return _described(view, by=self.doc(parameters=[*documented, *headers]))
 
     def problems(self, *statuses: int, examples: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
-        """Document the error statuses of a view, some of them by examples."""
+        """Document the error statuses of a view; ``examples`` by status."""
         examples = examples or {}
 
         def decorate(view: View) -> View:
@@ -161,20 +163,20 @@ class Blueprint(flask_smorest.Blueprint):
 
 
 def _described(view: View, *, by: Callable[[View], View]) -> View:
-    """The view itself with what ``by`` says of it: flask-smorest's own wrapper would be one more call a request."""
+    """The view itself, with the documentation of ``by``. flask-smorest's own wrapper would cost a call per request."""
     view._apidoc = by(view)._apidoc  # type: ignore[attr-defined]  # noqa: SLF001  # where flask-smorest keeps it
     return view
 
 
 def _describe_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_context: Any) -> dict[str, Any]:
-    """Name the headers that follow from what is documented already, beside those that a view names itself."""
+    """Add the headers that follow from the view's decorators and statuses to those that the view documents itself."""
     is_idempotent = "Idempotency-Key" in doc_info.get("manual_doc", {}).get("parameters", [])
     is_limited = HTTPStatus.TOO_MANY_REQUESTS in doc["responses"]
     doc["responses"] = dict(sorted(doc["responses"].items()))
     for status, response in doc["responses"].items():
         names = [*response.get("headers", {}), "X-Request-ID", "Cache-Control"]
         if is_idempotent:
-            names += _headers_of_the_key(status)
+            names += _key_headers(status)
         if is_limited:
             names += ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
         if status == HTTPStatus.UNAUTHORIZED:
@@ -185,21 +187,21 @@ def _describe_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_context:
     return doc
 
 
-def _headers_of_the_key(status: int) -> list[str]:
-    if status in _BEFORE_THE_KEY:
+def _key_headers(status: int) -> list[str]:
+    if status in _STATUSES_BEFORE_KEY:
         return []
     if status < HTTPStatus.BAD_REQUEST:
         return ["Idempotency-Key", "Idempotent-Replayed"]
-    if status == HTTPStatus.PAYMENT_REQUIRED:  # a declined refund is kept, and replayed
+    if status == HTTPStatus.PAYMENT_REQUIRED:  # a declined refund is stored and replayed
         return ["Idempotency-Key", "Idempotent-Replayed"]
-    if status == HTTPStatus.CONFLICT:  # some conflicts may be tried again, and IDEMPOTENCY_REPLAY=conflict replays one
+    if status == HTTPStatus.CONFLICT:  # some are retryable; IDEMPOTENCY_REPLAY=conflict replays as 409
         return ["Idempotency-Key", "Idempotent-Replayed", "Retry-After"]
     return ["Idempotency-Key"]
 
 
 @cache
 def _envelope(data: type[Schema], *, many: bool) -> type[Schema]:
-    """One class for each schema, so that the document has one name for it."""
+    """The envelope schema; one class per schema, so that it has one name in the OpenAPI document."""
     if many:
         members = {"data": fields.List(fields.Nested(data), required=True), "meta": fields.Nested(Meta, required=True)}
         return type(f"{data.__name__}List", (Schema,), members)
@@ -208,17 +210,17 @@ def _envelope(data: type[Schema], *, many: bool) -> type[Schema]:
 
 
 class Meta(Schema):
-    """Where a list goes on."""
+    """Pagination of a list; ``next_cursor`` is null on the last page."""
 
     next_cursor = fields.String(required=True, allow_none=True)
     per_page = fields.Integer()
 
 
 def ok(data: Any, *, message: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An answer in the envelope of a single thing."""
+    """A success response: ``{"data": ..., "message": ...}``, with the message in the reader's language."""
     return json_response({"data": data, "message": translate(message)}, status=status, headers=headers)
 
 
 def json_response(body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer without an envelope."""
+    """A JSON response without the envelope."""
     return Response(json.dumps(body), status=status, headers=headers, mimetype="application/json")

@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor says behind which row the next page begins, so page 60,000 costs what page 1 costs."""
+"""Keyset pagination: a cursor holds the position of the last row, so page 60,000 costs as much as page 1."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,10 +15,10 @@ Row = TypeVar("Row")
 
 
 def read_cursor(kind: str, cursor: str | None) -> list[Any] | None:
-    """The position that a cursor of ours holds.
+    """The position in a cursor; None without a cursor. ``kind``: the list that it belongs to.
 
     Raises:
-        ValidationFailed: not issued by us for this list (422).
+        ValidationFailed: the cursor was not issued by this service for this list (422).
     """
     if cursor is None:
         return None
@@ -37,7 +37,7 @@ def paginated_response(
     render: Callable[[Row], dict[str, Any]],
     position: Callable[[Row], list[Any]],
 ) -> Response:
-    """``{"data": [...], "meta": {...}}`` with a ``Link: rel="next"`` (RFC 8288) while there is more."""
+    """``{"data": [...], "meta": {...}}`` with a ``Link: rel="next"`` (RFC 8288) if there are more rows."""
     next_cursor = _serializer(kind).dumps(position(page.rows[-1])) if page.has_more else None
     body = {
         "data": [render(row) for row in page.rows],
@@ -45,11 +45,11 @@ def paginated_response(
     }
     response = Response(json.dumps(body), mimetype="application/json")
     if next_cursor is not None:
-        # Of the parameters only those that we understood.
+        # Only with the parameters that were checked.
         response.headers["Link"] = f'<{request.path}?{urlencode({**query, "cursor": next_cursor})}>; rel="next"'
     return response
 
 
 def _serializer(kind: str) -> URLSafeSerializer:
-    # Signed, so that a position that we never issued is told from one that we did.
+    # Signed, so that a position that this service never issued is refused.
     return URLSafeSerializer(current_app.secret_key or "", salt=f"cursor.{kind}")

@@ -1,4 +1,4 @@
-"""The page that shows the OpenAPI document and tries it out, without the internet: Swagger UI comes in a wheel."""
+"""``/docs``: the OpenAPI document in Swagger UI. Works offline: Swagger UI is a Python package."""
 
 from importlib.metadata import version
 from importlib.resources import files
@@ -7,15 +7,15 @@ from flask import Blueprint, Response, current_app, make_response, render_templa
 
 from payments_app.api.security_headers import page_policy
 
-# Swagger UI 5 as the wheel carries it; what we need of it, and no more of what it has.
+# The files of Swagger UI 5 in the package; only three of them are served.
 _SWAGGER_UI = str(files("flask_swagger_ui") / "dist")
 _SWAGGER_UI_VERSION = version("flask-swagger-ui")
 
-# A day in seconds. The version is in the address, so another one is fetched at once.
+# One day, in seconds. The URL contains the version, so browsers fetch a new version at once.
 _SWAGGER_UI_TTL_SECONDS = 86_400
 
-# Beside our own, the arrows that Swagger UI's style sheet holds as data: URLs. Styles it sets one by one from its
-# script, which needs no 'unsafe-inline'.
+# Allows data: images, because Swagger UI's style sheet has its arrows as data: URLs. Its script sets styles one by one,
+# which does not need 'unsafe-inline'.
 _CONTENT_SECURITY_POLICY = page_policy(images="'self' data:")
 
 blueprint = Blueprint(
@@ -25,11 +25,11 @@ blueprint = Blueprint(
 
 @blueprint.route("", strict_slashes=False)
 def show_docs() -> Response:
-    """The document as a page."""
+    """Show the OpenAPI document in Swagger UI."""
     page = render_template(
         "docs.html",
         swagger_ui_version=_SWAGGER_UI_VERSION,
-        # The published password is tried nowhere else.
+        # The page offers the demo's users only where they may exist.
         has_demo=not current_app.config["SETTINGS"].is_production,
     )
     response = make_response(page)
@@ -40,5 +40,5 @@ def show_docs() -> Response:
 
 @blueprint.route('/swagger-ui/<any("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"):name>')
 def swagger_ui(name: str) -> Response:
-    """One of Swagger UI's files."""
+    """Serve one file of Swagger UI."""
     return send_from_directory(_SWAGGER_UI, name, max_age=_SWAGGER_UI_TTL_SECONDS)

@@ -1,4 +1,6 @@
-"""Answers as the document shows them. Errors are shown by our own error classes, so text and data are as answered."""
+"""Examples for the OpenAPI document and the problem pages. Errors are built from the error classes themselves, so texts
+and data are those of real responses.
+"""
 
 from decimal import Decimal
 from typing import Any
@@ -26,19 +28,19 @@ from payments_app.errors import (
     VersionConflict,
 )
 
-# Examples of a media type by their names, as OpenAPI's Example Objects.
+# OpenAPI Example Objects by name, for one media type.
 Examples = dict[str, dict[str, Any]]
 
-# Bodies to send as they are: what a page would make up from the schemas, random keys and versions that are not the
-# payment's, is refused. The key goes into the header.
+# Request bodies that work as they are. Bodies that Swagger UI would generate from the schemas have random keys and
+# wrong versions, and are refused. The idempotency key goes into the header.
 CREATE_BODY = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
 CONFIRM_BODY = {"transaction_id": "TXN-123456789"}
 REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
 PUT_CONSULTATION_BODY = {"patient_email": "patient@test.com", "fee": 5000}
-NO_WISHES: dict[str, Any] = {}
+EMPTY_BODY: dict[str, Any] = {}
 
 _REQUEST_ID = "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1"
-_MOMENT = "2026-03-14T09:26:53.589793Z"
+_TIMESTAMP = "2026-03-14T09:26:53.589793Z"
 
 _PAYMENT = {
     "id": 41,
@@ -54,8 +56,8 @@ _PAYMENT = {
     "refunded_amount": 0,
     "needs_review": False,
     "version": 0,
-    "created_at": _MOMENT,
-    "updated_at": _MOMENT,
+    "created_at": _TIMESTAMP,
+    "updated_at": _TIMESTAMP,
     "completed_at": None,
 }
 
@@ -73,7 +75,7 @@ CREATED: Examples = {
                     "amount": 5000,
                     "currency": "PHP",
                     "status": "pending",
-                    "issued_at": _MOMENT,
+                    "issued_at": _TIMESTAMP,
                     "paid_at": None,
                 },
             },
@@ -104,7 +106,8 @@ CHECKOUT: Examples = {
                 "gateway": "manual",
                 "reference": "manual-41",
                 "expires_at": "2026-11-29T09:00:00Z",
-                "instructions": "Transfer the amount to the clinic's bank account. Quote the number of your payment.",
+                "instructions": "Transfer the amount to the clinic's bank account."
+                " Put reference 41 in the transfer's message.",
                 "payment": {**_PAYMENT, "gateway": "manual", "payment_method": "bank_transfer"},
             },
             "message": "OK",
@@ -114,7 +117,7 @@ CHECKOUT: Examples = {
 
 
 def _refusals(instance: str, errors: dict[str, AppError]) -> dict[int, Examples]:
-    """The errors as a request to ``instance`` would be answered with them, by status."""
+    """Error responses to a request to ``instance``, by status."""
     shown: dict[int, Examples] = {}
     for name, error in errors.items():
         shown.setdefault(error.status, {})[name] = {"value": _problem(instance, error)}
@@ -139,7 +142,7 @@ def _problem(instance: str, error: AppError) -> dict[str, Any]:
     return problem
 
 
-# The same words for two situations: ``retryable`` and ``data`` tell them apart.
+# Two situations with the same text: ``retryable`` and ``data`` differ.
 _VERSION_CONFLICTS = {
     "version-conflict": VersionConflict.stale_expectation(expected_version=0, current_version=1),
     "version-conflict-lost-race": VersionConflict.lost_every_race(),
@@ -165,8 +168,8 @@ CONFIRM = _refusals(
         "gateway-unavailable": GatewayUnavailable(),
         "invalid-transition": InvalidTransition(payment_status="cancelled"),
         "transaction-already-used": TransactionAlreadyUsed(),
-        # Late money for a payment that failed or expired, whose consultation has another one by now: it is kept, and
-        # ``needs_review`` is set for staff to return it.
+        # Late money for a payment that failed or expired, and whose consultation has another active payment: the money
+        # is recorded, and ``needs_review`` is set so that staff return it.
         "active-payment-exists": ActivePaymentExists.instead_of_late_money(payment_id=42, payment_status="pending"),
         "lock-timeout": LockTimeout(),
         "precondition-failed": PreconditionFailed(current_version=1),
@@ -217,7 +220,7 @@ PUT_CONSULTATION = _refusals(
 
 
 def _examples_by_code() -> dict[str, dict[str, Any]]:
-    """One body for each problem: the first of those above, else what a response without details has."""
+    """One example body per problem code: the first one above, or else a body without details."""
     shown = {code: _without_details(problem) for code, problem in CATALOG.items()}
     for refusals in (REFUND, PUT_CONSULTATION, REFUSED_CHECKOUT, CANCEL, CONFIRM, CREATE):
         for examples in refusals.values():

@@ -1,4 +1,4 @@
-"""marshmallow fields for what this API takes and gives. marshmallow's own are more forgiving than money allows."""
+"""marshmallow fields for requests and responses. Stricter than marshmallow's own, because money is involved."""
 
 import re
 from collections.abc import Mapping
@@ -13,28 +13,28 @@ from config import BASIS_POINTS_PER_ONE
 from payments_app import clock, money
 from payments_app.i18n.messages import N_, LocalizedMessage
 
-# What a signed 64-bit column holds.
+# The maximum of a signed 64-bit column.
 MAX_ID = 2**63 - 1
 
-# Control characters, NUL among them, and lone surrogates, which have no UTF-8.
+# Control characters (also NUL), and lone surrogates, which have no UTF-8 encoding.
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,18}")
 
-# Also for the document, hence in what Python and ECMA-262 have in common.
+# Also published in the OpenAPI document, so only syntax that Python and ECMA-262 have in common.
 DECIMAL_PATTERN = f"^{money.PLAIN_DECIMAL.pattern}$"
 # An idempotency key: visible ASCII without the quote and the backslash, which need escapes in a quoted header; and no
 # dot segments, which URL libraries would resolve away in GET /idempotency-keys/{key}.
 _KEY = r'(?!\.{1,2}"?$)[!#-\[\]-~]{1,255}'
 KEY_PATTERN = f"^{_KEY}$"
-# In a header a key has no comma: servers and proxies join two lines of one header with a comma (RFC 9110, 5.3).
+# A key in a header has no comma: servers and proxies join two lines of one header with a comma (RFC 9110, 5.3).
 _KEY_IN_HEADER = _KEY.replace("[!#-", r"[!#-+\--")
 KEY_HEADER_PATTERN = f'^(?:{_KEY_IN_HEADER}|"{_KEY_IN_HEADER}")$'
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 _TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
-_WEB_ADDRESS_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
+_URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
 
 
-# What marshmallow says by itself, named here for the catalogue.
+# marshmallow's own messages, listed here so that they can be translated.
 MARSHMALLOWS_TEXTS = (
     N_("Missing data for required field."),
     N_("Field may not be null."),
@@ -49,35 +49,35 @@ MARSHMALLOWS_TEXTS = (
 
 
 class Range(validate.Range):
-    """marshmallow's, whose text can be told in other languages."""
+    """marshmallow's validator with a translatable message."""
 
     def _format_error(self, value: Any, message: str) -> str:
         return LocalizedMessage("Must be from %(least)s to %(most)s.", least=self.min, most=self.max)
 
 
 class Length(validate.Length):
-    """marshmallow's, whose text can be told in other languages."""
+    """marshmallow's validator with a translatable message."""
 
     def _format_error(self, value: Any, message: str) -> str:
         return LocalizedMessage("Must have %(least)s to %(most)s characters.", least=self.min, most=self.max)
 
 
 class OneOf(validate.OneOf):
-    """marshmallow's, whose text can be told in other languages."""
+    """marshmallow's validator with a translatable message."""
 
     def _format_error(self, value: Any) -> str:
         return LocalizedMessage("Must be one of: %(choices)s.", choices=self.choices_text)
 
 
 class StrictInteger(fields.Integer):
-    """A whole JSON number that a 64-bit column holds; no strings, no fractions, no booleans."""
+    """A JSON integer from ``least`` to 2^63-1; no strings, no fractions, no booleans."""
 
     def __init__(self, *, least: int, **kwargs: Any) -> None:
         super().__init__(strict=True, validate=Range(least, MAX_ID), **kwargs)
 
 
 class QueryInteger(fields.Integer):
-    """A whole number in a query: ASCII digits alone, where ``int()`` would take blanks, ``_`` and other scripts."""
+    """An integer in a query: ASCII digits only. ``int()`` also accepts spaces, ``_`` and digits of other scripts."""
 
     def __init__(self, *, largest: int = MAX_ID, **kwargs: Any) -> None:
         super().__init__(validate=Range(1, largest), **kwargs)
@@ -89,7 +89,7 @@ class QueryInteger(fields.Integer):
 
 
 class StrictBoolean(fields.Boolean):
-    """``true`` or ``false``, where marshmallow would take ``1``, ``"yes"`` and ``"off"`` too."""
+    """``true`` or ``false`` only. marshmallow would also accept ``1``, ``"yes"`` and ``"off"``."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -98,7 +98,7 @@ class StrictBoolean(fields.Boolean):
 
 
 class StorableString(fields.String):
-    """A string that both databases can keep: no NUL, no lone surrogate, no other control character."""
+    """A string that both databases can store: no control characters (also no NUL), no lone surrogates."""
 
     default_error_messages: dict[str, Any] = {
         "unstorable": N_("Contains characters that cannot be stored."),
@@ -133,12 +133,12 @@ class StorableString(fields.String):
 
 
 class HttpUrl(StorableString):
-    """An absolute http or https URL of at most 2,048 characters, the longest that every browser takes."""
+    """An absolute http or https URL of at most 2,048 characters, the longest that all browsers support."""
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         url = validate.URL(schemes={"http", "https"}, require_tld=False)
         described = {
-            "pattern": _WEB_ADDRESS_PATTERN,
+            "pattern": _URL_PATTERN,
             "description": "An absolute http or https URL.",
             **(metadata or {}),
         }
@@ -148,10 +148,10 @@ class HttpUrl(StorableString):
 
 
 class Amount(fields.Field[Any]):
-    """Money: major units outside, whole minor units inside.
+    """Money: major units in JSON, integer minor units (hundredths) in Python.
 
-    Taken: a JSON number (``5000``, ``5000.5``, ``1e4``) or a plain decimal string (``"5000.00"``), with at most two
-    decimals. Given: a JSON number, exact to the minor unit.
+    Accepts a JSON number (``5000``, ``5000.5``, ``1e4``) or a plain decimal string (``"5000.00"``) with at most two
+    decimals. Responds with a JSON number, exact to the minor unit.
     """
 
     default_error_messages: dict[str, Any] = {
@@ -202,22 +202,22 @@ class PayableAmount(Amount):
 
 
 class Cursor(fields.String):
-    """A position in a list, signed by us; here only its looks are known, ``pages.read_cursor`` judges it."""
+    """A signed position in a list. Only the format is checked here; ``cursors.read_cursor`` checks the signature."""
 
     def __init__(self) -> None:
-        looks = {"pattern": "^[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": 512}  # ours are far shorter
-        super().__init__(metadata={"description": "next_cursor of the page before, as it was given.", **looks})
+        limits = {"pattern": "^[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": 512}  # ours are far shorter
+        super().__init__(metadata={"description": "``next_cursor`` of the previous page, unchanged.", **limits})
 
 
 class RateField(fields.Field[Any]):
-    """Basis points inside, a fraction outside: 1200 is 0.12."""
+    """A rate: basis points in Python, a fraction in JSON: 1200 is 0.12."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
         return int(value) / BASIS_POINTS_PER_ONE
 
 
 class UtcDateTimeField(fields.Field[Any]):
-    """A time, given as ISO 8601 in UTC."""
+    """A time as ISO 8601 in UTC; for responses only."""
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else clock.to_text(value)

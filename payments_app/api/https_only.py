@@ -1,19 +1,19 @@
-"""In production nobody is answered over plain HTTP: passwords, tokens and amounts would go in the clear.
+"""Refuses plain HTTP in production (403): passwords, tokens and amounts must not be readable on the network.
 
-The service itself speaks HTTP, behind a proxy that speaks HTTPS and says so in ``X-Forwarded-Proto``, which is believed
-of as many proxies as ``TRUSTED_PROXIES`` says (``create_app``). Sending people on to HTTPS is the proxy's business.
+The service itself listens on HTTP, behind a proxy that terminates HTTPS and sets ``X-Forwarded-Proto``. The header is
+trusted from as many proxies as ``TRUSTED_PROXIES`` says (``create_app``). Redirects to HTTPS are the proxy's task.
 """
 
 from flask import Flask, request
 
 from payments_app.errors import HttpsRequired
 
-# Asked from next door, without a token: by whoever watches over the service, not through the proxy.
+# Monitoring requests these directly, not through the proxy.
 EXEMPT_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def init_app(app: Flask) -> None:
-    """To be called before everything that reads something of a request."""
+    """Call this before anything else that registers a ``before_request`` function which reads the request."""
     if app.config["SETTINGS"].is_production:
         app.before_request(_refuse_plain_http)
 

@@ -1,4 +1,4 @@
-"""JSON bodies, read strictly: what could be read in two ways is refused, and nothing hostile reaches the parser."""
+"""Strict JSON bodies: ambiguous JSON is refused, and so is JSON that would overload the parser."""
 
 import json
 import re
@@ -13,23 +13,23 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from payments_app.errors import MalformedRequest, UnsupportedMediaType
 from payments_app.i18n.messages import N_, LocalizedMessage
 
-# No honest body nests deeper than 2; Python's parser would give up near 1,000 with a RecursionError.
+# No valid body nests deeper than 2; Python's parser raises RecursionError near 1,000.
 MAX_DEPTH = 32
 
-# Characters. The largest id has 19 digits; int() refuses more than 4,300, and takes quadratic time below that.
+# Characters. The largest id has 19 digits. int() refuses more than 4,300 digits, and takes quadratic time below that.
 MAX_INTEGER_LENGTH = 40
 
-# Possessive, and content with a string that never ends: a hostile body must not be read twice.
+# A possessive quantifier, and an optional closing quote: no input can make the expression backtrack.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[][{}]")
 
 
 def read_json(request: Request) -> Any:
-    """The body as Python values: objects as dicts, fractions as Decimals. An absent body is an empty object.
+    """The body as Python values: objects as dicts, fractions as Decimals. An empty body is an empty object.
 
     Raises:
         RequestEntityTooLarge: more than 64 KiB (413, Werkzeug's).
-        UnsupportedMediaType: a body that does not call itself JSON (415).
+        UnsupportedMediaType: the Content-Type is not JSON (415).
         MalformedRequest: not UTF-8, not JSON, nested too deep, or a member named twice (400).
     """
     raw = read_all(request)
@@ -57,21 +57,21 @@ def read_json(request: Request) -> Any:
 
 
 def names_one_type(request: Request) -> bool:
-    """Whether its Content-Type is one header line; two lines that were joined on the way have a comma between them."""
+    """Whether the request has one Content-Type line. Proxies join two lines of one header with a comma."""
     content_type = request.content_type or ""
-    # In quotes a comma is part of a value, such as the boundary of a form.
+    # A comma in quotes is part of a value, such as the boundary of a form.
     return "," not in content_type or "," not in _STRING.sub("", content_type)
 
 
-def read_all(request: Request, *, at_most_bytes: int | None = None) -> bytes:
-    """The whole body, which is kept, so that Werkzeug can still read a form from it.
+def read_all(request: Request, *, max_bytes: int | None = None) -> bytes:
+    """The whole body. It is cached, so that Werkzeug can still read a form from it.
 
     Raises:
-        RequestEntityTooLarge: more than ``at_most_bytes``, by default 64 KiB (413, Werkzeug's).
-        MalformedRequest: chunks that are none (400).
+        RequestEntityTooLarge: more than ``max_bytes``, by default 64 KiB (413, Werkzeug's).
+        MalformedRequest: the chunked encoding is not valid (400).
     """
-    limit = at_most_bytes or current_app.config["MAX_CONTENT_LENGTH"]
-    # Werkzeug cuts a chunked body at its limit without a word: one byte more tells whether there was more.
+    limit = max_bytes or current_app.config["MAX_CONTENT_LENGTH"]
+    # Werkzeug silently truncates a chunked body at its limit. With a limit of one byte more, a longer body is detected.
     request.max_content_length = limit + 1
     try:
         raw = request.get_data(cache=True)
@@ -83,7 +83,7 @@ def read_all(request: Request, *, at_most_bytes: int | None = None) -> bytes:
 
 
 def _refuse_deep(text: str) -> None:
-    if text.count("{") + text.count("[") <= MAX_DEPTH:  # as nearly always: no need to look closer
+    if text.count("{") + text.count("[") <= MAX_DEPTH:  # nearly always: no closer check needed
         return
     steps = (1 if bracket in "{[" else -1 for bracket in _BRACKET.findall(_STRING.sub("", text)))
     if max(accumulate(steps), default=0) > MAX_DEPTH:
@@ -98,7 +98,7 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | Decimal:
-    # A Decimal of any length is read in linear time, and is no integer to any field: so it ends as a 422.
+    # A Decimal of any length is parsed in linear time, and no integer field accepts it: the response is 422.
     return int(digits) if len(digits) <= MAX_INTEGER_LENGTH else Decimal(digits)
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the schemas that validate."""
+"""The OpenAPI 3.1 document, generated from the schemas that validate requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,15 +16,15 @@ from config import Settings
 from payments_app import money
 from payments_app.api import docs_page, fields, problem_pages
 
-DESCRIPTION = """One payment for one medical consultation, once, whatever happens.
+DESCRIPTION = """Takes one payment for one medical consultation, exactly once.
 
-Log in at `/api/login`, send the token as `Authorization: Bearer ...`, and send an `Idempotency-Key` with whatever has
-an effect: the same key again gives the first answer again. Errors are problem details (RFC 9457); `type` is
-the path of a page that explains the problem, and `retryable` says whether the same request with the same key may
-succeed later.
+Log in at `/api/login`, send the token as `Authorization: Bearer ...`, and send an `Idempotency-Key` with each request
+that changes something: the same request with the same key gets the first response again. Errors are problem details
+(RFC 9457); `type` is the path of a page that explains the problem, and `retryable` says whether the same request with
+the same key may succeed later.
 
 Under `/api/v1` a query parameter that is not described here is 422, as is one that is given twice with different
-values; the error names those that are known. Gateways' webhooks ignore what they do not know."""
+values; the error names the known ones. Webhooks of gateways ignore unknown parameters."""
 
 _TEXT = {"type": "string"}
 _SECONDS = {"type": "integer", "minimum": 1}
@@ -34,77 +34,83 @@ _KEY_IN_HEADER = {"type": "string", "minLength": 1, "maxLength": 257, "pattern":
 # The headers of requests, by name.
 PARAMETERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
-        "description": "One key, bare or in quotes, for one intention: send it again to get the first answer again. "
-        "Made where absent. Without a comma: a header that was sent twice arrives as one with a comma. A key with one "
-        "is 422, unless something was done under it before; send such keys in the body.",
+        "description": "One key per operation, bare or in quotes: a repeated request with the same key gets the first "
+        "response again. Generated if absent. A key with a comma is 422, unless it is stored already, because a header "
+        "that was sent twice arrives as one with a comma; send such keys in the body.",
         "schema": _KEY_IN_HEADER,
     },
     "X-Idempotency-Key": {
-        "description": "Another name of Idempotency-Key; where both are sent, they must be the same.",
+        "description": "Another name of Idempotency-Key; if both are sent, they must be equal.",
         "schema": _KEY_IN_HEADER,
     },
     "If-Match": {
-        "description": "The ETag of the payment as the caller knows it; 412 if it has changed since. "
-        "All ETags of a list must be the same: two that differ are 412 too.",
+        "description": "The ETag of the payment that the caller last read; 412 if the payment has changed since. "
+        "All ETags of a list must be equal: different ones are 412 too.",
         "schema": _TEXT,
     },
-    "If-None-Match": {"description": "The ETag of what the caller has; 304 where it is the same.", "schema": _TEXT},
+    "If-None-Match": {"description": "The ETag of the caller's copy; 304 if it is still current.", "schema": _TEXT},
 }
 
-# The headers of answers, by name. Required are those that never lack where they are named.
+# The headers of responses, by name. ``required``: always present in the responses that document it.
 HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-ID": {
-        "description": "Names this request in our logs; the caller's own, where a well-formed one was sent.",
+        "description": "The request's id in our logs; the caller's own if a well-formed one was sent.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
     "Cache-Control": {"required": True, "schema": _TEXT},
-    "ETag": {"description": "The version of what is shown, in quotes.", "required": True, "schema": _TEXT},
-    "Vary": {"description": "What else the answer depends on.", "required": True, "schema": _TEXT},
+    "ETag": {"description": "The version of the resource, in quotes.", "required": True, "schema": _TEXT},
+    "Vary": {"description": "The request headers that the response depends on.", "required": True, "schema": _TEXT},
     "Location": {
-        "description": "The path of what was made.",
+        "description": "The path of the new resource.",
         "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
     },
-    "Link": {"description": 'The next page, while there is one: `<...>; rel="next"` (RFC 8288).', "schema": _TEXT},
+    "Link": {"description": 'The next page, if there is one: `<...>; rel="next"` (RFC 8288).', "schema": _TEXT},
     "Idempotency-Key": {
-        "description": "The key in use, once it is known to be well-formed.",
+        "description": "The idempotency key of the request, if it is well-formed.",
         "schema": _KEY,
     },
     "Idempotent-Replayed": {
-        "description": "There where the answer is about something that had happened before.",
+        "description": "Present if an earlier request had this effect: nothing new was done.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}},
-    "Retry-After": {"description": "Seconds to wait before the same request is sent again.", "schema": _SECONDS},
-    "X-RateLimit-Limit": {"description": "How many requests the limit allows.", "schema": {"type": "integer"}},
-    "X-RateLimit-Remaining": {"description": "How many of them are left.", "schema": {"type": "integer"}},
-    "X-RateLimit-Reset": {"description": "When it begins anew, in seconds since 1970.", "schema": {"type": "integer"}},
+    "Retry-After": {"description": "Seconds to wait before sending the same request again.", "schema": _SECONDS},
+    "X-RateLimit-Limit": {
+        "description": "The number of allowed requests.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Remaining": {"description": "The number of remaining requests.", "schema": {"type": "integer"}},
+    "X-RateLimit-Reset": {
+        "description": "When the limit resets, in seconds since 1970.",
+        "schema": {"type": "integer"},
+    },
 }
 
 
 class IdConverter(BaseConverter):
-    """Ids in paths: 1 to 2^63-1 in ASCII digits without leading zeros; anything else is no page of ours (404)."""
+    """Ids in paths: 1 to 2^63-1 in ASCII digits without leading zeros; anything else is 404."""
 
     regex = "[1-9][0-9]{0,18}"
 
     def to_python(self, value: str) -> int:
         if int(value) > fields.MAX_ID:
-            raise NotFound  # whatever the method; a ValidationError would try other routes and end as 405
+            raise NotFound  # for every method; a ValidationError would try other routes and end as 405
         return int(value)
 
 
 class KeyConverter(BaseConverter):
-    """Idempotency keys in paths: whatever a key may hold, slashes too, is one part."""
+    """Idempotency keys in paths. A key may contain slashes, so it takes the rest of the path."""
 
     regex = ".+"
     part_isolating = False
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's Api without its own errors and pages, which have another shape than ours."""
+    """flask-smorest's Api without its own errors and pagination, whose formats differ from ours."""
 
-    DEFAULT_ERROR_RESPONSE_NAME = None  # every error of ours is named by the view that may raise it
+    DEFAULT_ERROR_RESPONSE_NAME = None  # each view documents its own errors
 
     def _register_error_handlers(self) -> None:
         pass
@@ -117,7 +123,7 @@ class Api(flask_smorest.Api):
 
 
 class SchemaConverter(OpenAPIConverter):
-    """apispec's converter, told of the ``rules`` between the fields of a schema, which only its code checks."""
+    """apispec's converter, which also adds a schema's ``rules``: rules between fields, which only code checks."""
 
     def schema2jsonschema(self, schema: Schema) -> dict[str, Any]:
         described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]  # apispec's
@@ -129,7 +135,7 @@ class SchemaPlugin(MarshmallowPlugin):
 
 
 def init_app(app: Flask) -> Api:
-    """Set the document up; blueprints registered with the result are described in it."""
+    """Set up the OpenAPI document. It describes the blueprints that are registered with the returned Api."""
     app.url_map.converters.update(id=IdConverter, key=KeyConverter)
     # A key may hold two slashes in a row, which must not become one.
     app.url_map.merge_slashes = False
@@ -141,7 +147,7 @@ def init_app(app: Flask) -> Api:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
-            # Relative to the document, so that it is right below a prefix too.
+            # Relative to the document, so that it also works behind a path prefix.
             "externalDocs": {"description": "Every problem, with its meaning and what to do", "url": "problems"},
             "security": [{"bearer": []}],
         },
@@ -160,14 +166,14 @@ def init_app(app: Flask) -> Api:
     for name, header in HEADERS.items():
         api.spec.components.header(name, header, lazy=True)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
-    app.after_request(_forbid_keeping)
+    app.after_request(_forbid_caching)
     app.register_blueprint(docs_page.blueprint)
     app.register_blueprint(problem_pages.blueprint)
     return api
 
 
-def _forbid_keeping(response: Response) -> Response:
-    """What the API answers is one person's, and true now: no cache between us is to keep it."""
+def _forbid_caching(response: Response) -> Response:
+    """API responses are personal and change at any time: no cache may store them, unless a view allows it."""
     if request.path.startswith("/api/"):
         response.headers.setdefault("Cache-Control", "no-store")
     return response
@@ -178,7 +184,7 @@ def _id_parameter(_converter: IdConverter) -> dict[str, Any]:
 
 
 def _limits_of_amounts(settings: Settings) -> Callable[..., dict[str, Any]]:
-    """For apispec: what a payable amount is limited to by the settings of this app."""
+    """For apispec: the limits of a payable amount, from the settings."""
     limits = {
         "minimum": money.to_json_number(settings.payment_min_amount_minor),
         "maximum": money.to_json_number(settings.payment_max_amount_minor),

@@ -1,4 +1,4 @@
-"""The pages that explain problems: every ``type`` of a response is the path of one. At the root, without a token.
+"""The pages that explain problems, at ``/problems``, without a token: a problem's ``type`` is the path of its page.
 
 HTML for browsers, JSON for programs. For developers, so in English.
 """
@@ -14,7 +14,7 @@ from payments_app.api.problem_catalog import CATALOG, Problem
 from payments_app.api.security_headers import page_policy
 from payments_app.errors import NotFound
 
-# Seconds. The pages change with a release alone.
+# Seconds. The pages only change with a release.
 _TTL_SECONDS = 300
 
 blueprint = Blueprint("problem_pages", __name__, url_prefix="/problems", template_folder="templates")

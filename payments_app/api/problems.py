@@ -1,4 +1,4 @@
-"""The one place that shows errors: as problem details (RFC 9457), ``application/problem+json``."""
+"""Renders every error as problem details (RFC 9457), ``application/problem+json``."""
 
 import logging
 from http import HTTPStatus
@@ -21,7 +21,7 @@ def problem_response(error: AppError) -> Response:
 
 
 def problem_body(error: AppError) -> dict[str, Any]:
-    """An error as it is shown, for an answer that is kept; outside a request without ``instance``."""
+    """The body of an error response, for storing it; without ``instance`` outside a request."""
     return _body(
         code=error.code,
         status=error.status,
@@ -33,19 +33,19 @@ def problem_body(error: AppError) -> dict[str, Any]:
 
 
 def init_app(app: Flask) -> None:
-    """Register the one handler that answers for every error the app, Flask or a library raises."""
+    """Register the handlers for all errors that the app, Flask or a library raises."""
     app.register_error_handler(AppError, problem_response)
     app.register_error_handler(HTTPException, _http_exception_response)
     app.register_error_handler(Exception, _unexpected)
 
 
 def _http_exception_response(error: HTTPException) -> Response:
-    """The errors that Flask, Werkzeug and Flask-Limiter raise, whose own texts are in English alone."""
+    """Errors of Flask, Werkzeug and Flask-Limiter. Our own texts replace theirs, which are in English only."""
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
         return error.get_response()  # type: ignore[return-value]  # Werkzeug's class, which Flask accepts
     code = error.name.lower().replace(" ", "-")
     known = CATALOG.get(code)
-    # Allow, Retry-After and their like belong to the error; the body and its type are ours.
+    # Headers such as Allow and Retry-After stay; the body and its type are ours.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     body = _body(
         code=code,
@@ -57,7 +57,7 @@ def _http_exception_response(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    """A bug of ours. The caller learns the request id, the log learns the rest."""
+    """A bug (500). The response has the request id only; the log has the traceback."""
     log.error("Unexpected error", exc_info=error)
     problem = CATALOG["internal-error"]
     body = _body(code=problem.code, status=problem.status, detail=problem.text, retryable=True)

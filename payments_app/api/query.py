@@ -1,7 +1,7 @@
-"""Query parameters under /api/v1, read strictly: an unknown filter that is ignored would show everybody's payments.
+"""Strict query parameters under /api/v1: if a misspelt filter were ignored, the response would show all payments.
 
-A schema of parameters is a ``Query``. An endpoint without one is either given a JSON body, whose parser refuses
-parameters, or says ``@blueprint.without_parameters``. Gateways' webhooks say neither, and ignore them.
+A schema of parameters is a ``Query``. An endpoint without one either has a JSON body, whose parser refuses parameters,
+or uses ``@blueprint.without_parameters``. Webhooks of gateways do neither, and ignore parameters.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from payments_app.i18n.messages import N_, LocalizedMessage
 
 
 class Query(Schema):
-    """The parameters that an endpoint takes. The error for any other one names them."""
+    """The parameters of an endpoint. The error for an unknown parameter lists them."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -24,22 +24,22 @@ class Query(Schema):
 
 
 def refuse_parameters(request: Request) -> None:
-    """For an endpoint that takes no parameters.
+    """Refuse all query parameters.
 
     Raises:
-        ValidationFailed: there is one (422).
+        ValidationFailed: the request has one (422).
     """
     if request.query_string and request.args:
         raise ValidationFailed({name: [_unknown(())] for name in request.args})
 
 
-def refuse_contradictions(given: MultiDict[str, str]) -> None:
-    """Of a parameter, or of a field in a form, that has several values, it cannot be told which one is meant.
+def refuse_contradictions(parameters: MultiDict[str, str]) -> None:
+    """Refuse a query parameter or form field with several different values: it is unclear which one is meant.
 
     Raises:
-        ValidationFailed: one was given twice, with different values (422).
+        ValidationFailed: a name has different values (422).
     """
-    contradicting = [name for name, values in given.lists() if len(set(values)) > 1]
+    contradicting = [name for name, values in parameters.lists() if len(set(values)) > 1]
     if contradicting:
         text = N_("Was given more than once, with different values.")
         raise ValidationFailed({name: [text] for name in contradicting})

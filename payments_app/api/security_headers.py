@@ -3,7 +3,7 @@
 from flask import Flask, Response
 
 HEADERS = {
-    # An answer that is no page of ours runs nothing, and stands in nobody's frame.
+    # A response that is not a page loads nothing and cannot be framed.
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -11,9 +11,9 @@ HEADERS = {
 
 
 def page_policy(*, images: str = "'self'") -> str:
-    """The policy of a page of ours: nothing but what this service sends itself, and no script in the page.
+    """The Content-Security-Policy of an HTML page: only this service's own files, no inline scripts.
 
-    Browsers send no form by themselves: where the script does not run, no password ends up in an address.
+    ``form-action 'none'``: if the script does not run, the browser cannot submit a form and put a password into a URL.
     """
     return (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src {images}; connect-src 'self'; "
@@ -26,8 +26,8 @@ def init_app(app: Flask) -> None:
 
 
 def _set_headers(response: Response) -> Response:
-    theirs = {name.lower() for name, _ in response.headers}
+    existing = {name.lower() for name, _ in response.headers}
     for name, value in HEADERS.items():
-        if name.lower() not in theirs:
+        if name.lower() not in existing:
             response.headers.add(name, value)
     return response

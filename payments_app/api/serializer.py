@@ -1,6 +1,6 @@
-"""``Schema.dump`` for shapes whose members are all always there, without what marshmallow does for those that are not.
+"""A faster ``Schema.dump``, for schemas whose members are always present.
 
-The schema stays the one description of a shape, also for the OpenAPI document; only the way through it is shorter.
+The schema stays the only description of a response, also for the OpenAPI document.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,15 +8,15 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-# What these give is what they are given: a column of their own type.
-_AS_IT_IS = (fields.Integer, fields.String, fields.Boolean)
+# Fields that return the value unchanged: the column has the same type.
+_UNCHANGED = (fields.Integer, fields.String, fields.Boolean)
 
 Get = Callable[[Any, str], Any]
 Render = Callable[[Any], Any]
 
 
 def renderer(schema: Schema, get: Get = getattr) -> Callable[[Any], dict[str, Any]]:
-    """What ``schema.dump`` does with one row. ``get``: how to come by a member, ``operator.getitem`` for dicts."""
+    """A function that dumps one row like ``schema.dump``. ``get`` reads a member: ``operator.getitem`` for dicts."""
     plan = list(_plan(schema, get))
 
     def render(row: Any) -> dict[str, Any]:
@@ -38,6 +38,6 @@ def _converter(field: fields.Field[Any], get: Get) -> Render | None:
     if isinstance(field, fields.List):
         render = _converter(field.inner, get)
         return None if render is None else lambda values: [render(value) for value in values]
-    if isinstance(field, _AS_IT_IS):
+    if isinstance(field, _UNCHANGED):
         return None
-    return lambda value: field._serialize(value, None, None)  # noqa: SLF001  # what a field of ours is made of
+    return lambda value: field._serialize(value, None, None)  # noqa: SLF001  # our own fields implement it

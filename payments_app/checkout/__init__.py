@@ -1,1 +1,1 @@
-"""A page to pay on, and the JavaScript client that it is built on."""
+"""The payment page, and the JavaScript client that it uses."""

@@ -1,4 +1,4 @@
-"""The page at ``/``: a template in the reader's language, and modules that ask the API for everything else."""
+"""The patient's page at ``/``: a template in the reader's language. Its JavaScript reads the rest from the API."""
 
 from flask import Blueprint, Flask, Response, current_app, g, make_response, render_template, request
 
@@ -14,7 +14,7 @@ blueprint = Blueprint(
 
 
 def init_app(app: Flask) -> None:
-    """Put the page up, where the settings want it."""
+    """Register the page if ``CHECKOUT_PAGE`` is on."""
     settings: Settings = app.config["SETTINGS"]
     if settings.checkout_page:
         app.register_blueprint(blueprint)
@@ -22,7 +22,7 @@ def init_app(app: Flask) -> None:
 
 @blueprint.get("/")
 def show_page() -> Response:
-    """The page, in the language of ``?language=`` where one was chosen, or else in the browser's."""
+    """The page, in the language of ``?language=`` if it is given, else in the browser's."""
     g.language = nearest_language(request.args.get("language", ""))
     settings: Settings = current_app.config["SETTINGS"]
     page = render_template(

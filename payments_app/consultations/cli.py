@@ -1,4 +1,4 @@
-"""Consultations, from the command line."""
+"""The ``consultations`` commands."""
 
 import click
 from flask import current_app
@@ -9,16 +9,16 @@ from payments_app.commands import ID, AmountType, CommandFailed, CommandGroup, j
 from payments_app.consultations import repository
 from payments_app.consultations.repository import Registration
 
-consultations = CommandGroup("consultations", help="What is paid for.")
+consultations = CommandGroup("consultations", help="Manage consultations.")
 
 
 @consultations.command("put")
 @click.argument("consultation_id", type=ID)
 @click.option("--patient", required=True, help="The patient's e-mail address.")
-@click.option("--fee", type=AmountType(), help="What it costs, such as 5000 or 5000.50; without, any amount.")
+@click.option("--fee", type=AmountType(), help="Fee, such as 5000 or 5000.50. Default: any amount.")
 @json_option
 def put_consultation(consultation_id: int, patient: str, fee: int | None, as_json: bool) -> None:
-    """Register a consultation, or replace what is known of it."""
+    """Register a consultation, or replace its data."""
     settings = current_app.config["SETTINGS"]
     least, most = settings.payment_min_amount_minor, settings.payment_max_amount_minor
     if fee is not None and not least <= fee <= most:

@@ -1,4 +1,4 @@
-"""What is paid for."""
+"""The table of consultations."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Consultation(Base):
-    """One medical consultation of one patient. Its id is the booking system's, not ours."""
+    """One medical consultation of one patient. The booking system assigns its id."""
 
     __tablename__ = "consultations"
     __table_args__ = (
         ForeignKeyConstraint(["patient_id"], ["users.id"], name="fk_consultations_patient"),
-        # What payments refer to: so the database itself refuses a payment by another user, and another patient for
-        # a consultation that has payments.
+        # Referenced by payments: the database itself refuses a payment by another user, and a change of patient if the
+        # consultation has payments.
         UniqueConstraint("id", "patient_id", name="uq_consultations_id_patient"),
         Index("ix_consultations_patient", "patient_id", "id"),
         Index(
@@ -58,7 +58,7 @@ class Consultation(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    # Named by string: payments know consultations, not the other way round. At most one row, by the index of M1.
+    # Named by string: payments import consultations, not the other way round. At most one row, by the index of M1.
     active_payment: Mapped["Payment | None"] = relationship(
         primaryjoin="and_(Payment.consultation_id == Consultation.id, Payment.is_active)",
         foreign_keys="Payment.consultation_id",

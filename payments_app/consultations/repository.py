@@ -1,4 +1,4 @@
-"""Consultations: registered by the booking system, read by their patients."""
+"""Consultations in the database. The booking system registers them, and their patients read them."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from payments_app.pagination import Page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What the booking system says of a consultation; exactly one of the two ways to name the patient is set."""
+    """A consultation as the booking system registers it. Exactly one of patient id and patient e-mail is set."""
 
     patient_id: int | None
     patient_email: str | None
@@ -33,7 +33,7 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
 
     Raises:
         ConsultationNotFound: no such consultation (404).
-        Forbidden: another patient's (403).
+        Forbidden: the consultation belongs to another patient (403).
     """
     with_payment = joinedload(Consultation.active_payment)
     consultation = session.get(Consultation, consultation_id, options=[with_payment])
@@ -50,13 +50,13 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
 
 @read_transaction
 def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int) -> Page[Consultation]:
-    """The caller's consultations, or for an admin everybody's, in the order of their ids."""
-    wanted = select(Consultation).where(Consultation.id > after_id)
+    """The caller's consultations by ascending id; all consultations if the caller is an admin."""
+    query = select(Consultation).where(Consultation.id > after_id)
     if not caller.is_admin:
-        wanted = wanted.where(Consultation.patient_id == caller.user_id)
-    # The limit in a subquery, the join after: joined first, PostgreSQL reads all payments up to the page.
-    shown = aliased(Consultation, wanted.order_by(Consultation.id).limit(per_page + 1).subquery())
-    with_payments = select(shown).options(joinedload(shown.active_payment)).order_by(shown.id)
+        query = query.where(Consultation.patient_id == caller.user_id)
+    # The limit in a subquery, the join after it: if it joined first, PostgreSQL would read all payments up to the page.
+    page = aliased(Consultation, query.order_by(Consultation.id).limit(per_page + 1).subquery())
+    with_payments = select(page).options(joinedload(page.active_payment)).order_by(page.id)
     return Page.cut(session.scalars(with_payments).all(), per_page)
 
 
@@ -64,13 +64,13 @@ def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int)
 def put(
     session: Session, consultation_id: int, registration: Registration, *, caller: Caller
 ) -> tuple[Consultation, bool]:
-    """Register or replace a consultation; the second value tells whether it is new.
+    """Register or replace a consultation. The second value is True if it is new.
 
-    Its currency is the one that the settings had when it was last registered without an active payment.
+    It gets the currency of the settings, except while a payment is active: then it keeps its currency.
 
     Raises:
         ValidationFailed: no patient has that id or e-mail address (422).
-        ConsultationHasPayments: another patient once any payment exists, or another fee while one is active (409).
+        ConsultationHasPayments: the patient changes and a payment exists, or the fee changes and one is active (409).
     """
     require_valid(session, caller)
     patient_id = _find_patient(session, registration)
@@ -84,17 +84,17 @@ def put(
         updated_at=now,
     )
     is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
-    # Locked against the creation of payments, which takes a key share lock on the same row.
+    # The lock waits for the creation of payments, which takes a key share lock on the same row.
     consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
     is_free = consultation.active_payment is None
     if consultation.fee_minor != registration.fee_minor and not is_free:
         raise ConsultationHasPayments
-    # While a payment is active, the figure goes on meaning the money that is being paid.
+    # While a payment is active, the fee keeps the currency that is being paid.
     currency = registration.currency if is_free else consultation.currency
-    wanted = (patient_id, registration.fee_minor, currency)
-    if (consultation.patient_id, consultation.fee_minor, consultation.currency) != wanted:
-        # Another patient while there are payments breaks their foreign key: the database refuses it.
-        consultation.patient_id, consultation.fee_minor, consultation.currency = wanted
+    new_values = (patient_id, registration.fee_minor, currency)
+    if (consultation.patient_id, consultation.fee_minor, consultation.currency) != new_values:
+        # Another patient breaks the foreign key of existing payments: the database refuses it.
+        consultation.patient_id, consultation.fee_minor, consultation.currency = new_values
         consultation.updated_at = now
         session.flush()
     session.refresh(consultation, ["active_payment"])
@@ -103,23 +103,23 @@ def put(
 
 @read_transaction
 def count_unpaid_in_other_currency(session: Session, currency: str) -> int:
-    """How many consultations that are not paid yet are registered in another currency, and so take no new payment."""
+    """The number of unpaid consultations in another currency, for which no new payment can be created."""
     is_unpaid = or_(~Consultation.active_payment.has(), Consultation.active_payment.has(status="pending"))
     unpaid = select(func.count()).select_from(Consultation).where(is_unpaid)
     return session.scalars(unpaid.where(Consultation.currency != currency)).one()
 
 
 def lock_consultation(session: Session, consultation_id: int) -> None:
-    """Lock the row, where it exists, until the end of the transaction; on SQLite the writer's lock does that."""
+    """Lock the row, if it exists, until the transaction ends. On SQLite the write lock does that already."""
     session.execute(select(Consultation.id).where(Consultation.id == consultation_id).with_for_update())
 
 
 def _find_patient(session: Session, registration: Registration) -> int:
     if registration.patient_email is not None:
-        field, wanted = "patient_email", by_email(registration.patient_email)
+        field, query = "patient_email", by_email(registration.patient_email)
     else:
-        field, wanted = "patient_id", select(User).where(User.id == registration.patient_id)
-    patient = session.scalar(wanted.where(User.role == Role.PATIENT))
+        field, query = "patient_id", select(User).where(User.id == registration.patient_id)
+    patient = session.scalar(query.where(User.role == Role.PATIENT))
     if patient is None:
         raise ValidationFailed({field: [N_("No such patient.")]})
     return patient.id

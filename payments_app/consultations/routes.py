@@ -14,7 +14,7 @@ from payments_app.consultations import repository, schemas
 from payments_app.consultations.repository import Registration
 from payments_app.i18n.messages import N_
 
-blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="What is paid for")
+blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="Consultations")
 
 
 @blueprint.route("")
@@ -23,7 +23,7 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 @blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's consultations with fee and active payment; an admin sees everybody's."""
+    """The caller's consultations with fee and active payment; an admin gets all consultations."""
     position = read_cursor("consultations", query.get("cursor"))
     page = repository.list_page(caller=caller, after_id=position[0] if position else 0, per_page=query["per_page"])
     return paginated_response(
@@ -53,7 +53,7 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.PUT_CONSULTATION)
 def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
-    """Register a consultation, or replace what is known of it."""
+    """Register a consultation, or replace its data."""
     registration = Registration(
         patient_id=body.get("patient_id"),
         patient_email=body.get("patient_email"),

@@ -1,4 +1,4 @@
-"""Shapes of a consultation."""
+"""Schemas of a consultation."""
 
 from typing import Any, ClassVar
 

@@ -1,1 +1,1 @@
-"""The database: engine, transactions and what its errors mean."""
+"""The database: engine, transactions, ids, and the meaning of its errors."""

@@ -1,4 +1,4 @@
-"""The root of all models, and the column types that both databases share."""
+"""The base class of all models, and column types and statements for both databases."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import BigInteger, Integer, TypeDecorator
 
-# Migrations name every constraint themselves; the convention is for what a model leaves unnamed.
+# Migrations name every constraint themselves. The convention is for constraints that a model leaves unnamed.
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -20,17 +20,17 @@ NAMING_CONVENTION = {
 
 
 class Base(DeclarativeBase):
-    """The root of all models."""
+    """The base class of all models."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
-# SQLite numbers rows by itself only for a column declared exactly INTEGER, which there holds 64 bits anyway.
+# SQLite assigns ids only for a column of type INTEGER, which has 64 bits there.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC: ``timestamptz`` on PostgreSQL; on SQLite, text of fixed width, which sorts as time does."""
+    """A UTC time: ``timestamptz`` on PostgreSQL; on SQLite a text of fixed width, which sorts by time."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -47,18 +47,18 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def in_check(column: str, values: Iterable[str]) -> str:
-    """The text of a CHECK that a column holds one of a closed set of words."""
+    """The SQL condition, for a CHECK, that a column holds one of the values."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 def table_of(model: type[Base]) -> Table:
-    """The table of a model, for Core statements that are to bypass the ORM."""
+    """The table of a model, for Core statements that bypass the ORM."""
     table = model.__table__
     assert isinstance(table, Table)  # noqa: S101  # for the type checker: no model of ours maps a join
     return table
 
 
 def dialect_insert(session: Session, model: type[Base]) -> Any:
-    """An INSERT that can be told ``on_conflict_do_nothing``, which each database spells in a construct of its own."""
+    """An INSERT with the method ``on_conflict_do_nothing``; SQLAlchemy has a construct of its own for each database."""
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     return dialect.insert(table_of(model))

@@ -1,4 +1,4 @@
-"""What a broken constraint or an error of the database means to the caller."""
+"""Translates database errors and broken constraints into the application's errors."""
 
 import sqlite3
 
@@ -18,14 +18,14 @@ from payments_app.errors import (
 )
 from payments_app.observability import metrics
 
-# SQLSTATEs of a race lost at the level of the transaction: serialization failure, deadlock, lock not available.
+# SQLSTATEs of a lost race: serialization failure, deadlock, lock not available.
 _RETRY_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 # Class 08 is connection exceptions, 53 insufficient resources, 57 operator intervention (shutdown, cancel).
 _UNAVAILABLE_SQLSTATE_CLASSES = frozenset({"08", "53", "57"})
-# No unique constraint matches the ON CONFLICT target (42P10), no such table (42P01) or column (42703): the last line
-# of defence is not there, or the migrations are not.
+# No unique constraint matches the ON CONFLICT target (42P10), no such table (42P01) or column (42703): the unique index
+# is missing, or the migrations have not run.
 _NOT_READY_SQLSTATES = frozenset({"42P10", "42P01", "42703"})
-# SQLite's primary result codes. Whatever is in neither set, a syntax error for one, is our bug.
+# SQLite's primary result codes. A code in neither set, such as a syntax error, is a bug of this service.
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SQLITE_UNAVAILABLE = frozenset(
     {
@@ -41,7 +41,10 @@ _SQLITE_UNAVAILABLE = frozenset(
 
 
 class RetryTransaction(Exception):
-    """Somebody else was first: worth another attempt on a fresh session, which sees what they did."""
+    """A competing transaction was first: try again on a fresh session, which sees its changes.
+
+    ``when_all_are_lost`` is the error to raise if the last attempt fails too.
+    """
 
     def __init__(self, when_all_are_lost: AppError | None = None) -> None:
         super().__init__()
@@ -49,11 +52,11 @@ class RetryTransaction(Exception):
 
 
 class IdempotencyKeyConflict(RetryTransaction):
-    """The idempotency key was committed by a twin in the meantime."""
+    """A request with the same idempotency key committed first."""
 
 
-# What a broken constraint means. PostgreSQL names the constraint; SQLite only lists the columns, or, of a foreign
-# key, nothing: so both are here, and a test compares them with the migrated schema.
+# The meaning of each broken constraint. PostgreSQL names the constraint. SQLite lists only the columns, and nothing for
+# a foreign key: so both forms are here, and a test compares them with the migrated schema.
 BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
     ("uq_payments_active_consultation", "UNIQUE constraint failed: payments.consultation_id", ActivePaymentExists),
     (
@@ -77,7 +80,7 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
 
 
 def classify_error(error: Exception) -> Exception:
-    """What an error of the database means to the caller; an unknown one is our bug and stays itself (500)."""
+    """The application error for a database error. An unknown one is a bug, and is returned unchanged (500)."""
     if isinstance(error, RetryTransaction):
         return error
     if isinstance(error, StaleDataError):
@@ -93,7 +96,7 @@ def classify_error(error: Exception) -> Exception:
 
 
 def constraint_meaning(error: IntegrityError) -> Exception:
-    """The meaning of the constraint that an insert or update broke; the error itself where none is known."""
+    """The error of ``BROKEN_CONSTRAINTS`` for the broken constraint; the error itself if it is not listed."""
     diagnosis = getattr(error.orig, "diag", None)
     name = diagnosis.constraint_name if diagnosis is not None else None
     for constraint, sqlite_text, meaning in BROKEN_CONSTRAINTS:
@@ -111,10 +114,10 @@ def _classify_dbapi_error(error: DBAPIError) -> Exception:
     if state in _NOT_READY_SQLSTATES:
         return NotReady()
     if error.connection_invalidated:
-        # The pool has thrown its connections away; whatever was sent either committed, and its key or version will
-        # be found, or it did not. A database that restarted is so reached by the next attempt.
+        # The pool has dropped its connections. Either the statement committed, and the next attempt finds its key or
+        # version, or it did not. The next attempt also reaches a database that has restarted.
         return RetryTransaction(DatabaseUnavailable())
-    if state is None:  # no answer from a server at all
+    if state is None:  # no response from a server at all
         return DatabaseUnavailable() if isinstance(error, OperationalError) else error
     return DatabaseUnavailable() if state[:2] in _UNAVAILABLE_SQLSTATE_CLASSES else error
 

@@ -1,8 +1,8 @@
-"""Ids handed out in blocks, so that a row's id, and with it the whole answer, is known before anything is sent.
+"""Assigns ids in blocks, so that a row's id, and with it the whole response, is known before anything is sent.
 
-One row of ``id_blocks`` per table says where the next block starts; a process takes a block in a short transaction
-of its own and counts through it in memory. A process that ends leaves a gap: ids are unique and roughly rising, but
-no clock. Whoever wants the order of events sorts by (created_at, id).
+One row of ``id_blocks`` per table holds the start of the next block. A process takes a block in a short transaction of
+its own, and counts through it in memory. A process that ends leaves a gap: ids are unique and roughly ascending, but
+they are no clock. For the order of events, sort by (created_at, id).
 """
 
 import os
@@ -17,8 +17,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from payments_app.db.base import Base, BigId
 from payments_app.db.transaction import write_transaction
 
-# Two extra transactions (payments, invoices) in so many creates cost about 2 % of them; a restart wastes at most this
-# many ids of 2^63.
+# Two extra transactions (payments, invoices) per 100 creates add about 2 % to their cost. A restart wastes at most this
+# many ids per table, of 2^63.
 BLOCK_SIZE = 100
 
 
@@ -33,27 +33,27 @@ class IdBlock(Base):
 
 
 class _Blocks:
-    """The block in hand of each table, for one app in one process."""
+    """The current block of each table, for one app in one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in_hand: dict[str, Iterator[int]] = {}
+        self._remaining: dict[str, Iterator[int]] = {}
         self._process_id = os.getpid()
 
     def next_id(self, table_name: str) -> int:
         with self._lock:
-            if self._process_id != os.getpid():  # forked: the rest of the parent's blocks is the parent's
+            if self._process_id != os.getpid():  # forked: the parent keeps the rest of its blocks
                 self._process_id = os.getpid()
-                self._in_hand.clear()
-            taken = next(self._in_hand.get(table_name, iter(())), None)
-        if taken is not None:
-            return taken
-        # Not under the lock, or all threads would wait for a slow database one after the other. Those who come here
-        # at the same moment take a block each, and all blocks are used up in the end.
+                self._remaining.clear()
+            free_id = next(self._remaining.get(table_name, iter(())), None)
+        if free_id is not None:
+            return free_id
+        # Not under the lock, or all threads would wait for a slow database one after the other. Threads that arrive
+        # here at the same moment take a block each, and every block is used.
         first = _take_block(table_name, BLOCK_SIZE)
         with self._lock:
             rest = range(first + 1, first + BLOCK_SIZE)
-            self._in_hand[table_name] = chain(rest, self._in_hand.get(table_name, iter(())))
+            self._remaining[table_name] = chain(rest, self._remaining.get(table_name, iter(())))
         return first
 
 
@@ -64,7 +64,7 @@ def init_app(app: Flask) -> None:
 def next_id(table_name: str) -> int:
     """A new id for a row of ``table_name``.
 
-    Opens a transaction when a block is used up: not to be called inside another one.
+    It opens a transaction when a block is used up, so do not call it inside another one.
     """
     blocks: _Blocks = current_app.extensions["ids"]
     return blocks.next_id(table_name)
@@ -72,11 +72,11 @@ def next_id(table_name: str) -> int:
 
 @write_transaction
 def _take_block(session: Session, table_name: str, size: int) -> int:
-    # Core, not a loaded object: the counter has no version to guard, and one statement is atomic by itself.
-    raised = (
+    # A Core statement, not a loaded object: the counter has no version to guard, and one statement is atomic.
+    increment = (
         update(IdBlock)
         .where(IdBlock.table_name == table_name)
         .values(next_id=IdBlock.next_id + size)
         .returning(IdBlock.next_id)
     )
-    return session.execute(raised).scalar_one() - size
+    return session.execute(increment).scalar_one() - size

@@ -1,8 +1,8 @@
 """Transactions and their retries: the only place that commits.
 
-A repository function marked ``@write_transaction`` or ``@read_transaction`` receives the session as its first
-argument and is one transaction's worth of work. It may run up to three times, each time on a fresh session: so it
-reads what it judges by, and keeps nothing from an attempt that was rolled back.
+A function marked ``@write_transaction`` or ``@read_transaction`` receives the session as its first argument, and is one
+transaction. It may run up to three times, each time on a fresh session. So it must read all rows on which it decides,
+and keep nothing from an attempt that was rolled back.
 """
 
 import functools
@@ -28,22 +28,22 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# A race is lost to a winner who has committed, so the second attempt nearly always decides; the third is for storms.
+# The winner of a race has committed, so the second attempt nearly always decides; the third is for heavy contention.
 ATTEMPTS = 3
 
-# In a session's info: what is to be told once it has committed.
-_TO_TELL = "to tell"
+# In a session's info: the functions to call after its commit.
+_AFTER_COMMIT = "after commit"
 
 
-def after_commit(row: Base, tell: Callable[[], None]) -> None:
-    """Log or count a change after its transaction has committed; dropped on rollback."""
+def after_commit(row: Base, action: Callable[[], None]) -> None:
+    """Call ``action``, which logs or counts a change, after the row's transaction commits; dropped on rollback."""
     session = object_session(row)
-    assert session is not None  # noqa: S101  # for the type checker: whatever is flushed is in a session
-    session.info.setdefault(_TO_TELL, []).append(tell)
+    assert session is not None  # noqa: S101  # for the type checker: a flushed row is in a session
+    session.info.setdefault(_AFTER_COMMIT, []).append(action)
 
 
 def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Run ``execute`` in a transaction that commits when it returns and is rolled back when it raises.
+    """Run ``work`` in a transaction that commits when it returns and is rolled back when it raises.
 
     Raises:
         VersionConflict: every attempt found the row changed since it was read (409, retryable).
@@ -55,12 +55,12 @@ def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P,
 
 
 def write_statement(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """The same for work that writes by a single statement, which PostgreSQL commits by itself: two round trips less."""
+    """``write_transaction`` for a single statement, which PostgreSQL commits by itself: it saves two round trips."""
     return _in_transaction(work, lambda: current_engines().one_statement)
 
 
 def read_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Run ``execute``, which only reads: one statement sees one moment, several may see several on PostgreSQL."""
+    """Run ``work``, which only reads. On PostgreSQL each statement sees the database at a moment of its own."""
     return _in_transaction(work, lambda: current_engines().reader)
 
 
@@ -69,28 +69,28 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                # Committed objects stay readable: expiring them would open a new transaction at the next look.
+                # Committed objects stay readable: if they expired, the next access would open a new transaction.
                 with Session(engine(), expire_on_commit=False) as session:
                     result = work(session, *args, **kwargs)
-                    if session.in_transaction():  # a statement that went alone has left nothing to commit
+                    if session.in_transaction():  # a direct statement has committed by itself
                         session.commit()
-                    for tell in session.info.get(_TO_TELL, ()):
-                        tell()
+                    for action in session.info.get(_AFTER_COMMIT, ()):
+                        action()
                     return result
             except (SQLAlchemyError, RetryTransaction) as error:
-                verdict = classify_error(error)
-                if isinstance(verdict, NotReady):
-                    engine().dispose()  # SQLite's connections go on believing in a schema without the index
-                if not isinstance(verdict, RetryTransaction):
-                    if verdict is error:  # "from" itself, whoever follows its causes would never come to an end
+                meaning = classify_error(error)
+                if isinstance(meaning, NotReady):
+                    engine().dispose()  # SQLite's connections cache the schema without the index
+                if not isinstance(meaning, RetryTransaction):
+                    if meaning is error:  # "raise error from error" would be an endless chain of causes
                         raise
-                    raise verdict from error
+                    raise meaning from error
                 if attempt == ATTEMPTS:
-                    raise verdict.when_all_are_lost from error
+                    raise meaning.when_all_are_lost from error
                 log.info(
                     "%s lost a race (%s), attempt %d of %d", work.__name__, error.__class__.__name__, attempt, ATTEMPTS
                 )
-                # Milliseconds, unequal ones: so that racers who met once do not meet again.
+                # A random wait of up to 10 ms per attempt, so that the same requests do not collide again.
                 time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  # no secret depends on it
         raise AssertionError("unreachable: the last attempt returned or raised")
 

@@ -1,4 +1,4 @@
-"""Who is in the demo. Their password is published: nobody in production may have it."""
+"""The demo's users. Their password is published: in production, ``check`` reports a user who has it."""
 
 from payments_app.accounts.models import Role
 

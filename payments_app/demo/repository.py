@@ -1,4 +1,4 @@
-"""People and consultations to try the service with."""
+"""Inserts the demo's users and consultations."""
 
 from sqlalchemy import literal, select
 from sqlalchemy.orm import Session
@@ -13,18 +13,18 @@ from payments_app.db.transaction import write_transaction
 
 @write_transaction
 def add_user(session: Session, *, email: str, name: str, role: Role, password_hash: str) -> int:
-    """Add a user unless the address is known already; their id in either case."""
+    """Add a user unless the e-mail address exists; returns the user's id in both cases."""
     insert_user(session, NewUser(email=email, name=name, role=role, password_hash=password_hash))
     return session.scalars(by_email(email)).one().id
 
 
 @write_transaction
 def add_consultations(session: Session, *, patient_id: int, first: int, last: int, currency: str) -> None:
-    """Add those of the consultations ``first`` to ``last`` that are missing: made by the database, not sent to it."""
+    """Add the missing consultations from ``first`` to ``last``. The database generates the rows: none is sent to it."""
     numbers = select(literal(first).label("id")).cte("numbers", recursive=True)
     numbers = numbers.union_all(select(numbers.c.id + 1).where(numbers.c.id < last))
     now = literal(clock.now(), Consultation.created_at.type)
-    # SQLite takes ON CONFLICT for a join's ON unless a WHERE stands between (sqlite.org/lang_upsert.html, 2.2).
+    # Without a WHERE, SQLite parses ON CONFLICT as the ON of a join (sqlite.org/lang_upsert.html, 2.2).
     rows = select(numbers.c.id, literal(patient_id), literal(currency), now, now).where(numbers.c.id >= first)
     columns = ["id", "patient_id", "currency", "created_at", "updated_at"]
     session.execute(dialect_insert(session, Consultation).from_select(columns, rows).on_conflict_do_nothing())

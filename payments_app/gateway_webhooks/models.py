@@ -1,4 +1,4 @@
-"""The inbox: what a gateway has told us, each event once."""
+"""The webhook inbox: one row per event of a gateway."""
 
 from datetime import datetime
 
@@ -9,9 +9,9 @@ from payments_app.db.base import Base, BigId, UtcDateTime
 
 
 class WebhookEvent(Base):
-    """A webhook event that was taken in, in the transaction of its effect.
+    """A webhook event, stored in the same transaction as its effect.
 
-    Of its body only what names it is kept: the rest holds a secret of the patient's device, and data of their card.
+    Of the body only the identifiers are stored: the rest holds a client secret and card data.
     """
 
     __tablename__ = "webhook_events"
@@ -24,9 +24,9 @@ class WebhookEvent(Base):
     gateway: Mapped[str] = mapped_column(String(32))
     event_id: Mapped[str] = mapped_column(String(255))
     type: Mapped[str] = mapped_column(String(255))
-    # The gateway's name for what the event is about.
+    # The gateway's id of the object that the event is about.
     reference: Mapped[str] = mapped_column(String(255))
-    # None: nothing that we know.
+    # None: the event is about none of our payments.
     payment_id: Mapped[int | None] = mapped_column(BigId)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)

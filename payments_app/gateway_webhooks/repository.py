@@ -1,4 +1,4 @@
-"""Taking an event in, with its effect, in one transaction: so neither is there without the other, and each once."""
+"""Stores a gateway's event together with its effect, in one transaction: both happen once, or neither."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """What an event was to us: about which payment, if about one of ours, and whether for the first time."""
+    """The result of ``ingest``. ``payment_id`` is None if the event is about none of our payments."""
 
     payment_id: int | None
     is_new: bool
@@ -35,12 +35,13 @@ class ReceivedEvent:
 
 @write_transaction
 def ingest(session: Session, gateway: str, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
-    """Keep the event and do what it means; one that was taken in before means nothing any more.
+    """Store the event and apply it. An event that is stored already has no effect.
 
-    Events come late, twice and in any order: what each says is compared with what is known, and nothing moves back.
+    Events arrive late, twice and in any order: each is compared with the current state, and no status goes backwards.
     """
     payment_id = None if event.payload is None else _find_payment(session, gateway, event.payload)
-    # Locked before the event's row refers to it: two that refer first and lock then would wait for one another.
+    # Locked before the event's row is inserted, whose foreign key locks the payment too: two transactions that insert
+    # first and lock the payment afterwards would deadlock.
     payment = None if payment_id is None else get_for_update(session, payment_id)
     new = dialect_insert(session, WebhookEvent).values(
         gateway=gateway,
@@ -72,7 +73,7 @@ def _apply(session: Session, payment: Payment, payload: EventPayload, context: A
 
 
 def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int | None:
-    """The payment that is meant, by the session or transaction that is named, or by what we wrote on it."""
+    """The payment an event is about: by its session or transaction id, or by our ids in the metadata."""
     match payload:
         case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
             return _by_reference(session, gateway, reported.reference) or _by_metadata(session, gateway, reported.money)
@@ -84,7 +85,7 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int 
 
 
 def _by_reference(session: Session, gateway: str, reference: str | None) -> int | None:
-    if reference is None:  # money that was never one of our sessions'
+    if reference is None:  # the money does not belong to one of our sessions
         return None
     of_session = select(GatewaySession.payment_id).where(
         GatewaySession.gateway == gateway, GatewaySession.reference == reference
@@ -94,12 +95,14 @@ def _by_reference(session: Session, gateway: str, reference: str | None) -> int 
 
 
 def _by_metadata(session: Session, gateway: str, money: GatewayPayment) -> int | None:
-    """For an event that overtakes the row of its session. By both ids: others in the same account may use one."""
+    """For an event that arrives before its session is stored. Both ids must match: another system with the same account
+    at the gateway may use one of them.
+    """
     if money.payment_id is None:
         return None
-    meant = (
+    matches = (
         Payment.id == money.payment_id,
         Payment.consultation_id == money.consultation_id,
         Payment.gateway == gateway,
     )
-    return session.scalars(select(Payment.id).where(*meant)).first()
+    return session.scalars(select(Payment.id).where(*matches)).first()

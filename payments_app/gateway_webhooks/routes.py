@@ -1,4 +1,4 @@
-"""Where gateways tell us what happened."""
+"""Webhook endpoints for gateways."""
 
 from collections.abc import Callable
 
@@ -19,11 +19,11 @@ from payments_app.payments.models.event import AuditContext
 
 log = get_logger(__name__)
 
-# Events grow with the metadata, lines and lists of their objects, up to a few hundred KiB. A stranger's body costs one
-# hash for each secret. deploy/nginx/payments.conf lets as much through.
-MOST_BYTES = 512 * 1024
+# Events grow with the metadata, lines and lists of their objects, up to a few hundred KiB. An unsigned body costs one
+# hash per secret. deploy/nginx/payments.conf has the same limit.
+MAX_BODY_BYTES = 512 * 1024
 
-blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="What gateways tell us")
+blueprint = Blueprint("webhooks", __name__, url_prefix="/api/v1/webhooks", description="Webhooks of payment gateways")
 
 
 def _view_for(gateway: str) -> Callable[[], Response]:
@@ -47,14 +47,14 @@ for _name in map(str, SENDERS_OF_WEBHOOKS):
 
 
 def _receive(gateway: str) -> Response:
-    body = read_all(request, at_most_bytes=MOST_BYTES)
+    body = read_all(request, max_bytes=MAX_BODY_BYTES)
     context = AuditContext(f"gateway:{gateway}", current_request_id(), clock.now())
     event = _read(gateway, body, context)
     try:
         received = repository.ingest(gateway, event, context)
     except Conflict as error:
-        # Nothing was stored, and the gateway sends it again: a 4xx would mean nothing to it.
-        log.warning("Webhook: not taken in", event_id=event.event_id, type=event.type, reason=error.code)
+        # Nothing was stored. The response is 503, not our usual 4xx, because the gateway is to send the event again.
+        log.warning("Webhook: not processed", event_id=event.event_id, type=event.type, reason=error.code)
         raise DatabaseBusy from None
     _log_outcome(event, received)
     return ok({"received": True}, message="OK")
@@ -70,11 +70,11 @@ def _read(gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
         raise _refused(gateway) from None
     except OtherMode as error:
         metrics.WEBHOOK_EVENTS.labels("other_mode").inc()
-        log.warning("Webhook: of other mode", gateway=gateway, reference=error.reference)
+        log.warning("Webhook: other mode", gateway=gateway, reference=error.reference)
         raise WebhookOfOtherMode from None
     if isinstance(event, OutcomeUnknown):
         metrics.WEBHOOK_EVENTS.labels("unanswered").inc()
-        log.warning("Webhook: the gateway did not say what became of it", gateway=gateway, reason=event.reason)
+        log.warning("Webhook: unanswered", gateway=gateway, reason=event.reason)
         raise GatewayUnavailable
     return event
 
@@ -85,14 +85,14 @@ def _refused(gateway: str) -> WebhookNotGenuine:
     return WebhookNotGenuine()
 
 
-def _log_outcome(event: GatewayEvent, taken_in: ReceivedEvent) -> None:
-    about = {"event_id": event.event_id, "type": event.type}
-    if not taken_in.is_new:
+def _log_outcome(event: GatewayEvent, received: ReceivedEvent) -> None:
+    fields = {"event_id": event.event_id, "type": event.type}
+    if not received.is_new:
         metrics.WEBHOOK_EVENTS.labels("known").inc()
-        log.info("Webhook: known already", **about, payment_id=taken_in.payment_id)
+        log.info("Webhook: duplicate", **fields, payment_id=received.payment_id)
     elif event.is_readable:
         metrics.WEBHOOK_EVENTS.labels("taken_in").inc()
-        log.info("Webhook: taken in", **about, payment_id=taken_in.payment_id)
+        log.info("Webhook: processed", **fields, payment_id=received.payment_id)
     else:
         metrics.WEBHOOK_EVENTS.labels("unreadable").inc()
-        log.warning("Webhook: kept unread", **about, payment_id=None)
+        log.warning("Webhook: unreadable", **fields, payment_id=None)

@@ -1,4 +1,4 @@
-"""Shape of what a gateway is answered."""
+"""Schema of the response to a webhook."""
 
 from marshmallow import Schema, fields
 

@@ -1,7 +1,7 @@
-"""What every gateway can be asked, and the answers there are: plain values in, an outcome out, never a row.
+"""The interface of a payment gateway: methods, parameters and results. All are plain values, never database rows.
 
-A gateway's silence is an answer of its own. ``Declined`` means that nothing happened and nothing will;
-``OutcomeUnknown`` that it may have happened, may be happening, or not: whoever gets it looks again later.
+``Declined`` means that nothing happened and nothing will. ``OutcomeUnknown`` means that it may have happened, may still
+happen, or may not: the caller must look it up later. A gateway that does not respond is ``OutcomeUnknown``.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GatewayName(StrEnum):
-    """Who moves the money. ``manual``: people, and staff see it arrive. ``sandbox``: nobody, it accepts anything."""
+    """``manual``: patients send money by hand, staff confirm it. ``sandbox``: accepts everything, moves no money."""
 
     STRIPE = "stripe"
     PAYMONGO = "paymongo"
@@ -27,7 +27,7 @@ class GatewayName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """It happened, under the gateway's name ``reference``; ``settled`` is False while the money is on its way."""
+    """It happened. ``reference``: the gateway's id for it. ``settled`` is False while the money is on its way."""
 
     reference: str
     settled: bool = True
@@ -35,9 +35,9 @@ class Approved:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """It did not happen and will not, for a reason that staff and patients may read.
+    """It did not happen and will not. Staff and patients may read the ``reason``.
 
-    ``reference``: the gateway's name for it, where it was accepted first and came to nothing later.
+    ``reference``: the gateway's id, if the gateway accepted it first and it failed later.
     """
 
     reason: str
@@ -46,21 +46,21 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """No answer, or one that says neither yes nor no. The reason is for the log."""
+    """No response, or a response that means neither success nor failure. ``reason`` is for the log."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reachable:
-    """The gateway answers, and knows our key. ``at`` is what its clock says, to the second, where it told."""
+    """The gateway responds and accepts our API key. ``at``: its clock, to the second; None if it sent no time."""
 
     at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a payment asks for."""
+    """The money that a payment requests; ``amount_minor`` in hundredths."""
 
     payment_id: int
     consultation_id: int
@@ -92,8 +92,9 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayPayment:
-    """Money that a gateway has, and what it is for by the gateway's own account (None: it does not say).
+    """Money that a gateway has received.
 
+    ``payment_id`` and ``consultation_id`` come from the gateway's own data; None if it has none.
     ``transaction_id`` is None before the patient has begun to pay: some gateways have no transaction until then.
     """
 
@@ -114,7 +115,7 @@ class GatewayPayment:
         )
 
     def mismatch_reason(self, charge: Charge) -> str | None:
-        """Why this does not pay the bill; None where it does."""
+        """Why this money does not pay the charge; None if it does."""
         if (self.payment_id, self.consultation_id) != (charge.payment_id, charge.consultation_id):
             return N_("It was made for another payment.")
         if self.currency != charge.currency:
@@ -138,15 +139,15 @@ class SessionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckoutSession:
-    """A checkout as the gateway knows it: what the patient needs to pay, or what came of it."""
+    """The gateway's state of a checkout: the data that the patient needs to pay, or the result."""
 
     reference: str
     status: SessionStatus
     # What was paid by it; of one that is not paid, what it asks for.
     money: GatewayPayment
-    # Where the patient pays, on the gateway's own page: whoever has it can pay there.
+    # The gateway's own page, on which the patient pays: it is enough to pay with.
     redirect_url: str | None = field(default=None, repr=False)
-    # For the patient's own device alone: whoever has it can pay with it.
+    # Only for the patient's own device: it is enough to pay with.
     client_secret: str | None = field(default=None, repr=False)
     instructions: str | None = None
 
@@ -158,7 +159,7 @@ class CheckoutSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayRefundRequest:
-    """Money to return. ``reference`` is the gateway's name for the refund, once it has said one."""
+    """Money to return. ``reference`` is the gateway's id for the refund, if it is known already."""
 
     refund_id: int
     payment_id: int
@@ -170,10 +171,10 @@ class GatewayRefundRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayRefund:
-    """A refund as the gateway knows it. ``refund_id`` and ``payment_id`` are None where it was not made by us."""
+    """The gateway's state of a refund. ``refund_id`` and ``payment_id`` are None if it was not made by this service."""
 
     reference: str
-    # None: of money that was never one of ours.
+    # None: the money does not belong to one of our payments.
     transaction_id: str | None
     amount_minor: int
     currency: str
@@ -194,34 +195,35 @@ class Gateway(Protocol):
         ...
 
     def minor_digits(self, currency: str) -> int:
-        """How many decimals of a currency the gateway's whole numbers hold: 2 where it counts hundredths, as we do."""
+        """How many decimals the gateway's integer amounts of a currency have; 2 is hundredths, as in this service."""
         ...
 
     def open_session(self, request: SessionRequest) -> CheckoutSession | Declined | OutcomeUnknown:
-        """Open a checkout, or find the one that an earlier call with the same gateway key opened."""
+        """Open a checkout, or return the one that an earlier call with the same gateway key opened."""
         ...
 
     def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
-        """What became of a transaction that somebody says has paid; Declined: there is none."""
+        """The state of a transaction that a caller presents as payment; Declined: it does not exist."""
         ...
 
     def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
-        """A session as it is now; Declined: there is none."""
+        """The current state of a session; Declined: it does not exist."""
         ...
 
     def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
-        """End the session, so that nobody can pay by it any more.
+        """Cancel the session, so that it can no longer be paid.
 
-        One that cannot be ended comes back as it is, ``succeeded`` or ``processing``. Declined: there is none.
+        A session that cannot be cancelled is returned as it is, ``succeeded`` or ``processing``. Declined: it does not
+        exist.
         """
         ...
 
     def refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown:
-        """Return money."""
+        """Send money back to the patient."""
         ...
 
     def look_up_refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown | None:
-        """What became of a refund; None: the gateway has never heard of it. Declined: it failed."""
+        """The state of a refund. None: the gateway does not know it. Declined: it failed."""
         ...
 
     def ping(self) -> Reachable | Declined | OutcomeUnknown:
@@ -262,7 +264,7 @@ class EventSource(Protocol):
 
 
 def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
-    """Whether the bill is paid by what the gateway says of a session."""
+    """Approved if the session pays the charge: it has succeeded, and amount, currency and ids match."""
     if session.status != SessionStatus.SUCCEEDED:
         return Declined(
             LocalizedMessage("The gateway says that it is %(status)s, not paid.", status=session.status.value)

@@ -1,6 +1,6 @@
-"""Money that people move and staff see arrive: staff's word is what counts.
+"""Payments by hand (GCash, bank transfer, e-wallet): staff confirm that the money has arrived.
 
-That only staff confirm and refund is judged before this is asked.
+The caller has checked that only staff confirm and refund.
 """
 
 from collections.abc import Mapping
@@ -8,18 +8,24 @@ from collections.abc import Mapping
 from payments_app.gateways.base import Charge, GatewayName
 from payments_app.gateways.capabilities import FOREVER_SECONDS, Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.offline import OfflineGateway
-from payments_app.i18n.messages import N_
+from payments_app.i18n.messages import N_, LocalizedMessage
 
-# What patients are told to do where the clinic says nothing else.
+# Used if the clinic has set no instructions of its own. The reference is the number of the payment.
 _INSTRUCTIONS = {
-    "gcash": N_("Pay by GCash to the number that the clinic gives you. Quote the number of your payment."),
-    "bank_transfer": N_("Transfer the amount to the clinic's bank account. Quote the number of your payment."),
-    "e_wallet": N_("Pay by e-wallet to the account that the clinic gives you. Quote the number of your payment."),
+    "gcash": N_(
+        "Pay by GCash to the number that the clinic gives you. Put reference %(reference)s in the GCash message."
+    ),
+    "bank_transfer": N_(
+        "Transfer the amount to the clinic's bank account. Put reference %(reference)s in the transfer's message."
+    ),
+    "e_wallet": N_(
+        "Pay by e-wallet to the account that the clinic gives you. Put reference %(reference)s in the message."
+    ),
 }
 
 
 class ManualGateway(OfflineGateway):
-    """``instructions``: what the clinic tells patients to do, by the code of the method."""
+    """``instructions``: the clinic's instructions for patients, by method code."""
 
     name = GatewayName.MANUAL
     capabilities = Capabilities(
@@ -33,7 +39,10 @@ class ManualGateway(OfflineGateway):
     )
 
     def __init__(self, instructions: Mapping[str, str]) -> None:
-        self._instructions = {**_INSTRUCTIONS, **instructions}
+        self._instructions = instructions
 
-    def _told(self, charge: Charge, reference: str) -> dict[str, str]:
-        return {"instructions": self._instructions[charge.payment_method]}
+    def _checkout_data(self, charge: Charge, reference: str) -> dict[str, str]:
+        # The clinic's own text is shown as it is.
+        own = self._instructions.get(charge.payment_method)
+        general = LocalizedMessage(_INSTRUCTIONS[charge.payment_method], reference=str(charge.payment_id))
+        return {"instructions": own or general}

@@ -1,4 +1,4 @@
-"""What gateways without a machine behind them have in common: nothing is sent, so nothing is lost on the way."""
+"""Base of the gateways without a remote service. Nothing is sent, so no outcome is ever unknown."""
 
 from config import MINOR_DIGITS
 from payments_app.gateways.base import (
@@ -14,12 +14,12 @@ from payments_app.gateways.base import (
 
 
 class OfflineGateway:
-    """Whatever we say has happened. ``name`` begins its references, ``_told`` is what the patient gets to pay by."""
+    """Every call succeeds. References begin with ``name``; ``_checkout_data`` is what the patient needs to pay."""
 
     name: str
 
     def minor_digits(self, _currency: str) -> int:
-        return MINOR_DIGITS  # the amounts stay with us
+        return MINOR_DIGITS  # no amount leaves this service
 
     def open_session(self, request: SessionRequest) -> CheckoutSession:
         first = f"{self.name}-{request.charge.payment_id}"
@@ -38,7 +38,7 @@ class OfflineGateway:
     def refund(self, order: GatewayRefundRequest) -> Approved:
         return Approved(f"{self.name}-refund-{order.refund_id}")
 
-    # Whoever asked for it has handed the money out, or will.
+    # Staff return the money by hand, so a requested refund counts as made.
     look_up_refund = refund
 
     def ping(self) -> Reachable:
@@ -46,7 +46,9 @@ class OfflineGateway:
 
     def _session(self, charge: Charge, reference: str, status: SessionStatus) -> CheckoutSession:
         money = GatewayPayment.full_payment_of(charge, reference)
-        return CheckoutSession(reference=reference, status=status, money=money, **self._told(charge, reference))
+        return CheckoutSession(
+            reference=reference, status=status, money=money, **self._checkout_data(charge, reference)
+        )
 
-    def _told(self, charge: Charge, reference: str) -> dict[str, str]:
+    def _checkout_data(self, charge: Charge, reference: str) -> dict[str, str]:
         raise NotImplementedError

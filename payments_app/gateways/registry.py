@@ -1,4 +1,4 @@
-"""Payment methods, the gateways that carry them, and which of both the settings allow."""
+"""The payment methods and gateways that the settings allow."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ _DEFAULT_CARRIERS: Mapping[str, Sequence[GatewayName]] = {
 
 @dataclass(frozen=True, slots=True)
 class PaymentMethod:
-    """A way to pay that is on offer, and the gateway that a payment by it is tied to for good."""
+    """An available payment method, and its gateway. A payment keeps its gateway forever."""
 
     code: str
     name: str
@@ -45,7 +45,7 @@ class PaymentMethod:
 
 
 def init_app(app: Flask) -> None:
-    """Set up the gateways of the settings; none of them is called before it is needed.
+    """Set up the gateways that the settings allow; without a call to any of them.
 
     Raises:
         ConfigError: a gateway cannot carry a method that ``PAYMENT_GATEWAYS`` gives it, or ``PAYMENT_CURRENCY``.
@@ -130,7 +130,7 @@ def find_gateway(name: str) -> Gateway:
     """The gateway of that name.
 
     Raises:
-        GatewayUnavailable: the settings no longer allow it; whatever it carries has to wait (503).
+        GatewayUnavailable: the settings no longer allow it (503); its payments have to wait.
     """
     gateway = configured_gateways().get(name)
     if gateway is None:
@@ -157,5 +157,5 @@ def payment_methods() -> Sequence[PaymentMethod]:
 
 
 def find_method(code: str) -> PaymentMethod | None:
-    """The method of that code, where it is on offer."""
+    """The method of that code; None if it is not available."""
     return next((method for method in payment_methods() if method.code == code), None)

@@ -1,4 +1,4 @@
-"""Accepts anything and moves nothing: for development, tests and the demo."""
+"""Accepts everything and moves no money: for development, tests and the demo."""
 
 from payments_app.gateways.base import Charge, GatewayName
 from payments_app.gateways.capabilities import FOREVER_SECONDS, Capabilities, CheckoutKind, Refundable
@@ -6,7 +6,7 @@ from payments_app.gateways.offline import OfflineGateway
 
 
 class SandboxGateway(OfflineGateway):
-    """Every transaction exists and pays the bill, without a checkout first."""
+    """Every transaction id exists and pays the charge, even without a checkout."""
 
     name = GatewayName.SANDBOX
     capabilities = Capabilities(
@@ -20,5 +20,5 @@ class SandboxGateway(OfflineGateway):
         moves_money=False,
     )
 
-    def _told(self, charge: Charge, reference: str) -> dict[str, str]:
+    def _checkout_data(self, charge: Charge, reference: str) -> dict[str, str]:
         return {"client_secret": f"{reference}_secret_sandbox"}

@@ -1,4 +1,4 @@
-"""What waits for somebody, as numbers for ``/metrics``: asked of the database when Prometheus asks us."""
+"""Gauges of open refunds and payments in review, for ``/metrics``: queried from the database at each scrape."""
 
 import logging
 import threading
@@ -15,57 +15,59 @@ from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.observability import metrics
 from payments_app.payments import review
-from payments_app.refunds import repository as refunds
+from payments_app.refunds.repository import count_open
 
 log = logging.getLogger(__name__)
 
-# Seconds that an answer is kept in each process: whoever asks more often than Prometheus does (15 s is usual) costs the
-# database nothing, and what waits for people may be known half a minute later.
-KEPT_SECONDS = 30
+# Seconds that each process caches the counts, so that frequent scrapes cost the database nothing (Prometheus usually
+# scrapes every 15 s). People process these rows, so a count that is half a minute old is good enough.
+CACHE_SECONDS = 30
 
-# Seconds that one scrape waits for another's question, well below Prometheus' own patience (10 s): a frozen database
-# must not take the other numbers away, nor a thread for each scrape.
+# Seconds that one scrape waits for another's query, well below Prometheus' timeout (10 s): a frozen database must not
+# take away the other metrics, nor occupy a thread for each scrape.
 WAIT_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class BacklogCounts:
-    """How much there is to be found out, and to be looked at by staff."""
+    """``open_refunds``: refunds whose outcome is to be found out. ``reviews``: payments that staff must review."""
 
     open_refunds: int
     reviews: int
 
 
 class Backlog(Collector):
-    """The numbers; none where the database does not answer, because an old number would look like a good one."""
+    """The gauges; absent while the database does not respond, because an old value would look like a current one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._look_again_at = 0.0
-        self._seen: BacklogCounts | None = None
+        self._expires_at = 0.0
+        self._counts: BacklogCounts | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        waiting = self._waiting()
+        counts = self._current_counts()
         yield GaugeMetricFamily(
-            "payments_database_up", "Whether the database answered when it was last asked", int(waiting is not None)
+            "payments_database_up",
+            "1 if the database responded to the last query for the backlog, else 0",
+            int(counts is not None),
         )
-        if waiting is None:
+        if counts is None:
             return
         yield GaugeMetricFamily(
             "payments_refunds_open",
-            "Refunds, unknown or pending, that nobody is at work on: resume finds out",
-            waiting.open_refunds,
+            "Refunds with status unknown or pending that no process is working on; payments resume looks them up",
+            counts.open_refunds,
         )
-        yield GaugeMetricFamily("payments_in_review", "Payments that staff have to look at", waiting.reviews)
+        yield GaugeMetricFamily("payments_in_review", "Payments that staff must review", counts.reviews)
 
-    def _waiting(self) -> BacklogCounts | None:
-        if not self._lock.acquire(timeout=WAIT_SECONDS):  # one asks, and the others wait for what it hears
+    def _current_counts(self) -> BacklogCounts | None:
+        if not self._lock.acquire(timeout=WAIT_SECONDS):  # one thread queries, the others wait
             return None
         try:
-            if time.monotonic() >= self._look_again_at:
-                self._seen = _look()
-                self._look_again_at = time.monotonic() + KEPT_SECONDS
-            return self._seen
+            if time.monotonic() >= self._expires_at:
+                self._counts = _count()
+                self._expires_at = time.monotonic() + CACHE_SECONDS
+            return self._counts
         finally:
             self._lock.release()
 
@@ -74,9 +76,9 @@ def init_app(app: Flask) -> None:
     metrics.add_collector(app, Backlog())
 
 
-def _look() -> BacklogCounts | None:
+def _count() -> BacklogCounts | None:
     try:
-        return BacklogCounts(open_refunds=refunds.count_open(now=clock.now()), reviews=review.count())
+        return BacklogCounts(open_refunds=count_open(now=clock.now()), reviews=review.count())
     except (AppError, SQLAlchemyError) as error:
-        log.warning("The backlog could not be counted: %s", type(error).__name__)
+        log.warning("Backlog could not be counted: %s", type(error).__name__)
         return None

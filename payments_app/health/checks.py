@@ -1,4 +1,4 @@
-"""What has to be in place before money may be taken: each check by its name."""
+"""The readiness checks, by name: all must pass before payments are accepted."""
 
 from collections.abc import Callable
 from functools import cache
@@ -14,18 +14,19 @@ from payments_app.health import schema_checks
 from payments_app.readiness import Readiness
 from payments_app.redis_client import RedisUnavailable, current_redis
 
-# Says what is wrong; None where nothing is.
+# Returns the fault as text; None if there is none.
 Check = Callable[[], str | None]
 
 
 def init_app(app: Flask) -> None:
-    """Let doors that take money ask for the verdict of these checks."""
+    """Set up the cached readiness check for ``/readyz`` and for views that create payments."""
     app.extensions["readiness"] = Readiness(run_checks)
 
 
 def run_checks() -> dict[str, str]:
-    """What is not in place, by the name of the check, and why. A database that cannot be reached is asked no more, nor
-    one whose answers may mean something else.
+    """The faults found, by check name; empty if all checks pass.
+
+    Stops after a fault of ``database`` or ``session``: the other checks would fail too, or their results mean nothing.
     """
     faults: dict[str, str] = {}
     for name, check in CHECKS.items():
@@ -38,17 +39,17 @@ def run_checks() -> dict[str, str]:
 
 
 def fault_of(check: Check) -> str | None:
-    """What a check finds; a question that the database does not answer counts as a no."""
+    """The fault that a check finds; a failed query is a fault too. None if there is none."""
     try:
         return check()
-    except AppError as error:  # its own words are for callers
+    except AppError as error:  # its own text is for API clients
         return describe_driver_error(error.__cause__ or error)
-    except SQLAlchemyError as error:  # such as a right that was taken from us
-        return f"the database refused the question: {describe_driver_error(error)}"
+    except SQLAlchemyError as error:  # such as a revoked permission
+        return f"the database refused the query: {describe_driver_error(error)}"
 
 
 def redis_state() -> str:
-    """``ok`` or ``degraded``: without Redis everything works, but rate limits are each process's own."""
+    """``ok`` or ``degraded``: without Redis everything works, but each process counts rate limits for itself."""
     redis = current_redis()
     if redis is None:
         return "degraded"
@@ -62,7 +63,7 @@ def redis_state() -> str:
 def _database() -> str | None:
     if not schema_checks.is_read_only():
         return None
-    current_engines().writer.dispose()  # the next look is to connect anew: the primary may be elsewhere by now
+    current_engines().writer.dispose()  # so that the next check reconnects: the primary may be another server
     return "read-only: a standby, or default_transaction_read_only is on"
 
 
@@ -70,7 +71,7 @@ def _session() -> str | None:
     faults = schema_checks.session_faults()
     if not faults:
         return None
-    current_engines().writer.dispose()  # a setting that is put right holds for connections that are opened from now on
+    current_engines().writer.dispose()  # a corrected setting applies to new connections only
     return "; ".join(faults)
 
 
@@ -80,8 +81,8 @@ def _migrations() -> str | None:
         at = set(schema_checks.revisions())
     except NotReady:
         at = set()
-    # A newer release has migrated the database, and this one still serves while it is replaced. What this one cannot
-    # do without, the other checks look at.
+    # A newer release has migrated the database while this one is still serving. That is no fault: the other checks
+    # verify what this release needs.
     if at - known:
         return None
     if at != {newest}:
@@ -91,7 +92,7 @@ def _migrations() -> str | None:
 
 @cache
 def _revisions_of(directory: str) -> tuple[str | None, frozenset[str]]:
-    """The newest of the migrations that this release has, and all of them."""
+    """The newest migration of this release, and all its migrations."""
     scripts = ScriptDirectory(directory)
     return scripts.get_current_head(), frozenset(script.revision for script in scripts.walk_revisions())
 
@@ -100,15 +101,15 @@ def _index() -> str | None:
     try:
         fault = schema_checks.index_fault()
     except NotReady:
-        fault = "not one that the insert of a payment can use"
-    return fault and f"{schema_checks.INDEX} is {fault}: nothing stops a second payment"
+        fault = "not usable by the insert of a payment"
+    return fault and f"{schema_checks.INDEX} is {fault}: a second payment would be possible"
 
 
 def _refund_checks() -> str | None:
     faulty = schema_checks.faulty_checks()
     if not faulty:
         return None
-    return f"{', '.join(faulty)} missing, invalid or altered: nothing stops too large a refund"
+    return f"{', '.join(faulty)} missing, invalid or altered: refunds above the received amount would be possible"
 
 
 CHECKS: dict[str, Check] = {

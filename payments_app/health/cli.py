@@ -1,4 +1,4 @@
-"""``flask check``: is everything in place that this service stands on?"""
+"""The command ``check``: diagnostics of settings, database, Redis, gateways and clocks."""
 
 from dataclasses import asdict
 
@@ -16,13 +16,13 @@ from payments_app.health.diagnostics import Severity, all_diagnostics
 def check(as_json: bool) -> None:
     """Check settings, database, migrations, the constraints that keep payments single, Redis, gateways and clocks.
 
-    Each is a line: ok, note (it works, but you should know) or bad. Exits with 1 if anything is bad.
+    One line per check: ok, note (it works, but an operator should know) or bad. Exits with 1 if anything is bad.
     """
     is_bad = False
-    for finding in all_diagnostics(current_app.config["SETTINGS"]):  # shown one by one: some take a while
-        is_bad = is_bad or finding.verdict is Severity.BAD
+    for diagnostic in all_diagnostics(current_app.config["SETTINGS"]):  # shown one by one: some take a while
+        is_bad = is_bad or diagnostic.verdict is Severity.BAD
         if as_json:
-            say_json(asdict(finding))
+            say_json(asdict(diagnostic))
         else:
-            say(f"{finding.verdict:<4}  {finding.what:<11}  {finding.detail}")
+            say(f"{diagnostic.verdict:<4}  {diagnostic.what:<11}  {diagnostic.detail}")
     raise SystemExit(1 if is_bad else 0)

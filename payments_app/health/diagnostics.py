@@ -1,4 +1,4 @@
-"""What ``flask check`` finds: the checks that decide whether payments are taken, and what an operator should know."""
+"""The diagnostics of the command ``check``: the readiness checks, and more that an operator should know."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from payments_app.health import schema_checks
 from payments_app.health.checks import CHECKS, fault_of, redis_state
 from payments_app.payments.repository import count_references_not_compared
 
-# Seconds that two clocks may be apart before it is said. A server's clock that is looked after is right to far less
-# than one; Stripe tells its own in whole ones, and some time passes on the way.
+# Seconds that two clocks may differ before it is a note. NTP keeps a clock within far less than a second; Stripe sends
+# its time in whole seconds, and the response takes some time.
 CLOCK_NOTED_SECONDS = 5
 
-# Seconds before it is bad. Of the 300 that a webhook may be old, so much would be gone before it was sent.
+# Seconds from which it is bad. A webhook may be 300 seconds old; a clock that is wrong by 60 uses up a fifth of that.
 CLOCK_BAD_SECONDS = 60
 
-# Ids of users that a line names.
+# The maximum number of user ids in a line.
 SHOWN_USERS = 5
 
 
@@ -42,15 +42,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
+    """One line of the command ``check``; ``what`` is the name of the check."""
+
     what: str
     verdict: Severity
     detail: str
 
 
-# What is said where nothing is wrong.
-_IN_PLACE = {
+# The texts of passed checks.
+_PASSED = {
     "database": "reached",
-    "session": "its settings leave the meaning of statements alone",
+    "session": "no setting changes the meaning of statements",
     "migrations": "have run",
     "index": "allows one active payment per consultation",
     "checks": "refunds never exceed the money received",
@@ -58,11 +60,11 @@ _IN_PLACE = {
 
 
 def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
-    """Each as soon as it is known."""
+    """Yields each diagnostic as soon as it is known."""
     yield Diagnostic("settings", Severity.OK, f"{settings.app_env}, locking {settings.payment_locking}")
-    for what, check in CHECKS.items():
+    for name, check in CHECKS.items():
         fault = fault_of(check)
-        yield Diagnostic(what, Severity.BAD if fault else Severity.OK, fault or _IN_PLACE[what])
+        yield Diagnostic(name, Severity.BAD if fault else Severity.OK, fault or _PASSED[name])
     yield from _durability(settings)
     if settings.database_pooler != "none":
         yield from _timeouts()
@@ -78,10 +80,10 @@ def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _durability(settings: Settings) -> Iterator[Diagnostic]:
-    """No part of ``CHECKS``: servers for tests are run without fsync, and their payments are nobody's."""
+    """Not a readiness check, because test servers run without fsync."""
     try:
         may_lose_commits = schema_checks.may_lose_commits()
-    except (AppError, SQLAlchemyError):  # that it does not answer is said already
+    except (AppError, SQLAlchemyError):  # another diagnostic reports it
         return
     if may_lose_commits:
         verdict = Severity.BAD if settings.is_production else Severity.NOTE
@@ -89,15 +91,17 @@ def _durability(settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _timeouts() -> Iterator[Diagnostic]:
-    """Behind a pooler they are not the service's to ask for: somebody has to have told the role."""
+    """Behind a pooler, the service cannot set its timeouts itself: they must be set on the database role."""
     try:
         off = schema_checks.timeouts_off()
-    except AppError:  # that it does not answer is said already
+    except AppError:  # another diagnostic reports it
         return
     if off:
-        yield Diagnostic("timeouts", Severity.NOTE, f"{', '.join(off)} off: ALTER ROLE, as docs/deployment.md says")
+        yield Diagnostic(
+            "timeouts", Severity.NOTE, f"{', '.join(off)} off: set them with ALTER ROLE (docs/deployment.md)"
+        )
     else:
-        yield Diagnostic("timeouts", Severity.OK, "are the role's")
+        yield Diagnostic("timeouts", Severity.OK, "set on the database role")
 
 
 def _currencies(currency: str) -> Iterator[Diagnostic]:
@@ -126,24 +130,26 @@ def _references() -> Iterator[Diagnostic]:
         yield Diagnostic(
             "references",
             Severity.NOTE,
-            f"{count} payments by hand have a reference that stands alone: payments audit names them",
+            f"{count} payments by hand have a reference that is not compared with others: payments audit lists them",
         )
 
 
-def _not_counted(what: str, rows: str, error: Exception) -> Diagnostic:
-    """Of a table that is locked or too large to be counted in a statement's time, that is worth knowing."""
+def _not_counted(name: str, rows: str, error: Exception) -> Diagnostic:
+    """The table is locked, or too large to count within the statement timeout: a note for the operator."""
     return Diagnostic(
-        what, Severity.NOTE, f"{rows} could not be counted: {describe_driver_error(error.__cause__ or error)}"
+        name, Severity.NOTE, f"{rows} could not be counted: {describe_driver_error(error.__cause__ or error)}"
     )
 
 
 def _redis(settings: Settings) -> Diagnostic:
     if redis_state() == "ok":
-        return Diagnostic("redis", Severity.OK, "answers")
+        return Diagnostic("redis", Severity.OK, "responds")
     if settings.redis_url is None:
-        return Diagnostic("redis", Severity.NOTE, "none: each process counts rate limits by itself")
+        return Diagnostic("redis", Severity.NOTE, "not configured: each process counts rate limits for itself")
     consequence = "locks are skipped, " if settings.payment_locking in ("redis", "hybrid") else ""
-    return Diagnostic("redis", Severity.NOTE, f"does not answer: {consequence}rate limits are counted by each process")
+    return Diagnostic(
+        "redis", Severity.NOTE, f"does not respond: {consequence}each process counts rate limits for itself"
+    )
 
 
 def _methods(settings: Settings) -> Iterator[Diagnostic]:
@@ -154,7 +160,7 @@ def _methods(settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _gateways() -> Iterator[Diagnostic]:
-    """Those that are services somewhere else: the others have nothing to be reached at."""
+    """The gateways that are services elsewhere; the others cannot be down."""
     for name, gateway in configured_gateways().items():
         source = find_event_source(name)
         if source is None:
@@ -165,80 +171,80 @@ def _gateways() -> Iterator[Diagnostic]:
                 yield Diagnostic("gateway", Severity.BAD, f"{name} does not accept {setting}: {reason}")
             case OutcomeUnknown(reason):
                 yield Diagnostic("gateway", Severity.BAD, f"{name} cannot be reached: {reason}")
-            case reached:
-                yield Diagnostic("gateway", Severity.OK, f"{name} answers, and accepts {setting}")
-                if reached.at is not None:
-                    yield _clock(f"{name}'s", reached.at, clock.now())
+            case reachable:
+                yield Diagnostic("gateway", Severity.OK, f"{name} responds, and accepts {setting}")
+                if reachable.at is not None:
+                    yield _clock(f"{name}'s", reachable.at, clock.now())
         if not source.has_webhook_secret:
             setting = f"{name.upper()}_WEBHOOK_SECRET"
             yield Diagnostic("webhooks", Severity.BAD, f"{setting} is not set: every event of {name}'s is refused")
 
 
 def _database_clock() -> Iterator[Diagnostic]:
-    asked_at = clock.now()
+    started_at = clock.now()
     try:
-        theirs = schema_checks.server_time()
-    except AppError:  # that it does not answer is said already
+        database_time = schema_checks.server_time()
+    except AppError:  # another diagnostic reports it
         return
     except SQLAlchemyError as error:
         yield Diagnostic("clock", Severity.BAD, f"the database's is not known: {describe_driver_error(error)}")
         return
-    if theirs is not None:
-        # Of the moments between question and answer, the one that fits best.
-        yield _clock("the database's", theirs, min(max(theirs, asked_at), clock.now()))
+    if database_time is not None:
+        # The request took some time: compare with the moment in it that fits best.
+        yield _clock("the database's", database_time, min(max(database_time, started_at), clock.now()))
 
 
-def _clock(whose: str, theirs: datetime, ours: datetime) -> Diagnostic:
-    ahead_seconds = (ours - theirs).total_seconds()
+def _clock(owner: str, other_time: datetime, our_time: datetime) -> Diagnostic:
+    ahead_seconds = (our_time - other_time).total_seconds()
     apart_seconds = abs(ahead_seconds)
     if apart_seconds <= CLOCK_NOTED_SECONDS:
-        return Diagnostic("clock", Severity.OK, f"agrees with {whose}")
+        return Diagnostic("clock", Severity.OK, f"agrees with {owner}")
     verdict = Severity.NOTE if apart_seconds <= CLOCK_BAD_SECONDS else Severity.BAD
     direction = "ahead of" if ahead_seconds > 0 else "behind"
     return Diagnostic(
-        "clock", verdict, f"{apart_seconds:.0f} s {direction} {whose}: tokens and webhooks are judged by their age"
+        "clock", verdict, f"{apart_seconds:.0f} s {direction} {owner}: the age of tokens and webhooks is wrong"
     )
 
 
 def _shared_addresses() -> Iterator[Diagnostic]:
-    """Users whom the migration could not tell from others by their address."""
+    """Users whose address is, in another spelling, also another user's."""
     try:
         ids = users_without_normalized_email(SHOWN_USERS)
-    except (AppError, SQLAlchemyError):  # that it does not answer, or was not migrated, is said already
+    except (AppError, SQLAlchemyError):  # other diagnostics report it
         return
     if ids:
-        theirs = ", ".join(map(str, ids)) + ", ..." * (len(ids) == SHOWN_USERS)
+        shown_ids = ", ".join(map(str, ids)) + ", ..." * (len(ids) == SHOWN_USERS)
         yield Diagnostic(
             "users",
             Severity.NOTE,
-            f"the e-mail address of users {theirs} is known in one spelling only: docs/operations.md says what to do",
+            f"the e-mail address of users {shown_ids} works in one spelling only: see docs/operations.md",
         )
 
 
 def _production(settings: Settings) -> Iterator[Diagnostic]:
-    """What is as it should be on a laptop."""
+    """Settings that are fine for development, but not in production."""
     if settings.trusted_proxies == 0:
         yield Diagnostic(
             "proxies",
             Severity.NOTE,
-            "TRUSTED_PROXIES is 0: behind one, everybody has one address, and every request is refused as plain HTTP",
+            "TRUSTED_PROXIES is 0: behind a proxy, every request is refused, and all clients share one address",
         )
     for name in configured_gateways():
         source = find_event_source(name)
         if source is not None and source.livemode is False:
             yield Diagnostic("gateway", Severity.NOTE, f"{name.upper()}_API_KEY is a test key: no money moves")
     if settings.database_url.startswith("sqlite"):
-        yield Diagnostic("database", Severity.NOTE, "SQLite, by ALLOW_SQLITE: one writer at a time, on one machine")
+        yield Diagnostic("database", Severity.NOTE, "SQLite (ALLOW_SQLITE): one writer at a time, on one machine")
     try:
         for email, _name, _role in USERS:
             found = find_credentials(email)
             if found and not found.disabled and passwords.is_correct(PASSWORD, found.password_hash):
                 yield Diagnostic(
-                    "users", Severity.BAD, f"{email} has the demo's published password: users disable {email}"
+                    "users", Severity.BAD, f"{email} has the published password of the demo: run users disable {email}"
                 )
     except AppError:
         return
     except SQLAlchemyError as error:
         yield Diagnostic(
-            "users", Severity.BAD, f"whether there are the demo's is not known: {describe_driver_error(error)}"
+            "users", Severity.BAD, f"could not check for users of the demo: {describe_driver_error(error)}"
         )

@@ -1,4 +1,4 @@
-"""For those who watch over the service: is it alive, and may it be given work? At the root, without a token."""
+"""``/healthz`` and ``/readyz`` for monitoring and load balancers, without a token."""
 
 from flask import Blueprint, Response
 
@@ -8,18 +8,18 @@ from payments_app.readiness import current_readiness
 
 blueprint = Blueprint("health", __name__)
 
-_NOT_TO_BE_KEPT = {"Cache-Control": "no-store"}
+_NO_STORE = {"Cache-Control": "no-store"}
 
 
 @blueprint.get("/healthz")
 def show_health() -> Response:
-    """The process answers; nothing else is looked at, so that nobody restarts it because a database is away."""
-    return json_response({"status": "ok"}, headers=_NOT_TO_BE_KEPT)
+    """The process responds. Nothing else is checked: a missing database is no reason to restart the process."""
+    return json_response({"status": "ok"}, headers=_NO_STORE)
 
 
 @blueprint.get("/readyz")
 def show_readiness() -> Response:
-    """May payments be taken? Without Redis they may, but it is said.
+    """Whether payments are accepted. Without Redis they are; the status is then ``degraded``.
 
     Raises:
         NotReady: a check failed; ``data.failed`` names it (503).
@@ -27,4 +27,4 @@ def show_readiness() -> Response:
     current_readiness().require()
     redis = redis_state()
     parts = {**dict.fromkeys(CHECKS, "ok"), "redis": redis}
-    return json_response({"status": redis, "parts": parts}, headers=_NOT_TO_BE_KEPT)
+    return json_response({"status": redis, "parts": parts}, headers=_NO_STORE)

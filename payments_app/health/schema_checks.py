@@ -1,6 +1,7 @@
-"""The last line of defence, as the catalogue of the live database knows it, which somebody may have altered.
+"""Checks that the live database still has the constraints and settings that prevent double charges.
 
-A payment may be taken only where the database itself refuses a second one, and a refund only where it refuses too much.
+Somebody may have altered them. Payments are accepted only while the database itself refuses a second payment, and
+refunds above the received amount.
 """
 
 import re
@@ -18,7 +19,7 @@ from payments_app.payments.models.status import ACTIVE
 
 INDEX = "uq_payments_active_consultation"
 
-# M3's CHECKs as the migrations write them, and as PostgreSQL does; both without blanks.
+# The CHECKs of promise M3: as the migrations write them, and as PostgreSQL prints them; both without spaces.
 CHECKS = {
     "ck_payments_refunds_within_received": (
         "refund_reserved_minor+refunded_minor<=received_minor",
@@ -30,8 +31,8 @@ CHECKS = {
     ),
 }
 
-# The index by its name. ``whole`` is False after a CREATE INDEX CONCURRENTLY that failed. A column that is an
-# expression has no name, and ``columns`` then has a gap. SQLite keeps the predicate only as the end of the statement.
+# The index, by name. ``whole`` is False after a failed CREATE INDEX CONCURRENTLY. An indexed expression has no column
+# name: it is empty in ``columns``. SQLite has the predicate only in the text of the CREATE statement.
 _THE_INDEX = {
     "postgresql": text(
         """
@@ -56,8 +57,8 @@ _THE_INDEX = {
     ),
 }
 
-# NOT VALID: the rows that were there were never looked at. NOT ENFORCED, which PostgreSQL 18 brought: new ones are not
-# either; the catalogues before it have no such column, which is no error in JSON.
+# NOT VALID: existing rows were never checked. NOT ENFORCED (PostgreSQL 18): new rows are not checked either. Older
+# versions have no such column; read from JSON, a missing column is no error.
 _POSTGRESQL_CHECKS = text(
     """
     SELECT c.conname AS name, pg_get_expr(c.conbin, c.conrelid) AS promise
@@ -69,8 +70,8 @@ _POSTGRESQL_CHECKS = text(
 
 _SQLITE_TABLE = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'payments'")
 
-# What a connection of ours must see, whoever has set it. Some of it the service asks for by itself, unless there is a
-# pooler; only a superuser may set the others, or nobody once the database is made.
+# The settings that a connection must have, wherever they were set. The service sets some of them itself, unless there
+# is a pooler. The others need a superuser, or cannot be changed after the database was created.
 SESSION_VALUES: dict[str, Collection[str]] = {
     **{name: {value} for name, value in MEANING_SETTINGS.items()},
     "client_encoding": {"UTF8"},
@@ -81,12 +82,12 @@ SESSION_VALUES: dict[str, Collection[str]] = {
     "ignore_checksum_failure": {"off"},
 }
 
-# PostgreSQL 17 and newer: less than a statement may take would end the connection in the middle of one.
+# PostgreSQL 17 and newer. A value below the statement timeout would end the connection during a statement.
 _TRANSACTION_TIMEOUT = "transaction_timeout"
 
-# One statement, because /readyz asks often. ``schemas``: those that our tables are found in by the search_path;
-# ``elsewhere``: those that have a table of payments, whether it is found or not. A schema that is searched before
-# PostgreSQL's own catalogue may replace functions of PostgreSQL's; temporary tables hold no functions.
+# One statement, because /readyz runs it often. ``schemas``: where the search_path finds our tables. ``elsewhere``: all
+# schemas with a table named payments. ``first_schema``: a schema that is searched before pg_catalog may replace
+# PostgreSQL's functions; the schema of temporary tables is skipped, because it cannot contain functions.
 _SESSION = text(
     r"""
     WITH ours AS (SELECT c.oid, c.relnamespace::regnamespace::text AS schema, c.relname::text AS name
@@ -102,25 +103,25 @@ _SESSION = text(
     """
 )
 
-# Planned, never run: the index must be one that the insert of a payment finds. SQLite looks for the very text.
+# EXPLAIN only plans: it fails if ON CONFLICT does not find the index. SQLite compares the predicate as text.
 _NAMES_THE_INDEX = text(
     "EXPLAIN INSERT INTO payments (id, consultation_id) VALUES (1, 1)"
     f" ON CONFLICT (consultation_id) WHERE {ACTIVE_PREDICATE} DO NOTHING"
 )
 
-# SQLite keeps a table's statement as it was typed: what in it is a comment, a text or a name in quotes.
-_SQLITE_ASIDE = re.compile(
+# SQLite stores the CREATE statement as it was typed. This matches its comments, strings and quoted names.
+_SQLITE_QUOTED = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|`[^`]*`|\[[^\]]*\]|"(?P<name>(?:[^"]|"")*)\"""", re.DOTALL
 )
-# A cast that PostgreSQL writes out, such as ::character varying(32) or ::text[].
+# A cast that PostgreSQL adds, such as ::character varying(32) or ::text[].
 _CAST = re.compile(r"::[a-z ]+(\([0-9]+\))?(\[\])?")
-# How PostgreSQL (= ANY) and people (IN) write a set of statuses, once blanks and brackets are gone.
+# A set of statuses, as PostgreSQL prints it (= ANY) and as the migrations write it (IN), without spaces and brackets.
 _STATUS_IN = re.compile(r"status(?:=ANYARRAY\[|IN)(?P<words>'[^']*'(?:,'[^']*')*)\]?", re.IGNORECASE)
 
 
 @read_transaction
 def is_read_only(session: Session) -> bool:
-    """Whether the database that is reached takes nothing in.
+    """Whether the database is read-only.
 
     Raises:
         DatabaseUnavailable: it cannot be reached (503).
@@ -133,36 +134,36 @@ def is_read_only(session: Session) -> bool:
 
 @read_transaction
 def server_time(session: Session) -> datetime | None:
-    """What time the database's machine believes it is; None of SQLite, which is this machine's."""
+    """The clock of the database server; None for SQLite, which runs on this machine."""
     if _dialect(session) == "sqlite":
         return None
-    moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return moment
+    now: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now
 
 
 @read_transaction
 def may_lose_commits(session: Session) -> bool:
-    """Whether PostgreSQL was told not to wait for its disk: what it has committed may be gone after a power cut."""
+    """Whether fsync is off in PostgreSQL: committed data may be lost in a power cut."""
     return _dialect(session) == "postgresql" and session.execute(text("SHOW fsync")).scalar_one() == "off"
 
 
 @read_transaction
 def timeouts_off(session: Session) -> Sequence[str]:
-    """Those of PostgreSQL's timeouts that end what waits for somebody, and are not set on this connection."""
+    """Names of the timeouts against hanging transactions that are not set on this PostgreSQL connection."""
     names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
     return [name for name in names if session.execute(text(f"SHOW {name}")).scalar_one() == "0"]
 
 
 @read_transaction
 def session_faults(session: Session) -> Sequence[str]:
-    """What changes the meaning of our statements on this connection: settings, and what the search_path leads to.
+    """Settings of this connection, and faults of its search_path, that change the meaning of our statements.
 
-    SQLite has no settings but those of a connection, which are our own.
+    Empty for SQLite: its settings belong to the connection, and this service sets them.
     """
     if _dialect(session) == "sqlite":
         return []
-    asked = {"names": [*SESSION_VALUES, _TRANSACTION_TIMEOUT], "tables": [*Base.metadata.tables]}
-    found = session.execute(_SESSION, asked).mappings().one()
+    parameters = {"names": [*SESSION_VALUES, _TRANSACTION_TIMEOUT], "tables": [*Base.metadata.tables]}
+    found = session.execute(_SESSION, parameters).mappings().one()
     return [*_wrong_settings(found["settings"]), *_wrong_schemas(found)]
 
 
@@ -171,7 +172,7 @@ def _wrong_settings(settings: Mapping[str, str]) -> Iterator[str]:
         if name == _TRANSACTION_TIMEOUT:
             if 0 < int(value) < STATEMENT_TIMEOUT_MS:
                 yield f"{name} is {value} ms, less than a statement may take ({STATEMENT_TIMEOUT_MS})"
-        elif value.partition(",")[0] not in SESSION_VALUES[name]:  # of "ISO, MDY" the second is about reading
+        elif value.partition(",")[0] not in SESSION_VALUES[name]:  # in "ISO, MDY" the second part only affects input
             yield f"{name} is {value}, not {' or '.join(sorted(SESSION_VALUES[name]))}"
 
 
@@ -188,23 +189,23 @@ def _wrong_schemas(found: RowMapping) -> Iterator[str]:
 
 @read_transaction
 def revisions(session: Session) -> Sequence[str]:
-    """The migration that the database is at; none before the first, several where branches were made.
+    """The database's migration; empty before the first one, several if there are branches.
 
     Raises:
-        NotReady: it never saw a migration (503).
+        NotReady: no migration ever ran (503).
     """
     return session.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
 
 
 @read_transaction
 def index_fault(session: Session) -> str | None:
-    """What is wrong with the index that allows one active payment per consultation (M1); None where nothing is.
+    """The fault of the index that allows one active payment per consultation (promise M1); None if there is none.
 
     Raises:
-        NotReady: the insert of a payment does not find it, though it looks as it should (503).
+        NotReady: the index looks correct, but the insert of a payment cannot use it (503).
     """
     found = session.execute(_THE_INDEX[_dialect(session)], {"name": INDEX}).mappings().first()
-    fault = _what_is_wrong(found)
+    fault = _fault_of_index(found)
     if fault is None:
         session.execute(_NAMES_THE_INDEX)
     return fault
@@ -212,60 +213,60 @@ def index_fault(session: Session) -> str | None:
 
 @read_transaction
 def faulty_checks(session: Session) -> Sequence[str]:
-    """The CHECKs of M3 that are missing, altered, not enforced, or were never held against the rows that were there."""
-    is_held = _held_by_sqlite(session) if _dialect(session) == "sqlite" else _held_by_postgresql(session)
-    return [name for name in CHECKS if not is_held(name)]
+    """The CHECKs of promise M3 that are missing, altered, not enforced, or not validated for existing rows."""
+    is_enforced = _enforced_by_sqlite(session) if _dialect(session) == "sqlite" else _enforced_by_postgresql(session)
+    return [name for name in CHECKS if not is_enforced(name)]
 
 
-def _what_is_wrong(found: RowMapping | None) -> str | None:
+def _fault_of_index(found: RowMapping | None) -> str | None:
     if found is None:
         return "missing"
     if not found["whole"]:
-        return "invalid: it was never built to its end"
+        return "invalid: its creation did not finish"
     if not found["is_unique"]:
         return "not unique"
-    # SQLite has no arrays, but commas between.
+    # SQLite has no arrays: the names are separated by commas.
     columns = found["columns"].split(",") if isinstance(found["columns"], str) else found["columns"]
     if columns != ["consultation_id"]:
         return f"on other columns: {', '.join(columns)}"
     if _statuses(found["predicate"] or "") != set(ACTIVE):
-        return "not over the active payments, all of them and no others"
+        return "not exactly over the active payments"
     return None
 
 
 def _statuses(predicate: str) -> set[str] | None:
-    """The statuses of ``status IN (...) AND deleted_at IS NULL``, in whatever order; None of any other predicate."""
+    """The statuses of ``status IN (...) AND deleted_at IS NULL``, in any order; None for any other predicate."""
     condition = re.split(r"\bWHERE\b", predicate, flags=re.IGNORECASE)[-1]
     terms = [_bare(term) for term in re.split(r"\bAND\b", condition, flags=re.IGNORECASE)]
     others = [term for term in terms if not _STATUS_IN.fullmatch(term)]
     found = [match["words"] for term in terms if (match := _STATUS_IN.fullmatch(term))]
     if len(found) != 1 or [term.lower() for term in others] != ["deleted_atisnull"]:
         return None
-    return {word.strip("'") for word in found[0].split(",")}
+    return {status.strip("'") for status in found[0].split(",")}
 
 
 def _bare(expression: str) -> str:
-    """A predicate without what means nothing in it, and differs: casts, blanks, brackets, quotes."""
+    """A predicate without casts, spaces, brackets and quotes, which differ without changing its meaning."""
     return re.sub(r'[\s()"]', "", _CAST.sub("", expression))
 
 
-def _held_by_postgresql(session: Session) -> Callable[[str], bool]:
-    """A cast or a bracket may be the whole difference: ``(a)::text <= (b)::text`` compares letters."""
-    promises = {row.name: re.sub(r"\s", "", row.promise) for row in session.execute(_POSTGRESQL_CHECKS)}
-    return lambda name: promises.get(name) == CHECKS[name][1]
+def _enforced_by_postgresql(session: Session) -> Callable[[str], bool]:
+    """Only spaces are ignored, because a cast changes the meaning: ``(a)::text <= (b)::text`` compares letters."""
+    expressions = {row.name: re.sub(r"\s", "", row.promise) for row in session.execute(_POSTGRESQL_CHECKS)}
+    return lambda name: expressions.get(name) == CHECKS[name][1]
 
 
-def _held_by_sqlite(session: Session) -> Callable[[str], bool]:
+def _enforced_by_sqlite(session: Session) -> Callable[[str], bool]:
     statement = session.scalar(_SQLITE_TABLE) or ""
-    bare = re.sub(r"\s", "", _SQLITE_ASIDE.sub(_name_alone, statement))
+    bare = re.sub(r"\s", "", _SQLITE_QUOTED.sub(_bare_name, statement))
     return lambda name: re.search(rf",CONSTRAINT{name}CHECK\({re.escape(CHECKS[name][0])}\)[,)]", bare) is not None
 
 
-def _name_alone(aside: re.Match[str]) -> str:
-    """What is left of something set aside: of a comment nothing, of a name in quotes the name, where it is one."""
-    if aside[0].startswith(("--", "/*")):
+def _bare_name(match: re.Match[str]) -> str:
+    """Replaces a comment by nothing, a quoted name by the bare name, and everything else by ``?``."""
+    if match[0].startswith(("--", "/*")):
         return ""
-    name = aside["name"] or ""
+    name = match["name"] or ""
     return name if name.isidentifier() else "?"
 
 

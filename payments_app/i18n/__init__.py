@@ -1,1 +1,1 @@
-"""What people read, in English and Indonesian."""
+"""Translated texts: English and Indonesian."""

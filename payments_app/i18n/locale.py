@@ -1,5 +1,6 @@
-"""In whose language: English, or Indonesian if the reader prefers it, or a language near to it, in ``Accept-Language``
-(RFC 9110, 12.5.4).
+"""Chooses the language of a response, English or Indonesian, from ``Accept-Language`` (RFC 9110, 12.5.4); translates.
+
+Readers of Malay, Javanese and other related languages get Indonesian.
 """
 
 import re
@@ -17,13 +18,13 @@ from payments_app.i18n.messages import LocalizedMessage
 
 LANGUAGES = ("en", "id")
 
-# Whose readers are nearer to Indonesian than to English: Malay, Javanese and Sundanese as in CLDR's language matching,
-# and the other large languages of Indonesia, where Indonesian is taught.
+# Languages whose readers understand Indonesian better than English: Malay, Javanese and Sundanese as in CLDR's language
+# matching, and the other large languages of Indonesia, where schools teach Indonesian.
 _NEAREST = dict.fromkeys(
     ("ms", "jv", "su", "ace", "ban", "bew", "bjn", "bug", "mad", "mak", "min", "sas"),
     "id",
 )
-# CLDR's newer names for old and for long codes, such as id for in and ind, and ms for may and zsm.
+# CLDR's current codes for old and three-letter codes, such as id for in and ind, and ms for may and zsm.
 _ALIASES = get_global("language_aliases")
 
 
@@ -32,31 +33,31 @@ def init_app(app: Flask) -> None:
 
 
 def reader_language() -> str:
-    """The language of whoever is to read the answer, as far as we speak it; else ``DEFAULT_LOCALE``.
+    """The language of the response; ``DEFAULT_LOCALE`` if the reader accepts none of ours. English outside a request.
 
-    A door where readers choose theirs in another way notes it as ``g.language``.
+    A view that lets the reader choose otherwise sets ``g.language``.
     """
     default: str = current_app.config["SETTINGS"].default_locale
     if not has_request_context():
-        return "en"  # operators read commands and logs; both are English
+        return "en"  # commands and logs are in English
     return g.get("language") or _negotiated(request.headers.get("Accept-Language", ""), default)
 
 
 def nearest_language(tag: str) -> str | None:
-    """The language of ours that is nearest to a language tag such as ``in-ID``, ``ms-MY`` or ``id-Latn`` (RFC 5646)."""
-    primary = re.split("[-_]", tag, maxsplit=1)[0].lower()  # Java writes id_ID
+    """``en`` or ``id`` for a language tag (RFC 5646) such as ``in-ID``, ``ms-MY`` or ``id-Latn``, or None."""
+    primary = re.split("[-_]", tag, maxsplit=1)[0].lower()  # Java sends id_ID
     code = _ALIASES.get(primary, primary)
     nearest = _NEAREST.get(code, code)
     return nearest if nearest in LANGUAGES else None
 
 
-@lru_cache(1_024)  # browsers of one clinic ask for few different things; gunicorn takes 8 KiB of a header
+@lru_cache(1_024)  # few different headers per clinic, of at most 8 KiB (gunicorn)
 def _negotiated(header: str, default: str) -> str:
-    """The nearest to what is wanted most; ``*`` stands for the languages that the header does not name."""
+    """Our language with the highest quality; ``*`` means the languages that the header does not name."""
     accepted = parse_accept_header(header, LanguageAccept)
     named = {nearest_language(tag) for tag, _ in accepted}
     unnamed = next((language for language in (default, *LANGUAGES) if language not in named), None)
-    for tag, quality in sorted(accepted, key=lambda wanted: -wanted[1]):  # which puts * last by itself
+    for tag, quality in sorted(accepted, key=lambda item: -item[1]):  # parse_accept_header puts * last
         nearest = unnamed if tag == "*" else nearest_language(tag)
         if quality > 0 and nearest is not None:
             return nearest
@@ -64,19 +65,19 @@ def _negotiated(header: str, default: str) -> str:
 
 
 def translate(text: str) -> str:
-    """A text of ours in the reader's language, with the values that it was made with."""
+    """The text in the reader's language, with its values filled in."""
     if not isinstance(text, LocalizedMessage):
         return _translated(text, reader_language())
     translated = _translated(text.template, reader_language())
-    return translated % {name: _told_value(value) for name, value in text.values.items()}
+    return translated % {name: _localized_value(value) for name, value in text.values.items()}
 
 
-@lru_cache(2_048)  # all our texts in all our languages, several times over
+@lru_cache(2_048)  # several times the number of texts in all languages
 def _translated(text: str, _language: str) -> str:
     return str(get_translations().ugettext(text))
 
 
-def _told_value(value: Any) -> Any:
+def _localized_value(value: Any) -> Any:
     match value:
         case str():
             return translate(value)

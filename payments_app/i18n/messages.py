@@ -1,16 +1,16 @@
-"""Texts that people read: English in the code, and the key by which a catalogue knows them in other languages.
+"""Translatable texts. The English text in the code is also the key in the translation catalogue.
 
-A ``LocalizedMessage`` is the English text itself, for logs and commands; responses translate it.
+A ``LocalizedMessage`` is the English text itself, as logs and commands show it; responses translate it.
 """
 
 from typing import Any, Self
 
 
 class LocalizedMessage(str):
-    """A text with its values filled in, which remembers the text without them. Placeholders as ``%(name)s``.
+    """A text with its values filled in, and its template. Placeholders are ``%(name)s``.
 
-    Values that are texts of ours themselves, such as a status, are translated too, and a ``Decimal`` is an amount, told
-    in the reader's format; others stay as they are.
+    ``translate`` also translates values that are texts, such as a status, and formats a ``Decimal`` as an amount in the
+    reader's format. Other values stay as they are.
     """
 
     template: str
@@ -23,6 +23,6 @@ class LocalizedMessage(str):
         return message
 
 
-def N_(text: str) -> str:  # noqa: N802  # gettext's name for: translate this, but not here
-    """Mark a text for the catalogue."""
+def N_(text: str) -> str:  # noqa: N802  # gettext's usual name for a text that is translated later
+    """Mark a text for the translation catalogue; returns it unchanged."""
     return text

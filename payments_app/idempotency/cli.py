@@ -1,4 +1,4 @@
-"""``flask idempotency prune``: keys are kept for ever, what was asked and answered under them is not."""
+"""``flask idempotency prune``: keys stay forever, the requests and responses stored under them do not."""
 
 import sys
 from datetime import timedelta
@@ -12,15 +12,15 @@ from payments_app.idempotency import repository
 
 idempotency = CommandGroup("idempotency", help="Manage idempotency keys.")
 
-# Rows a transaction: a fraction of a second of work, so that nobody waits behind it.
+# Rows per transaction: a fraction of a second of work, so that requests do not wait for it.
 BATCH_SIZE = 5_000
 
 
 @idempotency.command("prune")
 def prune() -> None:
-    """Drop request and answer of keys older than IDEMPOTENCY_RETENTION.
+    """Drop the stored requests and responses of keys older than IDEMPOTENCY_RETENTION.
 
-    The keys stay: used again, they answer with what the payment has become. May run at any time, also twice at once.
+    The keys stay: a replay gets the payment's present state. The command may run at any time, and twice at once.
     """
     before = clock.now() - timedelta(seconds=current_app.config["SETTINGS"].idempotency_retention_seconds)
     total = repository.count_whole(before)

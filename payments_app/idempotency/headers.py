@@ -1,10 +1,10 @@
-"""Finding the key of a request: header ``Idempotency-Key`` or ``X-Idempotency-Key``, or a member of the body.
+"""Reads the idempotency key of a request: header ``Idempotency-Key`` or ``X-Idempotency-Key``, or a body member.
 
-The header follows draft-ietf-httpapi-idempotency-key-header-07, whose quoted form is taken as well as the bare one
+The header follows draft-ietf-httpapi-idempotency-key-header-07. Its quoted form is accepted, and so is the bare form
 that most clients send.
 
-A key with a comma is taken from the body only. In a header it may be two lines that a server or proxy on the way has
-joined into one (RFC 9110, 5.3): it is refused, unless it was used before this rule and its answer can be given again.
+A key with a comma is accepted in the body only. In a header it may be two lines that a server or proxy has joined into
+one (RFC 9110, 5.3). It is refused, unless the key was used before this rule existed and its response can be replayed.
 """
 
 import re
@@ -28,48 +28,48 @@ def init_app(app: Flask) -> None:
 
 
 def pop_key(body: dict[str, Any], user_id: int) -> str:
-    """Take the key out of the request, or make one.
+    """The key of the request, removed from the body; a new random one if the request has none.
 
     Raises:
-        ValidationFailed: ill-formed, two that differ, or a new one from a header with a comma (422).
+        ValidationFailed: the key is malformed, two keys differ, or a new key in a header has a comma (422).
     """
-    given = [_unquoted(request.headers[name]) for name in HEADERS if name in request.headers]
-    may_be_joined = any("," in key for key in given)
+    keys = [_unquoted(request.headers[name]) for name in HEADERS if name in request.headers]
+    may_be_joined = any("," in key for key in keys)
     if "idempotency_key" in body:
-        given.append(body.pop("idempotency_key"))
-    if not given:
-        given = [str(uuid.uuid4())]
-    for key in given:
+        keys.append(body.pop("idempotency_key"))
+    if not keys:
+        keys = [str(uuid.uuid4())]
+    for key in keys:
         require_well_formed(key)
-    if len(set(given)) > 1:
+    if len(set(keys)) > 1:
         raise ValidationFailed({"idempotency_key": [N_("Was given more than once, with different values.")]})
-    if may_be_joined and not repository.is_used(user_id, given[0]):
+    if may_be_joined and not repository.is_used(user_id, keys[0]):
         raise ValidationFailed(
             {
                 "idempotency_key": [
-                    N_("Has a comma, as a header sent twice has: send it once, or send the key in the body.")
+                    N_("Contains a comma, like a header sent twice; send it once, or send the key in the body.")
                 ]
             }
         )
-    g.idempotency_key = given[0]
-    return given[0]
+    g.idempotency_key = keys[0]
+    return keys[0]
 
 
 def is_key_given(body: dict[str, Any]) -> bool:
-    """Whether the caller sent a key, by whatever way; asked before ``pop_key`` takes it out."""
+    """Whether the request has a key, in a header or in the body. Call this before ``pop_key``."""
     return "idempotency_key" in body or any(name in request.headers for name in HEADERS)
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether anything may have been done under such a key; others the databases cannot even look for."""
+    """Whether a key of this form can exist. The databases cannot even search for others."""
     return _WELL_FORMED.fullmatch(key) is not None
 
 
 def require_well_formed(key: str) -> str:
-    """The key itself.
+    """Return the key if it is well-formed.
 
     Raises:
-        ValidationFailed: no key of ours may look like that (422).
+        ValidationFailed: the key is malformed (422).
     """
     if not is_well_formed(key):
         raise ValidationFailed(

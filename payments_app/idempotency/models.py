@@ -1,4 +1,4 @@
-"""The rows that remember which request an idempotency key was used for, and what was answered."""
+"""The table of idempotency keys, with the request and the response of each."""
 
 import json
 from datetime import datetime
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 
 class IdempotencyKey(Base):
-    """One key of one user, and the one effect it had. Written in the transaction of that effect, or not at all.
+    """One key of one user, and its one effect. The row is written in the transaction of that effect, or not at all.
 
-    ``request`` and ``response_body`` may be dropped once old; the rest stays for ever, and so does the promise.
+    ``request`` and ``response_body`` may be pruned when they are old. The rest of the row stays forever, so that a key
+    never has a second effect.
     """
 
     __tablename__ = "idempotency_keys"
@@ -35,7 +36,7 @@ class IdempotencyKey(Base):
         ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_idempotency_keys_user"),
         ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_idempotency_keys_payment"),
         CheckConstraint("length(request_hash) = 64", name="request_hash_sha256"),
-        # Only rows that are still whole: what prune looks for.
+        # Only rows that are not pruned yet: prune searches for them.
         Index(
             "ix_idempotency_keys_whole",
             "created_at",
@@ -51,32 +52,32 @@ class IdempotencyKey(Base):
     request: Mapped[str | None] = mapped_column(Text)
     request_hash: Mapped[str] = mapped_column(String(64))
     payment_id: Mapped[int] = mapped_column(BigId)
-    # Of a refund; null for every other operation.
+    # Set for refunds; null for every other operation.
     refund_id: Mapped[int | None] = mapped_column(BigId)
     response_status: Mapped[int] = mapped_column(SmallInteger)
     response_body: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    # Named by string: payments and refunds know their keys, not the other way round.
+    # Named by string: payments and refunds import this module, not the other way round.
     payment: Mapped["Payment"] = relationship(viewonly=True)
-    # Joined without a foreign key: SQLite could be given one only by copying the table.
+    # Joined without a foreign key: on SQLite, adding one would mean copying the table.
     refund: Mapped["Refund | None"] = relationship(
         primaryjoin="foreign(IdempotencyKey.refund_id) == Refund.id", viewonly=True
     )
 
     @property
     def status(self) -> str:
-        """The present status of what it made or changed."""
+        """The present status of the refund or payment that the key created or changed."""
         return self.payment.status if self.refund is None else self.refund.status
 
     @property
     def was_pruned(self) -> bool:
-        """Whether request and answer were dropped for their age."""
+        """Whether the request and the response were pruned."""
         return self.request is None
 
     @property
     def first_response(self) -> dict[str, Any] | None:
-        """Status and body of the first answer; None once dropped for its age, or where it held a secret."""
+        """Status and body of the first response; None if it was pruned, or held a secret."""
         if self.response_body is None:
             return None
         return {"status": self.response_status, "body": json.loads(self.response_body)}

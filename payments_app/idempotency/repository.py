@@ -1,4 +1,4 @@
-"""Looking keys up and keeping them, inside the transaction of the effect they guard."""
+"""Reads and stores idempotency keys, in the transaction of the effect that they protect."""
 
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 
 
 def find_response(session: Session, request: IdempotentRequest) -> StoredResponse | None:
-    """What was answered under this key before, or None.
+    """The response stored under this key, or None if the key is new.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
@@ -25,12 +25,12 @@ def find_response(session: Session, request: IdempotentRequest) -> StoredRespons
     if row is None:
         return None
     if request.replays_current_state:
-        session.expire_all()  # the payment may have been read before the twin committed whose key this is
+        session.expire_all()  # the payment may have been read before the first request with this key committed
     return replay(row, request)
 
 
 def was_used(session: Session, request: IdempotentRequest) -> bool:
-    """Whether this very request was done under this key before.
+    """Whether the same request was processed under this key before.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
@@ -56,21 +56,21 @@ def find_committed(session: Session, request: IdempotentRequest) -> StoredRespon
 
 @read_transaction
 def is_used(session: Session, user_id: int, key: str) -> bool:
-    """Whether something is committed under the key. If so, it stays so: keys are never deleted."""
+    """Whether the key exists. Keys are never deleted, so a True stays true."""
     of_key = select(IdempotencyKey.user_id).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
     return session.scalar(of_key) is not None
 
 
 @read_transaction
 def get_key(session: Session, caller: Caller, key: str) -> IdempotencyKey:
-    """A key with the payment that it made or changed, and the refund, if it made one.
+    """A key with the payment that it created or changed, and with its refund, if there is one.
 
-    It shows the first response, as a replay does: so the user is checked as for a replay, in the same statement.
+    It includes the first response, as a replay does. So the user is checked as for a replay, in the same statement.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
-        IdempotencyKeyNotFound: nothing is committed under it so far (404).
+        IdempotencyKeyNotFound: nothing is committed under the key so far (404).
     """
     found = session.execute(
         select(User, IdempotencyKey)
@@ -86,7 +86,7 @@ def get_key(session: Session, caller: Caller, key: str) -> IdempotencyKey:
 
 
 def replay(row: IdempotencyKey, request: IdempotentRequest) -> StoredResponse:
-    """The first answer again; or, where that was dropped for its age or never kept, what has become of its effect.
+    """The first response again; the present state if the response was pruned or never stored.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
@@ -111,37 +111,39 @@ def store(
     refund_id: int | None = None,
     at: datetime,
 ) -> None:
-    """Keep the answer under its key; a twin that was quicker shows as ``IdempotencyKeyConflict`` at the flush."""
+    """Store the response under its key. If another request used the key first, the flush raises a key conflict
+    (``IdempotencyKeyConflict``).
+    """
     session.add(IdempotencyKey(**request.row(response, payment_id=payment_id, refund_id=refund_id, at=at)))
 
 
 def store_final(session: Session, request: IdempotentRequest, response: StoredResponse) -> None:
-    """Keep what was answered in the end, where the effect and its outcome are two transactions."""
+    """Replace the stored response by the final one, if effect and outcome are two transactions."""
     row = session.get_one(IdempotencyKey, (request.user_id, request.key))
     row.response_status, row.response_body = response.status, response.body
 
 
 @read_transaction
 def count_whole(session: Session, before: datetime) -> int:
-    """How many keys from before that moment still have their request and answer."""
+    """The number of keys older than ``before`` that are not pruned yet."""
     whole = select(func.count()).select_from(IdempotencyKey).where(IdempotencyKey.response_body.is_not(None))
     return session.scalars(whole.where(IdempotencyKey.created_at < before)).one()
 
 
 @write_transaction
 def prune_batch(session: Session, *, before: datetime, size: int) -> int:
-    """Drop request and answer of some keys from before that moment; how many were dropped."""
+    """Drop request and response of at most ``size`` keys older than ``before``. Returns how many."""
     oldest = (
         select(IdempotencyKey.user_id, IdempotencyKey.key)
         .where(IdempotencyKey.response_body.is_not(None), IdempotencyKey.created_at < before)
         .order_by(IdempotencyKey.created_at)
         .limit(size)
     )
-    # Core: keys have no version to guard, and a million of them must not become objects.
+    # A Core statement: keys have no version to guard, and a million of them must not become objects.
     keys = table_of(IdempotencyKey)
     shrunk = (
         update(keys)
-        # Again here, for the rows that another prune was at in the same moment.
+        # The condition again, because another prune may have changed a row at the same moment.
         .where(tuple_(keys.c.user_id, keys.c.key).in_(oldest), keys.c.response_body.is_not(None))
         .values(request=None, response_body=None)
         .returning(keys.c.user_id)

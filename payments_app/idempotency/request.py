@@ -1,4 +1,4 @@
-"""A request under its key, its fingerprint, and the answer that the key will give from then on."""
+"""A request with its idempotency key and fingerprint, and the response that is stored under the key."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IdempotentRequest:
-    """What one user asks for under one key. ``parameters`` holds plain JSON values, validated and normalised.
+    """One user's request under one key. ``parameters`` holds plain JSON values, validated and normalised.
 
-    ``render_current`` answers with what has become of the effect, for when the first answer was dropped for its age; a
-    request that ``replays_current_state`` its effect is answered so from the first repetition on.
+    ``render_current`` makes a response from the present state; it is used if the first response was pruned. With
+    ``replays_current_state`` it is used for every replay.
     """
 
     caller: Caller
@@ -35,7 +35,7 @@ class IdempotentRequest:
 
     @cached_property
     def canonical(self) -> str:
-        """The request as the same text, however its members were ordered or its amounts written."""
+        """The request as canonical JSON: independent of the order of its members and the notation of its amounts."""
         return json.dumps(self.parameters, sort_keys=True, separators=(",", ":"))
 
     @cached_property
@@ -44,10 +44,10 @@ class IdempotentRequest:
         return hashlib.sha256(f"{self.operation}\n{self.canonical}".encode()).hexdigest()
 
     def fields_that_differ(self, operation: str, canonical: str | None) -> list[str]:
-        """The fields in which this request differs from the one the key was used for."""
+        """Names of the fields in which this request differs from the first one with this key."""
         if operation != self.operation:
             return ["operation"]
-        if canonical is None:  # long ago: only its hash was kept
+        if canonical is None:  # pruned: only its hash is stored
             return ["idempotency_key"]
         first = json.loads(canonical)
         return sorted(
@@ -57,7 +57,7 @@ class IdempotentRequest:
     def row(
         self, response: "StoredResponse", *, payment_id: int, refund_id: int | None = None, at: datetime
     ) -> dict[str, Any]:
-        """The key's row, which is to be committed with the effect."""
+        """The key's row, for the transaction of the effect."""
         return {
             "user_id": self.user_id,
             "key": self.key,
@@ -67,24 +67,24 @@ class IdempotentRequest:
             "payment_id": payment_id,
             "refund_id": refund_id,
             "response_status": response.status,
-            "response_body": response.body if response.kept else None,
+            "response_body": response.body if response.store_body else None,
             "created_at": at,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """A finished answer: kept under a key, and sent as it is, the first time and every time after.
+    """A finished response, stored under a key, and sent unchanged the first time and every time after.
 
-    ``body`` is the JSON text itself, so that a replay is the same to the byte. One that is not ``kept`` leaves only
-    its status under the key, because the body holds a secret.
+    ``body`` is the JSON text itself, so that a replay is identical to the byte. Without ``store_body`` only the status
+    is stored, because the body holds a secret.
     """
 
     status: int
     body: str
     replayed: bool = False
-    kept: bool = True
+    store_body: bool = True
 
     def as_replay(self) -> "StoredResponse":
-        """The same answer, marked as given for something that had happened before."""
+        """The same response, marked as a replay."""
         return replace(self, replayed=True)

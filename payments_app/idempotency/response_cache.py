@@ -1,9 +1,8 @@
-"""Copies of finished answers in Redis, so that a retry soon after need not ask the database.
+"""Caches finished responses in Redis, so that an early retry need not query the database for them.
 
-A copy is written after the commit and may be missing at any time. It is believed only for the database, the
-user and the fingerprint it was written for; whatever else a request is, the database judges it. Whether the user still
-may is asked of the database before a copy is sent (``run_idempotent``): a copy saves judging, locking and rendering
-again, and not that question.
+A copy is written after the commit, and may be missing at any time. It is used only for the same database, user, key and
+fingerprint; the database decides about every other request. Whether the user may still act is read from the database
+before a copy is sent (``run_idempotent``): a copy saves the checks, the lock and the rendering, but not that query.
 """
 
 import hashlib
@@ -16,19 +15,19 @@ from payments_app.redis_client import RedisUnavailable, current_redis
 
 
 def get(request: IdempotentRequest) -> StoredResponse | None:
-    """The answer that this very request was given a short while ago, if Redis still knows."""
+    """The recent response to the same request, or None if Redis has none."""
     redis = current_redis()
     if redis is None:
         return None
     try:
-        kept = redis.call(lambda client: client.get(_name(request)))
+        cached = redis.call(lambda client: client.get(_name(request)))
     except RedisUnavailable:
         return None
-    if kept is None:
+    if cached is None:
         return None
     try:
-        database, fingerprint, status, body = json.loads(kept)
-    except (ValueError, TypeError):  # not written by us, or by another release
+        database, fingerprint, status, body = json.loads(cached)
+    except (ValueError, TypeError):  # written by another program, or by another release
         return None
     if (database, fingerprint) != (_database(), request.fingerprint):
         return None
@@ -36,7 +35,7 @@ def get(request: IdempotentRequest) -> StoredResponse | None:
 
 
 def put(request: IdempotentRequest, response: StoredResponse) -> None:
-    """Keep a copy of an answer that is committed and final. Not to be called inside a transaction."""
+    """Cache a response that is committed and final. Do not call this inside a transaction."""
     redis = current_redis()
     if redis is None:
         return
@@ -45,7 +44,7 @@ def put(request: IdempotentRequest, response: StoredResponse) -> None:
     try:
         redis.call(lambda client: client.set(_name(request), copy, ex=ttl_seconds))
     except RedisUnavailable:
-        return  # the breaker has said so; the row in the database is what counts
+        return  # logged by the breaker; the row in the database decides
 
 
 def _name(request: IdempotentRequest) -> str:
@@ -53,5 +52,5 @@ def _name(request: IdempotentRequest) -> str:
 
 
 def _database() -> str:
-    """Tells copies of one database from those of another that shares the same Redis."""
+    """An id of the database, so that two databases may share one Redis."""
     return hashlib.sha256(current_app.config["SETTINGS"].database_url.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Asking what became of a request whose answer was lost."""
+"""Looks up the result of a request whose response was lost."""
 
 from flask import Response
 
@@ -10,7 +10,7 @@ from payments_app.idempotency import repository, schemas
 from payments_app.idempotency.headers import is_well_formed
 
 blueprint = Blueprint(
-    "idempotency", __name__, url_prefix="/api/v1/idempotency-keys", description="What became of a request"
+    "idempotency", __name__, url_prefix="/api/v1/idempotency-keys", description="Look up the result of a request"
 )
 
 
@@ -20,9 +20,9 @@ blueprint = Blueprint(
 @blueprint.success_response(200, schemas.IdempotencyKey)
 @blueprint.problems(401, 403, 404, 422, 503)
 def show_idempotency_key(key: str, caller: Caller) -> Response:
-    """What is committed under a key of the caller's, without sending anything again.
+    """The result that is committed under one of the caller's keys. Nothing is sent again.
 
-    404 means nothing so far: send the request again with the same key, never with a new one.
+    404 means that there is no result so far: send the request again with the same key, never with a new one.
     """
     if not is_well_formed(key):
         raise IdempotencyKeyNotFound

@@ -1,4 +1,4 @@
-"""Shape of an idempotency key, as its user may look at it."""
+"""Schema of an idempotency key."""
 
 from marshmallow import Schema, fields
 
@@ -17,12 +17,12 @@ class IdempotencyKey(Schema):
     refund_id = fields.Integer(required=True, allow_none=True)
     status = fields.String(
         required=True,
-        metadata={"description": "present status of what the key made or changed"},
+        metadata={"description": "Present status of the payment or refund that the key created or changed."},
     )
     first_response = fields.Nested(
         FirstResponse,
         required=True,
         allow_none=True,
-        metadata={"description": "null once dropped for its age, or where it held a secret"},
+        metadata={"description": "Null if it was pruned, or if it held a secret."},
     )
     created_at = UtcDateTimeField(required=True)

@@ -25,21 +25,22 @@ def run_idempotent(
     prepare: Callable[[], Prepared | StoredResponse],
     execute: Callable[[Prepared], StoredResponse],
 ) -> StoredResponse:
-    """The answer of ``execute``, which is a transaction with its retries, done under the lock of the strategy.
+    """The response of ``execute``, which is one transaction with its retries, run under the configured lock.
 
-    ``prepare`` runs before the lock: it judges the request and asks the gateway. It returns what ``execute`` needs, or
-    the response that was stored already. Redis is read before and written after, never in between.
+    ``prepare`` runs before the lock: it checks the request and calls the gateway. It returns the input of ``execute``,
+    or a response that is stored already. Redis is read before and written after, never in between.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
-        LockTimeout: the lock was not had in time, and nobody did the work meanwhile (409, retryable).
+        LockTimeout: the lock was not acquired in time, and the same request was not processed meanwhile (409,
+            retryable).
     """
     response = get(request)
     if response is None:
         response = _first_or_known(request, lock=lock, prepare=prepare, execute=execute)
     else:
-        check_valid(request.caller)  # Redis does not know what has become of the user since
+        check_valid(request.caller)  # the user may have been disabled since; Redis does not know
     if response.replayed:
         record_duplicate(request, "key")
     else:
@@ -54,17 +55,22 @@ def _first_or_known(
     prepare: Callable[[], Prepared | StoredResponse],
     execute: Callable[[Prepared], StoredResponse],
 ) -> StoredResponse:
-    seen = prepare()
-    return seen if isinstance(seen, StoredResponse) else under_lock(request, lock=lock, execute=lambda: execute(seen))
+    prepared = prepare()
+    return (
+        prepared
+        if isinstance(prepared, StoredResponse)
+        else under_lock(request, lock=lock, execute=lambda: execute(prepared))
+    )
 
 
 def under_lock(
     request: IdempotentRequest, *, lock: AbstractContextManager[None], execute: Callable[[], Result]
 ) -> Result | StoredResponse:
-    """The result of ``execute``; or, where somebody else held the lock too long, the answer if that was our own twin.
+    """The result of ``execute``. If the lock times out, the response of the same request, if that has committed.
 
     Raises:
-        LockTimeout: the lock was not had in time, and nobody did the work meanwhile (409, retryable).
+        LockTimeout: the lock was not acquired in time, and the same request was not processed meanwhile (409,
+            retryable).
     """
     try:
         with lock:
@@ -78,11 +84,11 @@ def under_lock(
 
 
 def record_duplicate(request: IdempotentRequest, layer: str, **facts: Any) -> None:
-    """Count and log a request that would have done something twice, and the layer that stopped it.
+    """Count and log a duplicate request, and the layer that stopped it.
 
-    ``key``: it was done before, and is answered as it was then. ``lock``: another one is at the same payment just now.
-    ``index``: its consultation has an active payment.
+    ``key``: it was processed before, and its response is replayed. ``lock``: another request holds the lock of the same
+    payment. ``index``: its consultation has an active payment.
     """
     metrics.DUPLICATES_STOPPED.labels(layer).inc()
-    asked = {name: request.parameters[name] for name in ("consultation_id", "payment_id") if name in request.parameters}
-    log.info("Payment: duplicate", layer=layer, operation=request.operation, key=request.key, **(asked | facts))
+    ids = {name: request.parameters[name] for name in ("consultation_id", "payment_id") if name in request.parameters}
+    log.info("Payment: duplicate", layer=layer, operation=request.operation, key=request.key, **(ids | facts))

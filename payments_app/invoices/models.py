@@ -1,4 +1,4 @@
-"""What a payment owes on paper: its invoice and its tax record."""
+"""The invoice and the tax record of a payment."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 
 
 class InvoiceStatus(StrEnum):
-    """``void``: the payment ended unpaid. ``refunded``: all of it was."""
+    """``void``: the payment ended unpaid. ``refunded``: the whole payment was refunded."""
 
     PENDING = "pending"
     PAID = "paid"
@@ -19,7 +19,7 @@ class InvoiceStatus(StrEnum):
 
 
 class Invoice(Base):
-    """The invoice of a payment; created with it, and changed only with it, under its version."""
+    """The invoice of a payment: created with the payment, and changed only with it, under the payment's version."""
 
     __tablename__ = "invoices"
     __table_args__ = (
@@ -51,7 +51,7 @@ class Invoice(Base):
 
 
 class TaxRecord(Base):
-    """The tax on a payment as it was calculated when the payment was made; never changed."""
+    """The tax on a payment, calculated when the payment was created. It never changes."""
 
     __tablename__ = "tax_records"
     __table_args__ = (
@@ -71,5 +71,5 @@ class TaxRecord(Base):
 
 
 def invoice_number(issued_at: datetime, payment_id: int) -> str:
-    """``INV-20260131093000-17``: when, in UTC, and for which payment. Unique because the payment's id is."""
+    """Such as ``INV-20260131093000-17``: time of issue in UTC, and payment id. Unique, because the payment's id is."""
     return f"INV-{issued_at:%Y%m%d%H%M%S}-{payment_id}"

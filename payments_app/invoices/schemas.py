@@ -1,4 +1,4 @@
-"""Shapes of an invoice and a tax record."""
+"""Schemas of an invoice and a tax record."""
 
 from marshmallow import Schema, fields
 

@@ -1,1 +1,1 @@
-"""The four locking strategies behind one context manager. All keep every promise; they differ in cost."""
+"""The locking strategies, behind one context manager. They differ only in cost: each keeps every promise."""

@@ -1,4 +1,4 @@
-"""Looking at locks, for operators who wonder what is being waited for."""
+"""The ``locks`` commands: show operators which locks are held in Redis."""
 
 from dataclasses import asdict
 
@@ -9,20 +9,20 @@ from payments_app.locking.locks import list_leases
 from payments_app.printable import printable
 from payments_app.redis_client import RedisUnavailable
 
-locks = CommandGroup("locks", help="Look at the locks in Redis.")
+locks = CommandGroup("locks", help="Show the locks in Redis.")
 
 
 @locks.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Each lease as a line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print each lease as a line of JSON.")
 def list_locks(as_json: bool) -> None:
-    """Show the leases held at present: name, owner (host/process/request) and seconds left.
+    """List the leases held at present: name, owner (host/process/request) and seconds left.
 
-    Exits with 2 where there is no Redis to ask.
+    Exits with 2 if no Redis is configured, or if it does not answer.
     """
     try:
         leases = list_leases()
     except RedisUnavailable:
-        raise click.UsageError("there is no Redis, or it does not answer: see REDIS_URL") from None
+        raise click.UsageError("No Redis is configured, or it does not answer: see REDIS_URL") from None
     if as_json:
         for lease in leases:
             say_json(asdict(lease))

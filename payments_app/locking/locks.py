@@ -1,7 +1,7 @@
-"""Who waits for whom before the database is asked. None of it is needed for correctness: index and version decide.
+"""The four locking strategies. Correctness does not depend on them: the index and the version decide.
 
-``optimistic``: nothing ahead. ``pessimistic``: the row is locked with ``SELECT ... FOR UPDATE``. ``redis``: a lease
-in Redis around the whole transaction with its retries. ``hybrid``: the lease, then the row.
+``optimistic``: no lock. ``pessimistic``: the row is locked with ``SELECT ... FOR UPDATE``. ``redis``: a lease in Redis
+around the whole transaction and its retries. ``hybrid``: the lease, then the row lock.
 """
 
 import logging
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 CREATE_PREFIX = "payment:lock:"
 CHANGE_PREFIX = "payment:confirm:"
 
-# Every single lock is for those who look closely. That Redis is away, the breaker has said once, and louder. A lock
-# that was not had in time is a request refused.
+# A single lock is a detail. When Redis is away, the breaker logs it once, as a warning. A lock that is not acquired in
+# time means a refused request.
 _LEVELS = {"acquired": logging.DEBUG, "skipped": logging.INFO, "busy": logging.WARNING}
 
-# What PTTL says of a key that ended between two looks at it.
-_GONE = -2
+# PTTL's value for a key that does not exist: it expired between two commands.
+_EXPIRED = -2
 
 
 class Strategy(StrEnum):
@@ -46,10 +46,10 @@ class Strategy(StrEnum):
 
 @contextmanager
 def create_lock(consultation_id: int, user_id: int) -> Iterator[None]:
-    """Around the creation of a payment: its transaction, and all attempts at it.
+    """Hold the lock during the creation of a payment: around its transaction and all attempts.
 
     Raises:
-        LockTimeout: somebody else held the lease all the time (409, retryable).
+        LockTimeout: another holder kept the lease all the time (409, retryable).
     """
     with _lease(f"{CREATE_PREFIX}{consultation_id}:{user_id}"):
         yield
@@ -57,17 +57,17 @@ def create_lock(consultation_id: int, user_id: int) -> Iterator[None]:
 
 @contextmanager
 def change_lock(payment_id: int) -> Iterator[None]:
-    """Around any change of a payment: its transaction, and all attempts at it.
+    """Hold the lock during any change of a payment: around its transaction and all attempts.
 
     Raises:
-        LockTimeout: somebody else held the lease all the time (409, retryable).
+        LockTimeout: another holder kept the lease all the time (409, retryable).
     """
     with _lease(f"{CHANGE_PREFIX}{payment_id}"):
         yield
 
 
 def uses_row_locks() -> bool:
-    """Whether a transaction is to lock the row it will change: the consultation of a create, else the payment."""
+    """Whether a transaction must lock the row first: the consultation for a create, otherwise the payment."""
     return _strategy() in (Strategy.PESSIMISTIC, Strategy.HYBRID)
 
 
@@ -91,7 +91,7 @@ def _lease(name: str) -> Iterator[None]:
 
 
 def _acquire(redis: GuardedRedis, name: str) -> Lock | None:
-    """The lock, held; None where Redis is away, which the database makes up for."""
+    """The acquired lock; None if Redis is away, because the database protects payments without it."""
     settings = current_app.config["SETTINGS"]
     delay_seconds = settings.payment_lock_retry_delay_ms / 1000
     token = _owner()
@@ -101,42 +101,42 @@ def _acquire(redis: GuardedRedis, name: str) -> Lock | None:
         lock = Lock(client, name, timeout=settings.payment_lock_timeout_seconds)
         return lock if lock.acquire(blocking=False, token=token) else None
 
-    for number in range(settings.payment_lock_max_attempts):
-        if number > 0:
+    for attempt_number in range(settings.payment_lock_max_attempts):
+        if attempt_number > 0:
             time.sleep(delay_seconds)
         try:
-            # Each by itself: when Redis goes away meanwhile, the breaker ends the wait.
+            # Each attempt is a call of its own: if Redis goes away meanwhile, the breaker ends the wait.
             lock = redis.call(attempt)
         except RedisUnavailable:
-            _note("skipped", name, started)
+            _record("skipped", name, started)
             return None
         if lock is not None:
-            _note("acquired", name, started)
+            _record("acquired", name, started)
             return lock
-    _note("busy", name, started)
+    _record("busy", name, started)
     raise LockTimeout
 
 
 def _release(redis: GuardedRedis, lock: Lock) -> None:
-    """Give the lease back if it is still ours: redis-py compares the token, so another's is never released."""
+    """Release the lease if this process still holds it: redis-py compares the token, so no other lease is released."""
     try:
         redis.call(lambda _client: lock.release())
     except LockError:
-        # No harm: the database decided. But the lease is too short for what it is meant to cover.
-        log.warning("Lock lost: its lease of %s s ran out first: %s", lock.timeout, lock.name)
+        # No harm: the database decided. But the lease is shorter than the work that it should cover.
+        log.warning("Lock lost: its lease of %s s expired before the work was done: %s", lock.timeout, lock.name)
     except RedisUnavailable:
-        log.debug("Lock not released, its lease will end: %s", lock.name)
+        log.debug("Lock not released, its lease will expire: %s", lock.name)
     else:
         log.debug("Lock released: %s", lock.name)
 
 
 def _owner() -> str:
-    """Who holds a lease, for ``flask locks list``; random at the end, so that no two holders are alike."""
+    """The holder's name for ``flask locks list``, with a random suffix, so that no two holders are equal."""
     request_id = current_request_id() or "command"
     return f"{socket.gethostname()}/{os.getpid()}/{request_id}/{secrets.token_hex(4)}"
 
 
-def _note(outcome: str, name: str, started: float) -> None:
+def _record(outcome: str, name: str, started: float) -> None:
     waited_seconds = time.monotonic() - started
     metrics.LOCK_WAIT_SECONDS.labels(outcome).observe(waited_seconds)
     log.log(_LEVELS[outcome], "Lock %s: %s after %.1f ms", outcome, name, waited_seconds * 1000)
@@ -144,19 +144,19 @@ def _note(outcome: str, name: str, started: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease as Redis knows it."""
+    """A lease as stored in Redis."""
 
     name: str
     owner: str
-    # None: it has no end, so none of ours; somebody set it by hand.
+    # None: it never expires, so this service did not make it.
     remaining_seconds: float | None
 
 
 def list_leases() -> list[Lease]:
-    """All leases held at present, found by SCAN, which never blocks Redis.
+    """All leases held at present, found by SCAN, which does not block Redis.
 
     Raises:
-        RedisUnavailable: there is no Redis, or it is away.
+        RedisUnavailable: no Redis is configured, or it is away.
     """
     redis = current_redis()
     if redis is None:
@@ -168,8 +168,8 @@ def _scan(client: Redis) -> list[Lease]:
     found = []
     for prefix in (CREATE_PREFIX, CHANGE_PREFIX):
         for name in client.scan_iter(f"{prefix}*", count=1000):
-            owner = client.get(name) if client.type(name) == "string" else "unknown: not a lock of ours"
+            owner = client.get(name) if client.type(name) == "string" else "unknown: not a lock of this service"
             remaining_ms = client.pttl(name)
-            if owner is not None and remaining_ms != _GONE:
+            if owner is not None and remaining_ms != _EXPIRED:
                 found.append(Lease(str(name), str(owner), remaining_ms / 1000 if remaining_ms >= 0 else None))
     return sorted(found, key=lambda lease: lease.name)

@@ -1,7 +1,7 @@
-"""Log lines, one event a line, and the request id that ties a line, an answer and an event row together.
+"""Logging: one event per line, and the request id that connects log lines, responses and audit rows.
 
-Events of ours are structlog's: ``get_logger(__name__).info("Payment: created", payment_id=7)``. They go, like what
-libraries say through the standard library's logging, to one handler: lines of JSON in production, readable elsewhere.
+Our own events use structlog: ``get_logger(__name__).info("Payment: created", payment_id=7)``. They and the messages of
+libraries go to one handler: JSON lines in production, readable text elsewhere.
 """
 
 import json
@@ -24,13 +24,14 @@ from structlog.typing import EventDict, ExcInfo, Processor
 
 from payments_app.printable import printable
 
-# What a proxy or a client may choose: no blanks, quotes or control characters that could forge a log line.
+# The request ids that a proxy or a client may choose: no spaces, quotes or control characters, which could forge log
+# lines.
 _ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# At DEBUG the first writes down Stripe's answers with their client secrets, the second every row that is read.
-_TELL_SECRETS_AT_DEBUG = ("stripe", "sqlalchemy.engine.Engine")
+# At DEBUG, the first logs Stripe's responses with their client secrets, the second every row that is read.
+_SECRETS_AT_DEBUG = ("stripe", "sqlalchemy.engine.Engine")
 
-# Made once: json.dumps makes a new one for each line.
+# Created once: json.dumps would create a new encoder for each line.
 _JSON = json.JSONEncoder(default=repr)
 
 
@@ -47,36 +48,37 @@ def init_app(app: Flask) -> None:
     handler.setFormatter(formatter(as_json=settings.is_production, colors=sys.stderr.isatty()))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("payments_app").setLevel(settings.log_level)
-    for name in _TELL_SECRETS_AT_DEBUG:
+    for name in _SECRETS_AT_DEBUG:
         logging.getLogger(name).addFilter(_is_above_debug)
-    _find_out_less()
-    app.before_request(_take_request_id)
+    _skip_unused_fields()
+    app.before_request(_set_request_id)
     app.after_request(_return_request_id)
 
 
-def _find_out_less() -> None:
-    """What no line of ours says (thread, process, place in the code) need not be found out for each ("Optimization" in
-    the standard library's logging HOWTO): a third of a line's time.
+def _skip_unused_fields() -> None:
+    """Do not collect thread, process and source position, which no line shows: that takes a third of a line's time.
+
+    Source: "Optimization" in the standard library's logging HOWTO.
     """
-    logging._srcfile = None  # noqa: SLF001  # so does the HOWTO
+    logging._srcfile = None  # noqa: SLF001  # as in the HOWTO
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def get_logger(name: str) -> BoundLogger:
-    """The log of a module, for events with fields."""
+    """The logger of a module, for events with fields."""
     log: BoundLogger = structlog.get_logger(name)
     return log
 
 
 def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
-    """Make a line of whatever is logged, by us or by a library."""
+    """The formatter for all events, our own and those of libraries."""
     render: tuple[Processor, ...] = (
         (JSONRenderer(serializer=lambda event, **_options: _JSON.encode(event)),)
         if as_json
-        # Not the traceback of rich, which is installed with Flask-Limiter: it shows local variables, passwords too.
-        else (_stay_on_one_line, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
+        # Not rich, which is installed with Flask-Limiter: its tracebacks show local variables, also passwords.
+        else (_escape_line_breaks, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
     )
-    tracebacks = ExceptionRenderer(_traceback_without_rows)
+    tracebacks = ExceptionRenderer(_format_traceback)
     return ProcessorFormatter(
         processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks, *render]
     )
@@ -84,62 +86,62 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
 
 @contextmanager
 def warnings_only() -> Iterator[None]:
-    """For commands, whose own words say what they do."""
-    ours = logging.getLogger("payments_app")
-    level = ours.level
-    ours.setLevel(max(level, logging.WARNING))
+    """Log only warnings and errors of this app: commands print their results themselves."""
+    app_logger = logging.getLogger("payments_app")
+    level = app_logger.level
+    app_logger.setLevel(max(level, logging.WARNING))
     try:
         yield
     finally:
-        ours.setLevel(level)
+        app_logger.setLevel(level)
 
 
 def current_request_id() -> str | None:
-    """The id of the request being served; None in a command."""
+    """The id of the current request; None in a command."""
     return g.get("request_id") if has_request_context() else None
 
 
 def _put_in_order(_logger: Any, level: str, event: EventDict) -> EventDict:
-    """What every line has, before what only some have."""
+    """Order the fields: first those of every line, then those of this event."""
     record: logging.LogRecord = event.pop("_record")
     del event["_from_structlog"]
-    always = {
+    common = {
         "timestamp": event.pop("timestamp"),
         "level": level,
         "event": event.pop("event"),
         "logger": record.name,
         "request_id": current_request_id(),
     }
-    return {**always, **event}
+    return {**common, **event}
 
 
-def _stay_on_one_line(_logger: Any, _level: str, event: EventDict) -> EventDict:
-    """So that no value can pose as a line of ours (JSON escapes by itself).
+def _escape_line_breaks(_logger: Any, _level: str, event: EventDict) -> EventDict:
+    """Escape values, so that none can forge a log line (the JSON renderer does so itself).
 
-    But for a traceback, whose lines are set in, so that none of them looks like the beginning of another event.
+    A traceback keeps its lines; they are indented, so that none looks like the beginning of an event.
     """
     lines = event.pop("exception", "").splitlines()
-    told = {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+    escaped = {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
     if lines:
-        told["exception"] = "\n".join(f"    {printable(line)}" for line in lines)
-    return told
+        escaped["exception"] = "\n".join(f"    {printable(line)}" for line in lines)
+    return escaped
 
 
-def _traceback_without_rows(exc_info: ExcInfo) -> str:
-    """PostgreSQL explains its errors with the row that it refused (DETAIL): of its words the first message stays."""
-    told = "".join(traceback.format_exception(*exc_info)).rstrip("\n")
+def _format_traceback(exc_info: ExcInfo) -> str:
+    """The traceback; of a PostgreSQL error only the first message, because DETAIL shows the refused row."""
+    formatted = "".join(traceback.format_exception(*exc_info)).rstrip("\n")
     for error in _chain(exc_info[1]):
         if isinstance(error, psycopg.Error) and error.diag.message_primary:
-            at = " ".join(filter(None, (error.sqlstate, error.diag.constraint_name)))
-            told = told.replace(str(error), f"{error.diag.message_primary} ({at})")
-    return told
+            cause = " ".join(filter(None, (error.sqlstate, error.diag.constraint_name)))
+            formatted = formatted.replace(str(error), f"{error.diag.message_primary} ({cause})")
+    return formatted
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, each once: one that is raised from itself would otherwise never end."""
-    told: set[int] = set()
-    while error is not None and id(error) not in told:
-        told.add(id(error))
+    """An error and its causes, each once: an error that was raised from itself would never end."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -148,9 +150,9 @@ def _is_above_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
 
 
-def _take_request_id() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _ACCEPTED_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def _set_request_id() -> None:
+    requested_id = request.headers.get("X-Request-ID", "")
+    g.request_id = requested_id if _ACCEPTED_REQUEST_ID.fullmatch(requested_id) else uuid.uuid4().hex
 
 
 def _return_request_id(response: Response) -> Response:

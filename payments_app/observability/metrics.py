@@ -1,7 +1,6 @@
-"""What is counted and timed, for Prometheus. Names follow its conventions: base units, ``_total`` for counters.
+"""Metrics for Prometheus. Names follow its conventions: base units, ``_total`` for counters.
 
-Every label has few values, known beforehand: none is taken from what a stranger sends. ``docs/observability.md`` says
-what each number means.
+Every label has a few fixed values: none comes from a request's content. ``docs/observability.md`` explains each metric.
 """
 
 import os
@@ -12,47 +11,50 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 HTTP_REQUESTS = Counter(
-    "payments_http_requests_total", "Requests that were answered, by what was asked for", ["route", "method", "status"]
+    "payments_http_requests_total", "Requests served, by route, method and status", ["route", "method", "status"]
 )
 HTTP_REQUEST_SECONDS = Histogram(
     "payments_http_request_duration_seconds",
-    "Time from the app's taking a request in to its having the answer",
+    "Seconds from the request's arrival in the app to its response",
     ["route", "method"],
-    # From a read by key (some milliseconds), over what a person feels (0.25 s and more), and a gateway's three attempts
-    # (30 s), to whatever is worse than all that.
+    # From a read by key (some milliseconds), over delays that a person notices (0.25 s and more), to three attempts at
+    # a gateway (30 s).
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-PAYMENTS_CREATED = Counter("payments_created_total", "Payments that were made", ["method"])
+PAYMENTS_CREATED = Counter("payments_created_total", "Payments created, by method", ["method"])
 DUPLICATES_STOPPED = Counter(
     "payments_duplicates_stopped_total",
-    "Requests that would have done something twice, by what stopped them",
+    "Requests that would have had an effect twice, by the layer that stopped them",
     ["layer"],
 )
 VERSION_CONFLICTS = Counter(
-    "payments_version_conflicts_total", "Changes from a state that was no longer so, by how it was seen", ["cause"]
+    "payments_version_conflicts_total", "Changes based on an outdated version, by how it was detected", ["cause"]
 )
-REFUNDS = Counter("payments_refunds_total", "What became of refunds; one may pass through several", ["outcome"])
-WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events, by what became of them", ["outcome"])
-# From the start on: of a number that is first seen at 1 Prometheus knows no rise, and each of these is worth an alert.
+REFUNDS = Counter("payments_refunds_total", "Outcomes of refunds; one refund may have several", ["outcome"])
+WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events received, by outcome", ["outcome"])
+# Exported with 0 from the start: each of these triggers an alert, and Prometheus cannot see an increase of a counter
+# that first appears with 1.
 for outcome in ("other_mode", "unreadable"):
     WEBHOOK_EVENTS.labels(outcome)
 LOCK_WAIT_SECONDS = Histogram(
     "payments_lock_wait_seconds",
-    "Time spent waiting for a Redis lock, by what became of it",
+    "Seconds spent waiting for a Redis lock, by outcome",
     ["outcome"],
-    # From a lock that was free (a round trip) to one that was waited for as long as the settings allow (5 s).
+    # From a free lock (one round trip) to the maximum wait that the settings allow (5 s).
     buckets=(0.001, 0.005, 0.02, 0.1, 0.3, 1, 2, 5, 10),
 )
-REDIS_BREAKER_OPENINGS = Counter("payments_redis_breaker_openings_total", "How often Redis was found to be away")
+REDIS_BREAKER_OPENINGS = Counter(
+    "payments_redis_breaker_openings_total", "How often the circuit breaker for Redis opened"
+)
 REDIS_BREAKER_OPEN = Gauge(
-    "payments_redis_breaker_open", "Processes that go on without Redis at present", multiprocess_mode="livesum"
+    "payments_redis_breaker_open", "Processes that currently skip Redis", multiprocess_mode="livesum"
 )
 DB_CONNECTIONS_IN_USE = Gauge(
-    "payments_db_connections_in_use", "Database connections that work at present", multiprocess_mode="livesum"
+    "payments_db_connections_in_use", "Database connections currently in use", multiprocess_mode="livesum"
 )
 DB_CONNECTIONS_MAX = Gauge(
     "payments_db_connections_max",
-    "Database connections that the processes may open, of those that have opened any",
+    "Maximum number of database connections, summed over the processes that have opened one",
     multiprocess_mode="livesum",
 )
 
@@ -63,19 +65,19 @@ def init_app(app: Flask) -> None:
 
 
 def add_collector(app: Flask, collector: Collector) -> None:
-    """Have numbers in ``/metrics`` that are looked up when it is asked for, and not counted by each process."""
+    """Add metrics to ``/metrics`` that are queried at each scrape, and not counted by each process."""
     app.extensions["metrics"].register(collector)
 
 
 def _show() -> Response:
-    body = _counted() + generate_latest(current_app.extensions["metrics"])
+    body = _process_metrics() + generate_latest(current_app.extensions["metrics"])
     return Response(body, content_type=CONTENT_TYPE_LATEST)
 
 
-def _counted() -> bytes:
-    """All processes' numbers together: each writes its own to files in ``PROMETHEUS_MULTIPROC_DIR``."""
+def _process_metrics() -> bytes:
+    """The metrics of all processes together: each writes its own to files in ``PROMETHEUS_MULTIPROC_DIR``."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest()
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it ships half typed
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # partly typed
     return generate_latest(registry)

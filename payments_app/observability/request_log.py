@@ -11,17 +11,17 @@ from payments_app.observability.logging import get_logger
 
 log = get_logger(__name__)
 
-# For whatever leads nowhere, so that strangers cannot make up labels: neither by paths nor by methods.
+# Route and method of requests that match no route, so that clients cannot create labels by made-up paths or methods.
 UNKNOWN = "unknown"
 
 
 def init_app(app: Flask) -> None:
     """Call this before all other functions that change a response: Flask runs the first one registered last."""
-    app.before_request(_start_the_clock)
+    app.before_request(_start_timer)
     app.after_request(_log_request)
 
 
-def _start_the_clock() -> None:
+def _start_timer() -> None:
     g.started = time.perf_counter()
 
 
@@ -44,7 +44,7 @@ def _log_request(response: Response) -> Response:
     return response
 
 
-# Looked up once: prometheus_client's own way takes a lock and builds a tuple each time.
+# Cached: prometheus_client's labels() takes a lock and builds a tuple for each call.
 @cache
 def _counter(route: str, method: str, status: int) -> Counter:
     return metrics.HTTP_REQUESTS.labels(route, method, status)

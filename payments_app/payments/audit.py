@@ -1,7 +1,7 @@
-"""Does the database keep its promises? Each check is one query that finds the rows which break one of them.
+"""Audits all payments against the promises M1 to M7. Each check is one query that finds the rows that break a promise.
 
-A query sees one moment, so an audit may run beside a busy service. Money being exact (M9) and no call going out
-inside a transaction (M8) are promises of the code, which no row can prove.
+A query sees one moment, so an audit may run beside a busy service. Two promises are about the code, and no row can
+prove them: amounts are exact (M9), and no gateway call is made inside a transaction (M8).
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from payments_app.gateways.references import BY_HAND, normalized_reference
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
 from payments_app.payments.models.status import ENDED_UNPAID, REFUNDABLE, PaymentStatus
 
-# Offenders fetched at a time: should everything be broken, a million of them must not sit in memory.
+# Violations per query: if every payment breaks a promise, a million of them must not be held in memory.
 BATCH_SIZE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A promise, and the query (columns id and detail) for the payments that break it."""
+    """A promise, and the query for the payments that break it. The query's columns are ``id`` and ``detail``."""
 
     invariant: str
     promise: str
@@ -32,17 +32,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A payment that breaks a promise, or (``invariant`` is then ``review``) that somebody has to look at."""
+    """A payment that breaks a promise, or that needs a review (``invariant`` is ``review``)."""
 
     invariant: str
     payment_id: int
     detail: str
 
 
-def _exactly_one(what: str, table: str, more: str = "") -> str:
+def _exactly_one(label: str, table: str, condition: str = "") -> str:
     return f"""
-        SELECT p.id, 'has ' || count(r.payment_id) || ' {what} instead of 1' AS detail
-        FROM payments p LEFT JOIN {table} r ON r.payment_id = p.id {more}
+        SELECT p.id, 'has ' || count(r.payment_id) || ' {label} instead of 1' AS detail
+        FROM payments p LEFT JOIN {table} r ON r.payment_id = p.id {condition}
         GROUP BY p.id HAVING count(r.payment_id) <> 1"""
 
 
@@ -58,7 +58,7 @@ CHECKS = (
         "M2",
         "every effect raised the version by exactly one",
         """
-        SELECT p.id, 'is at version ' || p.version || ', but its events tell of ' || count(DISTINCT e.version)
+        SELECT p.id, 'is at version ' || p.version || ', but its events have ' || count(DISTINCT e.version)
             || ' versions up to ' || coalesce(max(e.version), -1) AS detail
         FROM payments p LEFT JOIN payment_events e ON e.payment_id = p.id
         GROUP BY p.id, p.version
@@ -74,7 +74,7 @@ CHECKS = (
     ),
     Check(
         "M3",
-        "the refunds of a payment add up to what it says",
+        "the refunds of a payment add up to its reserved and refunded amounts",
         """
         SELECT p.id, 'reserved ' || p.refund_reserved_minor || ' for refunds of ' || coalesce(sum(r.open_minor), 0)
             || ', refunded ' || p.refunded_minor || ' by refunds of ' || coalesce(sum(r.over_minor), 0)
@@ -161,7 +161,7 @@ CHECKS = (
 
 
 def find_violations(check: Check) -> Iterator[Violation]:
-    """Every payment that breaks the promise, in the order of their ids."""
+    """Every payment that breaks the promise, by ascending id."""
     position = (0, "")
     while batch := _next_batch(check, position):
         yield from batch
@@ -169,7 +169,7 @@ def find_violations(check: Check) -> Iterator[Violation]:
 
 
 def find_reviews() -> Iterator[Violation]:
-    """Every payment that somebody has to look at, with the refund to make. No promise is broken by them."""
+    """Every payment that needs a review, with the refund to make. They break no promise."""
     last_id = 0
     while batch := _next_reviews(last_id):
         yield from batch
@@ -191,18 +191,16 @@ def _next_reviews(session: Session, last_id: int) -> list[Violation]:
 
 
 def find_shared_references() -> Iterator[Violation]:
-    """Every payment by hand that was paid with a transfer that paid another one, in whatever spelling.
+    """Every payment by hand whose transfer also paid another payment, in any spelling of the reference.
 
-    Only while the money of both is here: one of them is to be refunded, or both transfers did come. The index allows no
-    new ones; these are from before there was one.
+    Listed only while both payments hold money: either one of them has to be refunded, or there were two transfers. The
+    unique index prevents new ones; these are older than the index.
     """
     last_id = 0
     while batch := _next_alone(last_id):
         for payment_id, method, reference in batch:
             if (other := _paid_with(payment_id, method, reference)) is not None:
-                detail = (
-                    f"was paid with {reference!a}, as payment {other} was in some spelling; refund to make: one of both"
-                )
+                detail = f"was paid with {reference!a}, and so was payment {other}; refund to make: one of the two"
                 yield Violation("review", payment_id, detail)
         last_id = batch[-1][0]
 
@@ -220,19 +218,19 @@ def _next_alone(session: Session, last_id: int) -> list[tuple[int, str, str]]:
 
 @read_transaction
 def _paid_with(session: Session, payment_id: int, method: str, reference: str) -> int | None:
-    """Another payment by hand that still holds the money of that transfer."""
-    wanted = normalized_reference(BY_HAND, reference)
+    """The id of another payment by hand that still holds the money of that transfer."""
+    normalized = normalized_reference(BY_HAND, reference)
     others = (Payment.payment_method == method, Payment.id != payment_id, _HOLDS_MONEY)
-    compared = (Payment.gateway == BY_HAND, Payment.normalized_reference == wanted)
+    compared = (Payment.gateway == BY_HAND, Payment.normalized_reference == normalized)
     if (found := session.scalar(select(Payment.id).where(*others, *compared))) is not None:
         return found
     columns = (Payment.id, func.coalesce(Payment.transaction_id, ""))
     alone = session.execute(select(*columns).where(*others, REFERENCE_ALONE))
-    return next((found for found, used in alone if normalized_reference(BY_HAND, used) == wanted), None)
+    return next((found for found, used in alone if normalized_reference(BY_HAND, used) == normalized), None)
 
 
 def _refund_to_make(payment: Payment) -> str:
-    """All of it where none may stay; else its trail says how much, for instance of a refund that came back."""
+    """The whole amount if none of it belongs to the payment; otherwise only the payment's events say how much."""
     left = money.to_text(payment.refundable_minor)
     return f"up to {left}, see its events" if payment.status in REFUNDABLE else left
 

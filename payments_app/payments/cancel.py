@@ -1,4 +1,4 @@
-"""Giving a payment up, by whoever made it or because nobody paid in time: its session ends at the gateway first."""
+"""Cancels a payment. Its sessions end at the gateway first. ``expire.py`` ends overdue payments with the same plan."""
 
 import logging
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CancellationPlan:
-    """A payment about to be given up, and the sessions by which it could still be paid.
+    """A payment that is about to end unpaid, and the sessions by which it could still be paid.
 
     ``session_ends_at``: when the open session ends by itself; None if there is none, or if it does not.
     """
@@ -46,11 +46,11 @@ class CancellationPlan:
         return cls(payment.charge, payment.gateway, references, session_ends_at)
 
     def end_sessions(self, context: AuditContext) -> None:
-        """End them at the gateway. To be called outside any transaction.
+        """End the sessions at the gateway. Call this outside any transaction.
 
         Raises:
-            InvalidTransition: it is too late: the money has come, or is on its way, and that is written down (409).
-            GatewayUnavailable: no answer from the gateway; nothing changed (503).
+            InvalidTransition: the money has arrived or is on its way, and the payment's new status is written (409).
+            GatewayUnavailable: no response from the gateway; nothing changed (503).
         """
         for reference in self.references:
             ended = find_gateway(self.gateway).cancel_session(self.charge, reference)
@@ -60,12 +60,12 @@ class CancellationPlan:
                 case CheckoutSession(status=SessionStatus.CANCELLED | SessionStatus.EXPIRED):
                     continue
                 case Declined(reason=reason):
-                    # No proof that nobody can pay by it: it may be in the account whose key was configured before.
+                    # No proof that it cannot be paid: it may belong to the account whose key was configured before.
                     log.error("payment %d: the gateway does not know its session: %s", self.charge.payment_id, reason)
             raise GatewayUnavailable
 
     def close_sessions(self, session: Session, context: AuditContext) -> None:
-        """Write down that they have ended; part of the transaction that ends the payment, whose row is locked.
+        """Mark the sessions cancelled, in the transaction that ends the payment and has locked its row.
 
         Raises:
             VersionConflict: another session was opened meanwhile (409, retryable).
@@ -76,61 +76,59 @@ class CancellationPlan:
         close_sessions(session, self.charge.payment_id, self.references, context.at)
 
 
-def cancel(wanted: ChangeCommand, render: Render) -> StoredResponse:
-    """Give a pending payment up, void its invoice and free its consultation.
+def cancel(change: ChangeCommand, render: Render) -> StoredResponse:
+    """Cancel a pending payment, void its invoice and free its consultation.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
-        InvalidTransition: the payment is not pending, or was paid in this moment (409).
-        LockTimeout: a configured lock was not had in time (409, retryable).
-        GatewayUnavailable: no answer from the gateway; nothing changed (503).
+        InvalidTransition: the payment is not pending, or was paid at the same moment (409).
+        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        GatewayUnavailable: no response from the gateway; nothing changed (503).
     """
 
     def prepare() -> StoredResponse | CancellationPlan:
-        seen = _see(wanted)
-        if isinstance(seen, CancellationPlan):
-            seen.end_sessions(wanted.context)
-        return seen
+        prepared = _make_plan(change)
+        if isinstance(prepared, CancellationPlan):
+            prepared.end_sessions(change.context)
+        return prepared
 
-    lock = locks.change_lock(wanted.payment_id)
-    return run_idempotent(
-        wanted.request, lock=lock, prepare=prepare, execute=lambda abandoned: _write(wanted, abandoned, render)
-    )
+    lock = locks.change_lock(change.payment_id)
+    return run_idempotent(change.request, lock=lock, prepare=prepare, execute=lambda plan: _write(change, plan, render))
 
 
 @read_transaction
-def _see(session: Session, wanted: ChangeCommand) -> StoredResponse | CancellationPlan:
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    return _judge(session, payment, wanted) or CancellationPlan.of(session, payment)
+def _make_plan(session: Session, change: ChangeCommand) -> StoredResponse | CancellationPlan:
+    payment = get_owned(session, change.payment_id, change.caller)
+    return _judge(session, payment, change) or CancellationPlan.of(session, payment)
 
 
 @write_transaction
-def _write(session: Session, wanted: ChangeCommand, abandoned: CancellationPlan, render: Render) -> StoredResponse:
-    # Locked whatever the strategy: a checkout that is storing its session holds the same lock.
-    lock_payment(session, wanted.payment_id)
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    if abandoned.references and _was_cancelled_by_gateway(session, payment):
-        # It has told us of the session that we have just ended, before we came to it: the effect is ours all the same.
-        return idempotency.find_response(session, wanted.request) or flush_and_store(session, payment, wanted, render)
-    answered = _judge(session, payment, wanted)
-    if answered is not None:
-        return answered
-    abandoned.close_sessions(session, wanted.context)
-    payment.cancel(wanted.context)
-    return flush_and_store(session, payment, wanted, render)
+def _write(session: Session, change: ChangeCommand, plan: CancellationPlan, render: Render) -> StoredResponse:
+    # Locked under every strategy: a checkout that stores its session holds the same lock.
+    lock_payment(session, change.payment_id)
+    payment = get_owned(session, change.payment_id, change.caller)
+    if plan.references and _was_cancelled_by_gateway(session, payment):
+        # The gateway's webhook about the session that this request ended was faster: the cancel is still ours.
+        return idempotency.find_response(session, change.request) or flush_and_store(session, payment, change, render)
+    stored = _judge(session, payment, change)
+    if stored is not None:
+        return stored
+    plan.close_sessions(session, change.context)
+    payment.cancel(change.context)
+    return flush_and_store(session, payment, change, render)
 
 
-def _judge(session: Session, payment: Payment, wanted: ChangeCommand) -> StoredResponse | None:
-    """In the contract's order; an answer where there is nothing left to do."""
-    answered = idempotency.find_response(session, wanted.request)
-    if answered is None:
-        wanted.conditions.require(payment)
+def _judge(session: Session, payment: Payment, change: ChangeCommand) -> StoredResponse | None:
+    """Check in the contract's order. Returns a response if the key was used for this request before."""
+    stored = idempotency.find_response(session, change.request)
+    if stored is None:
+        change.conditions.require(payment)
         payment.require_pending()
-    return answered
+    return stored
 
 
 def _was_cancelled_by_gateway(session: Session, payment: Payment) -> bool:

@@ -1,4 +1,4 @@
-"""Opening the gateway's session by which a patient pays, or coming back to the one that is open."""
+"""Opens the gateway session by which a patient pays, or returns the one that is open."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from payments_app.payments.sessions import (
     request_of,
 )
 
-# What the doors make of a session and the payment's end; the body holds a secret, so it is sent, and kept nowhere.
+# Makes the response from a session and the payment's end. Its body holds a secret: it is sent, and stored nowhere.
 Render = Callable[[Payment, CheckoutSession, datetime], StoredResponse]
 
 
@@ -54,15 +54,15 @@ class CheckoutState:
     replayed: bool
 
 
-def checkout(wanted: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse:
-    """Open the payment's session at its gateway, or return the one there is. Neither status nor version changes.
+def checkout(change: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse:
+    """Open the payment's session at its gateway, or return the existing one. Neither status nor version changes.
 
     The row of a new session is committed before the gateway is called, so that a repeated call is the same call.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
         IdempotencyKeyReused: the key was used for another request (422).
         InvalidTransition: the payment was paid, is being paid, or has ended (409).
         VersionConflict: another request opens a session at this moment (409, retryable).
@@ -70,28 +70,28 @@ def checkout(wanted: ChangeCommand, terms: SessionTerms, render: Render) -> Stor
         GatewayUnavailable: no answer from the gateway; nothing changed (503).
     """
     # A second time if the first session has ended without payment, or the gateway no longer opens it as it was asked.
-    response = _attempt(wanted, terms, render) or _attempt(wanted, terms, render)
+    response = _attempt(change, terms, render) or _attempt(change, terms, render)
     if response is None:
         raise GatewayUnavailable
     return response
 
 
-def _attempt(wanted: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse | None:
-    prepared = _prepare(wanted, terms)
+def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse | None:
+    prepared = _prepare(change, terms)
     payment, gateway = prepared.payment, find_gateway(prepared.payment.gateway)
     if prepared.request is not None:
         found = gateway.open_session(prepared.request)
     else:
         found = gateway.look_up_session(payment.charge, str(prepared.reference))
     if isinstance(found, Declined):
-        _decline(prepared, wanted)
+        _decline(prepared, change)
         return None
     if isinstance(found, OutcomeUnknown):
-        _end_lease(prepared, wanted.context.at)
+        _end_lease(prepared, change.context.at)
         raise GatewayUnavailable
     if prepared.replayed and payment.status not in UNPAID:
         return render(payment, found, prepared.ends_at).as_replay()
-    stored = _store(wanted, terms, prepared, found)
+    stored = _store(change, terms, prepared, found)
     if isinstance(stored, CheckoutState):
         response = render(stored.payment, found, stored.ends_at)
         return response.as_replay() if stored.replayed else response
@@ -104,14 +104,14 @@ def _attempt(wanted: ChangeCommand, terms: SessionTerms, render: Render) -> Stor
 
 
 @write_transaction
-def _prepare(session: Session, wanted: ChangeCommand, terms: SessionTerms) -> PreparedSession:
+def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms) -> PreparedSession:
     # Locked whatever the strategy, as below: so of many requests at once one makes the row, and the others find it.
-    lock_payment(session, wanted.payment_id)
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    replayed = idempotency.was_used(session, wanted.request)
+    lock_payment(session, change.payment_id)
+    payment = get_owned(session, change.payment_id, change.caller)
+    replayed = idempotency.was_used(session, change.request)
     if payment.status in UNPAID:
         capabilities = find_gateway(payment.gateway).capabilities
-        row, is_new = prepare_session(session, payment, capabilities, terms, wanted.context.at)
+        row, is_new = prepare_session(session, payment, capabilities, terms, change.context.at)
     else:
         newest = find_newest_session(session, payment.id) if replayed else None
         if newest is None:
@@ -130,41 +130,41 @@ def _prepare(session: Session, wanted: ChangeCommand, terms: SessionTerms) -> Pr
 
 @write_transaction
 def _store(
-    session: Session, wanted: ChangeCommand, terms: SessionTerms, prepared: PreparedSession, found: CheckoutSession
+    session: Session, change: ChangeCommand, terms: SessionTerms, prepared: PreparedSession, found: CheckoutSession
 ) -> CheckoutState | InvalidTransition | VersionConflict | None:
     """Keep the session and the key; None if it has ended without payment, so that another one may be opened."""
     # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
-    lock_payment(session, wanted.payment_id)
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
+    lock_payment(session, change.payment_id)
+    payment = get_owned(session, change.payment_id, change.caller)
     row = session.get_one(GatewaySession, prepared.session_id)
-    is_current = name_session(session, row, found.reference, wanted.context.at)
+    is_current = name_session(session, row, found.reference, change.context.at)
     if payment.status not in UNPAID:
-        row.move_on(SessionStatus.CANCELLED, wanted.context.at)
+        row.move_on(SessionStatus.CANCELLED, change.context.at)
         return InvalidTransition(payment_status=payment.status)
     if found.status != SessionStatus.OPEN and not (found.status == SessionStatus.PROCESSING and found.can_be_continued):
         # Nobody can pay by it any more, which the gateway's own message is still to tell us.
-        apply_session(session, payment, found, wanted.context)
+        apply_session(session, payment, found, change.context)
         is_over = found.status == SessionStatus.EXPIRED and payment.status in UNPAID
         return None if is_over else InvalidTransition(payment_status=payment.status)
     if not is_current:
         return VersionConflict.lost_every_race()
     state = CheckoutState(payment, terms.deadlines.end_of(payment, row.expires_at), replayed=True)
-    if idempotency.was_used(session, wanted.request):
+    if idempotency.was_used(session, change.request):
         return state
-    nothing_kept = StoredResponse(HTTPStatus.OK, "", kept=False)
-    idempotency.store(session, wanted.request, nothing_kept, payment_id=payment.id, at=wanted.context.at)
+    without_body = StoredResponse(HTTPStatus.OK, "", store_body=False)
+    idempotency.store(session, change.request, without_body, payment_id=payment.id, at=change.context.at)
     session.flush()
     return CheckoutState(payment, state.ends_at, replayed=False)
 
 
-def _decline(prepared: PreparedSession, wanted: ChangeCommand) -> None:
+def _decline(prepared: PreparedSession, change: ChangeCommand) -> None:
     """Give up on a session that was first asked for some time ago: the gateway takes newer terms, if any.
 
     Raises:
         GatewayRefused: these were new (502).
     """
     if prepared.request is not None:
-        _end_opening(prepared.session_id, wanted.context.at)
+        _end_opening(prepared.session_id, change.context.at)
     if prepared.request is None or prepared.is_new:
         raise GatewayRefused
 

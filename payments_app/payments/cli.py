@@ -1,4 +1,4 @@
-"""Commands about payments, for staff and for the timers that expire and audit them."""
+"""The ``payments`` commands, for staff and for the timers that expire and audit payments."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -33,7 +33,7 @@ from payments_app.payments.queries import Filter
 
 payments = CommandGroup("payments", help="Manage payments.")
 
-# Payments read at a time.
+# Payments per query.
 BATCH_SIZE = 100
 
 COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient", "consultation", "review", "created")
@@ -42,19 +42,19 @@ COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient"
 @payments.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in PaymentStatus]), help="Filter by status.")
 @click.option("--consultation", type=ID, help="Only payments of this consultation.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of rows.")
 @json_option
 def list_payments(status: str | None, consultation: int | None, limit: int, as_json: bool) -> None:
-    """Show payments, newest first."""
-    found = _newest(status, consultation, limit)
-    show_rows(COLUMNS, map(_row, found), as_json=as_json, nothing="no payments")
+    """List payments, newest first."""
+    rows = _newest(status, consultation, limit)
+    show_rows(COLUMNS, map(_row, rows), as_json=as_json, nothing="no payments")
 
 
 @payments.command("show")
 @click.argument("payment_id", type=ID)
 @json_option
 def show_payment(payment_id: int, as_json: bool) -> None:
-    """Show one payment with its refunds and all that happened to it."""
+    """Show one payment with its refunds and its audit trail."""
     caller = system_caller()
     payment = repository.get(payment_id, caller=caller)
     trail = [
@@ -85,33 +85,34 @@ def show_payment(payment_id: int, as_json: bool) -> None:
 @payments.command("expire")
 @json_option
 def expire_payments(as_json: bool) -> None:
-    """End pending payments that nobody paid in time, which frees their consultations.
+    """Expire pending payments that were not paid in time, and free their consultations.
 
-    In time is within PAYMENT_PENDING_TTL, or PAYMENT_MANUAL_TTL for methods that people carry out by hand. The gateway
-    is told first. May run at any time, also twice at once; what the gateway does not answer for is left for next time.
+    The limit is PAYMENT_PENDING_TTL, or PAYMENT_MANUAL_TTL for payments that staff confirm by hand. The gateway's
+    session is ended first. If the gateway does not answer, the payment stays pending until the next run. The command
+    may run at any time, and twice at once.
     """
     deadlines = Deadlines.at(clock.now(), current_app.config["SETTINGS"])
-    fates: Counter[ExpiryResult] = Counter()
+    results: Counter[ExpiryResult] = Counter()
     with_progress(
         expire.find_overdue(deadlines),
-        lambda payment_id: fates.update([expire.expire(payment_id, operator_context())]),
+        lambda payment_id: results.update([expire.expire(payment_id, operator_context())]),
         label="Expiring",
         length=expire.count_overdue(deadlines),
     )
     if as_json:
         say_json(
             {
-                "expired": fates[ExpiryResult.EXPIRED],
-                "paid": fates[ExpiryResult.FOLLOWED],
-                "left": fates[ExpiryResult.LEFT],
+                "expired": results[ExpiryResult.EXPIRED],
+                "paid": results[ExpiryResult.FOLLOWED],
+                "left": results[ExpiryResult.LEFT],
             }
         )
         return
-    say(f"{fates[ExpiryResult.EXPIRED]} payments expired")
-    if fates[ExpiryResult.FOLLOWED]:
-        say(f"{fates[ExpiryResult.FOLLOWED]} were paid or cancelled in this moment")
-    if fates[ExpiryResult.LEFT]:
-        say(f"{fates[ExpiryResult.LEFT]} are left for the next time: their gateway did not answer")
+    say(f"{results[ExpiryResult.EXPIRED]} payments expired")
+    if results[ExpiryResult.FOLLOWED]:
+        say(f"{results[ExpiryResult.FOLLOWED]} were paid, cancelled or changed at the same moment")
+    if results[ExpiryResult.LEFT]:
+        say(f"{results[ExpiryResult.LEFT]} are left for the next run: their gateway did not answer")
 
 
 @payments.command("resolve-review")
@@ -119,41 +120,41 @@ def expire_payments(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def end_review(payment_id: int, yes: bool, as_json: bool) -> None:
-    """End the review of a payment, once what was to be put right is put right.
+    """End the review of a payment after you have put the problem right.
 
-    Money that may not stay has to be refunded first.
+    Refund money that does not belong to the payment first.
     """
     caller = system_caller()
     payment = repository.get(payment_id, caller=caller)
-    question = f"Is there nothing left to put right about payment {payment_id}?"
+    question = f"End the review of payment {payment_id}? The problem must be put right already."
     if payment.needs_review and (yes or is_agreed(question)):
         review.end_review(payment_id, operator_context())
         payment = repository.get(payment_id, caller=caller)
     show_facts(_row(payment), as_json=as_json)
 
 
-# The name that it had, for one release.
+# Its old name, for one release.
 _reviewed = copy(end_review)
 _reviewed.hidden = True
 payments.add_command(_reviewed, "reviewed")
 
 
 @payments.command("audit")
-@click.option("--json", "as_json", is_flag=True, help="Each offender as a line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print each violation as a line of JSON.")
 def audit_payments(as_json: bool) -> None:
     """Check every payment against the promises of this service (M1 to M7).
 
-    Each payment that breaks one is a line on standard output, and so is each that needs a review, with the refund to
-    make; progress and verdict go to standard error. Exits with 1 if a promise is broken, else with 0.
+    Standard output has a line for each violation, and for each payment that needs a review, with the refund to make.
+    Progress and summary go to standard error. Exits with 1 if a promise is broken, otherwise with 0.
     """
 
-    def show(found: Iterable[audit.Violation]) -> int:
+    def show(rows: Iterable[audit.Violation]) -> int:
         count = 0
-        for count, offender in enumerate(found, start=1):  # noqa: B007  # the count is what comes back
+        for count, violation in enumerate(rows, start=1):  # noqa: B007  # the count is returned
             if as_json:
-                say_json(asdict(offender))
+                say_json(asdict(violation))
             else:
-                say(f"{offender.invariant}  payment {offender.payment_id}  {offender.detail}")
+                say(f"{violation.invariant}  payment {violation.payment_id}  {violation.detail}")
         return count
 
     broken = 0
@@ -161,21 +162,21 @@ def audit_payments(as_json: bool) -> None:
         say(f"{number:2} of {len(audit.CHECKS)}  {check.invariant}  {check.promise}", err=True)
         broken += show(audit.find_violations(check))
     reviews = show(audit.find_reviews()) + show(audit.find_shared_references())
-    verdict = f"{broken} offenders" if broken else "all promises hold"
+    verdict = f"{broken} violations" if broken else "all promises hold"
     say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
     raise SystemExit(1 if broken else 0)
 
 
 def operator_context() -> AuditContext:
-    """What whoever runs the command does now."""
+    """Audit context of the operator who runs the command: no request id, and the present time."""
     return AuditContext(operator(), None, clock.now())
 
 
 def _newest(status: str | None, consultation_id: int | None, limit: int) -> Iterator[Any]:
     caller, after = system_caller(), None
     while limit > 0:
-        shown = Filter(status=status, consultation_id=consultation_id, after=after, per_page=min(limit, BATCH_SIZE))
-        page = queries.list_page(shown, caller=caller)
+        filters = Filter(status=status, consultation_id=consultation_id, after=after, per_page=min(limit, BATCH_SIZE))
+        page = queries.list_page(filters, caller=caller)
         yield from page.rows
         limit -= len(page.rows)
         if not page.has_more:

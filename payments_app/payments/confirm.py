@@ -1,4 +1,4 @@
-"""Confirming a payment: judged, verified with its gateway, and only then written."""
+"""Confirms a payment: check the request, verify the money with the gateway, and only then write."""
 
 from dataclasses import dataclass
 
@@ -37,95 +37,100 @@ from payments_app.payments.repository import (
 
 @dataclass(frozen=True, slots=True)
 class PaymentProof:
-    """What the caller says has paid the payment."""
+    """The transaction that, according to the caller, paid the payment."""
 
     transaction_id: str
     receipt_url: str | None
 
 
-def confirm(wanted: ChangeCommand, claim: PaymentProof, render: Render) -> StoredResponse:
-    """Mark a payment completed and its invoice paid, once its gateway says so.
+def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> StoredResponse:
+    """Mark a payment completed and its invoice paid, if its gateway confirms the money.
 
-    Money that comes too late, to a consultation that has another payment by now, is kept for staff to return.
+    If the money comes too late, because the consultation has another payment by then, it is recorded for staff to
+    refund.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
-        PaymentNotVerified: the gateway does not say that this pays the payment (402).
+        PaymentNotVerified: the gateway does not confirm that this transaction pays the payment (402).
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's; or paid by hand, which only staff can see arrive (403).
+        Forbidden: the payment belongs to another patient; or it is paid by hand, which only staff may confirm (403).
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
         InvalidTransition: the payment's status does not allow it (409).
         ActivePaymentExists: it has ended, and its consultation has another payment (409).
         TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
-        LockTimeout: a configured lock was not had in time (409, retryable).
-        GatewayUnavailable: no answer from the gateway; nothing changed (503).
+        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        GatewayUnavailable: no response from the gateway; nothing changed (503).
     """
 
     def prepare() -> StoredResponse | GatewayPayment:
-        seen = _see(wanted, claim, render)
-        return seen if isinstance(seen, StoredResponse) else _verify(seen, claim)
+        judged = _read_and_judge(change, proof, render)
+        return judged if isinstance(judged, StoredResponse) else _verify(judged, proof)
 
     def execute(money: GatewayPayment) -> StoredResponse:
-        written = _write(wanted, claim, money, render)
+        written = _write(change, proof, money, render)
         if not isinstance(written, StoredResponse):
-            raise written  # after the commit: that the money came is true, whatever the request is answered
+            raise written  # after the commit: the money has arrived, so it stays recorded although the request fails
         return written
 
-    return run_idempotent(wanted.request, lock=locks.change_lock(wanted.payment_id), prepare=prepare, execute=execute)
+    return run_idempotent(change.request, lock=locks.change_lock(change.payment_id), prepare=prepare, execute=execute)
 
 
 @read_transaction
-def _see(session: Session, wanted: ChangeCommand, claim: PaymentProof, render: Render) -> StoredResponse | Payment:
-    payment = get_owned(session, wanted.payment_id, wanted.caller)
-    return _judge(session, payment, wanted, claim, render) or payment
+def _read_and_judge(
+    session: Session, change: ChangeCommand, proof: PaymentProof, render: Render
+) -> StoredResponse | Payment:
+    payment = get_owned(session, change.payment_id, change.caller)
+    return _judge(session, payment, change, proof, render) or payment
 
 
 @write_transaction
 def _write(
-    session: Session, wanted: ChangeCommand, claim: PaymentProof, money: GatewayPayment, render: Render
+    session: Session, change: ChangeCommand, proof: PaymentProof, money: GatewayPayment, render: Render
 ) -> StoredResponse | ActivePaymentExists | InvalidTransition:
-    payment = get_owned_for_update(session, wanted.payment_id, wanted.caller)
-    answered = _judge(session, payment, wanted, claim, render)
-    if answered is not None:
-        return answered
-    require_unused_reference(session, payment, claim.transaction_id)
-    record_received_money(session, payment, money, context=wanted.context, receipt_url=claim.receipt_url)
-    if payment.was_completed_by(claim.transaction_id):
-        return flush_and_store(session, payment, wanted, render)
+    payment = get_owned_for_update(session, change.payment_id, change.caller)
+    stored = _judge(session, payment, change, proof, render)
+    if stored is not None:
+        return stored
+    require_unused_reference(session, payment, proof.transaction_id)
+    record_received_money(session, payment, money, context=change.context, receipt_url=proof.receipt_url)
+    if payment.was_completed_by(proof.transaction_id):
+        return flush_and_store(session, payment, change, render)
     session.flush()
-    return _taken(session, payment)
+    return _refusal(session, payment)
 
 
 def _judge(
-    session: Session, payment: Payment, wanted: ChangeCommand, claim: PaymentProof, render: Render
+    session: Session, payment: Payment, change: ChangeCommand, proof: PaymentProof, render: Render
 ) -> StoredResponse | None:
-    """In the contract's order; an answer where there is nothing left to do."""
-    if not wanted.caller.is_admin and not can_be_asked(payment.gateway):
+    """Check in the contract's order. Returns a response if there is nothing left to do."""
+    if not change.caller.is_admin and not can_be_asked(payment.gateway):
         raise Forbidden(N_("Staff confirm this payment once the money has arrived."))
-    answered = idempotency.find_response(session, wanted.request)
-    if answered is not None:
-        return answered
-    if payment.was_completed_by(claim.transaction_id):
+    stored = idempotency.find_response(session, change.request)
+    if stored is not None:
+        return stored
+    if payment.was_completed_by(proof.transaction_id):
         return render(payment).as_replay()
-    _require_comparable(payment.gateway, claim.transaction_id)
-    wanted.conditions.require(payment)
+    _require_comparable(payment.gateway, proof.transaction_id)
+    change.conditions.require(payment)
     payment.require_move(PaymentStatus.COMPLETED)
-    if payment.received_minor:  # money was kept for review: told again, it changes nothing
-        raise _taken(session, payment)
+    if payment.received_minor:  # this money is in review already: a second confirm changes nothing
+        raise _refusal(session, payment)
     return None
 
 
 def _require_comparable(gateway: str, transaction_id: str) -> None:
     normalized = normalized_reference(gateway, transaction_id)
     if normalized == "":
-        raise ValidationFailed({"transaction_id": [N_("Must have a letter or a digit.")]})
+        raise ValidationFailed({"transaction_id": [N_("Must contain a letter or a digit.")]})
     if normalized is not None and len(normalized) > MAX_NORMALIZED_LENGTH:
-        raise ValidationFailed({"transaction_id": [N_("Too long once ligatures and the like are written out.")]})
+        raise ValidationFailed(
+            {"transaction_id": [N_("Too long when ligatures and similar characters are written out.")]}
+        )
 
 
-def _verify(payment: Payment, claim: PaymentProof) -> GatewayPayment:
-    found = find_gateway(payment.gateway).look_up(payment.charge, claim.transaction_id)
+def _verify(payment: Payment, proof: PaymentProof) -> GatewayPayment:
+    found = find_gateway(payment.gateway).look_up(payment.charge, proof.transaction_id)
     verdict = verify(payment.charge, found) if isinstance(found, CheckoutSession) else found
     if isinstance(verdict, Declined):
         raise PaymentNotVerified(verdict.reason)
@@ -134,8 +139,8 @@ def _verify(payment: Payment, claim: PaymentProof) -> GatewayPayment:
     return found.money
 
 
-def _taken(session: Session, payment: Payment) -> ActivePaymentExists | InvalidTransition:
-    """What the consultation has instead; where it has nothing any more, what the payment itself is."""
+def _refusal(session: Session, payment: Payment) -> ActivePaymentExists | InvalidTransition:
+    """The error for late money: names the consultation's other payment, or this payment's status if there is none."""
     of_consultation = Payment.consultation_id == payment.consultation_id
     other = session.scalar(select(Payment).where(of_consultation, Payment.is_active, Payment.id != payment.id))
     if other is None:

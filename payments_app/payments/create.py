@@ -1,12 +1,12 @@
-"""Making a payment: five rows that appear together or not at all.
+"""Creates a payment: five rows that are inserted together or not at all.
 
-The rows are described once, by the functions named after them. PostgreSQL gets them as one statement of Core inserts
-chained by CTEs, SQLite, which has no inserting CTEs, the same inserts in turn under its write lock. In both, the
-payment is inserted only where its consultation is the caller's and may be paid, and ON CONFLICT DO NOTHING lets the
-partial unique index decide; the key's insert has no such clause, so that a key used elsewhere undoes everything.
+``create_statement.py`` has the rows and the SQL. PostgreSQL gets one statement of Core inserts, chained by CTEs. SQLite
+has no inserting CTEs: it gets the same inserts one after another, under its write lock. On both, the payment is
+inserted only if its consultation is the caller's and may be paid. ON CONFLICT DO NOTHING lets the partial unique index
+decide. The key's insert has no such clause, so that a key used elsewhere undoes everything.
 
-When no row comes back, one read tells why. Nothing is looked up beforehand: that would be a race. (On PostgreSQL the
-statement itself asks whether the key is known, which saves the work of most retries, and decides nothing.)
+If no row comes back, one read finds out why. Nothing is read beforehand: that would be a race. (On PostgreSQL the
+statement itself checks whether the key is known. That saves the work of most retries, and decides nothing.)
 """
 
 from collections.abc import Callable
@@ -39,9 +39,9 @@ from payments_app.locking import locks
 from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 from payments_app.payments.create_statement import (
+    _CURRENT_STATE,
     _ONE_STATEMENT,
     _STATEMENTS_IN_TURN,
-    _WHY,
     EVENTS,
     INVOICES,
     KEYS,
@@ -49,45 +49,45 @@ from payments_app.payments.create_statement import (
     TAX_RECORDS,
     NewPayment,
     Row,
+    _CurrentState,
     _event_row,
     _invoice_row,
     _payment_row,
     _tax_row,
-    _Why,
 )
 from payments_app.payments.models.event import AuditContext
 
 log = get_logger(__name__)
-# What the doors make of a new payment and its invoice.
+# Makes the response from the rows of the new payment and its invoice.
 Render = Callable[[Row, Row], StoredResponse]
 
 
 def create(
     new: NewPayment, *, caller: Caller, request: IdempotentRequest, context: AuditContext, render: Render
 ) -> StoredResponse:
-    """Make a pending payment with its invoice, tax record, event and key; or give the answer that the key gave before.
+    """Create a pending payment with its invoice, tax record, event and key; or return the response stored for the key.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         ConsultationNotFound: no such consultation (404).
-        Forbidden: another patient's consultation (403).
+        Forbidden: the consultation belongs to another patient (403).
         IdempotencyKeyReused: the key was used for another request (422).
         ActivePaymentExists: the consultation has an active payment (409).
         ConsultationCurrency: the consultation was registered in another currency (409).
         ValidationFailed: the amount is not the consultation's fee (422).
-        LockTimeout: a configured lock was not had in time (409, retryable).
+        LockTimeout: a configured lock was not acquired in time (409, retryable).
     """
     lock = locks.create_lock(new.consultation_id, caller.user_id)
     try:
         return run_idempotent(
-            request, lock=lock, prepare=lambda: new, execute=lambda new: _make(new, caller, request, context, render)
+            request, lock=lock, prepare=lambda: new, execute=lambda new: _create(new, caller, request, context, render)
         )
     except ActivePaymentExists as taken:
         record_duplicate(request, "index", payment_id=(taken.data or {}).get("payment_id"))
         raise
 
 
-def _make(
+def _create(
     new: NewPayment, caller: Caller, request: IdempotentRequest, context: AuditContext, render: Render
 ) -> StoredResponse:
     payment = _payment_row(new, payment_id=next_id(PAYMENTS.name), user_id=caller.user_id, at=context.at)
@@ -101,13 +101,13 @@ def _make(
         KEYS: request.row(response, payment_id=payment["id"], at=context.at),
     }
     insert_or_explain = _insert_under_lock if locks.uses_row_locks() else _insert_alone
-    given = insert_or_explain(rows, caller, request, response)
-    if given is response:
-        _tell_created(payment, context)
-    return given
+    result = insert_or_explain(rows, caller, request, response)
+    if result is response:
+        _report_created(payment, context)
+    return result
 
 
-def _tell_created(payment: Row, context: AuditContext) -> None:
+def _report_created(payment: Row, context: AuditContext) -> None:
     metrics.PAYMENTS_CREATED.labels(payment["payment_method"]).inc()
     log.info(
         "Payment: created",
@@ -124,20 +124,20 @@ def _insert_or_explain(
 ) -> StoredResponse:
     payment = rows[PAYMENTS]
     try:
-        given = _insert_or_replay(session, rows, caller, response)
-        if given is not None:
-            return given
+        result = _insert_or_replay(session, rows, caller, response)
+        if result is not None:
+            return result
     except IntegrityError as error:
         if not isinstance(constraint_meaning(error), IdempotencyKeyConflict):
             raise
         session.rollback()
-    # The one who was first has committed by now, and the next statement sees what they did.
-    found = _explain(session, payment, caller, request)
-    if found is None:
-        raise RetryTransaction  # what stood in the way is gone again: one more attempt
-    if found.payment_id == payment["id"]:
-        return response  # by an earlier attempt of ours, which the one after it had to wait for
-    return idempotency.replay(found, request)
+    # The competing request has committed by now, and the next statement sees its rows.
+    stored_key = _explain(session, payment, caller, request)
+    if stored_key is None:
+        raise RetryTransaction  # the obstacle is gone again: one more attempt
+    if stored_key.payment_id == payment["id"]:
+        return response  # an earlier attempt of this request committed, and its confirmation was lost
+    return idempotency.replay(stored_key, request)
 
 
 _insert_alone = write_statement(_insert_or_explain)
@@ -154,44 +154,46 @@ def _insert_under_lock(
 def _insert_or_replay(
     session: Session, rows: dict[Table, Row], caller: Caller, response: StoredResponse
 ) -> StoredResponse | None:
-    """Insert the five rows; None, and nothing inserted, where the payment may not be made.
+    """Insert the five rows. Returns None, and inserts nothing, if the payment may not be created.
 
-    On PostgreSQL also the first answer of a key that was used for the same request, which is the end of most retries.
-    Not where that was an earlier attempt of ours, whose commit was done and whose confirmation was lost.
+    On PostgreSQL it also returns the stored response of a key that was used for the same request: most retries end
+    here. If an earlier attempt of this request committed and its confirmation was lost, it returns ``response``.
     """
     values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
     values.update(caller_role=caller.user_role, caller_token_version=caller.token_version)
     if session.get_bind().dialect.name != "postgresql":
-        is_made = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
-        return response if is_made else None
+        is_inserted = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
+        return response if is_inserted else None
     for payment_id, status, body in _ONE_STATEMENT.rows(session, values):
         if payment_id == rows[PAYMENTS]["id"]:
             return response
-        if body is not None:  # else dropped for its age
+        if body is not None:  # None: the response was pruned
             return StoredResponse(status, body, replayed=True)
     return None
 
 
 def _explain(session: Session, payment: Row, caller: Caller, request: IdempotentRequest) -> IdempotencyKey | None:
-    """Why no payment was made, judged in the order of the contract; or the key's row, where the key was used.
+    """Find out why no payment was inserted, and raise that error; checks follow the order of the contract.
 
-    One statement, so that all it judges is of one moment (a key's row is read after it: of that, the request stays as
-    it is). None where nothing stands in the way any more.
+    Returns the key's row if the key was used, and None if no obstacle is left. One statement, so that all checks see
+    one moment. (The key's row is read after it: its request never changes.)
     """
-    asked = {"consultation_id": payment["consultation_id"], "user_id": request.user_id, "key": request.key}
-    (row,) = _WHY.rows(session, asked)
-    why = _Why(*row)
-    caller.require_unchanged(None if why.user_id is None else why)
-    if why.patient_id is None:
+    parameters = {"consultation_id": payment["consultation_id"], "user_id": request.user_id, "key": request.key}
+    (row,) = _CURRENT_STATE.rows(session, parameters)
+    state = _CurrentState(*row)
+    caller.require_unchanged(None if state.user_id is None else state)
+    if state.patient_id is None:
         raise ConsultationNotFound
-    if why.patient_id != caller.user_id:
+    if state.patient_id != caller.user_id:
         raise Forbidden
-    if why.key is not None:
+    if state.key is not None:
         return session.get_one(IdempotencyKey, (request.user_id, request.key))
-    if why.payment_id is not None:
-        raise ActivePaymentExists(payment_id=why.payment_id, payment_status=why.status)
-    if why.currency != payment["currency"]:
-        raise ConsultationCurrency(of_consultation=why.currency, of_payments=payment["currency"])
-    if why.fee_minor not in (None, payment["amount_minor"]):
-        raise ValidationFailed({"amount": [LocalizedMessage("The fee is %(fee)s.", fee=money.to_major(why.fee_minor))]})
+    if state.payment_id is not None:
+        raise ActivePaymentExists(payment_id=state.payment_id, payment_status=state.status)
+    if state.currency != payment["currency"]:
+        raise ConsultationCurrency(of_consultation=state.currency, of_payments=payment["currency"])
+    if state.fee_minor not in (None, payment["amount_minor"]):
+        raise ValidationFailed(
+            {"amount": [LocalizedMessage("The fee is %(fee)s.", fee=money.to_major(state.fee_minor))]}
+        )
     return None

@@ -1,4 +1,4 @@
-"""The rows of a new payment, and the SQL that inserts them: together or not at all."""
+"""The rows of a new payment, and the SQL that inserts all of them or none."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPayment:
-    """What a patient asks for; amounts in minor units, the rate in basis points."""
+    """The payment that a patient requests; amounts in minor units, the tax rate in basis points."""
 
     consultation_id: int
     amount_minor: int
@@ -123,10 +123,10 @@ def _event_row(payment: Row, context: AuditContext) -> Row:
 
 
 def _one_statement() -> CompoundSelect[Any]:
-    """All inserts as one statement: each but the first selects from the payment's RETURNING.
+    """All inserts as one statement: each one after the first selects from the payment's RETURNING.
 
-    None inserts anything where the key is known already. That saves the work, and does not decide: of twins at the same
-    moment neither sees the other's key, and the constraint stops the second.
+    If the key is known already, nothing is inserted. That saves work, and does not decide: two requests with one key at
+    the same moment do not see each other's key, and the constraint stops the second.
     """
     known = _known_response().cte("known")
     payment = _payment_insert(postgresql.insert(PAYMENTS), ~exists().select_from(known)).cte("payment")
@@ -143,10 +143,10 @@ def _one_statement() -> CompoundSelect[Any]:
 
 
 def _known_response() -> Select[int, int, str | None]:
-    """What the key made of the same request, and answered, if the caller is still who they were.
+    """The payment and the response stored for the key and the same request, if the caller's user is unchanged.
 
-    Whether the answer is still kept is not asked here: that is an index's predicate, by which PostgreSQL would look
-    through all keys whose answers are.
+    There is no condition on ``response_body`` here: it is the predicate of an index, and PostgreSQL would use that
+    index to scan every key that still has its response.
     """
     return (
         select(KEYS.c.payment_id, KEYS.c.response_status, KEYS.c.response_body)
@@ -155,12 +155,12 @@ def _known_response() -> Select[int, int, str | None]:
             KEYS.c.user_id == _value(KEYS, "user_id"),
             KEYS.c.key == _value(KEYS, "key"),
             KEYS.c.request_hash == _value(KEYS, "request_hash"),
-            *_still_the_caller(),
+            *_caller_is_unchanged(),
         )
     )
 
 
-def _still_the_caller() -> tuple[ColumnElement[bool], ...]:
+def _caller_is_unchanged() -> tuple[ColumnElement[bool], ...]:
     return (
         User.disabled_at.is_(None),
         User.role == bindparam("caller_role", type_=User.role.type),
@@ -169,7 +169,7 @@ def _still_the_caller() -> tuple[ColumnElement[bool], ...]:
 
 
 def _statements_in_turn() -> list[Executable]:
-    """The same inserts one by one, for a database where nobody else writes meanwhile."""
+    """The same inserts one by one, for SQLite, where no other connection writes meanwhile."""
     others = (
         insert(table).from_select(_columns(table), _values(table)) for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
     )
@@ -177,7 +177,7 @@ def _statements_in_turn() -> list[Executable]:
 
 
 def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> Any:
-    """Insert the payment if its consultation is the caller's, may be paid so, and has no active one."""
+    """Insert the payment if its consultation is the caller's, has this fee and currency, and has no active payment."""
     payable = (
         _values(PAYMENTS)
         .join_from(Consultation, User, User.id == Consultation.patient_id)
@@ -186,10 +186,10 @@ def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> An
             Consultation.patient_id == _value(PAYMENTS, "user_id"),
             Consultation.currency == _value(PAYMENTS, "currency"),
             or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
-            *_still_the_caller(),
+            *_caller_is_unchanged(),
             *conditions,
         )
-        # Not before a change of the fee has committed, and then only if the amount still fits.
+        # Waits until a concurrent change of the fee has committed; inserts only if the amount still fits.
         .with_for_update(key_share=True, read=True, of=Consultation)
     )
     return (
@@ -200,7 +200,7 @@ def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> An
 
 
 def _columns(table: Table) -> list[str]:
-    """The columns that a row sets: all but an id that the database gives."""
+    """The columns that a row sets: all except an id that the database assigns."""
     return [column.name for column in table.columns if column is not table.autoincrement_column]
 
 
@@ -216,8 +216,8 @@ _ONE_STATEMENT = DirectStatement(_one_statement())
 _STATEMENTS_IN_TURN = _statements_in_turn()
 
 
-class _Why(NamedTuple):
-    """What may stand in the way of a payment; None for whatever is not there."""
+class _CurrentState(NamedTuple):
+    """The rows that can prevent a payment, read together; None for rows that do not exist."""
 
     user_id: int | None
     role: str
@@ -231,15 +231,15 @@ class _Why(NamedTuple):
     status: str
 
 
-def _why() -> Select[Any]:
-    """The user, the consultation, the key and the active payment, each where there is one, in one row."""
+def _current_state() -> Select[Any]:
+    """The user, the consultation, the key and the active payment in one row; nulls for those that do not exist."""
     one_row = select(literal_column("1").label("one")).subquery()
     consultation_id = bindparam("consultation_id", type_=Consultation.id.type)
-    # By the index's own words: of statuses that are parameters PostgreSQL could not know that it fits.
+    # The index's own predicate: if the statuses were parameters, PostgreSQL could not know that the index fits.
     of_consultation = select(PAYMENTS.c.id, PAYMENTS.c.status).where(PAYMENTS.c.consultation_id == consultation_id)
     active = of_consultation.where(ACTIVE_PREDICATE).subquery("active")
     user_id = bindparam("user_id", type_=User.id.type)
-    shown = {
+    columns = {
         "user_id": User.id,
         "role": User.role,
         "token_version": User.token_version,
@@ -251,9 +251,9 @@ def _why() -> Select[Any]:
         "payment_id": active.c.id,
         "status": active.c.status,
     }
-    wanted: Select[Any] = select(*(shown[name].label(name) for name in _Why._fields))  # type: ignore[assignment]  # of so many columns it knows no types
+    query: Select[Any] = select(*(columns[name].label(name) for name in _CurrentState._fields))  # type: ignore[assignment]  # untyped for so many columns
     return (
-        wanted.select_from(one_row)
+        query.select_from(one_row)
         .outerjoin(User, User.id == user_id)
         .outerjoin(Consultation, Consultation.id == consultation_id)
         .outerjoin(IdempotencyKey, and_(IdempotencyKey.user_id == user_id, IdempotencyKey.key == bindparam("key")))
@@ -261,4 +261,4 @@ def _why() -> Select[Any]:
     )
 
 
-_WHY = DirectStatement(_why())
+_CURRENT_STATE = DirectStatement(_current_state())

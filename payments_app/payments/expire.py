@@ -1,4 +1,4 @@
-"""Payments that nobody finished: pendings whose time is up, and money that is said to be on its way."""
+"""Ends payments that were not paid in time, and settles payments that stay in ``processing``."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,36 +22,36 @@ from payments_app.payments.repository import get_for_update, keyset
 
 log = logging.getLogger(__name__)
 
-# Payments read at a time: a million of them must not sit in memory.
+# Payments per query: a million of them must not be held in memory.
 BATCH_SIZE = 500
 
 
 class ExpiryResult(StrEnum):
-    """What became of a payment that was looked at."""
+    """The result of ``expire`` or ``resume`` for one payment."""
 
     EXPIRED = "expired"
     FAILED = "failed"
-    # Paid, cancelled or changed meanwhile, by the gateway's account or by somebody else.
+    # Paid, cancelled or changed meanwhile, by the gateway or by another process.
     FOLLOWED = "followed"
-    # The gateway did not answer: it is left for the next time.
+    # The gateway did not answer: the next run tries again.
     LEFT = "left"
 
 
 @read_transaction
 def count_overdue(session: Session, deadlines: Deadlines) -> int:
-    """How many pending payments are overdue."""
+    """The number of pending payments that are overdue."""
     return session.scalars(select(func.count()).select_from(Payment).where(deadlines.overdue())).one()
 
 
 @read_transaction
 def count_processing(session: Session) -> int:
-    """How many payments there are whose money is said to be on its way."""
+    """The number of payments in ``processing``."""
     processing = Payment.status == PaymentStatus.PROCESSING.value
     return session.scalars(select(func.count()).select_from(Payment).where(processing)).one()
 
 
 def find_overdue(deadlines: Deadlines) -> Iterator[int]:
-    """The ids of all pending payments that are overdue, oldest first."""
+    """Ids of all overdue pending payments, oldest first."""
     position: tuple[datetime, int] | None = None
     while batch := _next_overdue(deadlines, position):
         yield from (payment_id for _, payment_id in batch)
@@ -59,7 +59,7 @@ def find_overdue(deadlines: Deadlines) -> Iterator[int]:
 
 
 def find_processing() -> Iterator[int]:
-    """The ids of all payments whose money is said to be on its way."""
+    """Ids of all payments in ``processing``, in ascending order."""
     last_id = 0
     while batch := _next_processing(last_id):
         yield from batch
@@ -67,65 +67,68 @@ def find_processing() -> Iterator[int]:
 
 
 def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
-    """Expire a pending payment: first its session at the gateway, so that nobody pays it after.
+    """Expire a pending payment. Its session at the gateway ends first, so that it cannot be paid afterwards.
 
-    If the patient has opened another session since it was found to be overdue, it is left to them.
+    If the patient has opened another session since the payment was found to be overdue, it stays pending.
     """
-    payment, abandoned = _see(payment_id)
-    is_taken_up = abandoned.session_ends_at is not None and abandoned.session_ends_at >= context.at
-    if payment.status != PaymentStatus.PENDING or is_taken_up:
+    payment, plan = _load(payment_id)
+    is_continued = plan.session_ends_at is not None and plan.session_ends_at >= context.at
+    if payment.status != PaymentStatus.PENDING or is_continued:
         return ExpiryResult.FOLLOWED
-    return _end(payment, abandoned, context)
+    return _end_payment(payment, plan, context)
 
 
 def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
-    """Ask the gateway what became of money on its way; where it did not come in time, the payment has failed."""
-    payment, abandoned = _see(payment_id)
+    """Look up a payment in ``processing`` at its gateway, and apply the outcome.
+
+    If the gateway's session is open again and the deadline has passed, the session is ended and the payment fails.
+    """
+    payment, plan = _load(payment_id)
     if payment.status != PaymentStatus.PROCESSING:
         return ExpiryResult.FOLLOWED
     try:
-        found = _look_up(abandoned)
+        found = _look_up(plan)
         if found is None:
             return ExpiryResult.LEFT
         if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
             apply_session_update(payment_id, found, context)
             return ExpiryResult.FOLLOWED
     except AppError as error:
-        return _left(payment_id, error)
-    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, abandoned.session_ends_at)
-    return _end(payment, abandoned, context) if is_over else ExpiryResult.LEFT
+        return _leave_for_next_run(payment_id, error)
+    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
+    return _end_payment(payment, plan, context) if is_over else ExpiryResult.LEFT
 
 
-def _look_up(abandoned: CancellationPlan) -> CheckoutSession | None:
-    """The session by which the payment may still be paid; None where there is none, or no answer."""
-    gateway = find_gateway(abandoned.gateway)
-    for reference in abandoned.references:
-        found = gateway.look_up_session(abandoned.charge, reference)
+def _look_up(plan: CancellationPlan) -> CheckoutSession | None:
+    """The session by which the payment may still be paid; None if there is none, or if the gateway does not answer."""
+    gateway = find_gateway(plan.gateway)
+    for reference in plan.references:
+        found = gateway.look_up_session(plan.charge, reference)
         if isinstance(found, CheckoutSession):
             return found
     return None
 
 
-def _end(payment: Payment, abandoned: CancellationPlan, context: AuditContext) -> ExpiryResult:
+def _end_payment(payment: Payment, plan: CancellationPlan, context: AuditContext) -> ExpiryResult:
     try:
-        abandoned.end_sessions(context)
-        return _write_end(payment.id, abandoned, context)
-    except (InvalidTransition, VersionConflict):  # paid, cancelled, or taken up again in this moment
+        plan.end_sessions(context)
+        return _write_ended(payment.id, plan, context)
+    except (InvalidTransition, VersionConflict):  # paid, cancelled, or reopened at the same moment
         return ExpiryResult.FOLLOWED
     except AppError as error:
-        return _left(payment.id, error)
+        return _leave_for_next_run(payment.id, error)
 
 
-def _left(payment_id: int, error: AppError) -> ExpiryResult:
-    """One that cannot be finished now is no reason to leave the others."""
-    log.warning("payment %d is left for the next time: %s", payment_id, error.message)
+def _leave_for_next_run(payment_id: int, error: AppError) -> ExpiryResult:
+    """Log and go on: one payment that cannot be finished now must not stop the others."""
+    log.warning("payment %d is left for the next run: %s", payment_id, error.message)
     return ExpiryResult.LEFT
 
 
 @write_transaction
-def _write_end(session: Session, payment_id: int, abandoned: CancellationPlan, context: AuditContext) -> ExpiryResult:
+def _write_ended(session: Session, payment_id: int, plan: CancellationPlan, context: AuditContext) -> ExpiryResult:
     payment = get_for_update(session, payment_id)
-    abandoned.close_sessions(session, context)
+    plan.close_sessions(session, context)
     if payment.status == PaymentStatus.PROCESSING:
         payment.fail(context)
         return ExpiryResult.FAILED
@@ -134,7 +137,7 @@ def _write_end(session: Session, payment_id: int, abandoned: CancellationPlan, c
 
 
 @read_transaction
-def _see(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+def _load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
     payment = session.get_one(Payment, payment_id)
     return payment, CancellationPlan.of(session, payment)
 
@@ -144,16 +147,16 @@ def _next_overdue(
     session: Session, deadlines: Deadlines, position: tuple[datetime, int] | None
 ) -> Sequence[tuple[datetime, int]]:
     age = tuple_(Payment.created_at, Payment.id)
-    wanted = select(Payment.created_at, Payment.id).where(deadlines.overdue())
+    query = select(Payment.created_at, Payment.id).where(deadlines.overdue())
     if position is not None:
-        wanted = wanted.where(age > keyset(position))
+        query = query.where(age > keyset(position))
     return [
         (row.created_at, row.id)
-        for row in session.execute(wanted.order_by(Payment.created_at, Payment.id).limit(BATCH_SIZE))
+        for row in session.execute(query.order_by(Payment.created_at, Payment.id).limit(BATCH_SIZE))
     ]
 
 
 @read_transaction
 def _next_processing(session: Session, last_id: int) -> Sequence[int]:
-    wanted = select(Payment.id).where(Payment.status == PaymentStatus.PROCESSING.value, Payment.id > last_id)
-    return session.scalars(wanted.order_by(Payment.id).limit(BATCH_SIZE)).all()
+    query = select(Payment.id).where(Payment.status == PaymentStatus.PROCESSING.value, Payment.id > last_id)
+    return session.scalars(query.order_by(Payment.id).limit(BATCH_SIZE)).all()

@@ -1,4 +1,4 @@
-"""What a gateway says of a payment, and what that makes of it: the one place where late money is judged."""
+"""Applies a gateway's report to a payment. This is the only place that decides about late money."""
 
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
@@ -18,14 +18,14 @@ from payments_app.payments.sessions import store_session
 
 @write_transaction
 def apply_session_update(session: Session, payment_id: int, found: CheckoutSession, context: AuditContext) -> str:
-    """``apply_session`` in a transaction of its own; the payment's status after it."""
+    """Run ``apply_session`` in a transaction of its own, and return the payment's status after it."""
     payment = get_for_update(session, payment_id)
     apply_session(session, payment, found, context)
     return payment.status
 
 
 def apply_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
-    """Bring a payment, whose row is locked, up to what its gateway says; what is known already changes nothing."""
+    """Apply a session's state to the payment, whose row is locked. A state that is known already changes nothing."""
     _note_session(session, payment, found, context)
     match found.status:
         case SessionStatus.SUCCEEDED:
@@ -41,12 +41,12 @@ def apply_session(session: Session, payment: Payment, found: CheckoutSession, co
 def record_received_money(
     session: Session, payment: Payment, money: GatewayPayment, *, context: AuditContext, receipt_url: str | None = None
 ) -> None:
-    """Money that the gateway has: it completes the payment, or else is kept for staff to return."""
+    """Record money that the gateway has received: it completes the payment, or is quarantined for staff to refund."""
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
             payment.flag_for_review("payment.paid_again", context)
         return
-    if money.currency != payment.currency:  # our amounts could not say how much it is
+    if money.currency != payment.currency:  # our amount columns could not hold it: they count the payment's currency
         payment.flag_for_review("payment.paid_in_other_currency", context)
         return
     assert money.transaction_id is not None  # noqa: S101  # for the type checker: money that came has a transaction
@@ -58,7 +58,7 @@ def record_received_money(
 def _completes(
     session: Session, payment: Payment, transaction_id: str, receipt_url: str | None, context: AuditContext
 ) -> bool:
-    """Complete the payment, unless it has ended and its consultation has another one by now: the index decides."""
+    """Complete the payment, unless it has ended and its consultation has another one by now; the index decides that."""
     if payment.is_active:
         payment.complete(transaction_id, receipt_url=receipt_url, context=context)
         return True
@@ -73,14 +73,14 @@ def _completes(
 
 
 def _note_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
-    """Keep what is known of the session; a webhook may tell of one before the request that opened it could.
+    """Store the session and its state; a webhook may arrive before the request that opened the session stores it.
 
-    Before the payment is touched: a statement of ours would flush half of its change.
+    This comes before any change of the payment: a statement here would flush half of that change.
     """
     status = SessionStatus.OPEN if found.status == SessionStatus.PROCESSING else found.status
     store_session(session, payment, found.reference, status, at=context.at)
     known = (GatewaySession.gateway == payment.gateway, GatewaySession.reference == found.reference)
-    # Core: a session has no version to guard, and what has ended stays so.
+    # A Core statement: a session has no version to guard, and an ended session stays ended.
     session.execute(
         update(GatewaySession)
         .where(*known, GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == payment.id)

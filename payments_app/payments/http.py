@@ -1,4 +1,4 @@
-"""What the views of payments and of refunds have in common: reading what is asked, and sending what is answered."""
+"""Shared by the views of payments and refunds: reads a request into a ``ChangeCommand``, and sends a response."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -33,11 +33,14 @@ def build_change(
     render_current: Callable[[IdempotencyKey], StoredResponse],
     replays_current_state: bool = False,
 ) -> ChangeCommand:
-    """What the request asks for. What the caller believes of the version is a condition, and no part of it."""
+    """The change that the request asks for.
+
+    The expected version is a condition and not part of the request: it does not change the request's fingerprint.
+    """
     key = pop_key(body, caller.user_id)
-    wanted = {name: value for name, value in body.items() if name != "expected_version"}
+    parameters = {name: value for name, value in body.items() if name != "expected_version"}
     idempotent_request = IdempotentRequest(
-        caller, key, operation, {"payment_id": payment_id, **wanted}, render_current, replays_current_state
+        caller, key, operation, {"payment_id": payment_id, **parameters}, render_current, replays_current_state
     )
     conditions = Conditions(_if_match(), body.get("expected_version"))
     return ChangeCommand(
@@ -50,15 +53,15 @@ def build_change(
 
 
 def _if_match() -> Callable[[int], bool] | None:
-    """Whether the caller knows that version.
+    """A test whether a version matches the If-Match header; None without the header.
 
-    A payment has one version at a time. A list of different ETags is therefore no version: as one header line it may
-    be two lines that a server or proxy has joined, of which the older one must not let the request pass.
+    A payment has one version at a time, so a list of different ETags matches nothing. It may be two header lines that
+    a server or proxy has joined, and the older of the two must not let the request pass.
     """
-    given = request.headers.get("If-Match")
-    if given is None:
+    header = request.headers.get("If-Match")
+    if header is None:
         return None
-    if len({tag.strip() for tag in given.split(",")} - {""}) != 1:
+    if len({tag.strip() for tag in header.split(",")} - {""}) != 1:
         return lambda _version: False
     etags = request.if_match
     return lambda version: etags.contains(str(version))
@@ -79,27 +82,27 @@ def return_url() -> str:
 
 
 def dump_changed(payment: Payment) -> dict[str, Any]:
-    """``data`` of a payment that was changed."""
+    """``data`` of the response to a change."""
     changed = {"payment": payment, "invoice": payment.invoices[0], "status": payment.status}
     return _CHANGED.dump(changed)  # type: ignore[no-any-return]  # of one object: a dict
 
 
 def dump_existing(payment: Payment) -> dict[str, Any]:
-    """What every answer says to a key whose first answer was dropped for its age."""
+    """The members of ``data`` in every response to a key whose first response was pruned."""
     return {"type": "existing", "payment_id": payment.id, "existing_payment_id": payment.id}
 
 
 def render_current_state(key: IdempotencyKey) -> StoredResponse:
-    """For a key whose first answer was dropped for its age: that it was used, and what has become of it."""
+    """The response to a key whose first response was pruned: the payment's present state (200)."""
     data = {**dump_existing(key.payment), **dump_changed(key.payment)}
     return StoredResponse(HTTPStatus.OK, json.dumps({"data": data, "message": translate(EXISTING_MESSAGE)}))
 
 
-EXISTING_MESSAGE = N_("This request was done before; this is what it has become")
+EXISTING_MESSAGE = N_("This request was processed before; data shows the present state")
 
 
 def respond(stored: StoredResponse) -> Response:
-    """Send a kept or fresh answer; its headers follow from its body, so that a replay has the same ones."""
+    """Send a stored or new response. Its headers are derived from its body, so that a replay has the same headers."""
     if stored.status == HTTPStatus.PAYMENT_REQUIRED:
         response = Response(stored.body, status=stored.status, mimetype="application/problem+json")
     else:

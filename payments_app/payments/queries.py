@@ -1,6 +1,6 @@
-"""What is shown of payments, as rows: nobody changes them, so they need not become objects that the session tracks.
+"""Reads payments for display, as plain rows: they are not changed, so the session need not track objects.
 
-Each read is one statement, so that all of an answer is of one moment, and one that PostgreSQL plans once.
+Each read is one statement, so that the whole response shows one moment, and PostgreSQL plans it once.
 """
 
 from collections import namedtuple
@@ -24,20 +24,20 @@ from payments_app.payments.models.status import PaymentStatus
 
 PAYMENTS = table_of(Payment)
 
-# Named as the columns are, which the type checker does not know.
+# Its fields are the columns, which the type checker does not know.
 PaymentRow: Any = namedtuple("PaymentRow", PAYMENTS.c.keys())  # type: ignore[misc]
 
-# Statements of lists, at 6 KiB each. Clients ask for a few; one who asked for every size with every filter would have
-# thousands kept, and a worker twice as large.
-PAGES_KEPT = 256
+# Cached list statements, at 6 KiB each. Clients use a few. A client that requests every page size with every filter
+# would otherwise fill the cache with thousands of them, and double a worker's memory.
+CACHED_STATEMENTS = 256
 
-# What is shown with a payment, by the names of its relationships: refunds are of a room that this one does not know.
-BELONGING = ("invoices", "tax_records", "refunds")
+# The relationships that are shown with a payment, by name: this package does not import refunds.
+RELATED = ("invoices", "tax_records", "refunds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which payments a list shows; ``after`` is the (created_at, id) behind which the page begins."""
+    """Filters of a list of payments; the page starts after the position ``after``, a (created_at, id)."""
 
     status: str | None
     consultation_id: int | None
@@ -51,9 +51,9 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
 
     Raises:
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
     """
-    whole = _whole()
+    whole = _payment_with_related()
     rows = whole.statement.rows(session, {"payment_id": payment_id})
     if not rows:
         raise PaymentNotFound
@@ -63,65 +63,65 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
 
 
 @read_transaction
-def list_page(session: Session, shown: Filter, *, caller: Caller) -> Page[Any]:
-    """Rows of the caller's payments, or for an admin everybody's, newest first."""
-    wanted = {"user_id": None if caller.is_admin else caller.user_id, "consultation_id": shown.consultation_id}
-    values: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-    if shown.after is not None:
-        values["after_created_at"], values["after_id"] = shown.after
-    status = None if shown.status is None else PaymentStatus(shown.status)
-    rows = _page(frozenset(values), status, shown.per_page).rows(session, values)
-    return Page.cut([PaymentRow._make(row) for row in rows], shown.per_page)
+def list_page(session: Session, filters: Filter, *, caller: Caller) -> Page[Any]:
+    """Rows of the caller's payments, newest first; of all payments if the caller is an admin."""
+    conditions = {"user_id": None if caller.is_admin else caller.user_id, "consultation_id": filters.consultation_id}
+    values: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
+    if filters.after is not None:
+        values["after_created_at"], values["after_id"] = filters.after
+    status = None if filters.status is None else PaymentStatus(filters.status)
+    rows = _page(frozenset(values), status, filters.per_page).rows(session, values)
+    return Page.cut([PaymentRow._make(row) for row in rows], filters.per_page)
 
 
-@lru_cache(PAGES_KEPT)
-def _page(given: frozenset[str], status: PaymentStatus | None, per_page: int) -> DirectStatement:
-    """Its size and its status are in the statement itself: PostgreSQL plans once for all values that it is not told,
-    and would take any size for a tenth of the table, and a rare status for a common one.
+@lru_cache(CACHED_STATEMENTS)
+def _page(names: frozenset[str], status: PaymentStatus | None, per_page: int) -> DirectStatement:
+    """The statement of one list. Page size and status are literals, not parameters: PostgreSQL makes one plan for all
+    values of a parameter. It would assume a page of a tenth of the table, and a rare status to be a common one.
     """
-    wanted = select(PAYMENTS).where(PAYMENTS.c.deleted_at.is_(None)).limit(literal_column(str(per_page + 1)))
+    query = select(PAYMENTS).where(PAYMENTS.c.deleted_at.is_(None)).limit(literal_column(str(per_page + 1)))
     if status is not None:
-        wanted = wanted.where(PAYMENTS.c.status == literal_column(f"'{status.value}'"))
-    for name in given & {"user_id", "consultation_id"}:
-        wanted = wanted.where(PAYMENTS.c[name] == _value(name))
-    if "after_id" in given:
+        query = query.where(PAYMENTS.c.status == literal_column(f"'{status.value}'"))
+    for name in names & {"user_id", "consultation_id"}:
+        query = query.where(PAYMENTS.c[name] == _value(name))
+    if "after_id" in names:
         position = tuple_(_value("created_at", "after_created_at"), _value("id", "after_id"))
-        wanted = wanted.where(tuple_(PAYMENTS.c.created_at, PAYMENTS.c.id) < position)
-    return DirectStatement(wanted.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc()))
+        query = query.where(tuple_(PAYMENTS.c.created_at, PAYMENTS.c.id) < position)
+    return DirectStatement(query.order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc()))
 
 
 def _value(column: str, name: str | None = None) -> Any:
     return bindparam(name or column, type_=PAYMENTS.c[column].type)
 
 
-class _Whole:
-    """The statement that reads a payment and what belongs to it, and the reading of its rows.
+class _PaymentWithRelated:
+    """The statement that reads a payment with its related rows, and the function that splits the rows again.
 
-    Joined, so that one statement sees all at one moment; what belongs together is told apart by its columns.
+    It joins, because only one statement sees all of them at one moment. ``read`` splits each joined row by its columns.
     """
 
     def __init__(self) -> None:
         relationships = inspect(Payment).relationships
-        tables = [table for name in BELONGING if isinstance(table := relationships[name].mapper.local_table, Table)]
+        tables = [table for name in RELATED if isinstance(table := relationships[name].mapper.local_table, Table)]
         joined = PAYMENTS
         for table in tables:
             joined = joined.outerjoin(table, table.c.payment_id == PAYMENTS.c.id)  # type: ignore[assignment]  # a join
         statement = select(PAYMENTS, *tables).select_from(joined).order_by(*(table.c.id for table in tables))
         statement = statement.where(PAYMENTS.c.id == _value("id", "payment_id"), PAYMENTS.c.deleted_at.is_(None))
         self.statement = DirectStatement(statement)
-        # Named as the tables' columns are, which the type checker does not know.
-        self._payment: Any = namedtuple("Payment", [*PAYMENTS.c.keys(), *BELONGING])  # type: ignore[misc]
+        # Its fields are the tables' columns, which the type checker does not know.
+        self._payment: Any = namedtuple("Payment", [*PAYMENTS.c.keys(), *RELATED])  # type: ignore[misc]
         self._width = len(PAYMENTS.c)
         self._records: list[Any] = [namedtuple(table.name, table.c.keys()) for table in tables]
 
     def read(self, rows: Sequence[Sequence[Any]]) -> Any:
-        start, belonging = self._width, []
+        start, related = self._width, []
         for record in self._records:
             end = start + len(record._fields)
             different = dict.fromkeys(tuple(row[start:end]) for row in rows)
-            belonging.append([record._make(values) for values in different if values[0] is not None])
+            related.append([record._make(values) for values in different if values[0] is not None])
             start = end
-        return self._payment._make((*rows[0][: self._width], *belonging))
+        return self._payment._make((*rows[0][: self._width], *related))
 
 
-_whole = cache(_Whole)  # not before all rooms are there, refunds among them
+_payment_with_related = cache(_PaymentWithRelated)  # made on first use: only then is every model imported, refunds too

@@ -1,4 +1,4 @@
-"""Payments in the database: each function is one transaction's worth of work."""
+"""Loads payments for display and for change. Each function is one transaction, or part of one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,21 +19,23 @@ from payments_app.observability import metrics
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.payment import REFERENCE_ALONE, Payment
 
-# What the doors make of a payment that was changed.
+# Makes the response from the changed payment.
 Render = Callable[[Payment], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What the caller believes of the payment's version: by If-Match, by ``expected_version``, or nothing."""
+    """The version that the caller expects: by If-Match, by ``expected_version``, by both or by neither."""
 
     if_match: Callable[[int], bool] | None = None
     expected_version: int | None = None
 
     def require(self, payment: Payment) -> None:
-        """Raises:
-        PreconditionFailed: If-Match names another version, or none (412).
-        VersionConflict: ``expected_version`` is not the payment's (409).
+        """Check the expectations against the payment's version.
+
+        Raises:
+            PreconditionFailed: If-Match names another version, or none (412).
+            VersionConflict: ``expected_version`` is not the payment's version (409).
         """
         if self.if_match is not None and not self.if_match(payment.version):
             metrics.VERSION_CONFLICTS.labels("expectation").inc()
@@ -47,7 +49,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeCommand:
-    """Somebody's wish to change a payment: who, under which key, and on what conditions."""
+    """A requested change of a payment, with its caller, idempotent request, audit context and conditions."""
 
     payment_id: int
     caller: Caller
@@ -62,42 +64,43 @@ def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
 
     Raises:
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
     """
-    return _owned(session, _whole().options(joinedload(Payment.tax_records)), payment_id, caller)
+    return _owned(session, _with_related().options(joinedload(Payment.tax_records)), payment_id, caller)
 
 
 @read_transaction
 def get_status(session: Session, payment_id: int) -> str:
-    """The present status of a payment that is known to be there, soft-deleted or not."""
+    """The present status of a payment that is known to exist, soft-deleted or not."""
     return session.scalars(select(Payment.status).where(Payment.id == payment_id)).one()
 
 
 @read_transaction
 def count_references_not_compared(session: Session) -> int:
-    """How many payments by hand have a reference that no constraint compares with the others."""
+    """The number of payments by hand whose reference no constraint compares (``REFERENCE_ALONE``)."""
     return session.scalars(select(func.count()).select_from(Payment).where(REFERENCE_ALONE)).one()
 
 
 def require_unused_reference(session: Session, payment: Payment, reference: str) -> None:
-    """Compare with the references that no constraint compares: there is one more statement for money by hand alone.
+    """Check a reference against those that no constraint compares: one more statement, for payments by hand only.
 
-    What is compared here was written before, and no longer changes. All others are the constraint's matter.
+    The rows compared here are old and no longer change, so this look-up is not a race. The unique index compares all
+    others.
 
     Raises:
-        TransactionAlreadyUsed: it paid for another payment, in whatever spelling (409).
+        TransactionAlreadyUsed: the reference paid for another payment, in any spelling (409).
     """
-    wanted = normalized_reference(payment.gateway, reference)
-    if wanted is None:
+    normalized = normalized_reference(payment.gateway, reference)
+    if normalized is None:
         return
-    of_method = (Payment.payment_method == payment.payment_method, Payment.id != payment.id)
-    for used in session.scalars(select(Payment.transaction_id).where(REFERENCE_ALONE, *of_method)):
-        if used is not None and normalized_reference(payment.gateway, used) == wanted:
+    others = (Payment.payment_method == payment.payment_method, Payment.id != payment.id)
+    for used in session.scalars(select(Payment.transaction_id).where(REFERENCE_ALONE, *others)):
+        if used is not None and normalized_reference(payment.gateway, used) == normalized:
             raise TransactionAlreadyUsed
 
 
 def keyset(position: tuple[datetime, int]) -> Tuple:
-    """A (created_at, id) to compare with, in the columns' own types."""
+    """The position (created_at, id) as SQL, in the columns' own types."""
     created_at, payment_id = position
     return tuple_(literal(created_at, Payment.created_at.type), literal(payment_id, Payment.id.type))
 
@@ -108,9 +111,9 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
 
     Raises:
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
     """
-    # One statement: an outer join, so that a payment without a trail is told from one that is not there.
+    # One statement. The outer join tells a payment without events from a payment that does not exist.
     found = session.execute(
         select(Payment.user_id, Payment.consultation_id, PaymentEvent)
         .outerjoin(PaymentEvent, PaymentEvent.payment_id == Payment.id)
@@ -124,49 +127,50 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
 
 
 def flush_and_store(session: Session, payment: Payment, change: ChangeCommand, render: Render) -> StoredResponse:
-    """Write the effect of a verb down, and the answer under its key."""
-    session.flush()  # the one flush of this effect: the version rises here, or StaleDataError says who was first
+    """Flush the change, and store the response under its key."""
+    # The one flush of this effect: it raises the version, or StaleDataError if another writer was first.
+    session.flush()
     response = render(payment)
     idempotency.store(session, change.request, response, payment_id=payment.id, at=change.context.at)
     return response
 
 
 def get_owned(session: Session, payment_id: int, caller: Caller) -> Payment:
-    """A payment with all that its verbs look at, for a caller who may change it.
+    """A payment with the rows that its verbs need, for a caller who may change it.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         PaymentNotFound: no such payment (404).
-        Forbidden: another patient's (403).
+        Forbidden: the payment belongs to another patient (403).
     """
     require_valid(session, caller)
-    return _owned(session, _whole(), payment_id, caller)
+    return _owned(session, _with_related(), payment_id, caller)
 
 
 def get_owned_for_update(session: Session, payment_id: int, caller: Caller) -> Payment:
-    """``get_owned``, with the row locked where the locking strategy says so."""
+    """``get_owned``, with the row locked if the locking strategy uses row locks."""
     if locks.uses_row_locks():
         lock_payment(session, payment_id)
     return get_owned(session, payment_id, caller)
 
 
 def lock_payment(session: Session, payment_id: int) -> None:
-    """Lock the row, where it exists, until the end of the transaction; on SQLite the writer's lock does that.
+    """Lock the row, if it exists, until the transaction ends. On SQLite the write lock does that already.
 
-    By a statement of its own, before the payment is read: one that waited for the lock would see the payment anew,
-    but its invoice as it was.
+    The lock is a statement of its own, before the payment is read. A single statement that waits for the lock would see
+    the payment's new state, but its invoice's old one.
     """
     session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
 
 
 def get_for_update(session: Session, payment_id: int) -> Payment:
-    """A payment that is known to be there, locked, with all that its verbs look at."""
+    """A payment that is known to exist, locked, with the rows that its verbs need."""
     lock_payment(session, payment_id)
-    return session.scalars(_whole().where(Payment.id == payment_id)).unique().one()
+    return session.scalars(_with_related().where(Payment.id == payment_id)).unique().one()
 
 
-def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: Caller) -> Payment:
-    found = wanted.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
+def _owned(session: Session, query: Select[Payment], payment_id: int, caller: Caller) -> Payment:
+    found = query.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
     payment = session.execute(found).unique().scalar_one_or_none()
     if payment is None:
         raise PaymentNotFound
@@ -174,6 +178,6 @@ def _owned(session: Session, wanted: Select[Payment], payment_id: int, caller: C
     return payment
 
 
-def _whole() -> Select[Payment]:
-    # Joined, not one query each: on PostgreSQL only one statement sees a payment and what belongs to it at one moment.
+def _with_related() -> Select[Payment]:
+    # A join and not a query each: on PostgreSQL only a single statement sees all these rows at one moment.
     return select(Payment).options(joinedload(Payment.invoices), joinedload(Payment.refunds))

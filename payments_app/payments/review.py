@@ -1,4 +1,4 @@
-"""Reviews: payments that staff have to look at, and staff's word that what was to be put right is put right."""
+"""Counts the payments that need a review by staff, and ends a review."""
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -11,13 +11,15 @@ from payments_app.payments.repository import get_for_update
 
 @read_transaction
 def count(session: Session) -> int:
-    """How many payments staff have to look at."""
+    """The number of payments that need a review."""
     return session.scalars(select(func.count()).select_from(Payment).where(Payment.needs_review)).one()
 
 
 @write_transaction
 def end_review(session: Session, payment_id: int, context: AuditContext) -> None:
-    """Raises:
-    InvalidTransition: money that may not stay is still here (409).
+    """End a payment's review, after staff have put the problem right.
+
+    Raises:
+        InvalidTransition: the payment still holds money that has to be refunded (409).
     """
     get_for_update(session, payment_id).end_review(context)

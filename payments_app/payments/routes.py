@@ -1,4 +1,4 @@
-"""Payments over HTTP. Each view reads as its contract; the deciding is done by the repository and the database."""
+"""Payments over HTTP. The decorators of a view state its contract; the repository and the database decide."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -43,7 +43,7 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.sessions import SessionTerms
 from payments_app.readiness import requires_readiness
 
-blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Paying a consultation once")
+blueprint = Blueprint("payments", __name__, url_prefix="/api/v1/payments", description="Pay a consultation once")
 methods_blueprint = Blueprint(
     "payment_methods", __name__, url_prefix="/api/v1/payment-methods", description="Ways to pay"
 )
@@ -62,15 +62,15 @@ METHODS_TTL_SECONDS = 3600
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
 @methods_blueprint.problems(401, 403, 422, 503)
-def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any caller, but a caller
-    """The payment methods on offer; they may be kept for an hour, and asked for again with ``If-None-Match``."""
+def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any authenticated caller
+    """The available payment methods. Clients may cache them for an hour, and revalidate with ``If-None-Match``."""
     body = json.dumps({"data": _render_methods(payment_methods()), "meta": {"next_cursor": None}})
     response = Response(body, mimetype="application/json")
     response.vary.add("Accept-Language")
     response.cache_control.private = True
     response.cache_control.max_age = METHODS_TTL_SECONDS
     response.add_etag()
-    if "If-Match" not in request.headers:  # a condition for changes, which would make a 412 of this list
+    if "If-Match" not in request.headers:  # meant for changes: here it would turn the list into a 412
         response.make_conditional(request)
     return response
 
@@ -85,7 +85,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any cal
 @blueprint.success_response(200, schemas.Existing, headers=("ETag",))
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CREATE)
 def create_payment(body: dict[str, Any], caller: Caller) -> Response:
-    """Create the one payment of a consultation; the same key again gives the same answer again."""
+    """Create the payment of a consultation. The same key again returns the same response."""
     key = pop_key(body, caller.user_id)
     settings = current_app.config["SETTINGS"]
     new = NewPayment(
@@ -117,16 +117,16 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 @blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's payments, or for an admin everybody's, newest first."""
+    """The caller's payments, newest first; an admin gets all payments."""
     position = read_cursor("payments", query.get("cursor"))
-    shown = queries.Filter(
+    filters = queries.Filter(
         status=query.get("status"),
         consultation_id=query.get("consultation_id"),
         after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
         per_page=query["per_page"],
     )
     return paginated_response(
-        queries.list_page(shown, caller=caller),
+        queries.list_page(filters, caller=caller),
         kind="payments",
         query=query,
         render=_render_payment,
@@ -158,26 +158,26 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
 @authenticated(Role.PATIENT)
-@blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.NO_WISHES)
+@blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, examples=examples.REFUSED_CHECKOUT)
 def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Open the gateway's session that the payment is paid by, or return the open one.
+    """Open the gateway session by which the patient pays, or return the open one.
 
     The response has one of ``redirect_url`` (send the patient there), ``client_secret`` (for a form of the page, on the
-    patient's device alone) and ``instructions``. Neither status nor version of the payment changes.
+    patient's device only) and ``instructions``. Neither status nor version of the payment changes.
     """
-    wanted = build_change("checkout", payment_id, body, caller, render_current=render_current_state)
+    change = build_change("checkout", payment_id, body, caller, render_current=render_current_state)
     settings = current_app.config["SETTINGS"]
     terms = SessionTerms(
         language=reader_language(),
         return_url=return_url(),
         describe=_describe,
         lease_seconds=settings.refund_lease_seconds,
-        deadlines=Deadlines.at(wanted.context.at, settings),
+        deadlines=Deadlines.at(change.context.at, settings),
     )
-    return respond(checkout(wanted, terms, _render_checkout))
+    return respond(checkout(change, terms, _render_checkout))
 
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
@@ -188,40 +188,44 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
 @blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Complete a payment with the transaction that paid it, once its gateway says so.
+    """Complete a payment with the transaction that paid it, if its gateway confirms the money.
 
-    Naming the same transaction again is a retry.
+    The same transaction again is a retry.
     """
-    wanted = build_change("confirm", payment_id, body, caller, render_current=render_current_state)
-    claim = PaymentProof(body["transaction_id"], body["receipt_url"])
+    change = build_change("confirm", payment_id, body, caller, render_current=render_current_state)
+    proof = PaymentProof(body["transaction_id"], body["receipt_url"])
     return respond(
-        confirm(wanted, claim, lambda payment: _render_changed(payment, N_("Payment confirmed successfully")))
+        confirm(change, proof, lambda payment: _render_changed(payment, N_("Payment confirmed successfully")))
     )
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
 @authenticated(Role.PATIENT, Role.ADMIN)
-@blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.NO_WISHES)
+@blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
 @blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CANCEL)
 def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Give up a pending payment, which frees its consultation; its session at the gateway ends first."""
-    wanted = build_change("cancel", payment_id, body, caller, render_current=render_current_state)
-    return respond(cancel(wanted, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
+    """Cancel a pending payment and free its consultation. Its session at the gateway ends first."""
+    change = build_change("cancel", payment_id, body, caller, render_current=render_current_state)
+    return respond(cancel(change, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
 
 
 def _method_on_offer(code: str) -> PaymentMethod:
     method = find_method(code)
     if method is None:
-        raise ValidationFailed({"payment_method": [N_("Not on offer; GET /api/v1/payment-methods lists what is.")]})
+        raise ValidationFailed(
+            {"payment_method": [N_("Not available; GET /api/v1/payment-methods lists the available methods.")]}
+        )
     return method
 
 
 @cache
 def _details_renderer() -> Callable[[Any], dict[str, Any]]:
-    return renderer(schemas.PaymentDetails())  # not before the schema of refunds, which it names, is there
+    return renderer(
+        schemas.PaymentDetails()
+    )  # made on first use: it names the schema of refunds, which is imported later
 
 
 def _render_methods(offered: Sequence[PaymentMethod]) -> list[dict[str, str]]:
@@ -242,11 +246,13 @@ def _describe(consultation_id: int) -> str:
 
 
 def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
-    shown = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
+    members = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
     if session.redirect_url is not None:
-        shown["redirect_url"] = session.redirect_url
+        members["redirect_url"] = session.redirect_url
     if session.client_secret is not None:
-        shown["client_secret"] = session.client_secret
+        members["client_secret"] = session.client_secret
     if session.instructions is not None:
-        shown["instructions"] = translate(session.instructions)  # the clinic's own are told as they are
-    return StoredResponse(200, json.dumps({"data": _CHECKOUT.dump(shown), "message": "OK"}), kept=False)
+        members["instructions"] = translate(
+            session.instructions
+        )  # the clinic's own instructions have no translation and stay as they are
+    return StoredResponse(200, json.dumps({"data": _CHECKOUT.dump(members), "message": "OK"}), store_body=False)

@@ -1,4 +1,4 @@
-"""Shapes of payments and of what is asked of them."""
+"""Schemas of payments, and of requests about them."""
 
 from operator import getitem
 from typing import Any
@@ -66,7 +66,7 @@ class Changed(Schema):
 
 
 class Existing(Changed):
-    """What has become of a payment, for a key whose first answer was dropped for its age."""
+    """The present state of a payment, for a key whose first response was pruned."""
 
     type = fields.String(required=True, metadata={"enum": ["existing"]})
     payment_id = fields.Integer(required=True)
@@ -80,8 +80,8 @@ class Checkout(Schema):
         required=True, metadata={"description": "When the payment ends if it is not paid: not before its session does."}
     )
     redirect_url = fields.String(metadata={"description": "The gateway's page, on which the patient pays"})
-    client_secret = fields.String(metadata={"description": "for gateways that the patient's device talks to itself"})
-    instructions = fields.String(metadata={"description": "for methods that people carry out by hand"})
+    client_secret = fields.String(metadata={"description": "For gateways that the patient's device calls directly."})
+    instructions = fields.String(metadata={"description": "For payments that the patient sends by hand."})
     payment = fields.Nested(Payment, required=True)
 
 
@@ -103,11 +103,11 @@ class PaymentMethod(Schema):
 
 
 class IdempotentRequest(Schema):
-    """What every request with an effect may carry in its body, where a client cannot set headers."""
+    """Members of every request with an effect; the key is here for clients that cannot set headers."""
 
     idempotency_key = fields.String(
         validate=Length(1, 255),
-        metadata={"pattern": KEY_PATTERN, "description": "In place of the header of that name."},
+        metadata={"pattern": KEY_PATTERN, "description": "Instead of the header Idempotency-Key."},
     )
 
 
@@ -134,8 +134,8 @@ class PaymentConfirm(PaymentChange):
         outer_space=False,
         metadata={
             "example": "TXN-123456789",
-            "description": "The gateway's name for the money. Of money sent by hand, its reference: case, blanks, "
-            "hyphens and invisible characters do not count.",
+            "description": "The gateway's id of the transaction. For money sent by hand, its reference; case, "
+            "blanks, hyphens and invisible characters are ignored.",
         },
     )
     receipt_url = HttpUrl(load_default=None, metadata={"example": "https://receipts.example/123"})

@@ -1,7 +1,7 @@
-"""What could charge somebody twice, or return what never came, if a defence were missing: done in earnest.
+"""Attacks that would charge twice, or return money that never came, if a defence were missing.
 
-Each attack asks over HTTP, then looks at the rows, and tells of every promise that did not hold. Without their defences
-these very functions get through, one by one: docs/defences.md is made by trying that.
+Each attack sends requests over HTTP, then reads the rows, and yields every promise that was broken. docs/defences.md
+shows that each attack succeeds if its defence is removed.
 """
 
 import time
@@ -17,16 +17,16 @@ from payments_app.proof.scenario import LoadProfile, Patient, Scenario
 
 OK, CREATED, CONFLICT, UNPROCESSABLE = 200, 201, 409, 422
 
-# Workers are killed at some moment within this, which is about what a burst of payments takes.
+# Workers are killed at a random moment within this time, which is about the duration of a burst of payments.
 KILLED_WITHIN_SECONDS = 0.03
 
-# Parts of 30 % that fit into a payment.
+# How many refunds of 30 % fit into a payment.
 PARTS_THAT_FIT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that did not hold: ``what`` is one of a few sentences, ``detail`` says where."""
+    """A broken promise. ``what`` is one of a few fixed texts, ``detail`` names the rows."""
 
     what: str
     detail: str
@@ -34,7 +34,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an attack needs, and how often it asks if nothing has to be asked again."""
+    """The rows that an attack needs, and the number of its requests without repetitions."""
 
     users: int
     consultations: int
@@ -63,13 +63,15 @@ def storm(scenario: Scenario) -> Iterator[Violation]:
     for patient in patients:
         (consultation,) = patient.consultations
         yield from _one_payment(scenario, consultation)
-        made = [answer for answer in _of(responses, patient) if answer.status == CREATED]
-        if len(made) > 1:
-            yield Violation("several clicks were told that they made the payment", f"consultation {consultation}")
+        created = [response for response in _of(responses, patient) if response.status == CREATED]
+        if len(created) > 1:
+            yield Violation(
+                "several clicks had the response that they created the payment", f"consultation {consultation}"
+            )
 
 
 def twins(scenario: Scenario) -> Iterator[Violation]:
-    """The same request with the same key many times at once, as by a client that was cut off and hurries."""
+    """The same request with the same key many times at once, as by a client that lost its connection."""
     patients = [scenario.add_patient(consultations=1) for _ in range(scenario.load.patients)]
     keys = [scenario.new_key() for _ in patients]
     responses = scenario.client.at_once(
@@ -79,19 +81,19 @@ def twins(scenario: Scenario) -> Iterator[Violation]:
             for _ in range(scenario.load.clicks_of(number))
         ]
     )
-    yield from _only(responses, CREATED, CONFLICT)  # 409 where IDEMPOTENCY_REPLAY is "conflict"
+    yield from _only(responses, CREATED, CONFLICT)  # 409 if IDEMPOTENCY_REPLAY is "conflict"
     for patient in patients:
         (consultation,) = patient.consultations
         yield from _one_payment(scenario, consultation)
-        answers = _of(responses, patient)
-        if len({answer.data.get("payment_id") for answer in answers}) > 1:
-            yield Violation("one key was answered with different payments", f"consultation {consultation}")
-        if sum(answer.status == CREATED and not answer.replayed for answer in answers) > 1:
+        own_responses = _of(responses, patient)
+        if len({response.data.get("payment_id") for response in own_responses}) > 1:
+            yield Violation("one key had responses with different payments", f"consultation {consultation}")
+        if sum(response.status == CREATED and not response.replayed for response in own_responses) > 1:
             yield Violation("one key did its work twice", f"consultation {consultation}")
 
 
 def key_reuse(scenario: Scenario) -> Iterator[Violation]:
-    """One key for two consultations at once, as by a client with a mistake in it."""
+    """One key for two consultations at once, as by a client with a bug."""
     patients = [scenario.add_patient(consultations=2) for _ in range(scenario.load.patients)]
     responses = scenario.client.at_once(
         list(
@@ -103,7 +105,7 @@ def key_reuse(scenario: Scenario) -> Iterator[Violation]:
     )
     yield from _only(responses, CREATED, CONFLICT, UNPROCESSABLE)
     for patient in patients:
-        made = scenario.kept(*patient.consultations)
+        made = scenario.snapshots(*patient.consultations)
         if len(made) != 1:
             yield Violation(
                 "one key made several payments" if made else "no payment was made", _listed(made, patient.consultations)
@@ -111,7 +113,7 @@ def key_reuse(scenario: Scenario) -> Iterator[Violation]:
 
 
 def confirms(scenario: Scenario) -> Iterator[Violation]:
-    """One payment, confirmed by many at once, each with a transaction of its own."""
+    """One payment, confirmed many times at once, each time with another transaction."""
     payment_id, consultation = _pay_one(scenario)
     responses = scenario.client.at_once(
         [scenario.confirming(payment_id, scenario.new_transaction()) for _ in range(scenario.load.clients)]
@@ -121,7 +123,7 @@ def confirms(scenario: Scenario) -> Iterator[Violation]:
 
 
 def confirm_against_cancel(scenario: Scenario) -> Iterator[Violation]:
-    """Payments that are confirmed and cancelled in the same moment: money that came, or a payment that was given up."""
+    """Payments that are confirmed and cancelled at the same moment: only one of the two may happen."""
     pairs = _pairs(scenario.load)
     patient = scenario.add_patient(consultations=pairs)
     paid = _pay_all(scenario, patient)
@@ -137,25 +139,27 @@ def confirm_against_cancel(scenario: Scenario) -> Iterator[Violation]:
     )
     yield from _only(responses, OK, CONFLICT)
     for payment_id, consultation in zip(paid, patient.consultations, strict=True):
-        winners = [answer for answer in responses if f"/{payment_id}/" in answer.request.path and answer.status == OK]
+        winners = [
+            response for response in responses if f"/{payment_id}/" in response.request.path and response.status == OK
+        ]
         if len(winners) != 1:
             yield Violation(
                 "a payment was confirmed and cancelled at once" if winners else "neither was done",
                 f"payment {payment_id}",
             )
-        for kept in scenario.kept(consultation):
-            if (kept.status == "completed") != (kept.received_minor > 0):
-                yield Violation("money came to a payment that was cancelled", f"payment {kept.payment_id}")
+        for snapshot in scenario.snapshots(consultation):
+            if (snapshot.status == "completed") != (snapshot.received_minor > 0):
+                yield Violation("money came to a payment that was cancelled", f"payment {snapshot.payment_id}")
 
 
 def one_transaction(scenario: Scenario) -> Iterator[Violation]:
-    """One transaction of a gateway's, shown for many payments at once."""
+    """One transaction of a gateway, presented for many payments at once."""
     patient = scenario.add_patient(consultations=_several(scenario.load))
     paid = _pay_all(scenario, patient)
     transaction = scenario.new_transaction()
     responses = scenario.client.at_once([scenario.confirming(payment_id, transaction) for payment_id in paid])
     yield from _only(responses, OK, CONFLICT)
-    completed = [kept for kept in scenario.kept(*patient.consultations) if kept.received_minor]
+    completed = [snapshot for snapshot in scenario.snapshots(*patient.consultations) if snapshot.received_minor]
     if len(completed) != 1:
         yield Violation(
             "one transaction paid several payments" if completed else "nothing was paid",
@@ -164,43 +168,43 @@ def one_transaction(scenario: Scenario) -> Iterator[Violation]:
 
 
 def refunds(scenario: Scenario) -> Iterator[Violation]:
-    """One payment, of which many return 30 % at once: three fit."""
+    """One payment, and many refunds of 30 % at once: only three fit."""
     payment_id, consultation = _pay_confirmed(scenario)
     responses = scenario.client.at_once([scenario.refunding(payment_id) for _ in range(scenario.load.clients)])
     yield from _only(responses, OK, CONFLICT, UNPROCESSABLE)
-    for kept in scenario.kept(consultation):
-        if kept.returned_minor > kept.received_minor:
+    for snapshot in scenario.snapshots(consultation):
+        if snapshot.returned_minor > snapshot.received_minor:
             yield Violation(
                 "more was sent back than came",
-                f"payment {payment_id}: {kept.returned_minor} of {kept.received_minor} minor units",
+                f"payment {payment_id}: {snapshot.returned_minor} of {snapshot.received_minor} minor units",
             )
-        elif kept.refunds != min(PARTS_THAT_FIT, scenario.load.clients):
-            yield Violation("money that could be returned was not", f"payment {payment_id}: {kept.refunds} refunds")
+        elif snapshot.refunds != min(PARTS_THAT_FIT, scenario.load.clients):
+            yield Violation("money that could be returned was not", f"payment {payment_id}: {snapshot.refunds} refunds")
 
 
 def refund_twins(scenario: Scenario) -> Iterator[Violation]:
-    """One refund, asked for many times at once with one key."""
+    """One refund, requested many times at once with one key."""
     payment_id, consultation = _pay_confirmed(scenario)
     key = scenario.new_key()
     responses = scenario.client.at_once([scenario.refunding(payment_id, key=key) for _ in range(scenario.load.clients)])
-    accepted = 202  # a twin that comes before the outcome
+    accepted = 202  # a repeated request that arrives before the outcome
     yield from _only(responses, OK, accepted)
-    for kept in scenario.kept(consultation):
-        if kept.refunds != 1:
+    for snapshot in scenario.snapshots(consultation):
+        if snapshot.refunds != 1:
             yield Violation(
-                "one key returned money several times" if kept.refunds else "no refund was made",
-                f"payment {payment_id}: {kept.refunds} refunds",
+                "one key returned money several times" if snapshot.refunds else "no refund was made",
+                f"payment {payment_id}: {snapshot.refunds} refunds",
             )
 
 
 def killed_workers(scenario: Scenario) -> Iterator[Violation]:
-    """Payments whose workers are killed under them; whoever has no answer asks again with the same key."""
+    """Payments whose workers are killed; a client without a response sends its request again with the same key."""
     workers = scenario.workers
-    assert workers is not None  # noqa: S101  # for the type checker: it is only run where there are some
+    assert workers is not None  # noqa: S101  # for the type checker: only run with workers
     patient = scenario.add_patient(consultations=_several(scenario.load))
 
     def kill() -> None:
-        time.sleep(scenario.chance.uniform(0, KILLED_WITHIN_SECONDS))
+        time.sleep(scenario.random.uniform(0, KILLED_WITHIN_SECONDS))
         workers.kill()
 
     responses = scenario.client.at_once(
@@ -279,53 +283,54 @@ KILLED_WORKERS = Attack(
 
 
 class SetupFailed(Exception):
-    """The payments that an attack is to be made on could not be made."""
+    """The payments that an attack needs could not be created."""
 
 
-def attack(which: Attack, scenario: Scenario) -> list[Violation]:
-    """What did not hold, of what the attack is after, and of what an audit would look for in its rows."""
+def attack(chosen: Attack, scenario: Scenario) -> list[Violation]:
+    """Make an attack. Returns the broken promises, and the findings of an audit of its rows."""
     before = len(scenario.consultations)
     found: list[Violation] = []
     try:
-        found += which.run(scenario)
+        found += chosen.run(scenario)
     except SetupFailed as reason:
         found.append(Violation("the attack could not begin", str(reason)))
-    offenders = repository.find_violations(scenario.consultations[before:])
-    return found + [Violation("an audit finds it", offender) for offender in offenders]
+    audited = repository.find_violations(scenario.consultations[before:])
+    return found + [Violation("an audit finds it", text) for text in audited]
 
 
 def _only(responses: Sequence[Response], *allowed: int) -> Iterator[Violation]:
-    """Whatever else was answered, each kind of it once."""
-    others = Counter(str(answer) for answer in responses if answer.status not in allowed)
-    for answer, number in others.items():
-        yield Violation("an answer that no promise allows", f"{number} times: {answer}")
+    """A violation for each kind of response with another status than ``allowed``."""
+    others = Counter(str(response) for response in responses if response.status not in allowed)
+    for text, number in others.items():
+        yield Violation("an answer that no promise allows", f"{number} times: {text}")
 
 
 def _one_payment(scenario: Scenario, consultation: int) -> Iterator[Violation]:
-    active = [kept for kept in scenario.kept(consultation) if kept.is_active]
+    active = [snapshot for snapshot in scenario.snapshots(consultation) if snapshot.is_active]
     if len(active) != 1:
         what = "one consultation has several active payments" if active else "no payment was made"
         yield Violation(what, _listed(active, [consultation]))
 
 
 def _completed_once(scenario: Scenario, responses: Sequence[Response], consultation: int) -> Iterator[Violation]:
-    done = [answer for answer in responses if answer.status == OK and not answer.replayed]
-    for kept in scenario.kept(consultation):
-        if len(done) > 1 or kept.completions > 1:
+    done = [response for response in responses if response.status == OK and not response.replayed]
+    for snapshot in scenario.snapshots(consultation):
+        if len(done) > 1 or snapshot.completions > 1:
             yield Violation(
-                "several confirms of one payment were done", f"payment {kept.payment_id}: {len(done)} answered so"
+                "several confirms of one payment were done",
+                f"payment {snapshot.payment_id}: {len(done)} responses say so",
             )
         elif not done:
-            yield Violation("no confirm was done", f"payment {kept.payment_id}")
+            yield Violation("no confirm was done", f"payment {snapshot.payment_id}")
 
 
 def _listed(found: Sequence[PaymentSnapshot], consultations: Sequence[int]) -> str:
-    payments = ", ".join(str(kept.payment_id) for kept in found) or "none"
+    payments = ", ".join(str(snapshot.payment_id) for snapshot in found) or "none"
     return f"consultation {', '.join(map(str, consultations))}: payments {payments}"
 
 
 def _of(responses: Sequence[Response], patient: Patient) -> list[Response]:
-    return [answer for answer in responses if answer.request.token == patient.token]
+    return [response for response in responses if response.request.token == patient.token]
 
 
 def _alternating(scenario: Scenario, patient: Patient, clicks: int) -> list[Request]:
@@ -334,18 +339,18 @@ def _alternating(scenario: Scenario, patient: Patient, clicks: int) -> list[Requ
 
 
 def _pay_one(scenario: Scenario) -> tuple[int, int]:
-    """A payment and its consultation."""
+    """Create a payment; returns the ids of the payment and of its consultation."""
     patient = scenario.add_patient(consultations=1)
     (payment_id,) = _pay_all(scenario, patient)
     return payment_id, patient.consultations[0]
 
 
 def _pay_confirmed(scenario: Scenario) -> tuple[int, int]:
-    """A payment whose money has come, and its consultation."""
+    """Create and confirm a payment; returns the ids of the payment and of its consultation."""
     payment_id, consultation = _pay_one(scenario)
-    responses = scenario.client.request(scenario.confirming(payment_id, scenario.new_transaction()))
-    if responses.status != OK:
-        raise SetupFailed(responses)
+    response = scenario.client.request(scenario.confirming(payment_id, scenario.new_transaction()))
+    if response.status != OK:
+        raise SetupFailed(response)
     return payment_id, consultation
 
 
@@ -353,7 +358,7 @@ def _pay_all(scenario: Scenario, patient: Patient) -> list[int]:
     responses = scenario.client.at_once(
         [scenario.paying(patient, consultation) for consultation in patient.consultations]
     )
-    for answer in responses:
-        if answer.status != CREATED:
-            raise SetupFailed(answer)
-    return [answer.data["payment_id"] for answer in responses]
+    for response in responses:
+        if response.status != CREATED:
+            raise SetupFailed(response)
+    return [response.data["payment_id"] for response in responses]

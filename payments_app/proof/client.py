@@ -1,4 +1,4 @@
-"""A client as it should be: it asks over real HTTP, many at once, and again with the same key until it is answered."""
+"""A correct client: sends many requests at once, and repeats each with the same key until it has a response."""
 
 import json
 import threading
@@ -11,19 +11,19 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError
 
-# Seconds for one answer: longer than nginx waits for the slowest honest one (docs/deployment.md has the ladder).
+# Seconds to wait for one response: longer than nginx waits for the slowest valid one (see docs/deployment.md).
 REQUEST_SECONDS = 60
 
-# Seconds that a request is sent again for: a worker that was killed is replaced within a few, a limit ends in a minute.
+# Seconds for which a request is repeated: a killed worker is replaced within a few, a rate limit resets in a minute.
 PATIENCE_SECONDS = 90
 
-# Seconds before the same request is sent again where the answer, if there was one, does not say.
+# Seconds before a repetition if no response says when.
 PAUSE_SECONDS = 0.1
 
-BUG = 500
+INTERNAL_ERROR = 500
 
-# Statuses by which a service, or a proxy before it, asks for the same request later.
-_LATER = frozenset({429, 502, 503, 504})
+# Statuses by which a service, or the proxy in front of it, asks to repeat the request later.
+_RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; status 0 where none came as long as the client was patient, and ``silence`` says what came instead."""
+    """A response. If none came in time, ``status`` is 0 and ``silence`` is the last error."""
 
     request: Request
     status: int
@@ -49,13 +49,13 @@ class Response:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What it is about; empty where it is about nothing."""
+        """The member ``data``; empty if there is none."""
         data = self.body.get("data")
         return data if isinstance(data, dict) else {}
 
     @property
     def problem(self) -> str:
-        """The last part of a problem's type; empty where there is none."""
+        """The code of the problem: the last part of its type; empty if the response is no problem."""
         return str(self.body.get("type", "")).rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Response:
 
 
 class Client:
-    """``pace``: so many requests a second at the most, on average; None: as fast as they are answered."""
+    """``pace``: the maximum number of requests per second, on average; None: no limit."""
 
     def __init__(
         self,
@@ -79,84 +79,84 @@ class Client:
         self._headers = headers or {}
         self._pace = pace
         self._patience_seconds = patience_seconds
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
         self._is_over = threading.Event()
-        # No repetitions by the library: what is sent again, and why, is this client's business.
+        # No repetitions by the library: this client decides about them.
         self._pool = urllib3.PoolManager(maxsize=at_once, retries=False, timeout=urllib3.Timeout(REQUEST_SECONDS))
 
     def request(self, request: Request) -> Response:
-        """One request, alone."""
+        """Send one request, with repetitions."""
         return self.at_once([request])[0]
 
     def try_once(self, request: Request) -> Response:
-        """One request, which is not sent again: is anybody there?"""
-        responses, _ = self._ask_once(request)
-        return responses
+        """Send one request, without repetitions: for finding out whether the service responds."""
+        response, _ = self._send_once(request)
+        return response
 
     def at_once(self, requests: Sequence[Request], meanwhile: Callable[[], None] | None = None) -> list[Response]:
-        """All of them at the same moment, each from a thread of its own; the answers in the same order.
+        """Send all requests at the same moment, each from its own thread; returns the responses in the same order.
 
-        ``meanwhile`` is done by the caller's thread while they are on their way.
+        ``meanwhile`` runs in the calling thread at the same time.
         """
         started = time.monotonic()
         gate = threading.Barrier(len(requests))
         with ThreadPoolExecutor(len(requests)) as threads:
             try:
-                answers = [threads.submit(self._ask_at, gate, request) for request in requests]
+                futures = [threads.submit(self._send_at, gate, request) for request in requests]
                 if meanwhile is not None:
                     meanwhile()
-                responses = [answer.result() for answer in answers]
-            except BaseException:  # interrupted: the threads are waited for, and are not to begin anything more
+                responses = [future.result() for future in futures]
+            except BaseException:  # interrupted: wait for the threads, which must not send anything more
                 self._is_over.set()
                 gate.abort()
                 raise
-        if self._pace is not None:  # whoever is behind a network's limit waits until the burst is paid off
+        if self._pace is not None:  # wait until the burst is within the average
             time.sleep(max(0.0, len(requests) / self._pace - (time.monotonic() - started)))
         return responses
 
     def close(self) -> None:
         self._pool.clear()
 
-    def _ask_at(self, gate: threading.Barrier, request: Request) -> Response:
+    def _send_at(self, gate: threading.Barrier, request: Request) -> Response:
         gate.wait()
         give_up_at = time.monotonic() + self._patience_seconds
         while True:
-            responses, pause_seconds = self._ask_once(request)
+            response, pause_seconds = self._send_once(request)
             if pause_seconds is None or time.monotonic() > give_up_at or self._is_over.wait(pause_seconds):
-                return responses
-            with self._counting:
+                return response
+            with self._lock:
                 self.repeated += 1
 
-    def _ask_once(self, request: Request) -> tuple[Response, float | None]:
-        """What came of it; and, where the same request is to be sent again, after how many seconds."""
+    def _send_once(self, request: Request) -> tuple[Response, float | None]:
+        """Send the request once. Returns the response, and after how many seconds to repeat the request, or None."""
         headers = {**self._headers, "Authorization": f"Bearer {request.token}"}
         if request.key is not None:
             headers["Idempotency-Key"] = request.key
-        with self._counting:
+        with self._lock:
             self.sent += 1
         try:
-            answer = self._pool.request(
+            received = self._pool.request(
                 request.method, f"{self.url}/api/v1{request.path}", headers=headers, json=request.body, redirect=False
             )
-        except HTTPError as error:  # cut off, refused or silent: it may have happened, and the key says so
+        except HTTPError as error:  # no response: the effect may have happened, so repeat it with the same key
             return Response(request, 0, {}, silence=str(error)), PAUSE_SECONDS
-        with self._counting:
+        with self._lock:
             self.answered += 1
-        responses = Response(request, answer.status, _json(answer.data), "Idempotent-Replayed" in answer.headers)
-        # A 500 says so too, but it breaks a promise: sent again, it would only be told later.
-        may_succeed_later = answer.status in _LATER or (
-            responses.body.get("retryable") is True and answer.status != BUG
+        response = Response(request, received.status, _json(received.data), "Idempotent-Replayed" in received.headers)
+        # A 500 is retryable too, but it breaks a promise: it is not repeated, so that it is reported.
+        may_succeed_later = received.status in _RETRYABLE_STATUSES or (
+            response.body.get("retryable") is True and received.status != INTERNAL_ERROR
         )
-        return responses, _pause_seconds(answer.headers.get("Retry-After")) if may_succeed_later else None
+        return response, _pause_seconds(received.headers.get("Retry-After")) if may_succeed_later else None
 
 
 def _pause_seconds(retry_after: str | None) -> float:
-    """What the answer says; a proxy may say a date, which is as good as nothing."""
+    """The seconds of Retry-After; the default if it is missing, or a date from a proxy."""
     return float(retry_after) if retry_after is not None and retry_after.isdecimal() else PAUSE_SECONDS
 
 
 def _json(data: bytes) -> dict[str, Any]:
-    """The body, where it is one of ours."""
+    """The body if it is a JSON object, else empty."""
     try:
         body = json.loads(data)
     except ValueError:

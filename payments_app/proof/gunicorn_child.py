@@ -1,5 +1,5 @@
-"""``python -m payments_app.proof.gunicorn_child PID ...``: gunicorn, which stops as soon as the process that started it
-has ended, however it ended.
+"""``python -m payments_app.proof.gunicorn_child PID ...``: a gunicorn that stops as soon as its parent process ends,
+even if the parent was killed.
 """
 
 import ctypes
@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 
-# From linux/prctl.h: the signal that we get when our parent ends. It outlives the exec below.
+# From linux/prctl.h: sets the signal that this process gets when its parent ends. It stays set after the exec below.
 _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, arguments: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone before it could be told
-        sys.exit("whoever started this is gone")
+    if os.getppid() != parent:  # the parent ended before prctl
+        sys.exit("the parent process has ended")
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *arguments])  # noqa: S606  # our own interpreter
 
 

@@ -1,4 +1,4 @@
-"""What whoever runs a proof is told: before it writes anything, and when it is over."""
+"""The output of ``payments prove``: the plan, and the results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +9,15 @@ from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION,
 from payments_app.proof.runner import ProofPlan, Report
 from payments_app.proof.scenario import METHOD
 
-# Breaches of one attack that are shown; the first says it all, and a service without an index has thousands.
-SHOWN_BREACHES = 5
+# The maximum number of violations shown per attack: without an index there may be thousands.
+SHOWN_VIOLATIONS = 5
 
 
 def show_plan(plan: ProofPlan, left: Leftovers) -> None:
-    """What is going to be written, sent and removed, before any of it is; ``left`` is of runs that were killed."""
+    """Show what will be written, sent and removed. ``left``: the rows that killed runs have left."""
     load = plan.load
     sizes = [each.size(load) for each in plan.attacks]
-    # One of staff and one patient besides, by whom the service is found to be the right one.
+    # Besides: one of staff, and one patient whose consultation shows that the service uses this database.
     users, consultations = 2 + sum(size.users for size in sizes), 1 + sum(size.consultations for size in sizes)
     requests = 1 + sum(size.requests for size in sizes)
     facts: dict[str, Any] = {
@@ -37,7 +37,7 @@ def show_plan(plan: ProofPlan, left: Leftovers) -> None:
 
 
 def print_report(report: Report, plan: ProofPlan, *, as_json: bool) -> int:
-    """Show what became of each promise; the command's exit status."""
+    """Show the result for each promise; returns the exit status of the command."""
     verdicts = [_verdict(each.name, each.promise, report, plan) for each in plan.attacks]
     _show(verdicts, _total(report, plan, held=report.held), as_json=as_json)
     return 0 if report.held else 1
@@ -69,28 +69,28 @@ def _verdict(name: str, promise: str, report: Report, plan: ProofPlan) -> dict[s
 
 
 def print_findings(report: Report) -> None:
-    """Of a run that does not come to its end, what it had found: nobody should have to wait for it again."""
+    """Show the violations that an interrupted run had found so far."""
     for name, violations in report.violations.items():
-        for violation in violations[:SHOWN_BREACHES]:
+        for violation in violations[:SHOWN_VIOLATIONS]:
             say(f"BROKEN  {name}: {violation.what}: {violation.detail}", err=True)
 
 
 def print_faults(faults: Mapping[str, str], plan: ProofPlan, *, as_json: bool) -> int:
-    """Without what the service stands on it takes no payment, and there is nothing to attack."""
-    broken = [f"{name}: {why}" for name, why in faults.items()]
-    promise = "what the service stands on is in place"
+    """Show the failed readiness checks: the service accepts no payment, so there is nothing to attack. Returns 1."""
+    broken = [f"{name}: {fault}" for name, fault in faults.items()]
+    promise = "the service is ready to accept payments"
     verdict = {"attack": "none", "promise": promise, "held": False, "rounds": 0, "requests": 0, "broken": broken}
-    nothing_done = Report(violations={}, requests={})
-    _show([verdict], _total(nothing_done, plan, held=False), as_json=as_json)
+    empty_report = Report(violations={}, requests={})
+    _show([verdict], _total(empty_report, plan, held=False), as_json=as_json)
     return 1
 
 
 def print_removed(rows: int, *, as_json: bool) -> None:
-    """How many rows of runs that were killed were there, and are gone."""
+    """Show how many rows of killed runs were removed."""
     if as_json:
         say_json({"rows_removed": rows})
         return
-    say(f"{rows} rows removed" if rows else "nothing is left of any run")
+    say(f"{rows} rows removed" if rows else "no rows to remove")
 
 
 def _show(verdicts: list[dict[str, Any]], total: dict[str, Any], *, as_json: bool) -> None:
@@ -100,13 +100,13 @@ def _show(verdicts: list[dict[str, Any]], total: dict[str, Any], *, as_json: boo
         return
     names, promises = (max(len(verdict[column]) for verdict in verdicts) for column in ("attack", "promise"))
     for verdict in verdicts:
-        word = "held" if verdict["held"] else "BROKEN"
-        named = f"{verdict['attack']:<{names}}  {verdict['promise']:<{promises}}"
-        say(f"{word:<6}  {named}  {verdict['requests']:>5} requests")
-        for line in verdict["broken"][:SHOWN_BREACHES]:
+        result = "held" if verdict["held"] else "BROKEN"
+        label = f"{verdict['attack']:<{names}}  {verdict['promise']:<{promises}}"
+        say(f"{result:<6}  {label}  {verdict['requests']:>5} requests")
+        for line in verdict["broken"][:SHOWN_VIOLATIONS]:
             say(f"        {line}")
-        if len(verdict["broken"]) > SHOWN_BREACHES:
-            say(f"        and {len(verdict['broken']) - SHOWN_BREACHES} more")
+        if len(verdict["broken"]) > SHOWN_VIOLATIONS:
+            say(f"        and {len(verdict['broken']) - SHOWN_VIOLATIONS} more")
     held = sum(verdict["held"] for verdict in verdicts)
     facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in total.items() if name != "held")
     say(f"{held} of {len(verdicts)} promises held: {facts}")

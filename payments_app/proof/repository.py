@@ -1,7 +1,7 @@
-"""Scratch rows: what a proof writes into the database of a deployment, reads there, and takes away again.
+"""Scratch rows: the rows that a proof writes into a deployment's database, reads, and removes again.
 
-A row is ours if it belongs to a user whose address is below ``proof.invalid``, a name that nobody can have (RFC 2606).
-Nothing else is ever changed here, and nothing of it is left.
+A row is the proof's if it belongs to a user whose address ends in ``proof.invalid``, a reserved domain (RFC 2606). No
+other row is ever changed here.
 """
 
 import secrets
@@ -26,13 +26,13 @@ from payments_app.payments.models.event import PaymentEvent
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
 
-# Ids of scratch consultations. Above what a booking system comes to that counts, or that numbers by the microseconds
-# since 1970 (1.8e15 now, 9e15 in the year 2255); below those that pack a time and a machine into 63 bits, and up to
-# 2^53 - 1, the last whole number that every reader of JSON takes as it is.
+# Ids of scratch consultations. Above the ids of a booking system that counts, or that uses the microseconds since 1970
+# (1.8e15 now, 9e15 in the year 2255); below ids that combine a time and a machine in 63 bits; and up to 2^53 - 1, the
+# largest integer that every JSON reader keeps exact.
 FIRST_CONSULTATION = 9_000_000_000_000_000
 LAST_CONSULTATION = 2**53 - 1
 
-# Ids that one round may take, from a place of its own: two runs at once do not meet.
+# The number of ids per round. Each round has a random block, so that two runs at once do not collide.
 CONSULTATIONS_OF_A_ROUND = 10_000
 
 _DOMAIN = "proof.invalid"
@@ -40,7 +40,10 @@ _DOMAIN = "proof.invalid"
 
 @dataclass(frozen=True, slots=True)
 class PaymentSnapshot:
-    """A payment as its rows tell of it, in minor units; ``returned_minor`` and ``refunds`` are without failed ones."""
+    """A payment's state from its rows; amounts in minor units.
+
+    ``returned_minor`` and ``refunds`` exclude failed refunds.
+    """
 
     payment_id: int
     consultation_id: int
@@ -54,7 +57,7 @@ class PaymentSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What proofs before have left, because they were killed."""
+    """Rows that earlier runs have left, because they were killed."""
 
     users: int
     payments: int
@@ -65,24 +68,24 @@ class Leftovers:
 
 
 def new_round() -> tuple[str, int]:
-    """A name for the rows of a round, and the first id of its consultations. By chance, whatever the seed is."""
-    places = (LAST_CONSULTATION - FIRST_CONSULTATION) // CONSULTATIONS_OF_A_ROUND
-    return secrets.token_hex(6), FIRST_CONSULTATION + secrets.randbelow(places) * CONSULTATIONS_OF_A_ROUND
+    """A name for the rows of a round, and the first id of its consultations. Random, independent of the seed."""
+    blocks = (LAST_CONSULTATION - FIRST_CONSULTATION) // CONSULTATIONS_OF_A_ROUND
+    return secrets.token_hex(6), FIRST_CONSULTATION + secrets.randbelow(blocks) * CONSULTATIONS_OF_A_ROUND
 
 
 @write_transaction
 def add_user(
     session: Session, name: str, role: Role, *, consultations: Sequence[int] = (), currency: str
 ) -> Credentials:
-    """A user of the round of that name, whom no password lets in, with consultations of their own."""
+    """Add a user of a round, without a valid password, with consultations."""
     now = clock.now()
     email = f"prove-{name}-{secrets.token_hex(4)}@{_DOMAIN}"
     new = NewUser(
         email=email,
         name="payments prove",
         role=role,
-        password_hash="none",  # noqa: S106  # no hash at all: nothing verifies against it
-        # SQLite gives the ids of users who were removed to others: no token of ours may come to be theirs.
+        password_hash="none",  # noqa: S106  # not a hash: every password fails
+        # SQLite reuses the ids of removed users: a token of this run must not become valid for a later user.
         token_version=1 + secrets.randbelow(2**30),
     )
     insert_user(session, new)
@@ -95,24 +98,24 @@ def add_user(
 
 
 @read_transaction
-def find_strangers(session: Session) -> Sequence[int]:
-    """Some consultations within our range that are not ours."""
+def find_foreign_consultations(session: Session) -> Sequence[int]:
+    """Up to three consultations in the range of the proof that are not the proof's."""
     within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
-    theirs = select(Consultation.id).where(within, Consultation.patient_id.not_in(_users()))
-    return session.scalars(theirs.order_by(Consultation.id).limit(3)).all()
+    query = select(Consultation.id).where(within, Consultation.patient_id.not_in(_users()))
+    return session.scalars(query.order_by(Consultation.id).limit(3)).all()
 
 
 @read_transaction
 def find_leftovers(session: Session) -> Leftovers:
-    """What is there of proofs: of those that were killed, or that are under way."""
+    """The rows of runs that were killed, or that are active."""
     users, newest_at = session.execute(select(func.count(), func.max(User.created_at)).where(_is_ours())).one()
     payments = session.scalar(select(func.count()).where(Payment.user_id.in_(_users()))) or 0
     return Leftovers(users, payments, newest_at)
 
 
 @read_transaction
-def look(session: Session, consultations: Sequence[int]) -> list[PaymentSnapshot]:
-    """The payments of these consultations, whatever became of them."""
+def find_snapshots(session: Session, consultations: Sequence[int]) -> list[PaymentSnapshot]:
+    """The payments of these consultations, in any status."""
     returned = (
         select(func.coalesce(func.sum(Refund.amount_minor), 0))
         .where(Refund.payment_id == Payment.id, Refund.status != RefundStatus.FAILED)
@@ -128,7 +131,7 @@ def look(session: Session, consultations: Sequence[int]) -> list[PaymentSnapshot
         .where(PaymentEvent.payment_id == Payment.id, PaymentEvent.event == "payment.completed")
         .scalar_subquery()
     )
-    wanted = select(Payment, returned, refunds, completions).where(Payment.consultation_id.in_(consultations))
+    query = select(Payment, returned, refunds, completions).where(Payment.consultation_id.in_(consultations))
     return [
         PaymentSnapshot(
             payment.id,
@@ -140,13 +143,13 @@ def look(session: Session, consultations: Sequence[int]) -> list[PaymentSnapshot
             number,
             completed,
         )
-        for payment, returned_minor, number, completed in session.execute(wanted.order_by(Payment.id))
+        for payment, returned_minor, number, completed in session.execute(query.order_by(Payment.id))
     ]
 
 
 @read_transaction
 def find_violations(session: Session, consultations: Sequence[int]) -> list[str]:
-    """What an audit finds wrong with the payments of these consultations, without those of anybody else."""
+    """The findings of an audit, for the payments of these consultations only."""
     ours = session.scalars(select(Payment.id).where(Payment.consultation_id.in_(consultations))).all()
     return [
         f"{check.invariant} {check.promise}: payment {row.id} {row.detail}"
@@ -162,7 +165,7 @@ def _among_ours(check: Check) -> TextClause:
 
 @write_transaction
 def disable(session: Session, name: str | None = None) -> None:
-    """Let the users of a round, or of all, begin nothing more: every write asks the database whether they may."""
+    """Disable the users of a round, or of all rounds: every write checks in the database that its user is enabled."""
     for user in session.scalars(select(User).where(_is_ours(name)).with_for_update()):
         user.disabled_at = user.disabled_at or clock.now()
         user.token_version += 1
@@ -170,14 +173,14 @@ def disable(session: Session, name: str | None = None) -> None:
 
 @write_transaction
 def remove(session: Session, name: str | None = None) -> int:
-    """Take away all rows of a round, or of all; how many there were.
+    """Delete all rows of a round, or of all rounds; returns their number.
 
-    Payments are versioned, and elsewhere only ever change through their verbs on loaded objects, and never go: what
-    guards their money is their history. Here rows are deleted behind the ORM's back, which is right this once. No money
-    ever stood behind them. The version protects whoever reads a row and writes it later; of a row that is gone every
-    such write fails, as it should. Its users were disabled before, so that nobody begins anything; whoever had begun
-    commits first, and then a foreign key refuses this deletion, which is done again. And it is one transaction: no
-    audit, list or metric ever sees half a payment.
+    Elsewhere payments are never deleted, and only change through methods of loaded objects, because their history
+    protects their money. Here SQL deletes them directly, which is safe for these rows. No real money belongs to them.
+    The version protects a writer that has read a row before: its write fails if the row is gone, as it should. The
+    users were disabled before, so that no new request begins. A request that had begun commits first; then a foreign
+    key refuses this deletion, and the caller repeats it. And all is one transaction: no audit, list or metric ever sees
+    half a payment.
     """
     payments = select(Payment.id).where(Payment.user_id.in_(_users(name)))
     removed = 0
@@ -190,9 +193,9 @@ def remove(session: Session, name: str | None = None) -> int:
     return removed + _delete(session, User, _is_ours(name))
 
 
-def _delete(session: Session, model: type, which: ColumnElement[bool]) -> int:
-    removed = session.execute(delete(table_of(model)).where(which))
-    return int(removed.rowcount)  # type: ignore[attr-defined]  # of a DELETE it has one
+def _delete(session: Session, model: type, condition: ColumnElement[bool]) -> int:
+    removed = session.execute(delete(table_of(model)).where(condition))
+    return int(removed.rowcount)  # type: ignore[attr-defined]  # a DELETE has it
 
 
 def _users(name: str | None = None) -> Select[int]:
@@ -204,5 +207,5 @@ def _is_ours(name: str | None = None) -> ColumnElement[bool]:
 
 
 def database_name() -> str:
-    """Which database is written to, without its password."""
+    """The URL of the database, without its password."""
     return current_engines().writer.url.render_as_string(hide_password=True)

@@ -1,4 +1,4 @@
-"""A proof from beginning to end: rounds of attacks, each with rows of its own that are gone when it is over."""
+"""Runs a proof: rounds of attacks, each with its own rows, which are removed at the end of the round."""
 
 import signal
 import time
@@ -21,28 +21,28 @@ from payments_app.proof.client import Client
 from payments_app.proof.own_server import Workers, own_gunicorn
 from payments_app.proof.scenario import LoadProfile, Scenario, WrongTarget
 
-# Longer than a round can last: rows of an older one belong to a run that was killed.
+# Longer than a round can last: older rows belong to a killed run.
 ABANDONED_AFTER = timedelta(minutes=30)
 
-# Attempts, a second apart, at taking the rows away while a request of ours may still be at work.
+# Attempts, a second apart, to remove the rows: a request of the proof may still be running.
 REMOVALS = 30
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """By Ctrl-C or a signal. Not an Exception, so that nothing on the way takes it for an error of its own."""
+    """Stopped by Ctrl-C or a signal. A BaseException, so that no ``except Exception`` catches it."""
 
 
 class NotRemoved(Exception):
-    """Why the rows could not be taken away."""
+    """The rows could not be removed; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProofPlan:
-    """``url``: a running service of this deployment, or None for one of the proof's own.
+    """``url``: a running service of this deployment, or None to start one for the proof.
 
-    ``pace``: requests a second, on average, that one which is not the proof's own is asked.
+    ``pace``: with ``url``, the average number of requests per second.
     """
 
     load: LoadProfile
@@ -59,7 +59,7 @@ class ProofPlan:
 
 @dataclass(slots=True)
 class Report:
-    """What became of each attack, by its name; and how much was done for it."""
+    """The result and the number of requests of each attack, by name; and totals."""
 
     violations: dict[str, list[Violation]]
     requests: dict[str, int]
@@ -74,45 +74,45 @@ class Report:
 
     @classmethod
     def blank(cls, plan: ProofPlan) -> Self:
-        """Before anything is done."""
+        """An empty report for the attacks of a plan."""
         return cls({each.name: [] for each in plan.attacks}, {each.name: 0 for each in plan.attacks})
 
 
-def prove(plan: ProofPlan, report: Report, tell: Callable[[], None]) -> None:
-    """Make every attack in every round, and take away whatever was written, however it ends; tell after each attack.
+def prove(plan: ProofPlan, report: Report, on_progress: Callable[[], None]) -> None:
+    """Make every attack in every round, and remove all written rows, however the run ends.
 
-    What was found by then stands in the report also where it is stopped.
+    Fills in ``report`` as it goes, also if the run is stopped. Calls ``on_progress`` after each attack.
 
     Raises:
-        Stopped: by a signal; nothing is left.
-        Astray: the service asked works on another database, or does not answer.
-        DoesNotStart: the gunicorn of the proof's own did not come up.
-        NotRemoved: rows are left, for ``remove_all`` later.
+        Stopped: by a signal; no rows are left.
+        WrongTarget: the service uses another database, or does not respond.
+        DoesNotStart: the gunicorn for the proof did not start.
+        NotRemoved: rows are left; ``remove_all`` removes them later.
     """
     started = time.monotonic()
-    with _signals_raise_stopped(), _asked(plan) as (client, workers):
+    with _signals_raise_stopped(), _client(plan) as (client, workers):
         for number in range(plan.rounds):
             with _rows_of_a_round(report) as (name, first_consultation):
-                # From the seed alone, so that a run can be repeated: amounts, keys, and the order of the attacks.
-                chance = Random(f"{plan.seed}/{number}")  # noqa: S311  # to be repeated, not to be secret
-                scenario = Scenario(name, first_consultation, client, plan.load, chance, workers)
-                _attack_all(plan, scenario, report, tell)
+                # From the seed only, so that a run can be repeated: amounts, keys, and the order of the attacks.
+                random = Random(f"{plan.seed}/{number}")  # noqa: S311  # must be repeatable, need not be secret
+                scenario = Scenario(name, first_consultation, client, plan.load, random, workers)
+                _attack_all(plan, scenario, report, on_progress)
             report.rounds_done += 1
         report.repeated = client.repeated
     report.seconds = time.monotonic() - started
 
 
 def remove_all() -> int:
-    """Take away what proofs have left, however old; how many rows there were.
+    """Remove the rows of all runs, of any age; returns their number.
 
     Raises:
-        NotRemoved: they could not be.
+        NotRemoved: they could not be removed.
     """
     return _remove(None)
 
 
 @contextmanager
-def _asked(plan: ProofPlan) -> Iterator[tuple[Client, Workers | None]]:
+def _client(plan: ProofPlan) -> Iterator[tuple[Client, Workers | None]]:
     at_once = plan.load.clients
     if plan.url is not None:
         client = Client(plan.url, at_once=at_once, pace=plan.pace)
@@ -129,15 +129,15 @@ def _asked(plan: ProofPlan) -> Iterator[tuple[Client, Workers | None]]:
             client.close()
 
 
-def _attack_all(plan: ProofPlan, scenario: Scenario, report: Report, tell: Callable[[], None]) -> None:
-    for each in scenario.chance.sample(plan.attacks, len(plan.attacks)):
+def _attack_all(plan: ProofPlan, scenario: Scenario, report: Report, on_progress: Callable[[], None]) -> None:
+    for each in scenario.random.sample(plan.attacks, len(plan.attacks)):
         sent, answered = scenario.client.sent, scenario.client.answered
         found = attack(each, scenario)
-        if scenario.client.answered == answered:  # what is found where nobody answers breaks no promise
-            raise WrongTarget(f"{scenario.client.url} answers no more")
+        if scenario.client.answered == answered:  # without responses, the findings mean nothing
+            raise WrongTarget(f"{scenario.client.url} no longer responds")
         report.violations[each.name] += found
         report.requests[each.name] += scenario.client.sent - sent
-        tell()
+        on_progress()
 
 
 @contextmanager
@@ -146,15 +146,15 @@ def _rows_of_a_round(report: Report) -> Iterator[tuple[str, int]]:
     try:
         yield name, first_consultation
     finally:
-        report.rows_removed += _remove_surely(name)
+        report.rows_removed += _remove_despite_signal(name)
 
 
-def _remove_surely(name: str) -> int:
-    """Also where a signal comes in the middle of it: the transaction is then rolled back, and done again."""
+def _remove_despite_signal(name: str) -> int:
+    """Remove the rows. If a signal interrupts it, the transaction is rolled back and repeated."""
     try:
         return _remove(name)
     except Stopped:
-        _remove(name)  # the first signal is the last that is heard
+        _remove(name)  # after the first signal, the others are ignored
         raise
 
 
@@ -166,7 +166,7 @@ def _remove(name: str | None) -> int:
         except (AppError, SQLAlchemyError) as error:
             if attempt == REMOVALS:
                 raise NotRemoved(str(error)) from error
-            current_engines().writer.dispose()  # a connection that a signal has cut off in mid-sentence among them
+            current_engines().writer.dispose()  # also drops a connection that a signal interrupted
             time.sleep(1)
     raise AssertionError("unreachable: the last attempt returned or raised")
 
@@ -174,13 +174,13 @@ def _remove(name: str | None) -> int:
 @contextmanager
 def _signals_raise_stopped() -> Iterator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each in _ENDING:  # what follows is the clearing up, which nothing but a kill may cut short
+        for each in _ENDING:  # only SIGKILL may interrupt the removal that follows
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(signal.Signals(number).name)
 
-    # What is ignored already, as SIGHUP under nohup, stays so.
-    heard = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
-    before = {each: signal.signal(each, stop) for each in heard}
+    # Signals that are ignored already stay ignored, such as SIGHUP under nohup.
+    handled = [each for each in _ENDING if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in handled}
     try:
         yield
     finally:
@@ -189,5 +189,5 @@ def _signals_raise_stopped() -> Iterator[None]:
 
 
 def is_abandoned(leftovers: repository.Leftovers) -> bool:
-    """Whether no run can be under way whose rows these are."""
+    """Whether the rows are too old to belong to an active run."""
     return leftovers.newest_at is not None and clock.now() - leftovers.newest_at > ABANDONED_AFTER

@@ -1,4 +1,4 @@
-"""Where an attack takes place: people and consultations of its own, and a client that asks for them."""
+"""The surroundings of a round of attacks: its users and consultations, and the requests of its client."""
 
 from dataclasses import dataclass, field
 from itertools import count
@@ -14,28 +14,28 @@ from payments_app.proof.client import Client, Request
 from payments_app.proof.own_server import Workers
 from payments_app.proof.repository import PaymentSnapshot
 
-# Carried out by hand, so that staff's word is all that moves.
+# Paid by hand, so that no money moves: staff only confirm it.
 METHOD = "gcash"
 
 
 class WrongTarget(Exception):
-    """The service that is asked does not answer, or does not work on the database that was written to."""
+    """The service does not respond, or uses another database than this command."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadProfile:
-    """How many ask at once, and how many new payments each user of them may ask for by RATELIMIT_PAYMENTS."""
+    """``clients``: simultaneous requests. ``share``: new payments that RATELIMIT_PAYMENTS allows each user."""
 
     clients: int
     share: int
 
     @property
     def patients(self) -> int:
-        """So many that each stays within the share."""
+        """The number of patients with which each stays within the share."""
         return -(-self.clients // self.share)
 
     def clicks_of(self, patient: int) -> int:
-        """How many of the clients that patient is."""
+        """How many of the requests are this patient's."""
         return self.clients // self.patients + (patient < self.clients % self.patients)
 
 
@@ -47,13 +47,13 @@ class Patient:
 
 @dataclass(slots=True)
 class Scenario:
-    """One round's; ``chance`` is all that its seed decides, ``workers`` those that may be killed."""
+    """One round. ``random`` comes from the seed; ``workers`` are the processes that may be killed."""
 
     name: str
     first_consultation: int
     client: Client
     load: LoadProfile
-    chance: Random
+    random: Random
     workers: Workers | None = None
     staff_token: str = field(init=False, repr=False)
     amount_minor: int = field(init=False)
@@ -63,17 +63,15 @@ class Scenario:
     def __post_init__(self) -> None:
         settings = current_app.config["SETTINGS"]
         least, most = settings.payment_min_amount_minor, settings.payment_max_amount_minor
-        self.amount_minor = self.chance.randint(least, min(most, 5 * least))
+        self.amount_minor = self.random.randint(least, min(most, 5 * least))
         self.staff_token = self._add_user(Role.ADMIN)
-        watched = self.add_patient(consultations=1)
-        (consultation,) = watched.consultations
-        responses = self.client.try_once(Request("GET", f"/consultations/{consultation}", watched.token))
-        if responses.silence:  # nobody listens there, or the certificate is not believed
-            raise WrongTarget(f"{self.client.url} does not answer: {responses.silence}")
-        if responses.status != 200 or responses.data.get("id") != consultation:  # noqa: PLR2004  # OK
-            raise WrongTarget(
-                f"{responses} of what was just written: is it another deployment's, or has it other secrets?"
-            )
+        probe = self.add_patient(consultations=1)
+        (consultation,) = probe.consultations
+        response = self.client.try_once(Request("GET", f"/consultations/{consultation}", probe.token))
+        if response.silence:  # no server there, or its certificate is not trusted
+            raise WrongTarget(f"{self.client.url} does not respond: {response.silence}")
+        if response.status != 200 or response.data.get("id") != consultation:  # noqa: PLR2004  # OK
+            raise WrongTarget(f"{response} to a request for a new row: does it use another database, or other secrets?")
 
     def add_patient(self, *, consultations: int) -> Patient:
         ids = [self.first_consultation + next(self._numbers) for _ in range(consultations)]
@@ -89,10 +87,10 @@ class Scenario:
         """30 % of the amount: three such refunds fit, and a fourth does not."""
         return self.amount_minor * 3 // 10
 
-    # What is asked
+    # Requests
 
     def new_key(self) -> str:
-        return f"prove-{self.name}-{self.chance.getrandbits(64):016x}"
+        return f"prove-{self.name}-{self.random.getrandbits(64):016x}"
 
     def paying(self, patient: Patient, consultation_id: int, *, key: str | None = None) -> Request:
         amount = money.to_text(self.amount_minor)
@@ -111,9 +109,9 @@ class Scenario:
         return Request("POST", f"/payments/{payment_id}/refund", self.staff_token, key or self.new_key(), body)
 
     def new_transaction(self) -> str:
-        return f"PROVE-{self.name}-{self.chance.getrandbits(64):016x}"
+        return f"PROVE-{self.name}-{self.random.getrandbits(64):016x}"
 
-    # What came of it
+    # Results
 
-    def kept(self, *consultations: int) -> list[PaymentSnapshot]:
-        return repository.look(consultations)
+    def snapshots(self, *consultations: int) -> list[PaymentSnapshot]:
+        return repository.find_snapshots(consultations)

@@ -1,9 +1,10 @@
-"""Refunds from the command line: how a clinic's front desk returns money, and how open ones are finished."""
+"""The ``refunds`` commands, for a clinic's front desk, and ``payments resume``, which settles open refunds."""
 
 import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from http import HTTPStatus
 from typing import Any
 
@@ -41,35 +42,38 @@ from payments_app.refunds import repository, service
 from payments_app.refunds.http import render_existing_refund, render_refund
 from payments_app.refunds.repository import RefundRequest
 
-refunds = CommandGroup("refunds", help="Return money, and see what became of it.")
+refunds = CommandGroup("refunds", help="Manage refunds.")
 
 COLUMNS = ("id", "payment", "amount", "currency", "status", "reason", "created", "settled")
 
-WHAT_NOW = {
-    RefundStatus.PENDING: "It is on its way. Nothing to do: the gateway's own message finishes it, or this does:\n"
-    "flask --app wsgi refunds resume",
-    RefundStatus.UNKNOWN: "The gateway did not answer: the money may be back, or not. Do not refund it again.\n"
-    "This finds out: flask --app wsgi refunds resume",
+# Counts refunds that another process works on; a member of the output of --json, so the name stays.
+LEASED = "in other hands"
+
+NEXT_STEPS = {
+    RefundStatus.PENDING: "The refund is pending. Do nothing: the gateway's webhook settles it, or this does:\n"
+    "flask --app wsgi payments resume",
+    RefundStatus.UNKNOWN: "The gateway did not answer: the money may have been returned or not. Do not refund it again."
+    "\nTo look up the outcome: flask --app wsgi payments resume",
     RefundStatus.SUCCEEDED: None,
-    RefundStatus.FAILED: "Nothing was returned. It may be tried again.",
+    RefundStatus.FAILED: "No money was returned. You may try again.",
 }
 
 
 @refunds.command("create")
 @click.argument("payment_id", type=ID)
-@click.option("--amount", type=AmountType(), help="How much, such as 1500 or 1500.50. Without: all that is left.")
+@click.option("--amount", type=AmountType(), help="Amount, such as 1500 or 1500.50. Default: all that can be refunded.")
 @click.option("--reason", help="Reason, kept with the refund.")
-@click.option("--idempotency-key", "key", help="The same key again never refunds twice. Without: a new one.")
+@click.option("--idempotency-key", "key", help="The same key again never refunds twice. Default: a new key.")
 @click.option("--again", is_flag=True, help="Refund the same amount a second time, even shortly after the first.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def create_refund(
     *, payment_id: int, amount: int | None, reason: str | None, key: str | None, again: bool, yes: bool, as_json: bool
 ) -> None:
-    """Return the money of a payment, or a part of it.
+    """Refund a payment, or a part of it.
 
-    Shows whose payment it is and how much is left, and asks before anything happens. If the answer is lost on the way,
-    give the same --idempotency-key again: it tells what became of the refund, and nothing is returned twice.
+    Shows the patient and the amount that can be refunded, and asks for confirmation. If you do not see the result, give
+    the same --idempotency-key again: it shows the refund's outcome, and no money is returned twice.
     """
     may_repeat = again or key is not None
     caller, key = system_caller(), require_well_formed(str(uuid.uuid4()) if key is None else key)
@@ -77,26 +81,34 @@ def create_refund(
         raise CommandFailed(f"The reason must be one line of at most {MAX_REASON_LENGTH} characters.")
     payment = payments_repository.get(payment_id, caller=caller)
     if not yes:
-        _ask(payment, amount)
-    asked = {"payment_id": payment_id, "amount": None if amount is None else money.to_text(amount), "reason": reason}
-    wanted = ChangeCommand(
+        _confirm(payment, amount)
+    parameters = {
+        "payment_id": payment_id,
+        "amount": None if amount is None else money.to_text(amount),
+        "reason": reason,
+    }
+    change = ChangeCommand(
         payment_id=payment_id,
         caller=caller,
-        request=IdempotentRequest(caller, key, "refund", asked, render_existing_refund, replays_current_state=True),
+        request=IdempotentRequest(
+            caller, key, "refund", parameters, render_existing_refund, replays_current_state=True
+        ),
         context=operator_context(),
-        # What was shown is what was agreed to.
+        # The operator agreed to the payment as it was shown: refuse if it has changed since.
         conditions=Conditions() if yes else Conditions(expected_version=payment.version),
     )
     settings = current_app.config["SETTINGS"]
     window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
-    wish = RefundRequest(amount, reason, new_since=service.repeats_since(wanted.context.at, window_seconds))
+    refund_request = RefundRequest(amount, reason, new_since=service.repeats_since(change.context.at, window_seconds))
     try:
-        response = service.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+        response = service.refund(
+            change, refund_request, lease_seconds=settings.refund_lease_seconds, render=render_refund
+        )
     except RefundRepeated as repeated:
         refund_id = (repeated.data or {})["refund_id"]
         raise CommandFailed(
             f"Refund {refund_id} of this payment, of the same amount, was requested a short time ago: look at it with"
-            f" refunds show {refund_id}. If a second one is meant, give --again."
+            f" refunds show {refund_id}. To make a second one, give --again."
         ) from None
     _show_outcome(response, key, as_json=as_json)
 
@@ -104,19 +116,19 @@ def create_refund(
 @refunds.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in RefundStatus]), help="Filter by status.")
 @click.option("--payment", "payment_id", type=ID, help="Only refunds of this payment.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at the most.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of rows.")
 @json_option
 def list_refunds(status: str | None, payment_id: int | None, limit: int, as_json: bool) -> None:
-    """Show refunds, newest first."""
-    found = _newest(status, payment_id, limit)
-    show_rows(COLUMNS, map(_row, found), as_json=as_json, nothing="no refunds")
+    """List refunds, newest first."""
+    rows = _newest(status, payment_id, limit)
+    show_rows(COLUMNS, map(_row, rows), as_json=as_json, nothing="no refunds")
 
 
 @refunds.command("show")
 @click.argument("refund_id", type=ID)
 @json_option
 def show_refund(refund_id: int, as_json: bool) -> None:
-    """Show one refund, and what to do about it."""
+    """Show one refund, and the next step."""
     refund = repository.get(refund_id)
     facts = {
         **_row(refund),
@@ -127,26 +139,27 @@ def show_refund(refund_id: int, as_json: bool) -> None:
     }
     show_facts(facts, as_json=as_json)
     if not as_json:
-        _say_what_now(refund)
+        _print_next_step(refund)
 
 
-@refunds.command("resume")
-@click.option("--send-again", "refund_id", type=ID, help="Send this refund to its gateway once more.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+# `payments resume`. It is here because payments know nothing of refunds: create_app adds it to their commands.
+@click.command("resume")
+@click.option("--send-again", "refund_id", type=ID, help="Send this one refund to its gateway once more.")
+@click.option("--yes", is_flag=True, help="With --send-again: do not ask for confirmation.")
 @json_option
-def resume_refunds(refund_id: int | None, yes: bool, as_json: bool) -> None:
-    """Find out what became of refunds, and of payments on their way, that were cut off.
+def resume(refund_id: int | None, yes: bool, as_json: bool) -> None:
+    """Finish refunds and payments whose outcome at the gateway is unknown.
 
-    Asks nothing, and never returns money twice: it looks up at the gateway first. May run at any time, also twice at
-    once; what stays open is looked at again the next time.
+    Asks no question and never returns money twice: it looks each refund up at the gateway first. It may run at any
+    time, and twice at once. Whatever stays open is looked up again by the next run.
 
-    --send-again ID is for one unknown refund that is at least 24 hours old and not in the gateway's dashboard. It is
+    --send-again ID is for an unknown refund that is at least 24 hours old and not in the gateway's dashboard. It is
     looked up once more, and sent again only if the gateway does not know it.
     """
-    settings = current_app.config["SETTINGS"]
     if refund_id is not None:
         _send_again(refund_id, yes=yes, as_json=as_json)
         return
+    settings = current_app.config["SETTINGS"]
     now = clock.now()
     outcomes: Counter[str] = Counter()
 
@@ -157,18 +170,24 @@ def resume_refunds(refund_id: int | None, yes: bool, as_json: bool) -> None:
             say(f"refund {refund_id} stays open: {error.message}", err=True)
             outcomes["open"] += 1
         else:
-            outcomes["in other hands" if refund is None else "open" if refund.is_open else refund.status] += 1
+            outcomes[LEASED if refund is None else "open" if refund.is_open else refund.status] += 1
 
     with_progress(service.find_open(now), resume_one, label="Refunds", length=repository.count_open(now=now))
-    fates: Counter[ExpiryResult] = Counter()
+    results: Counter[ExpiryResult] = Counter()
     deadlines = Deadlines.at(now, settings)
     with_progress(
         expire.find_processing(),
-        lambda payment_id: fates.update([expire.resume(payment_id, deadlines, operator_context())]),
-        label="Payments on their way",
+        lambda payment_id: results.update([expire.resume(payment_id, deadlines, operator_context())]),
+        label="Payments in processing",
         length=expire.count_processing(),
     )
-    _show_resumed(outcomes, fates, as_json=as_json)
+    _show_resumed(outcomes, results, as_json=as_json)
+
+
+# Its old name, for one release.
+_refunds_resume = copy(resume)
+_refunds_resume.hidden = True
+refunds.add_command(_refunds_resume, "resume")
 
 
 @refunds.command("give-up")
@@ -178,15 +197,15 @@ def resume_refunds(refund_id: int | None, yes: bool, as_json: bool) -> None:
 def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
     """Close an unknown refund that is at least 24 hours old and not in the gateway's dashboard.
 
-    Looks it up once more: if the gateway has it after all, that is written down instead. What was set aside for it is
-    free again.
+    Looks it up once more, and records the outcome if the gateway has the refund after all. Otherwise the refund fails,
+    and its reserved money can be refunded again.
     """
-    if not yes and not is_agreed("Have you looked, and it is not in the gateway's dashboard?"):
+    if not yes and not is_agreed("Is the refund missing from the gateway's dashboard?"):
         say("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
     if service.give_up(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
-        raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
+        raise CommandFailed("The refund is settled, or another process works on it: see refunds show.")
     _show_result(refund_id, as_json=as_json)
 
 
@@ -196,7 +215,7 @@ def _send_again(refund_id: int, *, yes: bool, as_json: bool) -> None:
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
     if service.send_again(refund_id, lease_seconds=lease_seconds, context=operator_context()) is None:
-        raise CommandFailed("It is over, or somebody is at work on it: see refunds show.")
+        raise CommandFailed("The refund is settled, or another process works on it: see refunds show.")
     _show_result(refund_id, as_json=as_json)
 
 
@@ -206,11 +225,11 @@ def _show_result(refund_id: int, *, as_json: bool) -> None:
         show_facts(_row(refund), as_json=True)
         return
     say(f"refund {refund.id} is {refund.status}")
-    _say_what_now(refund)
+    _print_next_step(refund)
 
 
-def _ask(payment: Payment, amount_minor: int | None) -> None:
-    """Say what is about to happen, on standard error, and stop where that is not wanted."""
+def _confirm(payment: Payment, amount_minor: int | None) -> None:
+    """Show the refund on standard error, and exit with 0 unless the operator agrees."""
     patient = get_user(payment.user_id)
     wanted_minor = payment.refundable_minor if amount_minor is None else amount_minor
     facts = {
@@ -226,48 +245,49 @@ def _ask(payment: Payment, amount_minor: int | None) -> None:
     show_facts(facts, err=True)
     say(err=True)
     if not is_agreed(f"Return {_money(wanted_minor, payment)} now?"):
-        say("nothing was returned", err=True)
+        say("no money was returned", err=True)
         raise SystemExit(0)
 
 
 def _show_outcome(response: StoredResponse, key: str, *, as_json: bool) -> None:
     parts = json.loads(response.body)["data"]
     if response.status == HTTPStatus.PAYMENT_REQUIRED:
-        raise CommandFailed(f"The gateway declined it; nothing was returned. It said: {parts['reason']}")
+        raise CommandFailed(f"The gateway declined the refund; no money was returned. Its reason: {parts['reason']}")
     if as_json:
         say_json({**parts, "idempotency_key": key, "replayed": response.replayed})
         return
     refund = repository.get(parts["refund"]["id"])
-    before = " (done before, under the same key)" if response.replayed else ""
+    before = " (made before, under the same key)" if response.replayed else ""
     payment = refund.payment
     say(f"refund {refund.id} of payment {payment.id}: {_money(refund.amount_minor, payment)} {refund.status}{before}")
     say(f"payment {payment.id} is {payment.status.replace('_', ' ')}; idempotency key {key}")
-    _say_what_now(refund)
+    _print_next_step(refund)
 
 
-def _say_what_now(refund: Refund) -> None:
-    hint = WHAT_NOW[RefundStatus(refund.status)]
+def _print_next_step(refund: Refund) -> None:
+    hint = NEXT_STEPS[RefundStatus(refund.status)]
     if hint is not None:
         say()
         for line in hint.splitlines():
             say(line)
 
 
-def _show_resumed(outcomes: Counter[str], fates: Counter[ExpiryResult], *, as_json: bool) -> None:
+def _show_resumed(outcomes: Counter[str], results: Counter[ExpiryResult], *, as_json: bool) -> None:
     if as_json:
         payments = {
-            "followed": fates[ExpiryResult.FOLLOWED],
-            "failed": fates[ExpiryResult.FAILED],
-            "left": fates[ExpiryResult.LEFT],
+            "followed": results[ExpiryResult.FOLLOWED],
+            "failed": results[ExpiryResult.FAILED],
+            "left": results[ExpiryResult.LEFT],
         }
         say_json({"refunds": dict(outcomes), "payments": payments})
         return
-    parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "none to look at"
-    say(f"refunds: {parts}")
-    moved = fates[ExpiryResult.FOLLOWED] + fates[ExpiryResult.FAILED]
-    say(f"payments on their way: {moved} finished, {fates[ExpiryResult.LEFT]} still on their way")
+    texts = {LEASED: "in progress elsewhere"}
+    counts = [f"{count} {texts.get(outcome, outcome)}" for outcome, count in sorted(outcomes.items())]
+    say(f"refunds: {', '.join(counts) or 'none open'}")
+    moved = results[ExpiryResult.FOLLOWED] + results[ExpiryResult.FAILED]
+    say(f"payments in processing: {moved} settled, {results[ExpiryResult.LEFT]} still in processing")
     if outcomes["open"]:
-        say("What stays open: flask --app wsgi refunds list --status unknown (and --status pending)")
+        say("To list the open ones: flask --app wsgi refunds list --status unknown (and --status pending)")
 
 
 def _newest(status: str | None, payment_id: int | None, limit: int) -> Iterator[Refund]:

@@ -1,4 +1,4 @@
-"""What a gateway says of refunds, ours and those that were made elsewhere, in whatever order it says it."""
+"""Applies a gateway's reports about refunds, made here or elsewhere. Reports may arrive in any order."""
 
 from payments_app.gateways.base import Approved, Declined, GatewayRefund
 from payments_app.gateways.events import ChargeRefunded
@@ -8,14 +8,14 @@ from payments_app.payments.models.refund import Refund
 
 
 def apply_refund_update(payment: Payment, reported: GatewayRefund, context: AuditContext) -> None:
-    """Bring a payment, whose row is locked, up to what its gateway says of one refund."""
-    if not _is_of(payment, reported.transaction_id, reported.currency):
+    """Apply the gateway's report about one refund to the payment, whose row is locked."""
+    if not _is_about(payment, reported.transaction_id, reported.currency):
         payment.flag_for_review("refund.of_other_money", context)
         return
     refund = _find(payment, reported)
     if refund is not None:
         if refund.has_failed and not refund.was_accepted and isinstance(reported.outcome, Approved):
-            # Staff gave it up, or the gateway had declined it; and now it is there.
+            # Staff gave it up, or the gateway declined it, and now the gateway reports it as made.
             payment.flag_for_review("refund.made_after_all", context)
         refund.reference = refund.reference or reported.reference
         refund.settle(reported.outcome, context)
@@ -26,12 +26,12 @@ def apply_refund_update(payment: Payment, reported: GatewayRefund, context: Audi
 
 
 def reconcile_refunded_total(payment: Payment, reported: ChargeRefunded, context: AuditContext) -> None:
-    """Bring a payment up to the total that its gateway has returned or is about to.
+    """Apply the gateway's total of refunds, settled and pending, to the payment.
 
-    What no refund that we know explains was made elsewhere; which refund it was, an event of its own tells before or
-    after this one. Refunds that failed explain a total too: it may have been told before they did.
+    If known refunds do not add up to the total, the difference was made elsewhere; a separate event, before or after
+    this one, names that refund. Failed refunds count too: the total may be older than their failure.
     """
-    if not _is_of(payment, reported.transaction_id, reported.currency):
+    if not _is_about(payment, reported.transaction_id, reported.currency):
         payment.flag_for_review("refund.of_other_money", context)
         return
     for refund in reported.refunds:
@@ -39,26 +39,25 @@ def reconcile_refunded_total(payment: Payment, reported: ChargeRefunded, context
     unexplained_minor = reported.returned_minor - sum(
         refund.amount_minor for refund in payment.refunds if refund.was_accepted
     )
-    nameless = _unattributed(payment)
-    if unexplained_minor > 0 and nameless is not None:
-        nameless.increase(
-            unexplained_minor, context
-        )  # one row for all that has no name yet, so that names take it whole
+    unattributed = _unattributed(payment)
+    if unexplained_minor > 0 and unattributed is not None:
+        # One row for the whole unattributed amount, so that refunds can be split off as their events arrive.
+        unattributed.increase(unexplained_minor, context)
     elif unexplained_minor > 0:
         Refund.record(
-            payment, amount_minor=unexplained_minor, reference=None, outcome=Approved("nameless"), context=context
+            payment, amount_minor=unexplained_minor, reference=None, outcome=Approved("unattributed"), context=context
         )
 
 
-def _is_of(payment: Payment, transaction_id: str | None, currency: str) -> bool:
-    """Whether it is about the money that this payment received, or will, and not about other money sent for it."""
+def _is_about(payment: Payment, transaction_id: str | None, currency: str) -> bool:
+    """Whether the report is about this payment's transaction, or may be, and not about another transfer for it."""
     return (
         transaction_id is not None and currency == payment.currency and payment.transaction_id in (None, transaction_id)
     )
 
 
 def _find(payment: Payment, reported: GatewayRefund) -> Refund | None:
-    """The refund that is meant, by the gateway's name for it or by ours."""
+    """The refund that the report is about, found by the gateway's reference or by our id."""
     for refund in payment.refunds:
         if refund.reference == reported.reference:
             return refund
@@ -74,23 +73,23 @@ def _unattributed(payment: Payment) -> Refund | None:
 
 
 def _record_failed(payment: Payment, reported: GatewayRefund, outcome: Declined, context: AuditContext) -> None:
-    """Remember one that failed before we heard of it: older news of it may follow, and must not bring it to life."""
+    """Record a refund that failed before it was first reported: an older report may follow, and must not reopen it."""
     Refund.record_failed(
         payment, amount_minor=reported.amount_minor, reference=reported.reference, outcome=outcome, context=context
     )
-    if _unattributed(payment) is not None:  # which may have told of the one that failed, or may not
+    if _unattributed(payment) is not None:  # that total may include the failed refund
         payment.flag_for_review("refund.failed_elsewhere", context)
 
 
 def _record(payment: Payment, reported: GatewayRefund, outcome: Approved, context: AuditContext) -> None:
-    """Record a refund that was made elsewhere; as far as a total told of it before, it only gets its name."""
-    nameless = _unattributed(payment)
-    if nameless is None:
+    """Record a refund that was made elsewhere. If an unattributed total includes it, split it off that total."""
+    unattributed = _unattributed(payment)
+    if unattributed is None:
         Refund.record(
             payment, amount_minor=reported.amount_minor, reference=reported.reference, outcome=outcome, context=context
         )
         return
-    refund = nameless.split(min(reported.amount_minor, nameless.amount_minor))
+    refund = unattributed.split_off(min(reported.amount_minor, unattributed.amount_minor))
     refund.reference = reported.reference
     if reported.amount_minor > refund.amount_minor:
         refund.increase(reported.amount_minor - refund.amount_minor, context)

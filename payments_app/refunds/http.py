@@ -1,4 +1,4 @@
-"""A refund as it is answered with, over HTTP and by the command: by its status, and the same each time it is asked."""
+"""Renders a refund for HTTP and for the commands, by its present status, so that a replay shows the same."""
 
 from http import HTTPStatus
 from typing import Any
@@ -20,16 +20,16 @@ from payments_app.refunds import schemas
 _REFUNDED = schemas.Refunded()
 
 _MESSAGES = {
-    RefundStatus.PENDING: N_("The refund is on its way"),
+    RefundStatus.PENDING: N_("The refund is pending"),
     RefundStatus.UNKNOWN: N_(
-        "Whether the refund was made is not known yet; it will be found out, and nothing sent twice"
+        "The gateway did not answer, so the refund's outcome is unknown; it is looked up, and not sent twice"
     ),
     RefundStatus.SUCCEEDED: N_("Refund made"),
 }
 
 
 def render_refund(payment: Payment, refund: Refund) -> StoredResponse:
-    """200 once it succeeded, 402 once it failed, 202 until then."""
+    """200 if it succeeded, 402 if it failed, 202 until then."""
     if refund.has_failed:
         return StoredResponse(HTTPStatus.PAYMENT_REQUIRED, json.dumps(problem_body(declined(refund))))
     body = {"data": refunded_data(payment, refund), "message": translate(_MESSAGES[RefundStatus(refund.status)])}
@@ -37,7 +37,7 @@ def render_refund(payment: Payment, refund: Refund) -> StoredResponse:
 
 
 def render_existing_refund(key: IdempotencyKey) -> StoredResponse:
-    """The present outcome; for a key whose request was dropped for its age, only that it was used, and for what."""
+    """The refund's present state: as ``render_refund``, or, if the key was pruned, as an existing refund (200)."""
     payment, refund = key.payment, key.refund
     assert refund is not None  # noqa: S101  # for the type checker: a refund's key names its refund
     if not key.was_pruned:
@@ -49,7 +49,7 @@ def render_existing_refund(key: IdempotencyKey) -> StoredResponse:
 def declined(refund: Refund) -> RefundDeclined:
     return RefundDeclined(
         LocalizedMessage(
-            "The gateway declined to return %(amount)s %(currency)s; nothing was returned.",
+            "The gateway declined to refund %(amount)s %(currency)s; no money was returned.",
             amount=money.to_major(refund.amount_minor),
             currency=refund.currency,
         ),
@@ -58,5 +58,5 @@ def declined(refund: Refund) -> RefundDeclined:
 
 
 def refunded_data(payment: Payment, refund: Refund) -> dict[str, Any]:
-    shown = {"payment": payment, "refund": refund, "refund_amount": refund.amount_minor}
-    return _REFUNDED.dump(shown)  # type: ignore[no-any-return]  # of one object: a dict
+    members = {"payment": payment, "refund": refund, "refund_amount": refund.amount_minor}
+    return _REFUNDED.dump(members)  # type: ignore[no-any-return]  # of one object: a dict

@@ -1,4 +1,4 @@
-"""Refunds in the database: each function is one transaction's worth of work."""
+"""Refunds in the database. Each public function is one transaction."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,17 +22,17 @@ from payments_app.payments.repository import ChangeCommand, get_for_update, get_
 
 Outcome = Approved | Declined | OutcomeUnknown
 
-# What the doors make of a refund and its payment: 200, 202 or 402, as the refund's status says.
+# Makes the response from a payment and its refund: 200, 202 or 402, by the refund's status.
 Render = Callable[[Payment, Refund], StoredResponse]
 
 
 @dataclass(frozen=True, slots=True)
 class RefundRequest:
-    """What is to be returned, in minor units (None: all that is left), and why.
+    """The amount to refund, in minor units (None: all that can be refunded), and the reason.
 
-    ``expected_refundable_minor``: how much the caller believes can be refunded; None: they say nothing of it.
-    ``new_since``: a refund of the same amount, requested from then on, makes this one a repetition that is refused;
-    None: the request has a key of its own to be told by, or a repetition is meant.
+    ``expected_refundable_minor``: how much can be refunded, according to the caller; None: no expectation.
+    ``new_since``: this refund is refused as a repetition if one of the same amount was requested at or after this time;
+    None: do not check, because the request has a key of its own, or a second refund is intended.
     """
 
     amount_minor: int | None
@@ -41,8 +41,10 @@ class RefundRequest:
     new_since: datetime | None = None
 
     def require(self, payment: Payment) -> None:
-        """Raises:
-        RefundableChanged: another amount can be refunded than the caller believes (409).
+        """Check the expected refundable amount.
+
+        Raises:
+            RefundableChanged: the refundable amount is not the expected one (409).
         """
         if self.expected_refundable_minor not in (None, payment.refundable_minor):
             left_minor = payment.refundable_minor
@@ -51,8 +53,10 @@ class RefundRequest:
             )
 
     def require_new(self, payment: Payment) -> None:
-        """Raises:
-        RefundRepeated: the same amount was requested a short time ago (409).
+        """Check that this is no repetition.
+
+        Raises:
+            RefundRepeated: the same amount was requested a short time ago (409).
         """
         for refund in payment.refunds:
             if self.new_since is not None and refund.was_requested(self.amount_minor, since=self.new_since):
@@ -62,17 +66,17 @@ class RefundRequest:
 
 @dataclass(frozen=True, slots=True)
 class PendingRefund:
-    """A refund that is committed, and what its gateway is to be told."""
+    """A committed refund, with the request for its gateway."""
 
     gateway: str
-    order: GatewayRefundRequest
+    request: GatewayRefundRequest
     created_at: datetime
 
     @classmethod
     def of(cls, refund: Refund) -> "PendingRefund":
         payment = refund.payment
         assert payment.transaction_id is not None  # noqa: S101  # for the type checker: money has a transaction
-        order = GatewayRefundRequest(
+        request = GatewayRefundRequest(
             refund_id=refund.id,
             payment_id=payment.id,
             transaction_id=payment.transaction_id,
@@ -80,55 +84,57 @@ class PendingRefund:
             currency=refund.currency,
             reference=refund.reference,
         )
-        return cls(refund.gateway, order, refund.created_at)
+        return cls(refund.gateway, request, refund.created_at)
 
 
 @write_transaction
 def reserve(
-    session: Session, wanted: ChangeCommand, wish: RefundRequest, *, lease_seconds: int, render: Render
+    session: Session, change: ChangeCommand, refund_request: RefundRequest, *, lease_seconds: int, render: Render
 ) -> StoredResponse | tuple[PendingRefund, StoredResponse]:
-    """Set the money aside, before the gateway hears of it: if we die in the call, resume finds a row.
+    """Reserve the money before the gateway is called: if the process dies during the call, resume finds the row.
 
-    With the refund comes the answer that is true until its outcome is written.
+    Returns the refund and the response that is valid until its outcome is written; or the response stored for the key.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
-        Forbidden: no admin any more (403).
+        Forbidden: the user is no longer an admin (403).
         PaymentNotFound: no such payment (404).
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
-        RefundableChanged: another amount can be refunded than the caller believes (409).
+        RefundableChanged: the refundable amount is not the expected one (409).
         RefundRepeated: the same amount was requested a short time ago (409).
-        InvalidTransition: no money came, or all of it went back (409).
-        RefundExceedsBalance: more than is neither back nor on its way back (422).
+        InvalidTransition: no money was received, or all of it was refunded (409).
+        RefundExceedsBalance: the amount is more than can be refunded (422).
         NotRefundable: the gateway returns no money of this method, or only the whole of it (422).
-        GatewayUnavailable: the payment's gateway is not configured any more (503).
+        GatewayUnavailable: the payment's gateway is no longer configured (503).
     """
-    payment = get_owned_for_update(session, wanted.payment_id, wanted.caller)
-    answered = idempotency.find_response(session, wanted.request)
-    if answered is not None:
-        return answered
-    wanted.conditions.require(payment)
-    wish.require(payment)
-    wish.require_new(payment)  # before what the first one may have left: no status to refund from, or too little money
+    payment = get_owned_for_update(session, change.payment_id, change.caller)
+    stored = idempotency.find_response(session, change.request)
+    if stored is not None:
+        return stored
+    change.conditions.require(payment)
+    refund_request.require(payment)
+    refund_request.require_new(
+        payment
+    )  # first: after the first refund the status or the balance may not allow another, and those errors mislead
     payment.require_refundable()
-    amount_minor = payment.refundable_minor if wish.amount_minor is None else wish.amount_minor
+    amount_minor = payment.refundable_minor if refund_request.amount_minor is None else refund_request.amount_minor
     if not 0 < amount_minor <= payment.refundable_minor:
         raise RefundExceedsBalance(left=money.to_major(payment.refundable_minor), currency=payment.currency)
-    # It has to be there, and able to do it, before anything is promised.
+    # The gateway must be configured, and able to make the refund, before it is committed.
     _require_refundable(find_gateway(payment.gateway).capabilities, payment, amount_minor)
     refund = Refund.order(
         payment,
         amount_minor=amount_minor,
-        reason=wish.reason,
-        # From now on: we may have waited for a lock since the request came.
+        reason=refund_request.reason,
+        # From now, not from the start of the request, which may have waited for a lock.
         leased_until=clock.now() + timedelta(seconds=lease_seconds),
-        context=wanted.context,
+        context=change.context,
     )
-    session.flush()  # the one flush of this effect, which also gives the refund its id
+    session.flush()  # the one flush of this effect; it also assigns the refund's id
     response = render(payment, refund)
     idempotency.store(
-        session, wanted.request, response, payment_id=payment.id, refund_id=refund.id, at=wanted.context.at
+        session, change.request, response, payment_id=payment.id, refund_id=refund.id, at=change.context.at
     )
     return PendingRefund.of(refund), response
 
@@ -143,25 +149,25 @@ def _require_refundable(capabilities: Capabilities, payment: Payment, amount_min
 
 @write_transaction
 def settle(
-    session: Session, refund_id: int, outcome: Outcome, *, wanted: ChangeCommand, render: Render
+    session: Session, refund_id: int, outcome: Outcome, *, change: ChangeCommand, render: Render
 ) -> StoredResponse:
-    """Write down what the gateway says, and under the key what is answered."""
-    payment, refund = _settled(session, refund_id, outcome, wanted.context)
+    """Write the gateway's outcome, and store the final response under the key."""
+    payment, refund = _settled(session, refund_id, outcome, change.context)
     response = render(payment, refund)
-    idempotency.store_final(session, wanted.request, response)
+    idempotency.store_final(session, change.request, response)
     return response
 
 
 @write_transaction
 def settle_resumed(session: Session, refund_id: int, outcome: Outcome, *, context: AuditContext) -> Refund:
-    """Write down what the gateway says; whoever comes back with the key is told then."""
+    """Write the gateway's outcome. A later replay of the key renders the new state."""
     _, refund = _settled(session, refund_id, outcome, context)
     return refund
 
 
 @write_transaction
 def give_up(session: Session, refund_id: int, *, context: AuditContext) -> Refund:
-    """Set a refund failed that never reached its gateway; what a webhook has settled meanwhile stays as it is."""
+    """Mark a refund failed that never reached its gateway. If a webhook has settled it meanwhile, nothing changes."""
     _, refund = _settled(session, refund_id, _GIVEN_UP, context, only_if_lost=True)
     return refund
 
@@ -172,9 +178,9 @@ _GIVEN_UP = Declined("It never reached the gateway, and was given up by staff.")
 def _settled(
     session: Session, refund_id: int, outcome: Outcome, context: AuditContext, *, only_if_lost: bool = False
 ) -> tuple[Payment, Refund]:
-    """Both, because a refund finds its payment only as long as somebody holds it."""
+    """The payment and the refund. Both are returned, because the session holds the payment only weakly."""
     payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
-    payment = get_for_update(session, payment_id)  # of all that change a refund, one at a time
+    payment = get_for_update(session, payment_id)  # locked: only one process at a time changes a refund
     refund = next(refund for refund in payment.refunds if refund.id == refund_id)
     if not only_if_lost or (refund.is_open and refund.reference is None):
         refund.settle(outcome, replace(context, at=clock.now()))
@@ -184,10 +190,11 @@ def _settled(
 
 @write_transaction
 def acquire_lease(session: Session, refund_id: int, *, now: datetime, until: datetime) -> PendingRefund | None:
-    """Lease an open refund whose lease has run out; None where somebody else is at work on it, or was, or where its
-    money is still to be heard of: a refund made elsewhere may be told of before the money that it returned.
+    """Lease an open refund whose lease has expired. Returns None if the refund is settled, if another process works on
+    it, or if its payment has no transaction yet: a refund made elsewhere may be reported before its payment's money.
 
-    The refund's version decides: of two that read the same one, the second reads again, and finds the lease.
+    The refund's version decides: if two processes read the same version, the second one reads again, and finds the
+    lease.
     """
     refund = session.get_one(Refund, refund_id, options=[joinedload(Refund.payment)])
     if not refund.is_open or refund.leased_until > now or refund.payment.transaction_id is None:
@@ -199,31 +206,31 @@ def acquire_lease(session: Session, refund_id: int, *, now: datetime, until: dat
 
 @read_transaction
 def find_open(session: Session, *, after_id: int, now: datetime, size: int) -> Sequence[int]:
-    """The ids of open refunds that nobody is at work on, in their order."""
-    wanted = select(Refund.id).where(Refund.status.in_(OPEN), Refund.leased_until <= now, Refund.id > after_id)
-    return session.scalars(wanted.order_by(Refund.id).limit(size)).all()
+    """Ids of open refunds without a current lease, in ascending order."""
+    query = select(Refund.id).where(Refund.status.in_(OPEN), Refund.leased_until <= now, Refund.id > after_id)
+    return session.scalars(query.order_by(Refund.id).limit(size)).all()
 
 
 @read_transaction
 def count_open(session: Session, *, now: datetime) -> int:
-    """How many refunds are open that nobody is at work on."""
-    wanted = select(func.count()).select_from(Refund).where(Refund.status.in_(OPEN), Refund.leased_until <= now)
-    return session.scalars(wanted).one()
+    """The number of open refunds without a current lease."""
+    query = select(func.count()).select_from(Refund).where(Refund.status.in_(OPEN), Refund.leased_until <= now)
+    return session.scalars(query).one()
 
 
 @read_transaction
 def list_newest(
     session: Session, *, status: str | None, payment_id: int | None, before_id: int | None, size: int
 ) -> Sequence[Refund]:
-    """Refunds, newest first, from before an id on."""
-    wanted = select(Refund)
+    """At most ``size`` refunds, newest first, with ids below ``before_id``."""
+    query = select(Refund)
     if status is not None:
-        wanted = wanted.where(Refund.status == status)
+        query = query.where(Refund.status == status)
     if payment_id is not None:
-        wanted = wanted.where(Refund.payment_id == payment_id)
+        query = query.where(Refund.payment_id == payment_id)
     if before_id is not None:
-        wanted = wanted.where(Refund.id < before_id)
-    return session.scalars(wanted.order_by(Refund.id.desc()).limit(size)).all()
+        query = query.where(Refund.id < before_id)
+    return session.scalars(query.order_by(Refund.id.desc()).limit(size)).all()
 
 
 @read_transaction

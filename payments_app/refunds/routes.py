@@ -1,4 +1,4 @@
-"""Returning money over HTTP."""
+"""Refunds over HTTP."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from payments_app.refunds import schemas, service
 from payments_app.refunds.http import render_existing_refund, render_refund
 from payments_app.refunds.repository import RefundRequest
 
-blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", description="Returning money")
+blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", description="Refund payments")
 
 
 @blueprint.route("/<id:payment_id>/refund", methods=["POST"])
@@ -28,29 +28,29 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 @blueprint.success_response(202, schemas.Refunded, headers=("ETag", "Retry-After"))
 @blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.REFUND)
 def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
-    """Return an amount, or all that is left.
+    """Refund an amount, or all that can be refunded.
 
-    A named amount that was requested of the same payment a short time ago (`REFUND_REPEAT_WINDOW`), by a request
-    without an idempotency key, is refused as a second press of the same button, unless `allow_repeat` says otherwise.
-    202 while the gateway has not said what became of it; the same key tells its present outcome, and nothing is sent
-    again. 402 once the gateway has declined it: another attempt needs another key.
+    If the request has no idempotency key, and the same amount of the same payment was requested a short time ago
+    (`REFUND_REPEAT_WINDOW`), it is refused as a repetition, unless `allow_repeat` is true. 202 means that the outcome
+    is not known yet: the same key returns the present outcome, and nothing is sent again. 402 means that the gateway
+    declined it: another attempt needs another key.
     """
     amount_minor = body["amount"]
     expected_refundable_minor = body.pop("expected_refundable", None)
-    # With a key of its own, the key tells a repetition.
+    # A request with a key of its own needs no window: the key identifies a repetition.
     may_repeat = body.pop("allow_repeat", False) or is_key_given(body)
-    # As text: the key knows amounts however they were written.
-    asked = {**body, "amount": None if amount_minor is None else money.to_text(amount_minor)}
-    wanted = build_change(
-        "refund", payment_id, asked, caller, render_current=render_existing_refund, replays_current_state=True
+    # As text, so that different notations of one amount have the same fingerprint.
+    parameters = {**body, "amount": None if amount_minor is None else money.to_text(amount_minor)}
+    change = build_change(
+        "refund", payment_id, parameters, caller, render_current=render_existing_refund, replays_current_state=True
     )
     settings = current_app.config["SETTINGS"]
     window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
-    wish = RefundRequest(
+    refund_request = RefundRequest(
         amount_minor,
         body["reason"],
         expected_refundable_minor=expected_refundable_minor,
-        new_since=service.repeats_since(wanted.context.at, window_seconds),
+        new_since=service.repeats_since(change.context.at, window_seconds),
     )
-    response = service.refund(wanted, wish, lease_seconds=settings.refund_lease_seconds, render=render_refund)
+    response = service.refund(change, refund_request, lease_seconds=settings.refund_lease_seconds, render=render_refund)
     return respond(response)

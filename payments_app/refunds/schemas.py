@@ -1,4 +1,4 @@
-"""Shapes of refunds and of what is asked of them."""
+"""Schemas of refunds, and of requests for them."""
 
 from marshmallow import Schema, ValidationError, fields
 
@@ -26,7 +26,7 @@ class Refunded(Schema):
 
 
 class ExistingRefund(Refunded):
-    """What has become of a refund, for a key whose first answer was dropped for its age."""
+    """The present state of a refund, for a key whose first response was pruned."""
 
     type = fields.String(required=True, metadata={"enum": ["existing"]})
     payment_id = fields.Integer(required=True)
@@ -49,8 +49,8 @@ class RefundCreate(PaymentChange):
         allow_none=True,
         validate=_is_positive,
         metadata={
-            "description": "Major units, as a number or as a plain decimal string; at most two decimals. None: all "
-            "that is left.",
+            "description": "Major units, as a number or as a plain decimal string; at most two decimals. Null: all "
+            "that can be refunded.",
             "pattern": DECIMAL_PATTERN,
             "exclusiveMinimum": 0,
         },
@@ -58,12 +58,12 @@ class RefundCreate(PaymentChange):
     expected_refundable = Amount(
         validate=_is_not_negative,
         metadata={
-            "description": "How much can still be refunded, as the caller believes; 409 if it is another amount.",
+            "description": "The amount that can still be refunded, as the caller expects; 409 if it differs.",
             "pattern": DECIMAL_PATTERN,
             "minimum": 0,
         },
     )
     allow_repeat = StrictBoolean(
-        metadata={"description": "True: a second refund of the same amount within a short time is meant."}
+        metadata={"description": "True: make a second refund of the same amount, even shortly after the first."}
     )
     reason = StorableString(load_default=None, allow_none=True, max_length=MAX_REASON_LENGTH)

@@ -1,8 +1,8 @@
-"""The story of a refund: set aside, sent, settled; two short transactions with the network between them.
+"""Makes a refund: reserve the money, call the gateway, settle. Two short transactions, the gateway call between them.
 
-Wherever it is cut off, the row says how far it came at the least, and ``resume`` tells the rest: it looks up first, and
-sends again only under the same gateway key, and only while the gateway is sure to remember that key. A gateway that
-remembers no keys is never sent a refund again unless staff say so.
+If the process dies at any point, the refund's row shows the last committed step, and ``resume`` finishes it. It looks
+the refund up at the gateway first. It sends it again only under the same gateway key, and only while the gateway is
+sure to remember that key. A gateway that remembers no keys is only sent a refund again if staff say so.
 """
 
 import logging
@@ -27,42 +27,44 @@ log = logging.getLogger(__name__)
 # After that a refund that its gateway does not know is staff's to decide: by then even slow gateways would list it.
 STAFF_DECIDE_AFTER = timedelta(hours=24)
 
-# Refunds read at a time.
+# Refunds per query.
 BATCH_SIZE = 500
 
 
 def repeats_since(at: datetime, window_seconds: int) -> datetime | None:
-    """From when on a refund of the same amount counts as pressed twice; None if the settings refuse none."""
+    """The time since when a refund of the same amount counts as a repetition; None if the window is 0 s: no check."""
     return at - timedelta(seconds=window_seconds) if window_seconds else None
 
 
-def refund(wanted: ChangeCommand, wish: RefundRequest, *, lease_seconds: int, render: Render) -> StoredResponse:
-    """Return money. The answer says what came of it: 200 succeeded, 202 on its way or unknown, 402 declined.
+def refund(
+    change: ChangeCommand, refund_request: RefundRequest, *, lease_seconds: int, render: Render
+) -> StoredResponse:
+    """Refund money. The response's status shows the outcome: 200 succeeded, 202 pending or unknown, 402 declined.
 
     Raises:
-        LockTimeout: a configured lock was not had in time (409, retryable).
-        AppError: whatever ``repository.place`` raises; nothing was sent then.
+        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        AppError: every error of ``repository.reserve``; nothing was sent then.
     """
-    placed = under_lock(
-        wanted.request,
-        lock=locks.change_lock(wanted.payment_id),
-        execute=lambda: repository.reserve(wanted, wish, lease_seconds=lease_seconds, render=render),
+    reserved = under_lock(
+        change.request,
+        lock=locks.change_lock(change.payment_id),
+        execute=lambda: repository.reserve(change, refund_request, lease_seconds=lease_seconds, render=render),
     )
-    if isinstance(placed, StoredResponse):
-        record_duplicate(wanted.request, "key")
-        return placed
-    refund, interim = placed
-    outcome = find_gateway(refund.gateway).refund(refund.order)
-    _log_unknown(refund, outcome)
+    if isinstance(reserved, StoredResponse):
+        record_duplicate(change.request, "key")
+        return reserved
+    pending, interim = reserved
+    outcome = find_gateway(pending.gateway).refund(pending.request)
+    _log_unknown(pending, outcome)
     try:
-        return repository.settle(refund.order.refund_id, outcome, wanted=wanted, render=render)
+        return repository.settle(pending.request.refund_id, outcome, change=change, render=render)
     except (VersionConflict, Unavailable):
-        log.warning("refund %d is left to resume: its outcome could not be written", refund.order.refund_id)
+        log.warning("refund %d stays open for resume: its outcome could not be written", pending.request.refund_id)
         return interim
 
 
 def find_open(now: datetime) -> Iterator[int]:
-    """The ids of all open refunds that nobody is at work on."""
+    """Ids of all open refunds without a current lease, in ascending order."""
     last_id = 0
     while batch := repository.find_open(after_id=last_id, now=now, size=BATCH_SIZE):
         yield from batch
@@ -70,57 +72,59 @@ def find_open(now: datetime) -> Iterator[int]:
 
 
 def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
-    """Find out what became of an open refund, and finish it; None where somebody else is at work on it.
+    """Look an open refund up at its gateway, and settle it. None if it is settled or another process works on it.
 
     Raises:
-        GatewayUnavailable: its gateway is not configured any more (503).
+        GatewayUnavailable: its gateway is no longer configured (503).
     """
-    placed = _acquire_lease(refund_id, lease_seconds)
-    if placed is None:
+    pending = _acquire_lease(refund_id, lease_seconds)
+    if pending is None:
         return None
-    outcome = _query_gateway(find_gateway(placed.gateway), placed)
-    _log_unknown(placed, outcome)
+    outcome = _query_gateway(find_gateway(pending.gateway), pending)
+    _log_unknown(pending, outcome)
     return repository.settle_resumed(refund_id, outcome, context=context)
 
 
 def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
-    """``resume``, for staff who have seen that the gateway never made it: one too old to be sent again has failed.
+    """``resume``, but a refund that the gateway does not have and that is too old to send again is marked failed.
+
+    For staff who have checked that the gateway never made the refund.
 
     Raises:
         RefundNotFound: no such refund (404).
-        GatewayUnavailable: its gateway is not configured any more (503).
+        GatewayUnavailable: its gateway is no longer configured (503).
     """
     repository.get(refund_id)
-    placed = _acquire_lease(refund_id, lease_seconds)
-    if placed is None:
+    pending = _acquire_lease(refund_id, lease_seconds)
+    if pending is None:
         return None
-    outcome = _query_gateway(find_gateway(placed.gateway), placed)
+    outcome = _query_gateway(find_gateway(pending.gateway), pending)
     if outcome is _LEFT_TO_STAFF:
         return repository.give_up(refund_id, context=context)
     return repository.settle_resumed(refund_id, outcome, context=context)
 
 
 def send_again(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
-    """``resume``, for staff who have seen that the gateway never made it: one too old for resume is sent once more.
+    """Like ``resume``, for staff who saw that the gateway never made the refund: if too old, it is sent once more.
 
     Raises:
         RefundNotFound: no such refund (404).
-        GatewayUnavailable: its gateway is not configured any more (503).
+        GatewayUnavailable: its gateway is no longer configured (503).
     """
     repository.get(refund_id)
-    placed = _acquire_lease(refund_id, lease_seconds)
-    if placed is None:
+    pending = _acquire_lease(refund_id, lease_seconds)
+    if pending is None:
         return None
-    gateway = find_gateway(placed.gateway)
-    outcome = _query_gateway(gateway, placed)
+    gateway = find_gateway(pending.gateway)
+    outcome = _query_gateway(gateway, pending)
     if outcome is _LEFT_TO_STAFF:
-        outcome = gateway.refund(placed.order)
-        _log_unknown(placed, outcome)
+        outcome = gateway.refund(pending.request)
+        _log_unknown(pending, outcome)
     return repository.settle_resumed(refund_id, outcome, context=context)
 
 
-_LEFT_TO_STAFF = OutcomeUnknown("not there, and too old to be sent again: the gateway may have forgotten its key")
-_NOT_YET_KNOWN = OutcomeUnknown("not there so far, and never sent again by itself: the gateway remembers no keys")
+_LEFT_TO_STAFF = OutcomeUnknown("not found, and too old to be sent again: the gateway may have forgotten its key")
+_NOT_YET_KNOWN = OutcomeUnknown("not found so far, and never sent again by itself: the gateway remembers no keys")
 
 
 def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
@@ -128,18 +132,20 @@ def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
     return repository.acquire_lease(refund_id, now=now, until=now + timedelta(seconds=lease_seconds))
 
 
-def _query_gateway(gateway: Gateway, placed: PendingRefund) -> Outcome:
-    known = gateway.look_up_refund(placed.order)
+def _query_gateway(gateway: Gateway, pending: PendingRefund) -> Outcome:
+    known = gateway.look_up_refund(pending.request)
     if known is not None:
         return known
-    age = clock.now() - placed.created_at
+    age = clock.now() - pending.created_at
     if gateway.capabilities.remembers_key(age):
-        return gateway.refund(placed.order)
+        return gateway.refund(pending.request)
     if gateway.capabilities.remembers_keys_seconds is None and age < STAFF_DECIDE_AFTER:
         return _NOT_YET_KNOWN
     return _LEFT_TO_STAFF
 
 
-def _log_unknown(placed: PendingRefund, outcome: Outcome) -> None:
+def _log_unknown(pending: PendingRefund, outcome: Outcome) -> None:
     if isinstance(outcome, OutcomeUnknown):
-        log.warning("refund %d of payment %d: %s", placed.order.refund_id, placed.order.payment_id, outcome.reason)
+        log.warning(
+            "refund %d of payment %d: %s", pending.request.refund_id, pending.request.payment_id, outcome.reason
+        )

@@ -51,8 +51,8 @@ def test_what_is_wrong_is_one_line(commands: CommandRunner, rows: Rows) -> None:
     for email in ("nobody", "@b.example", "a b@c.example", f"{'a' * 250}@b.example"):
         assert commands.refused(*create_user, email, *options, answer=f"{PASSWORD}\n").startswith("Error: email: ")
     assert "No user" in commands.refused("users", "disable", "nobody@example.com")
-    assert "Nobody" in commands.refused("users", "token", "nobody@example.com")
-    assert "commands act as" in commands.refused("users", "disable", "commands@system.invalid")
+    assert "No user has" in commands.refused("users", "token", "nobody@example.com")
+    assert "commands run as" in commands.refused("users", "disable", "commands@system.invalid")
     assert rows.count("users") == before
 
 

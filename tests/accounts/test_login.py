@@ -1,18 +1,20 @@
 """Logging in, and what a token is good for."""
 
 from importlib.util import find_spec, module_from_spec
+from typing import Literal
 
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 from flask import Flask
 
 from payments_app.accounts import passwords
+from tests.support.client import ApiResponse, client_of
 from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
 
 
-def login(app: Flask, email: str, password: str, **kwargs: object):  # noqa: ANN201  # Werkzeug's test response
-    return app.test_client().post("/api/login", json={"email": email, "password": password}, **kwargs)
+def login(app: Flask, email: str, password: str, **kwargs: object) -> ApiResponse:
+    return client_of(app).post("/api/login", json={"email": email, "password": password}, **kwargs)
 
 
 def test_a_json_login_gives_a_bearer_token_at_the_top_level(app: Flask, people: People) -> None:
@@ -27,13 +29,13 @@ def test_a_json_login_gives_a_bearer_token_at_the_top_level(app: Flask, people: 
 def test_a_form_login_gives_the_same(app: Flask, people: People) -> None:
     form = {"email": people.patient.email, "password": PASSWORD}
 
-    assert app.test_client().post("/api/login", data=form).status_code == 200
+    assert client_of(app).post("/api/login", data=form).status_code == 200
 
 
 def test_the_token_opens_me(app: Flask, people: People) -> None:
     token = login(app, people.admin.email.upper(), PASSWORD).json["token"]
 
-    answer = app.test_client().get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+    answer = client_of(app).get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
 
     assert answer.status_code == 200
     me = {"id": people.admin.id, "email": people.admin.email, "name": people.admin.email, "role": "admin"}
@@ -60,7 +62,7 @@ def test_an_unknown_email_costs_what_a_wrong_password_costs(
     verified: list[str] = []
 
     class Counting(PasswordHasher):
-        def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # noqa: A002  # argon2's own name
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002  # argon2's own name
             verified.append(str(hash))
             return super().verify(hash, password)
 

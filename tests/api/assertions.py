@@ -6,17 +6,17 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from sqlalchemy import text
-from werkzeug.test import TestResponse
 
 from payments_app.api.problem_catalog import CATALOG
-from tests.support.catalogue import is_in_catalogue
+from tests.support.client import ApiResponse
+from tests.support.message_catalog import is_in_catalogue
 from tests.support.people import People
 from tests.support.rows import EVERYTHING, Rows
 
 Contents = dict[str, set[tuple[Any, ...]]]
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "message", "retryable", "request_id"}
-# What an answer would carry if it told strangers how the house is built.
+# Text that would show strangers how the service is built.
 INTERNALS = (
     "Traceback",
     'File "',
@@ -30,9 +30,10 @@ INTERNALS = (
 )
 
 
-class House:
-    """People, their consultations, and a pending payment of the patient's: for tests that are refused, and so change
-    nothing. It is built again only where one did.
+class ApiUnderTest:
+    """People, their consultations, and a pending payment of the patient's, for tests whose requests are refused.
+
+    Such requests change nothing, so that many tests share one.
     """
 
     def __init__(self, people: People, rows: Rows, pending_id: int) -> None:
@@ -40,30 +41,30 @@ class House:
         self.pending_id = pending_id
         self._rows = rows
         self._contents = contents(rows)
-        self._is_doubtful = False
+        self._may_have_changed = False
 
     @classmethod
-    def built(cls, people: People, rows: Rows) -> Self:
+    def prepared(cls, people: People, rows: Rows) -> Self:
         created = people.patient.pay(5)
         assert created.status_code == 201, created.text
         return cls(people, rows, created.json["data"]["payment_id"])
 
-    def stands(self) -> bool:
-        """Not if a refusal wrote something after all, nor if another test emptied the database for itself."""
-        return not self._is_doubtful and self._rows.count("payments", "id = :id", id=self.pending_id) == 1
+    def is_unchanged(self) -> bool:
+        """False if a refused request wrote something, or if another test emptied the database."""
+        return not self._may_have_changed and self._rows.count("payments", "id = :id", id=self.pending_id) == 1
 
     @contextmanager
     def nothing_written(self) -> Iterator[None]:
-        """Every row of every table is afterwards what it was when the house was built."""
-        self._is_doubtful = True
+        """Afterwards every row of every table is what it was when this was prepared."""
+        self._may_have_changed = True
         yield
         _assert_equal(contents(self._rows), self._contents)
-        self._is_doubtful = False
+        self._may_have_changed = False
 
 
 @contextmanager
 def nothing_written(rows: Rows) -> Iterator[None]:
-    """Every row of every table is afterwards what it was before."""
+    """Afterwards every row of every table is what it was before."""
     before = contents(rows)
     yield
     _assert_equal(contents(rows), before)
@@ -81,7 +82,7 @@ def _assert_equal(after: Contents, before: Contents) -> None:
         assert after[table] == before[table], f"other {table}"
 
 
-def assert_problem(answer: TestResponse, status: int, *fields: str, code: str | None = None) -> None:
+def assert_problem(answer: ApiResponse, status: int, *fields: str, code: str | None = None) -> None:
     """The answer is a complete problem document of ``status``; on 422 it names exactly ``fields``."""
     assert answer.status_code == status, answer.text
     assert answer.content_type == "application/problem+json"

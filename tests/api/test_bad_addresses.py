@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.api.assertions import House, assert_problem, nothing_written
+from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 
@@ -25,11 +25,11 @@ every_address = pytest.mark.parametrize(("method", "path", "body"), ADDRESSES.va
 
 
 @every_address
-def test_ids_beyond_63_bits_and_zero_lead_nowhere(house: House, method: str, path: str, body: object) -> None:
-    with house.nothing_written():
+def test_ids_beyond_63_bits_and_zero_lead_nowhere(api: ApiUnderTest, method: str, path: str, body: object) -> None:
+    with api.nothing_written():
         answers = [
-            house.people.admin.send(method, path.format(id=number), json=body)
-            for number in (0, 2**63, 2**64 + house.pending_id, "9" * 5000, -house.pending_id)
+            api.people.admin.send(method, path.format(id=number), json=body)
+            for number in (0, 2**63, 2**64 + api.pending_id, "9" * 5000, -api.pending_id)
         ]
 
     for answer in answers:
@@ -57,14 +57,14 @@ def test_ids_beyond_63_bits_and_zero_lead_nowhere(house: House, method: str, pat
         "{id}%D9%A0",
     ],
 )
-def test_a_payment_has_one_spelling_of_its_id(house: House, spelling: str) -> None:
-    spelt = spelling.format(id=house.pending_id, arabic=str(house.pending_id).translate(ARABIC_INDIC))
+def test_a_payment_has_one_spelling_of_its_id(api: ApiUnderTest, spelling: str) -> None:
+    spelt = spelling.format(id=api.pending_id, arabic=str(api.pending_id).translate(ARABIC_INDIC))
 
-    assert house.people.patient.get(f"/payments/{house.pending_id}").status_code == 200
-    with house.nothing_written():
-        shown = house.people.patient.get(f"/payments/{spelt}")
-        cancelled = house.people.patient.post(f"/payments/{spelt}/cancel")
-        opened = house.people.patient.post(f"/payments/{spelt}/checkout")
+    assert api.people.patient.get(f"/payments/{api.pending_id}").status_code == 200
+    with api.nothing_written():
+        shown = api.people.patient.get(f"/payments/{spelt}")
+        cancelled = api.people.patient.post(f"/payments/{spelt}/cancel")
+        opened = api.people.patient.post(f"/payments/{spelt}/checkout")
 
     # Not "payment-not-found": such an address is none, whichever payments there are.
     assert_problem(shown, 404, code="not-found")
@@ -73,10 +73,10 @@ def test_a_payment_has_one_spelling_of_its_id(house: House, spelling: str) -> No
 
 
 @pytest.mark.parametrize("address", [name for name in ADDRESSES if name != "registration"])
-def test_the_largest_id_is_an_id_of_nothing(house: House, address: str) -> None:
+def test_the_largest_id_is_an_id_of_nothing(api: ApiUnderTest, address: str) -> None:
     method, path, body = ADDRESSES[address]
-    with house.nothing_written():
-        answer = house.people.admin.send(method, path.format(id=LARGEST_ID), json=body)
+    with api.nothing_written():
+        answer = api.people.admin.send(method, path.format(id=LARGEST_ID), json=body)
 
     assert_problem(answer, 404, code="consultation-not-found" if address == "consultation" else "payment-not-found")
 
@@ -88,8 +88,8 @@ def test_a_consultation_may_have_the_largest_id(people: People, rows: Rows) -> N
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v1/", "/api/v2/me", "/api/v1/login", "/api/v1/payment"])
-def test_an_unknown_route_is_a_problem_document(house: House, path: str) -> None:
-    assert_problem(house.people.anonymous().get(path), 404)
+def test_an_unknown_route_is_a_problem_document(api: ApiUnderTest, path: str) -> None:
+    assert_problem(api.people.anonymous().get(path), 404)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_an_unknown_route_is_a_problem_document(house: House, path: str) -> None
         ("BREW", "/api/v1/payments/{id}/cancel", {"POST", "OPTIONS"}),
     ],
 )
-def test_a_wrong_method_is_told_the_right_ones(house: House, method: str, path: str, allowed: set[str]) -> None:
-    client, authorization = house.people.anonymous(), house.people.admin.authorization
-    with house.nothing_written():
-        answer = client.open(path.format(id=house.pending_id), method=method, headers=authorization)
+def test_a_wrong_method_is_told_the_right_ones(api: ApiUnderTest, method: str, path: str, allowed: set[str]) -> None:
+    client, authorization = api.people.anonymous(), api.people.admin.authorization
+    with api.nothing_written():
+        answer = client.open(path.format(id=api.pending_id), method=method, headers=authorization)
 
     assert_problem(answer, 405)
     assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -134,13 +134,13 @@ BAD_FILTERS = [
 
 
 @pytest.mark.parametrize(("path", "name", "value"), BAD_FILTERS, ids=lambda part: f"{part:.12}")
-def test_a_filter_that_cannot_be_meant_is_named(house: House, path: str, name: str, value: str) -> None:
-    assert_problem(house.people.patient.get(f"{path}?{name}={value}"), 422, name)
+def test_a_filter_that_cannot_be_meant_is_named(api: ApiUnderTest, path: str, name: str, value: str) -> None:
+    assert_problem(api.people.patient.get(f"{path}?{name}={value}"), 422, name)
 
 
-def test_filters_at_their_limits_are_taken(house: House) -> None:
+def test_filters_at_their_limits_are_taken(api: ApiUnderTest) -> None:
     for query in ("per_page=1", "per_page=100", f"consultation_id={LARGEST_ID}", "status=partially_refunded"):
-        assert house.people.patient.get(f"/payments?{query}").status_code == 200
+        assert api.people.patient.get(f"/payments?{query}").status_code == 200
 
 
 def cursor_of(person: Person, path: str) -> str:
@@ -184,5 +184,5 @@ def test_a_cursor_that_we_did_not_issue_for_this_list_is_refused(people: People,
 
 # Flask's own names for parts of an address: nothing that a stranger may choose for us.
 @pytest.mark.parametrize("stray", ["endpoint=x", "_method=DELETE", "_scheme=gopher", "_anchor=x", "_external=1"])
-def test_a_stray_word_in_a_query_bends_no_link_to_the_next_page(house: House, stray: str) -> None:
-    assert_problem(house.people.patient.get(f"/consultations?per_page=1&{stray}"), 422, stray.partition("=")[0])
+def test_a_stray_word_in_a_query_bends_no_link_to_the_next_page(api: ApiUnderTest, stray: str) -> None:
+    assert_problem(api.people.patient.get(f"/consultations?per_page=1&{stray}"), 422, stray.partition("=")[0])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.api.assertions import House, assert_problem
-from tests.api.endpoints import cases, knock_with_text
+from tests.api.assertions import ApiUnderTest, assert_problem
+from tests.api.endpoints import cases, send_with_text
 from tests.support.people import People
 from tests.support.rows import Rows
 
@@ -74,18 +74,18 @@ BAD_FEES = [
 
 
 @cases(BAD_AMOUNTS)
-def test_what_is_no_amount_is_not_paid(house: House, value: str) -> None:
-    with house.nothing_written():
-        answer = knock_with_text(house, "create", "amount", value)
+def test_what_is_no_amount_is_not_paid(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
+        answer = send_with_text(api, "create", "amount", value)
 
     assert_problem(answer, 422, "amount")
 
 
 # Null is no bad fee: without one the patient may pay any amount.
 @cases({name: BAD_AMOUNTS[name] for name in BAD_FEES})
-def test_what_is_no_amount_is_no_fee(house: House, value: str) -> None:
-    with house.nothing_written():
-        answer = knock_with_text(house, "consultation", "fee", value)
+def test_what_is_no_amount_is_no_fee(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
+        answer = send_with_text(api, "consultation", "fee", value)
 
     assert_problem(answer, 422, "fee")
 
@@ -98,9 +98,9 @@ def test_what_is_no_amount_is_no_fee(house: House, value: str) -> None:
         if name not in ("null", "a hundredth below the least", "a hundredth above the most")
     }
 )
-def test_what_is_no_amount_is_not_returned(house: House, value: str) -> None:
-    with house.nothing_written():
-        answer = knock_with_text(house, "refund", "amount", value)
+def test_what_is_no_amount_is_not_returned(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
+        answer = send_with_text(api, "refund", "amount", value)
 
     assert_problem(answer, 422, "amount")
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from werkzeug.datastructures import Headers
-from werkzeug.test import TestResponse
 
-from tests.api.assertions import House, assert_problem, nothing_written
-from tests.api.endpoints import DOORS, cases, knock_with, who_may
+from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
+from tests.api.endpoints import ENDPOINTS, cases, send_with, who_may
+from tests.support.client import ApiResponse
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -61,18 +61,18 @@ ILL_FORMED_IN_BODIES = {
 }
 
 
-def send(house: House, door: str, headers: dict[str, str], **members: Any) -> TestResponse:
+def send(api: ApiUnderTest, endpoint: str, headers: dict[str, str], **members: Any) -> ApiResponse:
     """Ask as one who may; the good body, but for its own key."""
-    method, path, body = DOORS[door]
-    path = path.removeprefix("/api/v1").format(pending_id=house.pending_id)
+    method, path, body = ENDPOINTS[endpoint]
+    path = path.removeprefix("/api/v1").format(pending_id=api.pending_id)
     body = {name: value for name, value in body.items() if name != "idempotency_key"}
-    return who_may(house, door).send(method, path, headers=headers, json={**body, **members})
+    return who_may(api, endpoint).send(method, path, headers=headers, json={**body, **members})
 
 
 @cases(ILL_FORMED_IN_HEADERS)
-def test_an_ill_formed_key_in_a_header_is_refused(house: House, value: str) -> None:
-    with house.nothing_written():
-        answers = [send(house, "create", {header: value}) for header in ("Idempotency-Key", "X-Idempotency-Key")]
+def test_an_ill_formed_key_in_a_header_is_refused(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
+        answers = [send(api, "create", {header: value}) for header in ("Idempotency-Key", "X-Idempotency-Key")]
 
     for answer in answers:
         assert_problem(answer, 422, "idempotency_key")
@@ -80,26 +80,26 @@ def test_an_ill_formed_key_in_a_header_is_refused(house: House, value: str) -> N
 
 
 @cases(ILL_FORMED_IN_BODIES)
-def test_an_ill_formed_key_in_a_body_is_refused(house: House, value: Any) -> None:
-    with house.nothing_written():
-        answer = knock_with(house, "create", idempotency_key=value)
+def test_an_ill_formed_key_in_a_body_is_refused(api: ApiUnderTest, value: Any) -> None:
+    with api.nothing_written():
+        answer = send_with(api, "create", idempotency_key=value)
 
     assert_problem(answer, 422, "idempotency_key")
 
 
-@pytest.mark.parametrize("door", KEYED)
-def test_whatever_takes_a_key_refuses_ill_formed_and_differing_ones(house: House, door: str) -> None:
-    with house.nothing_written():
+@pytest.mark.parametrize("endpoint", KEYED)
+def test_whatever_takes_a_key_refuses_ill_formed_and_differing_ones(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
         answers = [
-            send(house, door, {"Idempotency-Key": "one key"}),
-            send(house, door, {"X-Idempotency-Key": ".."}),
-            send(house, door, {}, idempotency_key="one\\key"),
-            send(house, door, {"Idempotency-Key": "good"}, idempotency_key=""),
-            send(house, door, {"Idempotency-Key": "one", "X-Idempotency-Key": "two"}),
-            send(house, door, {"Idempotency-Key": "one"}, idempotency_key="two"),
-            send(house, door, {"X-Idempotency-Key": '"one"'}, idempotency_key="two"),
-            send(house, door, {"Idempotency-Key": "one"}, idempotency_key="One"),
-            send(house, door, {"Idempotency-Key": "one", "X-Idempotency-Key": "one"}, idempotency_key="two"),
+            send(api, endpoint, {"Idempotency-Key": "one key"}),
+            send(api, endpoint, {"X-Idempotency-Key": ".."}),
+            send(api, endpoint, {}, idempotency_key="one\\key"),
+            send(api, endpoint, {"Idempotency-Key": "good"}, idempotency_key=""),
+            send(api, endpoint, {"Idempotency-Key": "one", "X-Idempotency-Key": "two"}),
+            send(api, endpoint, {"Idempotency-Key": "one"}, idempotency_key="two"),
+            send(api, endpoint, {"X-Idempotency-Key": '"one"'}, idempotency_key="two"),
+            send(api, endpoint, {"Idempotency-Key": "one"}, idempotency_key="One"),
+            send(api, endpoint, {"Idempotency-Key": "one", "X-Idempotency-Key": "one"}, idempotency_key="two"),
         ]
 
     for answer in answers:
@@ -127,7 +127,7 @@ def test_a_well_formed_key_is_one_key_wherever_and_however_it_is_given(people: P
     assert rows.all("SELECT key FROM idempotency_keys") == [{"key": key}]
 
 
-def test_a_header_with_a_control_character_pays_nothing(front: Service, people: People, rows: Rows) -> None:
+def test_a_header_with_a_control_character_pays_nothing(gunicorn: Service, people: People, rows: Rows) -> None:
     """gunicorn refuses it with a body of its own; what counts is that nobody pays under a key that is none."""
     body = b'{"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}'
     lines = [
@@ -139,7 +139,7 @@ def test_a_header_with_a_control_character_pays_nothing(front: Service, people: 
         "Connection: close",
         "Idempotency-Key: one\x01key",
     ]
-    host, port = front.url.removeprefix("http://").split(":")
+    host, port = gunicorn.url.removeprefix("http://").split(":")
 
     with nothing_written(rows), socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
@@ -173,16 +173,16 @@ NO_VERSIONS = {
 }
 
 
-def change(person: Person, payment_id: int, door: str, if_match: str) -> TestResponse:
-    body = {"transaction_id": "TXN-1"} if door == "confirm" else {}
-    return person.post(f"/payments/{payment_id}/{door}", body, headers=Headers({"If-Match": if_match}))
+def change(person: Person, payment_id: int, endpoint: str, if_match: str) -> ApiResponse:
+    body = {"transaction_id": "TXN-1"} if endpoint == "confirm" else {}
+    return person.post(f"/payments/{payment_id}/{endpoint}", body, headers=Headers({"If-Match": if_match}))
 
 
 @cases(NO_VERSIONS)
-def test_an_if_match_that_is_not_the_version_changes_nothing(house: House, value: str) -> None:
-    with house.nothing_written():
+def test_an_if_match_that_is_not_the_version_changes_nothing(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
         answers = [
-            change(house.people.admin, house.pending_id, door, value) for door in ("confirm", "cancel", "refund")
+            change(api.people.admin, api.pending_id, endpoint, value) for endpoint in ("confirm", "cancel", "refund")
         ]
 
     for answer in answers:
@@ -191,8 +191,8 @@ def test_an_if_match_that_is_not_the_version_changes_nothing(house: House, value
 
 
 @pytest.mark.parametrize("if_match", ['"0"', '"0","0"', "*"])
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_an_if_match_that_names_the_version_lets_pass(people: People, door: str, if_match: str) -> None:
+@pytest.mark.parametrize("endpoint", ["confirm", "cancel"])
+def test_an_if_match_that_names_the_version_lets_pass(people: People, endpoint: str, if_match: str) -> None:
     payment_id = people.patient.pay().json["data"]["payment_id"]
 
-    assert change(people.patient, payment_id, door, if_match).status_code == 200
+    assert change(people.patient, payment_id, endpoint, if_match).status_code == 200

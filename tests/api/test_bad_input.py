@@ -7,8 +7,8 @@ import time
 import pytest
 import requests
 
-from tests.api.assertions import House, assert_problem, nothing_written
-from tests.api.endpoints import DOORS, good_body, knock
+from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
+from tests.api.endpoints import ENDPOINTS, good_body, send_raw
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 GOOD = good_body("create")
 FORM = "application/x-www-form-urlencoded"
 
-every_door = pytest.mark.parametrize("door", DOORS)
+every_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS)
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
@@ -64,27 +64,27 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_a_body_that_is_no_strict_json_is_refused(house: House, body: bytes) -> None:
-    with house.nothing_written():
-        answer = knock(house, "create", body)
+def test_a_body_that_is_no_strict_json_is_refused(api: ApiUnderTest, body: bytes) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, "create", body)
 
     assert_problem(answer, 400, code="malformed-request")
 
 
-@every_door
-def test_every_door_refuses_malformed_json(house: House, door: str) -> None:
-    with house.nothing_written():
-        cut_off = knock(house, door, good_body(door)[:-1])
-        member_twice = knock(house, door, good_body(door)[:-1] + b"," + good_body(door)[1:])
-        too_deep = knock(house, door, b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+@every_endpoint
+def test_every_endpoint_refuses_malformed_json(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        cut_off = send_raw(api, endpoint, good_body(endpoint)[:-1])
+        member_twice = send_raw(api, endpoint, good_body(endpoint)[:-1] + b"," + good_body(endpoint)[1:])
+        too_deep = send_raw(api, endpoint, b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
 
     for answer in (cut_off, member_twice, too_deep):
         assert_problem(answer, 400, code="malformed-request")
 
 
-def test_thirty_two_levels_are_not_too_deep(house: House) -> None:
-    with house.nothing_written():
-        answer = knock(house, "create", nested(MAX_DEPTH))
+def test_thirty_two_levels_are_not_too_deep(api: ApiUnderTest) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, "create", nested(MAX_DEPTH))
 
     assert_problem(answer, 422, "x")
 
@@ -98,12 +98,12 @@ def test_brackets_within_a_text_are_no_levels(people: People) -> None:
     assert answer.json["data"]["payment"]["transaction_id"] == '\\"[{' * 20
 
 
-def test_a_hostile_body_is_refused_without_costing_much(house: House) -> None:
+def test_a_hostile_body_is_refused_without_costing_much(api: ApiUnderTest) -> None:
     """Brackets enough to be looked at closely, then quotes that open strings and never close one. No login needed."""
     body = b"[" * (MAX_DEPTH + 1) + b'"\\' * 10_000
 
     begun = time.process_time()
-    answer = knock(house, "login", body)
+    answer = send_raw(api, "login", body)
     cost_seconds = time.process_time() - begun
 
     assert_problem(answer, 400)
@@ -118,18 +118,18 @@ def test_sixty_four_kibibytes_are_not_too_many(people: People, rows: Rows) -> No
     assert rows.count("payments") == 1
 
 
-@every_door
-def test_one_byte_more_than_sixty_four_kibibytes_is_too_many(house: House, door: str) -> None:
-    with house.nothing_written():
-        answer = knock(house, door, good_body(door).ljust(LIMIT_BYTES + 1))
+@every_endpoint
+def test_one_byte_more_than_sixty_four_kibibytes_is_too_many(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, endpoint, good_body(endpoint).ljust(LIMIT_BYTES + 1))
 
     assert_problem(answer, 413)
 
 
-def test_a_login_form_is_limited_as_json_is(house: House) -> None:
+def test_a_login_form_is_limited_as_json_is(api: ApiUnderTest) -> None:
     form = b"email=patient@example.com&password=wrong".ljust(LIMIT_BYTES + 1, b"&")
 
-    assert_problem(knock(house, "login", form, FORM), 413)
+    assert_problem(send_raw(api, "login", form, FORM), 413)
 
 
 def post_in_chunks(url: str, body: bytes, **headers: str) -> requests.Response:
@@ -138,8 +138,8 @@ def post_in_chunks(url: str, body: bytes, **headers: str) -> requests.Response:
     return requests.post(url, data=iter(lambda: source.read(4096), b""), headers=headers, timeout=10)
 
 
-def test_a_chunked_body_is_limited_as_any_other(front: Service, people: People, rows: Rows) -> None:
-    url = f"{front.url}/api/v1/payments"
+def test_a_chunked_body_is_limited_as_any_other(gunicorn: Service, people: People, rows: Rows) -> None:
+    url = f"{gunicorn.url}/api/v1/payments"
     headers = {**people.patient.authorization, "Content-Type": "application/json"}
 
     assert post_in_chunks(url, GOOD.ljust(LIMIT_BYTES), **headers).status_code == 201
@@ -150,17 +150,17 @@ def test_a_chunked_body_is_limited_as_any_other(front: Service, people: People, 
     assert too_large.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_chunked_login_form_is_limited_as_any_other(front: Service) -> None:
+def test_a_chunked_login_form_is_limited_as_any_other(gunicorn: Service) -> None:
     form = b"email=patient@example.com&password=wrong".ljust(LIMIT_BYTES + 1, b"&")
 
-    answer = post_in_chunks(f"{front.url}/api/login", form, **{"Content-Type": FORM})
+    answer = post_in_chunks(f"{gunicorn.url}/api/login", form, **{"Content-Type": FORM})
 
     assert answer.status_code == 413, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_chunked_webhook_has_a_limit_of_its_own(front: Service, rows: Rows) -> None:
-    url = f"{front.url}/api/v1/webhooks/stripe"
+def test_a_chunked_webhook_has_a_limit_of_its_own(gunicorn: Service, rows: Rows) -> None:
+    url = f"{gunicorn.url}/api/v1/webhooks/stripe"
     with nothing_written(rows):
         largest = post_in_chunks(url, b" " * WEBHOOK_LIMIT_BYTES)
         too_large = post_in_chunks(url, b" " * (WEBHOOK_LIMIT_BYTES + 1))
@@ -170,11 +170,11 @@ def test_a_chunked_webhook_has_a_limit_of_its_own(front: Service, rows: Rows) ->
     assert too_large.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_webhook_is_limited_as_any_other_body_and_judged_by_its_signature_alone(house: House) -> None:
+def test_a_webhook_is_limited_as_any_other_body_and_judged_by_its_signature_alone(api: ApiUnderTest) -> None:
     """Its media type and JSON come after, and without a secret (as here) nobody's signature is good."""
-    client, path = house.people.anonymous(), "/api/v1/webhooks/stripe"
+    client, path = api.people.anonymous(), "/api/v1/webhooks/stripe"
     signature = {"Stripe-Signature": "t=1,v1=00"}
-    with house.nothing_written():
+    with api.nothing_written():
         too_large = client.post(path, data=b" " * (WEBHOOK_LIMIT_BYTES + 1), content_type="application/json")
         unsigned = [
             client.post(path, data=body, content_type=content_type, headers=headers)
@@ -188,10 +188,10 @@ def test_a_webhook_is_limited_as_any_other_body_and_judged_by_its_signature_alon
         assert_problem(answer, 400, code="webhook-not-genuine")
 
 
-@every_door
-def test_a_good_body_under_another_media_type_is_refused(house: House, door: str) -> None:
-    with house.nothing_written():
-        answer = knock(house, door, good_body(door), "text/plain")
+@every_endpoint
+def test_a_good_body_under_another_media_type_is_refused(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, endpoint, good_body(endpoint), "text/plain")
 
     assert_problem(answer, 415)
 
@@ -209,9 +209,9 @@ def test_a_good_body_under_another_media_type_is_refused(house: House, door: str
         "multipart/form-data; boundary=x",
     ],
 )
-def test_json_that_does_not_call_itself_json_pays_nothing(house: House, content_type: str | None) -> None:
-    with house.nothing_written():
-        answer = knock(house, "create", GOOD, content_type)
+def test_json_that_does_not_call_itself_json_pays_nothing(api: ApiUnderTest, content_type: str | None) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, "create", GOOD, content_type)
 
     assert_problem(answer, 415)
 
@@ -222,23 +222,23 @@ def test_json_may_be_named_with_a_charset_or_in_capitals(people: People, content
 
 
 @pytest.mark.parametrize("body", ["[]", "[<good>]", '"text"', '""', "5", "0", "true", "false", "null"])
-def test_json_that_is_no_object_is_invalid(house: House, body: str) -> None:
-    with house.nothing_written():
-        answer = knock(house, "create", body.replace("<good>", GOOD.decode()).encode())
+def test_json_that_is_no_object_is_invalid(api: ApiUnderTest, body: str) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, "create", body.replace("<good>", GOOD.decode()).encode())
 
     assert_problem(answer, 422, "_schema")
 
 
-@every_door
-def test_every_door_refuses_an_array(house: House, door: str) -> None:
-    with house.nothing_written():
-        answer = knock(house, door, b"[" + good_body(door) + b"]")
+@every_endpoint
+def test_every_endpoint_refuses_an_array(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, endpoint, b"[" + good_body(endpoint) + b"]")
 
     assert_problem(answer, 422, "_schema")
 
 
 @pytest.mark.parametrize(
-    ("door", "missing"),
+    ("endpoint", "missing"),
     [
         ("login", ["email", "password"]),
         ("create", ["consultation_id", "amount", "payment_method"]),
@@ -247,10 +247,10 @@ def test_every_door_refuses_an_array(house: House, door: str) -> None:
     ],
     ids=["login", "create", "confirm", "consultation"],
 )
-def test_no_body_is_an_empty_object(house: House, door: str, missing: list[str]) -> None:
-    with house.nothing_written():
-        absent = knock(house, door, None, None)
-        empty = knock(house, door, json.dumps({}).encode())
+def test_no_body_is_an_empty_object(api: ApiUnderTest, endpoint: str, missing: list[str]) -> None:
+    with api.nothing_written():
+        absent = send_raw(api, endpoint, None, None)
+        empty = send_raw(api, endpoint, json.dumps({}).encode())
 
     assert_problem(absent, 422, *missing)
     assert_problem(empty, 422, *missing)

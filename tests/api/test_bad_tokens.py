@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from payments_app.accounts.auth import CLOCK_LEEWAY_SECONDS
-from tests.api.assertions import House, assert_problem
+from tests.api.assertions import ApiUnderTest, assert_problem
 from tests.support.people import People, Person
 
-Token = Callable[[House], str]
+Token = Callable[[ApiUnderTest], str]
 
 FOREIGN_KEY = "somebody-else's-secret-of-more-than-32-bytes"
 NOBODY = 2**63 - 1  # an id that no user has
@@ -51,22 +51,22 @@ def patched(person: Person, part: int, content: bytes) -> str:
     return ".".join(parts)
 
 
-def unsigned(house: House, algorithm: str) -> str:
+def unsigned(api: ApiUnderTest, algorithm: str) -> str:
     header = json.dumps({"alg": algorithm, "typ": "JWT"}).encode()
-    return f"{patched(house.people.patient, 0, header).rsplit('.', 1)[0]}."
+    return f"{patched(api.people.patient, 0, header).rsplit('.', 1)[0]}."
 
 
 def with_claims(**claims: Any) -> Token:
-    return lambda house: f"Bearer {signed(house.people, house.people.patient, **claims)}"
+    return lambda api: f"Bearer {signed(api.people, api.people.patient, **claims)}"
 
 
 def bearer(token: Token) -> Token:
-    return lambda house: f"Bearer {token(house)}"
+    return lambda api: f"Bearer {token(api)}"
 
 
-def tampered_to_be_an_admins(house: House) -> str:
-    claims = claims_of(house.people.patient) | {"role": "admin"}
-    return patched(house.people.patient, 1, json.dumps(claims).encode())
+def tampered_to_be_an_admins(api: ApiUnderTest) -> str:
+    claims = claims_of(api.people.patient) | {"role": "admin"}
+    return patched(api.people.patient, 1, json.dumps(claims).encode())
 
 
 # What stands in the Authorization header.
@@ -74,42 +74,42 @@ PROOFS_OF_NOTHING: dict[str, Token] = {
     "empty": lambda _: "",
     "the scheme alone": lambda _: "Bearer",
     "the scheme and a blank": lambda _: "Bearer ",
-    "the token alone": lambda house: house.people.patient.token,
-    "another scheme": lambda house: f"Basic {house.people.patient.token}",
-    "a made-up scheme": lambda house: f"Bearers {house.people.patient.token}",
-    "something behind": lambda house: f"Bearer {house.people.patient.token} x",
+    "the token alone": lambda api: api.people.patient.token,
+    "another scheme": lambda api: f"Basic {api.people.patient.token}",
+    "a made-up scheme": lambda api: f"Bearers {api.people.patient.token}",
+    "something behind": lambda api: f"Bearer {api.people.patient.token} x",
     "junk": lambda _: "Bearer junk",
     "dots": lambda _: "Bearer ..",
     "no ASCII": lambda _: "Bearer \u00e9.\u00e9.\u00e9",
-    "NUL": lambda house: f"Bearer {house.people.patient.token}\x00",
+    "NUL": lambda api: f"Bearer {api.people.patient.token}\x00",
     "8,000 characters": lambda _: f"Bearer {'a' * 8000}",
-    "four parts": bearer(lambda house: f"{house.people.patient.token}.x"),
-    "no signature": bearer(lambda house: house.people.patient.token.rsplit(".", 1)[0]),
-    "an empty signature": bearer(lambda house: f"{house.people.patient.token.rsplit('.', 1)[0]}."),
-    "half a signature": bearer(lambda house: house.people.patient.token[:-20]),
+    "four parts": bearer(lambda api: f"{api.people.patient.token}.x"),
+    "no signature": bearer(lambda api: api.people.patient.token.rsplit(".", 1)[0]),
+    "an empty signature": bearer(lambda api: f"{api.people.patient.token.rsplit('.', 1)[0]}."),
+    "half a signature": bearer(lambda api: api.people.patient.token[:-20]),
     "another's signature": bearer(
-        lambda house: f"{house.people.patient.token.rsplit('.', 1)[0]}.{house.people.admin.token.rsplit('.', 1)[1]}"
+        lambda api: f"{api.people.patient.token.rsplit('.', 1)[0]}.{api.people.admin.token.rsplit('.', 1)[1]}"
     ),
     "tampered to be an admin's": bearer(tampered_to_be_an_admins),
-    "a header that is no object": bearer(lambda house: patched(house.people.patient, 0, b"[]")),
-    "a header that is no UTF-8": bearer(lambda house: patched(house.people.patient, 0, b"\xff\xfe")),
-    "a header 2,000 deep": bearer(lambda house: patched(house.people.patient, 0, DEEP)),
-    "claims that are no object": bearer(lambda house: patched(house.people.patient, 1, b"[]")),
-    "claims 2,000 deep": bearer(lambda house: patched(house.people.patient, 1, DEEP)),
-    "claims with 5,000 digits": bearer(lambda house: patched(house.people.patient, 1, b'{"exp":' + b"9" * 5000 + b"}")),
-    "algorithm none": bearer(lambda house: unsigned(house, "none")),
-    "algorithm None": bearer(lambda house: unsigned(house, "None")),
-    "algorithm nOnE": bearer(lambda house: unsigned(house, "nOnE")),
-    "no algorithm": bearer(lambda house: patched(house.people.patient, 0, b"{}")),
-    "a key id that is no text": bearer(lambda house: patched(house.people.patient, 0, b'{"alg":"HS256","kid":5}')),
+    "a header that is no object": bearer(lambda api: patched(api.people.patient, 0, b"[]")),
+    "a header that is no UTF-8": bearer(lambda api: patched(api.people.patient, 0, b"\xff\xfe")),
+    "a header 2,000 deep": bearer(lambda api: patched(api.people.patient, 0, DEEP)),
+    "claims that are no object": bearer(lambda api: patched(api.people.patient, 1, b"[]")),
+    "claims 2,000 deep": bearer(lambda api: patched(api.people.patient, 1, DEEP)),
+    "claims with 5,000 digits": bearer(lambda api: patched(api.people.patient, 1, b'{"exp":' + b"9" * 5000 + b"}")),
+    "algorithm none": bearer(lambda api: unsigned(api, "none")),
+    "algorithm None": bearer(lambda api: unsigned(api, "None")),
+    "algorithm nOnE": bearer(lambda api: unsigned(api, "nOnE")),
+    "no algorithm": bearer(lambda api: patched(api.people.patient, 0, b"{}")),
+    "a key id that is no text": bearer(lambda api: patched(api.people.patient, 0, b'{"alg":"HS256","kid":5}')),
     "another algorithm": with_claims(header={"alg": "HS512", "typ": "JWT"}),
     "another key": bearer(
-        lambda house: written(
-            b'{"alg":"HS256","typ":"JWT"}', json.dumps(claims_of(house.people.patient)).encode(), key=FOREIGN_KEY
+        lambda api: written(
+            b'{"alg":"HS256","typ":"JWT"}', json.dumps(claims_of(api.people.patient)).encode(), key=FOREIGN_KEY
         )
     ),
     "an empty key": bearer(
-        lambda house: written(b'{"alg":"HS256"}', json.dumps(claims_of(house.people.patient)).encode(), key="")
+        lambda api: written(b'{"alg":"HS256"}', json.dumps(claims_of(api.people.patient)).encode(), key="")
     ),
     "expired, and not just now": with_claims(exp=int(time.time()) - CLOCK_LEEWAY_SECONDS),
     "not valid yet": with_claims(nbf=int(time.time()) + 3600),
@@ -175,18 +175,18 @@ def test_a_scheme_has_no_case_and_any_blanks_behind_it(people: People, before: s
 
 @pytest.mark.parametrize("proof", PROOFS_OF_NOTHING.values(), ids=PROOFS_OF_NOTHING)
 def test_a_bad_token_reads_nothing_and_pays_nothing(
-    house: House, caplog: pytest.LogCaptureFixture, proof: Token
+    api: ApiUnderTest, caplog: pytest.LogCaptureFixture, proof: Token
 ) -> None:
-    headers = {"Authorization": proof(house)}
+    headers = {"Authorization": proof(api)}
     body = {"consultation_id": 6, "amount": 5000, "payment_method": "stripe"}
-    with house.nothing_written():
-        read = house.people.anonymous().get("/api/v1/me", headers=headers)
-        paid = house.people.anonymous().post("/api/v1/payments", json=body, headers=headers)
+    with api.nothing_written():
+        read = api.people.anonymous().get("/api/v1/me", headers=headers)
+        paid = api.people.anonymous().post("/api/v1/payments", json=body, headers=headers)
 
     for answer in (read, paid):
         assert_problem(answer, 401, code="not-authenticated")
-        assert house.people.patient.token not in answer.text
-    assert house.people.patient.token not in caplog.text
+        assert api.people.patient.token not in answer.text
+    assert api.people.patient.token not in caplog.text
 
 
 EVERYTHING_BUT_LOGIN = [
@@ -207,35 +207,35 @@ EVERYTHING_BUT_LOGIN = [
 
 
 @pytest.mark.parametrize(("method", "path"), EVERYTHING_BUT_LOGIN)
-def test_nothing_but_login_is_to_be_had_without_a_token(house: House, method: str, path: str) -> None:
-    path = f"/api/v1{path.format(id=house.pending_id)}"
-    with house.nothing_written():
-        bare = house.people.anonymous().open(path, method=method)
-        forged = house.people.anonymous().open(path, method=method, headers={"Authorization": "Bearer a.b.c"})
-        in_query = house.people.anonymous().open(f"{path}?jwt={house.people.patient.token}", method=method)
+def test_nothing_but_login_is_to_be_had_without_a_token(api: ApiUnderTest, method: str, path: str) -> None:
+    path = f"/api/v1{path.format(id=api.pending_id)}"
+    with api.nothing_written():
+        bare = api.people.anonymous().open(path, method=method)
+        forged = api.people.anonymous().open(path, method=method, headers={"Authorization": "Bearer a.b.c"})
+        in_query = api.people.anonymous().open(f"{path}?jwt={api.people.patient.token}", method=method)
 
     for answer in (bare, forged, in_query):
         assert_problem(answer, 401, code="not-authenticated")
 
 
-def test_a_token_of_nobody_changes_nothing(house: House) -> None:
-    """``nobody's`` above, at the other doors that write."""
-    client = house.people.anonymous()
-    for model in (house.people.patient, house.people.admin):
-        token = signed(house.people, model, sub=str(NOBODY))
+def test_a_token_of_nobody_changes_nothing(api: ApiUnderTest) -> None:
+    """``nobody's`` above, at the other endpoints that write."""
+    client = api.people.anonymous()
+    for model in (api.people.patient, api.people.admin):
+        token = signed(api.people, model, sub=str(NOBODY))
         nobody = Person(client, NOBODY, "nobody@example.com", token)
-        with house.nothing_written():
+        with api.nothing_written():
             answers = [
-                nobody.confirm(house.pending_id),
-                nobody.post(f"/payments/{house.pending_id}/cancel"),
+                nobody.confirm(api.pending_id),
+                nobody.post(f"/payments/{api.pending_id}/cancel"),
                 nobody.put("/consultations/500", {"patient_email": "other@example.com"}),
-                nobody.post(f"/payments/{house.pending_id}/checkout"),
-                nobody.post(f"/payments/{house.pending_id}/refund"),
+                nobody.post(f"/payments/{api.pending_id}/checkout"),
+                nobody.post(f"/payments/{api.pending_id}/refund"),
             ]
 
         assert_problem(answers[0], 401, code="not-authenticated")
         assert_problem(answers[1], 401, code="not-authenticated")
-        if model is house.people.admin:  # a patient may not register anything, whoever they are
+        if model is api.people.admin:  # a patient may not register anything, whoever they are
             assert_problem(answers[2], 401, code="not-authenticated")
             assert_problem(answers[4], 401, code="not-authenticated")
         else:  # and only patients check out

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.assertions import House, assert_problem
-from tests.api.endpoints import DOORS, cases, knock, knock_with, knock_with_text
+from tests.api.assertions import ApiUnderTest, assert_problem
+from tests.api.endpoints import ENDPOINTS, cases, send_raw, send_with, send_with_text
 from tests.support.people import People
 from tests.support.rows import Rows
 
@@ -76,50 +76,50 @@ BAD_WEB_ADDRESSES = {
 
 
 @cases(BAD_IDS)
-def test_what_is_no_id_names_no_consultation(house: House, value: str) -> None:
-    with house.nothing_written():
-        answer = knock_with_text(house, "create", "consultation_id", value)
+def test_what_is_no_id_names_no_consultation(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
+        answer = send_with_text(api, "create", "consultation_id", value)
 
     assert_problem(answer, 422, "consultation_id")
 
 
-def test_the_largest_id_is_an_id(house: House) -> None:
-    with house.nothing_written():
-        payment = knock_with(house, "create", consultation_id=MAX_ID)
-        consultation = house.people.booking.put("/consultations/500", {"patient_id": MAX_ID})
+def test_the_largest_id_is_an_id(api: ApiUnderTest) -> None:
+    with api.nothing_written():
+        payment = send_with(api, "create", consultation_id=MAX_ID)
+        consultation = api.people.booking.put("/consultations/500", {"patient_id": MAX_ID})
 
     assert_problem(payment, 404, code="consultation-not-found")
     assert_problem(consultation, 422, "patient_id")  # no such patient
 
 
 @cases(BAD_IDS)
-def test_what_is_no_id_names_no_patient(house: House, value: str) -> None:
-    with house.nothing_written():
+def test_what_is_no_id_names_no_patient(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
         body = f'{{"patient_id": {value}}}'
-        answer = house.people.booking.put("/consultations/500", data=body, content_type="application/json")
+        answer = api.people.booking.put("/consultations/500", data=body, content_type="application/json")
 
     assert_problem(answer, 422, "patient_id")
 
 
 @cases(BAD_TEXTS | {"255 characters": "a" * 255, "nobody's": "nobody@example.com", "an admin's": "admin@example.com"})
-def test_what_is_no_patients_address_names_no_patient(house: House, value: Any) -> None:
-    with house.nothing_written():
-        answer = knock_with(house, "consultation", patient_email=value)
+def test_what_is_no_patients_address_names_no_patient(api: ApiUnderTest, value: Any) -> None:
+    with api.nothing_written():
+        answer = send_with(api, "consultation", patient_email=value)
 
     assert_problem(answer, 422, "patient_email")
 
 
-def test_a_patient_is_named_in_one_way(house: House) -> None:
-    with house.nothing_written():
-        answer = knock_with(house, "consultation", patient_id=house.people.patient.id)
+def test_a_patient_is_named_in_one_way(api: ApiUnderTest) -> None:
+    with api.nothing_written():
+        answer = send_with(api, "consultation", patient_id=api.people.patient.id)
 
     assert_problem(answer, 422, "patient_id")
 
 
 @cases(BAD_TEXTS | {"33 characters": "a" * 33, "capitals": "STRIPE", "a blank behind": "stripe ", "unknown": "cash"})
-def test_a_payment_method_that_is_not_on_offer_is_refused(house: House, value: Any) -> None:
-    with house.nothing_written():
-        answer = knock_with(house, "create", payment_method=value)
+def test_a_payment_method_that_is_not_on_offer_is_refused(api: ApiUnderTest, value: Any) -> None:
+    with api.nothing_written():
+        answer = send_with(api, "create", payment_method=value)
 
     assert_problem(answer, 422, "payment_method")
 
@@ -136,9 +136,9 @@ def test_a_payment_method_that_is_not_on_offer_is_refused(house: House, value: A
         "an ideographic space before": "\u3000TXN-1",
     }
 )
-def test_what_is_no_transaction_id_completes_nothing(house: House, value: Any) -> None:
-    with house.nothing_written():
-        answer = knock_with(house, "confirm", transaction_id=value)
+def test_what_is_no_transaction_id_completes_nothing(api: ApiUnderTest, value: Any) -> None:
+    with api.nothing_written():
+        answer = send_with(api, "confirm", transaction_id=value)
 
     assert_problem(answer, 422, "transaction_id")
 
@@ -152,9 +152,9 @@ def test_a_transaction_id_of_1_to_255_characters_is_kept_as_it_is(people: People
 
 
 @cases({name: value for name, value in BAD_TEXTS.items() if name != "null"} | BAD_WEB_ADDRESSES)
-def test_what_is_no_web_address_is_no_receipt(house: House, value: Any) -> None:
-    with house.nothing_written():
-        answer = knock_with(house, "confirm", receipt_url=value)
+def test_what_is_no_web_address_is_no_receipt(api: ApiUnderTest, value: Any) -> None:
+    with api.nothing_written():
+        answer = send_with(api, "confirm", receipt_url=value)
 
     assert_problem(answer, 422, "receipt_url")
 
@@ -169,53 +169,55 @@ def test_a_web_address_of_2048_characters_is_a_receipt(people: People, rows: Row
 
 
 @cases({name: value for name, value in BAD_TEXTS.items() if name not in ("null", "no characters", "a line feed")})
-def test_what_is_no_text_is_no_reason(house: House, value: Any) -> None:
-    with house.nothing_written():
-        answers = [knock_with(house, "refund", reason=reason) for reason in (value, "a" * 501)]
+def test_what_is_no_text_is_no_reason(api: ApiUnderTest, value: Any) -> None:
+    with api.nothing_written():
+        answers = [send_with(api, "refund", reason=reason) for reason in (value, "a" * 501)]
 
     for answer in answers:
         assert_problem(answer, 422, "reason")
 
 
 @cases(BAD_VERSIONS)
-def test_what_is_no_version_changes_nothing(house: House, value: str) -> None:
-    with house.nothing_written():
-        answers = [knock_with_text(house, door, "expected_version", value) for door in ("confirm", "cancel", "refund")]
+def test_what_is_no_version_changes_nothing(api: ApiUnderTest, value: str) -> None:
+    with api.nothing_written():
+        answers = [
+            send_with_text(api, endpoint, "expected_version", value) for endpoint in ("confirm", "cancel", "refund")
+        ]
 
     for answer in answers:
         assert_problem(answer, 422, "expected_version")
 
 
 @cases(BAD_TEXTS | {"1,025 characters": "a" * 1025})
-def test_what_is_no_email_or_password_is_not_looked_up(house: House, value: Any) -> None:
+def test_what_is_no_email_or_password_is_not_looked_up(api: ApiUnderTest, value: Any) -> None:
     for member in ("email", "password"):
-        assert_problem(knock_with(house, "login", **{member: value}), 422, member)
+        assert_problem(send_with(api, "login", **{member: value}), 422, member)
 
 
-def test_a_login_form_is_read_as_strictly_as_json(house: House) -> None:
+def test_a_login_form_is_read_as_strictly_as_json(api: ApiUnderTest) -> None:
     forms = {
         "email": {"email": NUL, "password": "a"},
         "password": {"email": "a"},
         "x": {"email": "a", "password": "a", "x": "1"},
     }
     for wrong, form in forms.items():
-        assert_problem(house.people.anonymous().post("/api/login", data=form), 422, wrong)
+        assert_problem(api.people.anonymous().post("/api/login", data=form), 422, wrong)
 
 
 UNKNOWN_TO_ALL = ["x", "", "user_id", "status", "__proto__", "Amount", "a.b", NUL, LONE_SURROGATE, "\u0430mount"]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_door_refuses_members_it_does_not_know(house: House, door: str) -> None:
-    with house.nothing_written():
-        answers = {name: knock_with(house, door, **{name: "completed"}) for name in UNKNOWN_TO_ALL}
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_every_endpoint_refuses_members_it_does_not_know(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        answers = {name: send_with(api, endpoint, **{name: "completed"}) for name in UNKNOWN_TO_ALL}
 
     for name, answer in answers.items():
         assert_problem(answer, 422, name)
 
 
-def test_every_wrong_field_is_named_at_once(house: House) -> None:
-    with house.nothing_written():
-        answer = knock(house, "create", json.dumps({"consultation_id": "6", "amount": True, "x": 1}).encode())
+def test_every_wrong_field_is_named_at_once(api: ApiUnderTest) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, "create", json.dumps({"consultation_id": "6", "amount": True, "x": 1}).encode())
 
     assert_problem(answer, 422, "consultation_id", "amount", "payment_method", "x")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from flask import Flask
 
 from tests.support.apps import PRODUCTION, app_with
+from tests.support.client import client_of
 from tests.support.databases import Database
 
 STRICT = {
@@ -21,7 +22,7 @@ STRICT = {
 
 
 def test_the_page_is_there_at_once_and_runs_nothing_but_its_own_files(app: Flask) -> None:
-    page = app.test_client().get("/docs")
+    page = client_of(app).get("/docs")
 
     assert (page.status_code, page.mimetype) == (200, "text/html")
     policy = page.headers["Content-Security-Policy"]
@@ -30,19 +31,19 @@ def test_the_page_is_there_at_once_and_runs_nothing_but_its_own_files(app: Flask
 
 
 def test_the_page_needs_nothing_from_elsewhere(app: Flask) -> None:
-    page = app.test_client().get("/docs").text
+    page = client_of(app).get("/docs").text
     files = re.findall(r'<(?:link|script)[^>]* (?:href|src)="([^"]+)"', page)
 
     assert len(files) == 5
     for file in files:
         assert file.startswith("/docs/")
-        with app.test_client().get(file) as answer:
+        with client_of(app).get(file) as answer:
             assert answer.status_code == 200, file
 
 
 def test_production_offers_no_demo_login(databases: Callable[[str], Database]) -> None:
     with app_with(databases("postgresql").url, **PRODUCTION) as app:
-        page = app.test_client().get("/docs", base_url="https://payments.example").text
+        page = client_of(app).get("/docs", base_url="https://payments.example").text
 
     assert 'type="password"' in page
     assert "@test.com" not in page

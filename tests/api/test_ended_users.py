@@ -4,46 +4,46 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.api.assertions import assert_problem, nothing_written
+from tests.support.client import ApiResponse
 from tests.support.people import PASSWORD, People, Person
 from tests.support.rows import Rows
 
 
-def create(person: Person, _payment_id: int) -> TestResponse:
+def create(person: Person, _payment_id: int) -> ApiResponse:
     return person.pay(6)
 
 
-def create_for_a_missing_consultation(person: Person, _payment_id: int) -> TestResponse:
+def create_for_a_missing_consultation(person: Person, _payment_id: int) -> ApiResponse:
     return person.pay(999)
 
 
-def replay(person: Person, _payment_id: int) -> TestResponse:
+def replay(person: Person, _payment_id: int) -> ApiResponse:
     return person.pay(5, key="the-first-key")
 
 
-def confirm(person: Person, payment_id: int) -> TestResponse:
+def confirm(person: Person, payment_id: int) -> ApiResponse:
     return person.confirm(payment_id)
 
 
-def cancel(person: Person, payment_id: int) -> TestResponse:
+def cancel(person: Person, payment_id: int) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/cancel")
 
 
-def checkout(person: Person, payment_id: int) -> TestResponse:
+def checkout(person: Person, payment_id: int) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/checkout")
 
 
-def replay_checkout(person: Person, payment_id: int) -> TestResponse:
+def replay_checkout(person: Person, payment_id: int) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/checkout", headers={"Idempotency-Key": "the-first-checkout"})
 
 
-def refund(person: Person, payment_id: int) -> TestResponse:
+def refund(person: Person, payment_id: int) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/refund")
 
 
-def register(person: Person, _payment_id: int) -> TestResponse:
+def register(person: Person, _payment_id: int) -> ApiResponse:
     return person.put("/consultations/500", {"patient_email": "other@example.com"})
 
 
@@ -51,7 +51,7 @@ class Writer(NamedTuple):
     """Somebody, what they write, and the status they get while they may."""
 
     who: str
-    write: Callable[[Person, int], TestResponse]
+    write: Callable[[Person, int], ApiResponse]
     good_status: int
 
 

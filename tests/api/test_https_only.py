@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from tests.support.apps import PRODUCTION, app_with
+from tests.support.client import ApiResponse, client_of
 from tests.support.people import PASSWORD, People
 
 BEHIND_HTTPS = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
@@ -18,9 +18,9 @@ def production(request: pytest.FixtureRequest, people: People) -> Iterator[Flask
         yield app
 
 
-def log_in(app: Flask, base_url: str, headers: dict[str, str]) -> TestResponse:
+def log_in(app: Flask, base_url: str, headers: dict[str, str]) -> ApiResponse:
     body = {"email": "patient@example.com", "password": PASSWORD}
-    return app.test_client().post("/api/login", json=body, base_url=base_url, headers=headers)
+    return client_of(app).post("/api/login", json=body, base_url=base_url, headers=headers)
 
 
 def test_a_password_sent_in_the_clear_gets_no_token(production: Flask) -> None:
@@ -48,7 +48,7 @@ def test_a_token_sent_in_the_clear_is_not_looked_at(production: Flask, people: P
     with production.app_context():
         token = people.token_from(production, people.patient)
     authorization = {"Authorization": f"Bearer {token}"}
-    client = production.test_client()
+    client = client_of(production)
 
     clear = [client.get(path, headers=authorization) for path in ("/api/v1/me", "/openapi.json", "/nowhere")]
     secret = client.get("/api/v1/me", headers=authorization, base_url="https://localhost")
@@ -58,8 +58,8 @@ def test_a_token_sent_in_the_clear_is_not_looked_at(production: Flask, people: P
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-def test_whoever_watches_over_it_from_next_door_may_ask_in_the_clear(production: Flask, path: str) -> None:
-    assert production.test_client().get(path).status_code == 200
+def test_whoever_watches_over_it_from_next_endpoint_may_ask_in_the_clear(production: Flask, path: str) -> None:
+    assert client_of(production).get(path).status_code == 200
 
 
 def test_on_a_laptop_plain_http_is_enough(app: Flask, people: People) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.api.assertions import House, assert_problem, nothing_written
-from tests.api.endpoints import DOORS, good_body, who_may
+from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
+from tests.api.endpoints import ENDPOINTS, good_body, who_may
 from tests.api.test_bad_headers import KEYED, send
 from tests.support.people import PASSWORD, People, Person
 from tests.support.rows import Rows
@@ -22,10 +22,10 @@ Lines = Sequence[tuple[str, str]]
 
 
 def ask_gunicorn(
-    front: Service, person: Person | None, path: str, body: dict[str, Any], lines: Lines
+    gunicorn: Service, person: Person | None, path: str, body: dict[str, Any], lines: Lines
 ) -> tuple[int, Any]:
     """Status and body of what gunicorn answers to a POST with these header lines, each as it is."""
-    connection = HTTPConnection(front.url.removeprefix("http://"), timeout=10)
+    connection = HTTPConnection(gunicorn.url.removeprefix("http://"), timeout=10)
     raw = dumps(body).encode()
     authorization = [] if person is None else list(person.authorization.items())
     connection.putrequest("POST", path)
@@ -45,15 +45,15 @@ JSON = ("Content-Type", "application/json")
 @pytest.mark.parametrize("second", ["first", "second"])
 @pytest.mark.parametrize("name", ["Idempotency-Key", "X-Idempotency-Key"])
 def test_a_refund_whose_key_came_twice_and_then_once_is_made_once(
-    front: Service, people: People, rows: Rows, name: str, second: str
+    gunicorn: Service, people: People, rows: Rows, name: str, second: str
 ) -> None:
     payment_id = people.patient.pay(5).json["data"]["payment_id"]
     assert people.admin.confirm(payment_id).status_code == 200
     path, body = f"/api/v1/payments/{payment_id}/refund", {"amount": 1000}
 
     with nothing_written(rows):
-        doubled = ask_gunicorn(front, people.admin, path, body, [JSON, (name, "first"), (name, second)])
-    once = ask_gunicorn(front, people.admin, path, body, [JSON, (name, "first")])
+        doubled = ask_gunicorn(gunicorn, people.admin, path, body, [JSON, (name, "first"), (name, second)])
+    once = ask_gunicorn(gunicorn, people.admin, path, body, [JSON, (name, "first")])
 
     assert doubled[0] == 422
     assert list(doubled[1]["errors"]) == ["idempotency_key"]
@@ -61,7 +61,7 @@ def test_a_refund_whose_key_came_twice_and_then_once_is_made_once(
     assert rows.count("refunds") == 1
 
 
-def test_two_tokens_are_nobodys_and_two_types_or_hosts_are_none(front: Service, people: People, rows: Rows) -> None:
+def test_two_tokens_are_nobodys_and_two_types_or_hosts_are_none(gunicorn: Service, people: People, rows: Rows) -> None:
     tokens = [f"Bearer {person.token}" for person in (people.patient, people.other)]
     doubled: list[Lines] = [
         [("Authorization", tokens[0]), ("Authorization", tokens[1])],
@@ -78,14 +78,14 @@ def test_two_tokens_are_nobodys_and_two_types_or_hosts_are_none(front: Service, 
     body = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
 
     with nothing_written(rows):
-        by_us = [ask_gunicorn(front, None, "/api/v1/payments", body, [JSON, *lines]) for lines in doubled]
-        before_us = [ask_gunicorn(front, None, "/api/v1/payments", body, [JSON, *lines]) for lines in by_gunicorn]
+        by_us = [ask_gunicorn(gunicorn, None, "/api/v1/payments", body, [JSON, *lines]) for lines in doubled]
+        before_us = [ask_gunicorn(gunicorn, None, "/api/v1/payments", body, [JSON, *lines]) for lines in by_gunicorn]
 
     assert [status for status, _ in by_us] == [401] * len(doubled)
     assert [status for status, _ in before_us] == [400] * len(by_gunicorn)
 
 
-def test_two_versions_are_none_and_one_version_twice_is_one(front: Service, people: People, rows: Rows) -> None:
+def test_two_versions_are_none_and_one_version_twice_is_one(gunicorn: Service, people: People, rows: Rows) -> None:
     payment_id = people.patient.pay(5).json["data"]["payment_id"]
     path = f"/api/v1/payments/{payment_id}/cancel"
     contradicting: list[Lines] = [
@@ -95,29 +95,29 @@ def test_two_versions_are_none_and_one_version_twice_is_one(front: Service, peop
     ]
 
     with nothing_written(rows):
-        refused = [ask_gunicorn(front, people.patient, path, {}, lines) for lines in contradicting]
+        refused = [ask_gunicorn(gunicorn, people.patient, path, {}, lines) for lines in contradicting]
 
     assert [status for status, _ in refused] == [412] * len(contradicting)
     twice = [JSON, ("If-Match", '"0"'), ("If-Match", '"0"')]
-    assert ask_gunicorn(front, people.patient, path, {}, twice)[0] == 200
+    assert ask_gunicorn(gunicorn, people.patient, path, {}, twice)[0] == 200
 
 
 @pytest.mark.parametrize("joined", ["application/json; charset=utf-8,text/plain", "application/json;x=y, text/plain"])
-@pytest.mark.parametrize("door", DOORS)
-def test_media_types_that_were_joined_are_none(house: House, door: str, joined: str) -> None:
-    method, path, _ = DOORS[door]
-    path = path.format(pending_id=house.pending_id).removeprefix("/api/v1")
-    with house.nothing_written():
-        if door == "login":
-            answer = house.people.anonymous().post("/api/login", data=good_body(door), content_type=joined)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_media_types_that_were_joined_are_none(api: ApiUnderTest, endpoint: str, joined: str) -> None:
+    method, path, _ = ENDPOINTS[endpoint]
+    path = path.format(pending_id=api.pending_id).removeprefix("/api/v1")
+    with api.nothing_written():
+        if endpoint == "login":
+            answer = api.people.anonymous().post("/api/login", data=good_body(endpoint), content_type=joined)
         else:
-            answer = who_may(house, door).send(method, path, data=good_body(door), content_type=joined)
+            answer = who_may(api, endpoint).send(method, path, data=good_body(endpoint), content_type=joined)
 
     assert_problem(answer, 415)
 
 
-def test_a_form_whose_media_type_was_joined_is_none_and_a_comma_in_quotes_joins_nothing(house: House) -> None:
-    client = house.people.anonymous()
+def test_a_form_whose_media_type_was_joined_is_none_and_a_comma_in_quotes_joins_nothing(api: ApiUnderTest) -> None:
+    client = api.people.anonymous()
     parts = [
         *("--a,b", 'Content-Disposition: form-data; name="email"', "", "patient@example.com"),
         *("--a,b", 'Content-Disposition: form-data; name="password"', "", PASSWORD, "--a,b--", ""),
@@ -130,14 +130,14 @@ def test_a_form_whose_media_type_was_joined_is_none_and_a_comma_in_quotes_joins_
     assert client.post("/api/login", data=form, content_type=content_type).status_code == 200
 
 
-@pytest.mark.parametrize("door", KEYED)
+@pytest.mark.parametrize("endpoint", KEYED)
 @pytest.mark.parametrize("header", ["Idempotency-Key", "X-Idempotency-Key"])
-def test_nothing_is_made_under_a_key_that_came_with_a_comma(house: House, door: str, header: str) -> None:
-    with house.nothing_written():
+def test_nothing_is_made_under_a_key_that_came_with_a_comma(api: ApiUnderTest, endpoint: str, header: str) -> None:
+    with api.nothing_written():
         answers = [
-            send(house, door, {header: JOINED}),
-            send(house, door, {header: JOINED}, idempotency_key=JOINED),
-            send(house, door, {"Idempotency-Key": JOINED, "X-Idempotency-Key": JOINED}),
+            send(api, endpoint, {header: JOINED}),
+            send(api, endpoint, {header: JOINED}, idempotency_key=JOINED),
+            send(api, endpoint, {"Idempotency-Key": JOINED, "X-Idempotency-Key": JOINED}),
         ]
 
     for answer in answers:

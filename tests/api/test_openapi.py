@@ -8,11 +8,11 @@ import jsonschema
 import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from werkzeug.test import TestResponse
 
-from payments_app.api import security_headers as browsers
+from payments_app.api import security_headers
 from payments_app.errors import AppError, Conflict, UserExists
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
@@ -27,12 +27,12 @@ LOGIN = ("post", "/api/login")
 METHODS = ("get", "/api/v1/payment-methods")
 
 # An operation and an answer that it gave.
-Given = tuple[tuple[str, str], TestResponse]
+Given = tuple[tuple[str, str], ApiResponse]
 
 
 @pytest.fixture
 def document(app: Flask) -> dict[str, Any]:
-    answer: dict[str, Any] = app.test_client().get("/openapi.json").json
+    answer: dict[str, Any] = client_of(app).get("/openapi.json").json
     return answer
 
 
@@ -57,7 +57,7 @@ def judge(document: dict[str, Any], value: Any, schema: dict[str, Any]) -> None:
     jsonschema.validate(value, {**schema, "components": document["components"]})
 
 
-def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: TestResponse) -> None:
+def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: ApiResponse) -> None:
     """The body fits its schema; the headers are those that the document names, and no required one lacks."""
     method, path = operation
     response = document["paths"][path][method]["responses"][str(answer.status_code)]
@@ -68,7 +68,10 @@ def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: T
     headers = {name: resolved(document, header) for name, header in response["headers"].items()}
     assert {name for name, header in headers.items() if header.get("required")} <= set(answer.headers.keys())
     # What HTTP and browsers are told with every answer is none of the document's.
-    assert set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *browsers.HEADERS} <= headers.keys()
+    assert (
+        set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *security_headers.HEADERS}
+        <= headers.keys()
+    )
     for name, header in headers.items():
         if name in answer.headers:
             sent = answer.headers[name]
@@ -211,7 +214,7 @@ def test_limited_answers_match_the_document(people: People, database: Database, 
         patient = people.seen_by(app).patient
         login = {"email": patient.email, "password": "wrong"}
         created, refused = patient.pay(5), patient.pay(6)
-        wrong, too_often = (app.test_client().post("/api/login", json=login) for _ in range(2))
+        wrong, too_often = (client_of(app).post("/api/login", json=login) for _ in range(2))
 
     assert [answer.status_code for answer in (created, refused, wrong, too_often)] == [201, 429, 401, 429]
     for operation, answer in ((CREATE, created), (CREATE, refused), (LOGIN, wrong), (LOGIN, too_often)):
@@ -297,8 +300,8 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
         PUT: {("consultation-has-payments", False)},
     }
     # Users are made by a command alone.
-    of_doors = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}
-    assert {code for examples in shown.values() for code, _ in examples} == of_doors
+    of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}
+    assert {code for examples in shown.values() for code, _ in examples} == of_requests
 
 
 def test_the_only_conflicts_are_conflicts() -> None:
@@ -396,11 +399,12 @@ def test_what_the_document_calls_invalid_is_refused(
     people: People, document: dict[str, Any], operation: tuple[str, str], changes: dict[str, Any]
 ) -> None:
     method, path = operation
-    valid: dict[str, Any] = {
+    bodies: dict[tuple[str, str], dict[str, Any]] = {
         CREATE: {"consultation_id": 6, "amount": "5000.00", "payment_method": "stripe"},
         CONFIRM: {"transaction_id": "TXN-1", "receipt_url": "https://receipts.example/1"},
         PUT: {"patient_id": people.patient.id, "fee": None},
-    }[operation]
+    }
+    valid = bodies[operation]
     schema = document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
     judge(document, valid, schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -425,7 +429,7 @@ def test_keys_are_as_the_document_says(people: People, document: dict[str, Any],
 
 def test_the_limits_of_amounts_are_those_of_the_settings(database: Database) -> None:
     with app_with(database.url, PAYMENT_MIN_AMOUNT="10.50", PAYMENT_MAX_AMOUNT="20") as app:
-        schemas = app.test_client().get("/openapi.json").json["components"]["schemas"]
+        schemas = client_of(app).get("/openapi.json").json["components"]["schemas"]
 
     amount = schemas["PaymentCreate"]["properties"]["amount"]
     assert (amount["type"], amount["minimum"], amount["maximum"]) == (["number", "string"], 10.5, 20)

@@ -5,10 +5,10 @@ Token, size, media type, JSON, schema, existence and ownership, key, same-transa
 """
 
 import pytest
-from werkzeug.test import TestResponse
 
-from tests.api.assertions import House, assert_problem, nothing_written
-from tests.api.endpoints import DOORS, good_body, who_may
+from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
+from tests.api.endpoints import ENDPOINTS, good_body, who_may
+from tests.support.client import ApiResponse
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 
@@ -16,96 +16,98 @@ NO_PAYMENT = 2**63 - 1
 TOO_LARGE = b"[" * (64 * 1024 + 1)
 BAD_AND_TWICE = b'{"amount": true, "amount": true}'
 
-every_write = pytest.mark.parametrize("door", [door for door in DOORS if door != "login"])
+every_write = pytest.mark.parametrize("endpoint", [endpoint for endpoint in ENDPOINTS if endpoint != "login"])
 
 
-def knock(house: House, door: str, body: bytes, content_type: str, authorization: dict[str, str]) -> TestResponse:
-    method, path, _ = DOORS[door]
-    path = path.format(pending_id=house.pending_id)
-    return house.people.anonymous().open(
-        path, method=method, data=body, content_type=content_type, headers=authorization
-    )
+def send_raw(
+    api: ApiUnderTest, endpoint: str, body: bytes, content_type: str, authorization: dict[str, str]
+) -> ApiResponse:
+    method, path, _ = ENDPOINTS[endpoint]
+    path = path.format(pending_id=api.pending_id)
+    return api.people.anonymous().open(path, method=method, data=body, content_type=content_type, headers=authorization)
 
 
-def authorization_for(house: House, door: str) -> dict[str, str]:
-    return who_may(house, door).authorization
+def authorization_for(api: ApiUnderTest, endpoint: str) -> dict[str, str]:
+    return who_may(api, endpoint).authorization
 
 
 @every_write
-def test_the_token_is_judged_before_the_body(house: House, door: str) -> None:
+def test_the_token_is_judged_before_the_body(api: ApiUnderTest, endpoint: str) -> None:
     junk = {"Authorization": "Bearer junk"}
-    with house.nothing_written():
+    with api.nothing_written():
         answers = [
-            knock(house, door, TOO_LARGE, "text/plain", junk),
-            knock(house, door, good_body(door), "text/plain", junk),
-            knock(house, door, BAD_AND_TWICE, "application/json", junk),
-            knock(house, door, b'{"x": 1}', "application/json", {}),
+            send_raw(api, endpoint, TOO_LARGE, "text/plain", junk),
+            send_raw(api, endpoint, good_body(endpoint), "text/plain", junk),
+            send_raw(api, endpoint, BAD_AND_TWICE, "application/json", junk),
+            send_raw(api, endpoint, b'{"x": 1}', "application/json", {}),
         ]
 
     for answer in answers:
         assert_problem(answer, 401, code="not-authenticated")
 
 
-def test_the_token_is_judged_before_the_query_and_what_exists(house: House) -> None:
-    stranger = house.people.anonymous()
-    with house.nothing_written():
+def test_the_token_is_judged_before_the_query_and_what_exists(api: ApiUnderTest) -> None:
+    stranger = api.people.anonymous()
+    with api.nothing_written():
         for path in ("payments?per_page=0", "payments?cursor=x", f"payments/{NO_PAYMENT}", "consultations/999"):
             assert_problem(stranger.get(f"/api/v1/{path}"), 401, code="not-authenticated")
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_the_size_is_judged_before_the_media_type_and_the_json(house: House, door: str) -> None:
-    with house.nothing_written():
-        plain = knock(house, door, TOO_LARGE, "text/plain", authorization_for(house, door))
-        malformed = knock(house, door, TOO_LARGE, "application/json", authorization_for(house, door))
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_size_is_judged_before_the_media_type_and_the_json(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        plain = send_raw(api, endpoint, TOO_LARGE, "text/plain", authorization_for(api, endpoint))
+        malformed = send_raw(api, endpoint, TOO_LARGE, "application/json", authorization_for(api, endpoint))
 
     assert_problem(plain, 413)
     assert_problem(malformed, 413)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_the_media_type_is_judged_before_the_json(house: House, door: str) -> None:
-    with house.nothing_written():
-        answer = knock(house, door, BAD_AND_TWICE, "text/plain", authorization_for(house, door))
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_media_type_is_judged_before_the_json(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, endpoint, BAD_AND_TWICE, "text/plain", authorization_for(api, endpoint))
 
     assert_problem(answer, 415)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_the_json_is_judged_before_the_schema(house: House, door: str) -> None:
-    with house.nothing_written():
-        answer = knock(house, door, BAD_AND_TWICE, "application/json", authorization_for(house, door))
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_the_json_is_judged_before_the_schema(api: ApiUnderTest, endpoint: str) -> None:
+    with api.nothing_written():
+        answer = send_raw(api, endpoint, BAD_AND_TWICE, "application/json", authorization_for(api, endpoint))
 
     assert_problem(answer, 400, code="malformed-request")
 
 
-def change(person: Person, payment_id: int, door: str, *, headers: dict[str, str], **members: object) -> TestResponse:
-    body = {"transaction_id": "TXN-1", **members} if door == "confirm" else members
-    return person.post(f"/payments/{payment_id}/{door}", body, headers=headers)
+def change(
+    person: Person, payment_id: int, endpoint: str, *, headers: dict[str, str], **members: object
+) -> ApiResponse:
+    body = {"transaction_id": "TXN-1", **members} if endpoint == "confirm" else members
+    return person.post(f"/payments/{payment_id}/{endpoint}", body, headers=headers)
 
 
 @pytest.mark.parametrize("consultation_id", [999, 21], ids=["missing", "another's"])
-def test_the_schema_is_judged_before_the_consultation(house: House, consultation_id: int) -> None:
-    patient = house.people.patient
-    with house.nothing_written():
+def test_the_schema_is_judged_before_the_consultation(api: ApiUnderTest, consultation_id: int) -> None:
+    patient = api.people.patient
+    with api.nothing_written():
         assert_problem(patient.pay(consultation_id, amount=1), 422, "amount")
         assert_problem(patient.pay(consultation_id, payment_method="cash"), 422, "payment_method")
         assert_problem(patient.pay(consultation_id, key="one key"), 422, "idempotency_key")
         assert_problem(patient.pay(consultation_id, x=1), 422, "x")
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel", "checkout", "refund"])
-def test_the_schema_is_judged_before_the_payment(house: House, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["confirm", "cancel", "checkout", "refund"])
+def test_the_schema_is_judged_before_the_payment(api: ApiUnderTest, endpoint: str) -> None:
     # An admin, who alone may refund, is a stranger to no payment.
     strangers_cases = (
-        [(house.people.admin, NO_PAYMENT)]
-        if door == "refund"
-        else [(house.people.patient, NO_PAYMENT), (house.people.other, house.pending_id)]
+        [(api.people.admin, NO_PAYMENT)]
+        if endpoint == "refund"
+        else [(api.people.patient, NO_PAYMENT), (api.people.other, api.pending_id)]
     )
-    with house.nothing_written():
+    with api.nothing_written():
         for person, payment_id in strangers_cases:
-            unknown = change(person, payment_id, door, headers={"If-Match": "banana"}, x=1)
-            ill_formed_key = change(person, payment_id, door, headers={"Idempotency-Key": "."})
+            unknown = change(person, payment_id, endpoint, headers={"If-Match": "banana"}, x=1)
+            ill_formed_key = change(person, payment_id, endpoint, headers={"Idempotency-Key": "."})
             assert_problem(unknown, 422, "x")
             assert_problem(ill_formed_key, 422, "idempotency_key")
 
@@ -123,17 +125,17 @@ def test_the_consultation_is_judged_before_the_key(people: People, rows: Rows) -
     assert_problem(mine, 422, "consultation_id", code="idempotency-key-reused")
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel", "checkout"])
-def test_the_payment_is_judged_before_the_key_and_if_match(people: People, rows: Rows, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["confirm", "cancel", "checkout"])
+def test_the_payment_is_judged_before_the_key_and_if_match(people: People, rows: Rows, endpoint: str) -> None:
     mine = people.patient.pay(5, key="used").json["data"]["payment_id"]
     anothers = people.other.pay(21).json["data"]["payment_id"]
     wrong = {"Idempotency-Key": "used", "If-Match": "banana"}
 
     with nothing_written(rows):
-        expected = {} if door == "checkout" else {"expected_version": 7}
-        missing = change(people.patient, NO_PAYMENT, door, headers=wrong, **expected)
-        forbidden = change(people.patient, anothers, door, headers=wrong, **expected)
-        reused = change(people.patient, mine, door, headers=wrong, **expected)
+        expected = {} if endpoint == "checkout" else {"expected_version": 7}
+        missing = change(people.patient, NO_PAYMENT, endpoint, headers=wrong, **expected)
+        forbidden = change(people.patient, anothers, endpoint, headers=wrong, **expected)
+        reused = change(people.patient, mine, endpoint, headers=wrong, **expected)
 
     assert_problem(missing, 404, code="payment-not-found")
     assert_problem(forbidden, 403, code="forbidden")
@@ -165,15 +167,15 @@ def test_the_key_is_judged_before_the_active_payment_and_the_fee(people: People,
     assert_problem(wrong_fee, 422, "amount", code="validation-failed")
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_the_key_is_judged_before_if_match_and_the_transition(people: People, rows: Rows, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["confirm", "cancel"])
+def test_the_key_is_judged_before_if_match_and_the_transition(people: People, rows: Rows, endpoint: str) -> None:
     payment_id = people.patient.pay().json["data"]["payment_id"]
-    first = change(people.patient, payment_id, door, headers={"Idempotency-Key": "used"})
+    first = change(people.patient, payment_id, endpoint, headers={"Idempotency-Key": "used"})
     assert first.status_code == 200
 
     with nothing_written(rows):
         stale = {"Idempotency-Key": "used", "If-Match": "banana"}
-        again = change(people.patient, payment_id, door, headers=stale, expected_version=7)
+        again = change(people.patient, payment_id, endpoint, headers=stale, expected_version=7)
 
     assert again.status_code == 200
     assert again.data == first.data
@@ -191,15 +193,15 @@ def test_the_same_transaction_is_judged_before_if_match_and_the_transition(peopl
     assert again.headers["Idempotent-Replayed"] == "true"
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_if_match_then_expected_version_then_the_transition(people: People, rows: Rows, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ["confirm", "cancel"])
+def test_if_match_then_expected_version_then_the_transition(people: People, rows: Rows, endpoint: str) -> None:
     payment_id = people.patient.pay().json["data"]["payment_id"]
     assert people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
 
     with nothing_written(rows):
-        if_match = change(people.patient, payment_id, door, headers={"If-Match": '"0"'}, expected_version=0)
-        expected = change(people.patient, payment_id, door, headers={"If-Match": '"1"'}, expected_version=0)
-        transition = change(people.patient, payment_id, door, headers={"If-Match": '"1"'}, expected_version=1)
+        if_match = change(people.patient, payment_id, endpoint, headers={"If-Match": '"0"'}, expected_version=0)
+        expected = change(people.patient, payment_id, endpoint, headers={"If-Match": '"1"'}, expected_version=0)
+        transition = change(people.patient, payment_id, endpoint, headers={"If-Match": '"1"'}, expected_version=1)
 
     assert_problem(if_match, 412, code="precondition-failed")
     assert_problem(expected, 409, code="version-conflict")

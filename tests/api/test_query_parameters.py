@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from tests.api.assertions import House, assert_problem
-from tests.api.endpoints import DOORS, good_body, who_may
+from tests.api.assertions import ApiUnderTest, assert_problem
+from tests.api.endpoints import ENDPOINTS, good_body, who_may
 from tests.support.people import PASSWORD
 
 UNKNOWN = "created_after=2026-11-01"
 FOR_PATIENTS = ("payments.create_payment", "payments.open_checkout")
 
 
-def endpoints(app: Flask, house: House) -> Iterator[tuple[str, str, str]]:
+def endpoints(app: Flask, api: ApiUnderTest) -> Iterator[tuple[str, str, str]]:
     """Name, method and path of whatever there is under /api/v1 but gateways' webhooks."""
-    values = {"payment_id": house.pending_id, "consultation_id": 5, "key": "k"}
+    values = {"payment_id": api.pending_id, "consultation_id": 5, "key": "k"}
     adapter = app.url_map.bind("localhost")
     for rule in app.url_map.iter_rules():
         if not rule.rule.startswith("/api/v1/") or rule.endpoint.startswith("webhooks."):
@@ -25,13 +25,13 @@ def endpoints(app: Flask, house: House) -> Iterator[tuple[str, str, str]]:
             yield rule.endpoint, method, path.removeprefix("/api/v1")
 
 
-def test_every_endpoint_refuses_a_parameter_that_it_does_not_know(app: Flask, house: House) -> None:
-    asked = list(endpoints(app, house))
+def test_every_endpoint_refuses_a_parameter_that_it_does_not_know(app: Flask, api: ApiUnderTest) -> None:
+    asked = list(endpoints(app, api))
     assert len(asked) > 18
 
-    with house.nothing_written():
+    with api.nothing_written():
         for name, method, path in asked:
-            person = house.people.patient if name in FOR_PATIENTS else house.people.admin
+            person = api.people.patient if name in FOR_PATIENTS else api.people.admin
             answer = person.send(method, f"{path}?{UNKNOWN}", json=None if method in ("GET", "HEAD") else {})
             if method == "HEAD":
                 assert answer.status_code == 422, name
@@ -39,9 +39,9 @@ def test_every_endpoint_refuses_a_parameter_that_it_does_not_know(app: Flask, ho
                 assert_problem(answer, 422, "created_after", code="validation-failed")
 
 
-def test_the_error_names_the_known_parameters(house: House) -> None:
-    payments = house.people.admin.get(f"/payments?{UNKNOWN}&per_page=0")
-    me = house.people.admin.get(f"/me?{UNKNOWN}", headers={"Accept-Language": "id"})
+def test_the_error_names_the_known_parameters(api: ApiUnderTest) -> None:
+    payments = api.people.admin.get(f"/payments?{UNKNOWN}&per_page=0")
+    me = api.people.admin.get(f"/me?{UNKNOWN}", headers={"Accept-Language": "id"})
 
     assert payments.json["errors"] == {
         "created_after": ["Unknown parameter; known are: per_page, status, consultation_id, cursor."],
@@ -51,17 +51,17 @@ def test_the_error_names_the_known_parameters(house: House) -> None:
 
 
 @pytest.mark.parametrize("query", ["x", "=1", "Status=pending", "status[]=pending", "per_page%00=5", "%ff=1", "a;b=1"])
-def test_a_parameter_that_is_nearly_known_is_unknown(house: House, query: str) -> None:
-    answer = house.people.patient.get(f"/payments?{query}")
+def test_a_parameter_that_is_nearly_known_is_unknown(api: ApiUnderTest, query: str) -> None:
+    answer = api.people.patient.get(f"/payments?{query}")
 
     assert answer.status_code == 422
     assert len(answer.json["errors"]) == 1
 
 
-def test_it_is_judged_with_the_schema(house: House) -> None:
+def test_it_is_judged_with_the_schema(api: ApiUnderTest) -> None:
     """After the token, the path and the body's own form, and before what exists."""
-    stranger, patient = house.people.anonymous(), house.people.patient
-    with house.nothing_written():
+    stranger, patient = api.people.anonymous(), api.people.patient
+    with api.nothing_written():
         assert_problem(stranger.get(f"/api/v1/payments?{UNKNOWN}"), 401)
         assert_problem(stranger.get(f"/api/v1/nothing?{UNKNOWN}"), 404)
         assert_problem(patient.post(f"/me?{UNKNOWN}"), 405)
@@ -71,8 +71,8 @@ def test_it_is_judged_with_the_schema(house: House) -> None:
         assert_problem(patient.get(f"/payments/999999999999?{UNKNOWN}"), 422, "created_after")
 
 
-def test_what_is_not_asked_by_programs_of_ours_ignores_them(house: House) -> None:
-    client, word = house.people.anonymous(), "fbclid=1&utm_source=a&utm_source=b"
+def test_what_is_not_asked_by_programs_of_ours_ignores_them(api: ApiUnderTest) -> None:
+    client, word = api.people.anonymous(), "fbclid=1&utm_source=a&utm_source=b"
 
     for path in ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/checkout/static/page.js"):
         with client.get(f"{path}?{word}") as answer:  # which closes a page's file
@@ -81,7 +81,7 @@ def test_what_is_not_asked_by_programs_of_ours_ignores_them(house: House) -> Non
     assert login.status_code == 200
     # Refused for its signature, and for nothing else.
     assert_problem(client.post(f"/api/v1/webhooks/stripe?{word}", data=b"{}"), 400, code="webhook-not-genuine")
-    assert_problem(house.people.patient.get(f"/me?{word}"), 422, "fbclid", "utm_source")
+    assert_problem(api.people.patient.get(f"/me?{word}"), 422, "fbclid", "utm_source")
 
 
 @pytest.mark.parametrize(
@@ -94,30 +94,30 @@ def test_what_is_not_asked_by_programs_of_ours_ignores_them(house: House) -> Non
     ],
 )
 def test_a_parameter_given_twice_is_refused_if_the_values_differ(
-    house: House, path: str, query: str, name: str
+    api: ApiUnderTest, path: str, query: str, name: str
 ) -> None:
-    assert_problem(house.people.admin.get(f"{path}?{query}"), 422, name)
-    assert house.people.admin.get(f"{path}?per_page=1&per_page=1").json["meta"]["per_page"] == 1
+    assert_problem(api.people.admin.get(f"{path}?{query}"), 422, name)
+    assert api.people.admin.get(f"{path}?per_page=1&per_page=1").json["meta"]["per_page"] == 1
 
 
-def test_a_login_that_names_two_people_is_nobodys(house: House) -> None:
-    first, second = house.people.patient.email, house.people.other.email
-    client = house.people.anonymous()
+def test_a_login_that_names_two_people_is_nobodys(api: ApiUnderTest) -> None:
+    first, second = api.people.patient.email, api.people.other.email
+    client = api.people.anonymous()
 
     form = f"email={first}&email={second}&password={PASSWORD}"
     assert_problem(client.post("/api/login", data=form, content_type="application/x-www-form-urlencoded"), 422, "email")
 
 
-@pytest.mark.parametrize("door", [door for door in DOORS if door != "login"])
-def test_a_good_request_does_not_become_another_by_a_parameter(house: House, door: str) -> None:
+@pytest.mark.parametrize("endpoint", [endpoint for endpoint in ENDPOINTS if endpoint != "login"])
+def test_a_good_request_does_not_become_another_by_a_parameter(api: ApiUnderTest, endpoint: str) -> None:
     """A key in the query is none, nor is any other member of the body."""
-    method, path, _ = DOORS[door]
-    path = path.format(pending_id=house.pending_id)
-    with house.nothing_written():
-        answer = who_may(house, door).send(
+    method, path, _ = ENDPOINTS[endpoint]
+    path = path.format(pending_id=api.pending_id)
+    with api.nothing_written():
+        answer = who_may(api, endpoint).send(
             method,
             f"{path.removeprefix('/api/v1')}?idempotency_key=k&amount=1",
-            data=good_body(door),
+            data=good_body(endpoint),
             content_type="application/json",
         )
 

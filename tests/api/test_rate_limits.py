@@ -6,6 +6,7 @@ import pytest
 from flask import Flask
 
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
@@ -15,16 +16,16 @@ from tests.support.redis_server import RedisServer
 def limited(
     request: pytest.FixtureRequest, database: Database, redis_server: RedisServer, people: People
 ) -> Iterator[People]:
-    """The people at the door of an app with the limits of the contract, counted here or in Redis."""
+    """The people at the endpoint of an app with the limits of the contract, counted here or in Redis."""
     redis_server.client.flushall()
     storage = redis_server.settings if request.param == "redis" else {}
     with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:
         yield people.seen_by(app)
 
 
-def login(app: Flask, email: str, password: str, address: str = "192.0.2.1"):  # noqa: ANN201  # a test response
+def login(app: Flask, email: str, password: str, address: str = "192.0.2.1") -> ApiResponse:
     body = {"email": email, "password": password}
-    return app.test_client().post("/api/login", json=body, environ_base={"REMOTE_ADDR": address})
+    return client_of(app).post("/api/login", json=body, environ_base={"REMOTE_ADDR": address})
 
 
 def test_a_user_makes_ten_payments_a_minute(limited: People) -> None:
@@ -132,7 +133,7 @@ def test_an_address_counts_as_one_however_a_trusted_proxy_writes_it(
     database: Database, people: People, written: list[str], elsewhere: str
 ) -> None:
     with app_with(database.url, RATELIMIT_ENABLED="true", TRUSTED_PROXIES="1") as app:
-        client = app.test_client()
+        client = client_of(app)
 
         def guess(forwarded_for: str) -> int:
             wrong = {"email": people.patient.email, "password": "wrong"}
@@ -205,7 +206,7 @@ def test_an_address_is_believed_from_as_many_proxies_as_are_ours(database: Datab
     forwarded = {"X-Forwarded-For": "198.51.100.7, 192.0.2.99"}
     for proxies, outcome in (("0", 429), ("1", 429), ("2", 401)):
         with app_with(database.url, RATELIMIT_ENABLED="true", TRUSTED_PROXIES=proxies) as app:
-            client = app.test_client()
+            client = client_of(app)
             wrong = {"email": people.patient.email, "password": "wrong"}
             for _ in range(5):
                 client.post("/api/login", json=wrong, headers=forwarded)
@@ -216,4 +217,4 @@ def test_an_address_is_believed_from_as_many_proxies_as_are_ours(database: Datab
 
 def test_redis_may_be_reached_by_a_socket(database: Database) -> None:
     with app_with(database.url, REDIS_URL="unix:///nowhere/redis.sock") as app:
-        assert app.test_client().get("/api/v1/me").status_code == 401
+        assert client_of(app).get("/api/v1/me").status_code == 401

@@ -1,4 +1,4 @@
-"""A real Chromium at the door of a real service, whose database holds the demo's data and nothing else."""
+"""A real Chromium and a real service, whose database has the demo's data and nothing else."""
 
 from collections.abc import Iterator
 
@@ -32,13 +32,13 @@ def session_commands(database: Database) -> Iterator[CommandRunner]:
 
 @pytest.fixture
 def service(session_service: Service, session_commands: CommandRunner, app: Flask) -> Service:  # noqa: ARG001  # it empties the database
-    """Two gunicorn worker processes, and the demo as it is on the first day."""
+    """Two gunicorn worker processes, and the freshly seeded demo."""
     session_commands.ok("demo", "seed")
     return session_service
 
 
 @pytest.fixture
 def page(chromium: Browser, service: Service) -> Iterator[Page]:
-    """Somebody's first tab; in the end no tab of theirs may have complained."""
+    """The first tab of a new browser profile; at the end no tab may have had a fault."""
     with visitor(chromium, service.url) as page:
         yield page

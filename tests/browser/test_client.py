@@ -1,7 +1,7 @@
 """payment-client.js in a real browser, on a network that loses requests and answers: one intention, one payment."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -86,17 +86,17 @@ def proxy(session_proxy: CuttingProxy) -> CuttingProxy:
 
 @pytest.fixture
 def tab(chromium: Browser, proxy: CuttingProxy, people: People) -> Iterator[Tab]:
-    """The patient's, at the door of the service, behind the proxy."""
+    """The patient's tab, on the service behind the proxy."""
     with visitor(chromium, proxy.url) as page:
         yield Tab(page, proxy.url, people.patient.token)
         proxy.behave()
 
 
 @pytest.fixture(scope="module")
-def card_proxy(database: Database, session_shop: tuple[FakeStripe, Flask]) -> Iterator[CuttingProxy]:
+def card_proxy(database: Database, session_stripe_app: tuple[FakeStripe, Flask]) -> Iterator[CuttingProxy]:
     """Before a service whose cards Stripe carries, and where a replayed create is a conflict."""
-    settings = stripe_settings(session_shop[0], IDEMPOTENCY_REPLAY="conflict")
-    with Service.started(database.url, workers=1, **settings) as service, proxy_to(service.url) as proxy:
+    settings = stripe_settings(session_stripe_app[0], IDEMPOTENCY_REPLAY="conflict")
+    with Service.started(database.url, 1, **settings) as service, proxy_to(service.url) as proxy:
         yield proxy
 
 
@@ -115,9 +115,9 @@ def same(sent: list[str | None], count: int) -> bool:
     return len(sent) == count and None not in sent and len(set(sent)) == 1
 
 
-def problem(status: int, *, retryable: bool = True, **headers: str) -> Canned:
+def problem(status: int, headers: Mapping[str, str] | None = None, *, retryable: bool = True) -> Canned:
     body = {"type": "/problems/some-trouble", "message": "Please wait.", "status": status, "retryable": retryable}
-    return Canned(status, json.dumps(body).encode(), {"Content-Type": "application/problem+json", **headers})
+    return Canned(status, json.dumps(body).encode(), {"Content-Type": "application/problem+json", **(headers or {})})
 
 
 # Lost on the way.
@@ -313,8 +313,8 @@ def test_what_is_paid_already_is_an_answer(tab: Tab, proxy: CuttingProxy, people
 @pytest.mark.parametrize(
     ("answer", "least_wait_ms"),
     [
-        (problem(503, **{"Retry-After": "1"}), 1000),
-        (problem(429, **{"Retry-After": "1"}), 1000),
+        (problem(503, {"Retry-After": "1"}), 1000),
+        (problem(429, {"Retry-After": "1"}), 1000),
         (problem(409), 0),
         (problem(500), 0),
         (Canned(502, b"<html>Bad Gateway</html>", {"Content-Type": "text/html"}), 0),
@@ -337,7 +337,7 @@ def test_what_passes_is_waited_for(
 
 
 def test_a_longer_wait_than_anybodys_is_told_and_the_key_stays(tab: Tab, proxy: CuttingProxy, rows: Rows) -> None:
-    proxy.misbehave("answer_instead", answer=problem(429, **{"Retry-After": "60"}))
+    proxy.misbehave("answer_instead", answer=problem(429, {"Retry-After": "60"}))
 
     told = tab.pay()
 
@@ -353,7 +353,7 @@ def test_over_the_limit_a_lost_answer_is_found_by_its_key(tab: Tab, proxy: Cutti
     proxy.misbehave("lose_answer")
     proxy.misbehave("lose_request", method="GET", path=KEYS)
     assert tab.pay(maxAttempts=1)["error"] == "PaymentUnknown"
-    proxy.misbehave("answer_instead", answer=problem(429, **{"Retry-After": "60"}))
+    proxy.misbehave("answer_instead", answer=problem(429, {"Retry-After": "60"}))
 
     assert tab.pay()["type"] == "new"
 
@@ -389,7 +389,7 @@ def test_the_token_stays_in_the_tab_and_the_key_until_it_is_answered(
     tab.token = None
     refused, signed_in = tab.run("return [await told(client.signIn('patient@example.com', 'no')), client.signedIn];")
     assert (refused["error"], refused["status"], signed_in) == ("PaymentError", 401, False)
-    proxy.misbehave("answer_instead", path="/api/login", answer=problem(429, **{"Retry-After": "1"}))
+    proxy.misbehave("answer_instead", path="/api/login", answer=problem(429, {"Retry-After": "1"}))
     assert tab.run("return told(client.signIn('patient@example.com', 'no'));")["status"] == 429
     assert len(proxy.posts("/api/login")) == 2  # a refusal is not asked for again
     assert tab.pay()["status"] == 401

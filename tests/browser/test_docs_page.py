@@ -64,7 +64,7 @@ def payment_of_the_demo_patient(service: Service) -> int:
     login = {"email": "patient@test.com", "password": PASSWORD}
     with requests.Session() as patient:
         token = patient.post(f"{service.url}/api/login", json=login, timeout=PATIENCE_SECONDS).json()["token"]
-        body = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
+        body: dict[str, Any] = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
         headers = {"Authorization": f"Bearer {token}"}
         created = patient.post(f"{service.url}/api/v1/payments", json=body, headers=headers, timeout=PATIENCE_SECONDS)
     payment_id: int = created.json()["data"]["payment_id"]

@@ -53,7 +53,7 @@ def test_a_patient_pays_and_sees_what_came_of_it(page: Page, rows: Rows) -> None
     expect(page.get_by_test_id("result")).to_be_focused()
     expect(page.get_by_test_id("result-status")).to_have_text("paid")
     expect(page.get_by_test_id("result-vat")).to_have_text("₱600.00")
-    expect(page.get_by_test_id("result-invoice")).to_have_text(f"{invoice['invoice_number']} (settled)")
+    expect(page.get_by_test_id("result-invoice")).to_have_text(f"{invoice['invoice_number']} (paid)")
     expect(page.get_by_test_id("history").get_by_role("listitem")).to_have_count(1)
     expect(page.get_by_test_id("consultation-5")).to_contain_text("paid")
 
@@ -144,7 +144,7 @@ def test_a_server_that_restarts_in_mid_payment_is_waited_for(
 ) -> None:
     sign_in(far_page)
     choose(far_page, 5)
-    with Service.started(database.url, workers=1) as dying:
+    with Service.started(database.url, 1) as dying:
         proxy.turn_to(dying.url)
         proxy.misbehave("silent_after")
         far_page.get_by_test_id("pay").click()
@@ -152,7 +152,7 @@ def test_a_server_that_restarts_in_mid_payment_is_waited_for(
     proxy.behave()  # the connection ends with the server
     expect(far_page.get_by_test_id("progress")).to_contain_text("Trying again, safely")
 
-    with Service.started(database.url, workers=1) as risen:
+    with Service.started(database.url, 1) as risen:
         proxy.turn_to(risen.url)
         see_result(far_page)
 
@@ -185,6 +185,8 @@ def test_a_method_by_hand_says_what_to_do(page: Page, rows: Rows) -> None:
     pay(page, 5, method="bank_transfer")
 
     expect(page.get_by_test_id("notice")).to_contain_text("Transfer the amount to the clinic's bank account.")
+    number = rows.one("SELECT id FROM payments")["id"]
+    expect(page.get_by_test_id("notice")).to_contain_text(f"Put reference {number} in the transfer's message.")
     save_screenshot(page, "by-hand")
     page.get_by_test_id("pay").click()
     expect(page.get_by_test_id("notice")).to_contain_text("you have not been charged again")
@@ -249,6 +251,7 @@ def test_staff_refund_once_and_see_what_happened(chromium: Browser, page: Page, 
         expect(staff.get_by_test_id("pay")).to_be_hidden()
         staff.get_by_test_id("details").first.click()
         staff.get_by_test_id("refund").click()
+        expect(staff.locator("#refund-question")).to_contain_text("up to ₱5,000.00 can be refunded.")
         staff.get_by_test_id("refund-leave").click()
         assert rows.count("refunds") == 0
 

@@ -1,4 +1,4 @@
-"""What the page's door sends; what a person makes of it is tested in a browser."""
+"""The response with the checkout page; its behaviour is tested in a browser."""
 
 import html
 import json
@@ -9,13 +9,14 @@ from flask import Flask
 
 from payments_app.checkout.texts import TEXTS
 from tests.support.apps import PRODUCTION, app_with
+from tests.support.client import client_of
 from tests.support.databases import ROOT, Database
 
 CHECKOUT = ROOT / "payments_app" / "checkout"
 
 
 def read_page(app: Flask, path: str = "/", **headers: str) -> str:
-    answer = app.test_client().get(path, headers=headers)
+    answer = client_of(app).get(path, headers=headers)
     assert answer.status_code == 200
     return answer.get_data(as_text=True)
 
@@ -27,7 +28,7 @@ def texts_of(page: str) -> dict[str, str]:
 
 
 def test_nothing_runs_but_modules_of_our_own(app: Flask) -> None:
-    answer = app.test_client().get("/")
+    answer = client_of(app).get("/")
     page = answer.get_data(as_text=True)
 
     policy = answer.headers["Content-Security-Policy"].split("; ")
@@ -70,7 +71,7 @@ def test_the_modules_say_the_texts_that_there_are() -> None:
 
 def test_the_page_can_be_taken_down(database: Database) -> None:
     with app_with(database.url, CHECKOUT_PAGE="0") as app:
-        client = app.test_client()
+        client = client_of(app)
 
         assert client.get("/").status_code == 404
         assert client.get("/checkout/static/page.js").status_code == 404
@@ -79,7 +80,7 @@ def test_the_page_can_be_taken_down(database: Database) -> None:
 @pytest.mark.parametrize(("settings", "status"), [({}, 404), ({"CHECKOUT_PAGE": "1"}, 200)])
 def test_production_shows_it_only_where_it_is_wanted(database: Database, settings: dict[str, str], status: int) -> None:
     with app_with(database.url, **PRODUCTION, **settings) as app:
-        answer = app.test_client().get("/", base_url="https://localhost")
+        answer = client_of(app).get("/", base_url="https://localhost")
 
         assert answer.status_code == status
         assert b"Demo:" not in answer.data
@@ -98,7 +99,7 @@ def test_production_shows_it_only_where_it_is_wanted(database: Database, setting
     ],
 )
 def test_no_answer_runs_or_is_framed_or_is_guessed_at(app: Flask, path: str) -> None:
-    with app.test_client().get(path) as answer:  # a file is open until the answer is read
+    with client_of(app).get(path) as answer:  # a file is open until the answer is read
         headers = answer.headers
 
     assert "default-src 'none'" in headers["Content-Security-Policy"]

@@ -1,4 +1,4 @@
-"""Which storms are run with which locking strategy."""
+"""Chooses the storms to run for each locking strategy."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from payments_app.locking.locks import Strategy
 
-# Fifty clicks and twenty refunds decide; the other storms ask the index and the version, which no strategy replaces.
+# These two depend on the strategy; the others test the index and the version, which all strategies have.
 DECISIVE = (
     "test_fifty_clicks_with_a_key_each_make_one_payment",
     "test_of_twenty_refunds_of_thirty_percent_no_more_than_three_succeed_and_after_retries_three",
@@ -14,7 +14,7 @@ DECISIVE = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the strategies that only add locks, the short form tries the decisive storms; the long form tries all."""
+    """For strategies that only add locks, the short form runs the decisive storms; the long form runs all."""
     here = Path(__file__).parent
     for item in items:
         if (

@@ -149,10 +149,7 @@ def test_refunds_against_confirm_and_cancel_return_only_what_came(service: Servi
         path = f"/payments/{payment_id}"
         confirm = lambda path=path: service.post(people.patient, f"{path}/confirm", {"transaction_id": path})  # noqa: E731
         cancel = lambda path=path: service.post(people.patient, f"{path}/cancel", {})  # noqa: E731
-        refunds = [
-            lambda p=payment_id, n=n: refund(service, people, p, f"{p}-{n}", None)  # type: ignore[misc]
-            for n in range(4)
-        ]
+        refunds = [lambda p=payment_id, n=n: refund(service, people, p, f"{p}-{n}", None) for n in range(4)]
 
         confirmed, cancelled, *answers = at_once([confirm, cancel, *refunds])
 

@@ -19,16 +19,15 @@ from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
-from werkzeug.test import TestResponse
 
 from payments_app.accounts.models import Role
-from payments_app.db import engine as engines
 from payments_app.db.ids import BLOCK_SIZE, next_id
 from payments_app.db.transaction import ATTEMPTS, read_transaction, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFound, VersionConflict
 from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with, engine_of
+from tests.support.client import ApiResponse, client_of
 from tests.support.databases import ROOT, Database
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.own_server import own_postgresql
@@ -63,10 +62,10 @@ def errors_of(engine: Engine) -> Iterator[list[Any]]:
 
 def as_served_by(app: Flask, person: Person) -> Person:
     """The same person at another app on the same database."""
-    return Person(app.test_client(), person.id, person.email, person.token)
+    return Person(client_of(app), person.id, person.email, person.token)
 
 
-def assert_503(answer: TestResponse, code: str) -> None:
+def assert_503(answer: ApiResponse, code: str) -> None:
     assert answer.status_code == 503
     assert answer.mimetype == "application/problem+json"
     assert int(answer.headers["Retry-After"]) > 0
@@ -85,8 +84,8 @@ def test_of_two_transactions_that_wait_for_each_other_both_succeed(
     database: Database, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that it is the deadlock that ends the waiting, on the slowest machine.
-    monkeypatch.setattr(engines, "LOCK_TIMEOUT_MS", PATIENCE_SECONDS * 1_000)
-    monkeypatch.setattr(engines, "STATEMENT_TIMEOUT_MS", PATIENCE_SECONDS * 1_000)
+    monkeypatch.setattr("payments_app.db.engine.LOCK_TIMEOUT_MS", PATIENCE_SECONDS * 1_000)
+    monkeypatch.setattr("payments_app.db.engine.STATEMENT_TIMEOUT_MS", PATIENCE_SECONDS * 1_000)
     rows.execute("UPDATE consultations SET fee_minor = 100")
     both_hold_one = threading.Barrier(2)
     attempts: list[int] = []
@@ -232,7 +231,7 @@ def test_on_sqlite_a_commit_is_on_the_disk_before_it_is_answered(app: Flask) -> 
 def test_a_write_lock_held_all_the_time_is_503_and_held_no_longer_is_201(
     database: Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "SQLITE_BUSY_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr("payments_app.db.engine.SQLITE_BUSY_TIMEOUT_SECONDS", 0.02)
     with (
         app_with(database.url) as impatient,
         sqlite_connection(impatient) as holder,
@@ -258,7 +257,7 @@ def test_a_write_lock_held_all_the_time_is_503_and_held_no_longer_is_201(
 def test_a_write_lock_given_back_between_two_attempts_is_not_noticed(
     database: Database, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "SQLITE_BUSY_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr("payments_app.db.engine.SQLITE_BUSY_TIMEOUT_SECONDS", 0.02)
     with app_with(database.url) as impatient, sqlite_connection(impatient) as holder:
         holder.execute("BEGIN IMMEDIATE")
 
@@ -276,7 +275,7 @@ def test_a_write_lock_given_back_between_two_attempts_is_not_noticed(
 def test_a_row_that_somebody_keeps_locked_is_503_and_locked_no_longer_is_200(
     database: Database, engine: Engine, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "LOCK_TIMEOUT_MS", 20)
+    monkeypatch.setattr("payments_app.db.engine.LOCK_TIMEOUT_MS", 20)
     payment_id = people.patient.pay().json["data"]["payment_id"]
     with app_with(database.url) as impatient, engine.connect() as holder:
         patient = as_served_by(impatient, people.patient)
@@ -294,7 +293,7 @@ def test_a_row_that_somebody_keeps_locked_is_503_and_locked_no_longer_is_200(
 
 @on_postgresql
 def test_a_statement_that_takes_too_long_is_cut_off(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "STATEMENT_TIMEOUT_MS", 500)  # longer than connecting takes
+    monkeypatch.setattr("payments_app.db.engine.STATEMENT_TIMEOUT_MS", 500)  # longer than connecting takes
     with app_with(database.url) as impatient, impatient.app_context(), errors_of(engine_of(impatient)) as errors:
         for transaction in (read_transaction, write_transaction):
             with pytest.raises(DatabaseUnavailable):
@@ -306,7 +305,7 @@ def test_a_statement_that_takes_too_long_is_cut_off(database: Database, monkeypa
 def test_when_all_connections_are_taken_the_answer_is_503_and_nobody_waits_for_ever(
     database: Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "POOL_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr("payments_app.db.engine.POOL_TIMEOUT_SECONDS", 0.02)
     with app_with(database.url) as crowded:
         patient = as_served_by(crowded, people.patient)
         assert patient.pay(4).status_code == 201  # it has been found ready, which stands for a while
@@ -414,7 +413,7 @@ def test_while_postgresql_is_down_every_answer_is_503_and_once_it_is_back_all_go
         assert engine_of(app).pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-def every_kind_of_request(people: People, payment_id: int) -> list[Callable[[], TestResponse]]:
+def every_kind_of_request(people: People, payment_id: int) -> list[Callable[[], ApiResponse]]:
     """All that need the database, each of which would succeed."""
     patient, admin = people.patient, people.admin
     return [
@@ -667,7 +666,7 @@ def test_when_an_answer_is_ready_no_connection_is_checked_out_whatever_the_answe
     def look(_sender: Flask, response: Any, **_: Any) -> None:  # before Flask tidies up after the request
         open_at_the_answer.append((response.status_code, engine.pool.checkedout()))  # type: ignore[attr-defined]
 
-    refused: list[tuple[int, Callable[[], TestResponse]]] = [
+    refused: list[tuple[int, Callable[[], ApiResponse]]] = [
         (201, lambda: patient.pay(1, key="before")),
         (409, lambda: patient.pay(1, key="another")),
         (422, lambda: patient.pay(4, key="before")),

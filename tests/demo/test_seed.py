@@ -39,6 +39,6 @@ def test_seeding_more_adds_what_is_missing_in_batches(commands: CommandRunner, r
 
 def test_production_is_not_seeded(database: Database, rows: Rows) -> None:
     with commands_on(database.url, **PRODUCTION) as commands:
-        assert "not in production" in commands.refused("demo", "seed")
+        assert "not allowed in production" in commands.refused("demo", "seed")
 
     assert rows.count("users") == 0

@@ -1,4 +1,4 @@
-"""One running stack for all of these tests: real nginx, gunicorn, PostgreSQL and Redis on this machine."""
+"""One running stack for all tests here: real nginx, gunicorn, PostgreSQL and Redis."""
 
 import shutil
 from collections.abc import Iterator
@@ -23,5 +23,5 @@ def stack(redis_server: RedisServer) -> Iterator[Stack]:
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[requests.Session]:
-    with stack.front.client() as client:
+    with stack.nginx.client() as client:
         yield client

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from config import Settings
-from payments_app.db import engine as engines
-from payments_app.gateway_webhooks import routes as webhooks
+from payments_app.db import engine
+from payments_app.gateway_webhooks import routes
 from payments_app.gateways.stripe.client import NETWORK_RETRIES
 from tests.support.apps import app_with
 from tests.support.databases import ROOT
@@ -48,8 +48,8 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
     guide = (ROOT / "docs" / "deployment.md").read_text()
     (client,) = re.findall(r"^\| the client \| (\d+) s", guide, flags=re.MULTILINE)
     ladder = [
-        engines.LOCK_TIMEOUT_MS / 1000,
-        engines.STATEMENT_TIMEOUT_MS / 1000,
+        engine.LOCK_TIMEOUT_MS / 1000,
+        engine.STATEMENT_TIMEOUT_MS / 1000,
         attempt,
         call,
         checkout,
@@ -72,10 +72,10 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
 def test_each_step_of_the_ladder_is_in_the_guide(gunicorn: dict[str, Any]) -> None:
     guide = (ROOT / "docs" / "deployment.md").read_text()
     for step, seconds in {
-        "a lock in the database": engines.LOCK_TIMEOUT_MS // 1000,
-        "a statement in the database": engines.STATEMENT_TIMEOUT_MS // 1000,
+        "a lock in the database": engine.LOCK_TIMEOUT_MS // 1000,
+        "a statement in the database": engine.STATEMENT_TIMEOUT_MS // 1000,
         "an attempt at a gateway": Settings.from_environment({}).gateway_timeout_seconds,
-        "gunicorn's worker that stops": gunicorn["graceful_timeout"],
+        "a gunicorn worker that is stopping": gunicorn["graceful_timeout"],
         "nginx": nginx_seconds("proxy_read_timeout"),
     }.items():
         assert re.search(rf"^\| {step} \| {seconds} s", guide, flags=re.MULTILINE), step
@@ -85,7 +85,7 @@ def test_nginx_takes_bodies_as_large_as_the_service_does() -> None:
     general, of_webhooks = re.findall(r"client_max_body_size (\d+)k;", SITE.read_text())
 
     assert int(general) * 1024 == Settings.from_environment({}).flask_config()["MAX_CONTENT_LENGTH"]
-    assert int(of_webhooks) * 1024 == webhooks.MOST_BYTES
+    assert int(of_webhooks) * 1024 == routes.MAX_BODY_BYTES
     # And keeps them in memory.
     assert [general, of_webhooks] == re.findall(r"client_body_buffer_size (\d+)k;", SITE.read_text())
 

@@ -30,14 +30,14 @@ LENGTHS = {
     "a length to be dropped on the way": "Connection: Content-Length\r\n",
 }
 
-DOORS = ["front", "service"]
+TARGETS = ["nginx", "service"]
 
 
-def ask(stack: Stack, door: str, request: str) -> str:
+def ask(stack: Stack, target: str, request: str) -> str:
     """All that is answered, by nginx or past it, until the connection is closed."""
-    if door == "front":
-        plain = socket.create_connection(("127.0.0.1", stack.front.https_port), PATIENCE_SECONDS)
-        connection: socket.socket = stack.front.tls().wrap_socket(plain, server_hostname="payments.example.org")
+    if target == "nginx":
+        plain = socket.create_connection(("127.0.0.1", stack.nginx.https_port), PATIENCE_SECONDS)
+        connection: socket.socket = stack.nginx.tls().wrap_socket(plain, server_hostname="payments.example.org")
     else:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(PATIENCE_SECONDS)
@@ -67,8 +67,8 @@ def paid(stack: Stack, consultation_id: int) -> int:
     return stack.rows.count("payments", "consultation_id = :id", id=consultation_id)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_request_in_the_body_of_another_is_not_run(stack: Stack, door: str) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_request_in_the_body_of_another_is_not_run(stack: Stack, target: str) -> None:
     hidden_ids = {name: stack.unpaid() for name in LENGTHS}
     head = "POST /api/v1/me HTTP/1.1\r\nHost: payments.example.org\r\nX-Forwarded-Proto: https\r\n"
     # An honest one comes behind, so that the connection is kept until what is hidden could have been run.
@@ -76,22 +76,22 @@ def test_a_request_in_the_body_of_another_is_not_run(stack: Stack, door: str) ->
     for name, header in LENGTHS.items():
         body = f"0\r\n\r\n{payment(stack, hidden_ids[name])}"
 
-        answers = ask(stack, door, f"{head}{header}Content-Length: {len(body)}\r\n\r\n{body}{last}")
+        answers = ask(stack, target, f"{head}{header}Content-Length: {len(body)}\r\n\r\n{body}{last}")
 
         assert "HTTP/1.1 2" not in answers, (name, answers)
     # The same bytes are a good request where chunks alone are spoken of: somebody who believed in them would have paid.
     open_id = stack.unpaid()
-    answers = ask(stack, door, f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{payment(stack, open_id)}")
+    answers = ask(stack, target, f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{payment(stack, open_id)}")
     assert answers.count("HTTP/1.1 201 ") == paid(stack, open_id) == 1
     assert {name: paid(stack, hidden_id) for name, hidden_id in hidden_ids.items()} == dict.fromkeys(LENGTHS, 0)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_header_in_another_spelling_is_not_that_header(stack: Stack, door: str) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_header_in_another_spelling_is_not_that_header(stack: Stack, target: str) -> None:
     """In WSGI an underscore and a hyphen would be one."""
     consultation_id = stack.unpaid()
 
-    answer = ask(stack, door, payment(stack, consultation_id, "Idempotency_Key: smuggled", "X_Request_ID: smuggled"))
+    answer = ask(stack, target, payment(stack, consultation_id, "Idempotency_Key: smuggled", "X_Request_ID: smuggled"))
 
     assert answer.startswith("HTTP/1.1 201 ")
     assert "smuggled" not in answer

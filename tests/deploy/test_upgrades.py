@@ -199,7 +199,7 @@ def test_a_backup_that_is_taken_while_people_pay_can_be_restored_and_audited(sta
         assert commands.ok("payments", "audit", "--json") == ""
         kept = connection.scalar(text("SELECT count(*) FROM idempotency_keys WHERE key LIKE 'load-%'"))
         before_going_back = next_ids(connection)
-        connection.execute(text(sql_of_the_guide("No id may be given a second time")))
+        connection.execute(text(sql_of_the_guide("No id may be used a second time")))
         assert next_ids(connection) == {name: number + 1_000_000 for name, number in before_going_back.items()}
         assert {"users_id_seq", "refunds_id_seq", "payments"} <= before_going_back.keys()
     # It was taken in the middle: all that was there before, and not all that came after.

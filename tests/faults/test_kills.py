@@ -5,27 +5,24 @@ That a process may be killed at any step of what it does is tried in tests/prove
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 import requests
 
-from payments_app import clock
-from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
 from tests.support.snapshots import LASTING
-from tests.support.stripe_apps import StripeApp, card_shop, pay_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, pay_by_card, resume_refunds, stripe_app_on, stripe_settings
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
-    with card_shop(database.url, people, **LASTING) as stripe_app:
+    with stripe_app_on(database.url, people, **LASTING) as stripe_app:
         yield stripe_app
 
 
@@ -34,11 +31,7 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 def resume(stripe_app: StripeApp) -> int:
     """What the timer does; how many refunds it found to be looked after."""
-    with stripe_app.app.app_context():
-        found = list(process.find_open(clock.now()))
-        for refund_id in found:
-            process.resume(refund_id, lease_seconds=600, context=AuditContext("test", None, clock.now()))
-    return len(found)
+    return len(resume_refunds(stripe_app.app, lease_seconds=600))
 
 
 def end_leases(rows: Rows) -> None:
@@ -70,7 +63,8 @@ def test_workers_killed_in_mid_storm_return_nothing_twice(
             return requests.Response()
 
         stripe_app.fake.misbehave("hang", times=None)
-        at_once([*(partial(ask, key) for key in keys), kill])
+        calls: list[Callable[[], requests.Response]] = [*(partial(ask, key) for key in keys), kill]
+        at_once(calls)
         # Whoever had no answer asks again with the same key, until somebody is there to answer.
         wait_until(lambda: set(statuses([ask(key) for key in keys])) <= {200, 202})
 

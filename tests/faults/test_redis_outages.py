@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -59,7 +60,7 @@ def test_a_redis_that_goes_away_in_mid_storm_costs_nobody_anything(
     service, redis_server = fragile
     redis_server.client.flushall()
     clicks = [
-        lambda c=consultation, n=click: service.pay(people.patient, c, f"{c}-{n}")  # type: ignore[misc]
+        lambda c=consultation, n=click: service.pay(people.patient, c, f"{c}-{n}")
         for click in range(CLICKS_EACH)
         for consultation in CONSULTATIONS
     ]
@@ -143,11 +144,11 @@ def test_an_open_breaker_asks_nobody(redis_server: RedisServer) -> None:
     with pytest.raises(RedisUnavailable):
         guarded.call(lambda client: client.ping())
     redis_server.start()
-    asked = []
+    asked: list[Any] = []
 
     for _ in range(3):
         with pytest.raises(RedisUnavailable):
-            guarded.call(asked.append)  # type: ignore[arg-type]  # any callable will do
+            guarded.call(asked.append)
 
     assert asked == []
 

@@ -1,11 +1,11 @@
-"""What Stripe tells us: events of the fake, carried to the door of an app in this process."""
+"""Delivers events of the fake Stripe to an app in this process."""
 
 import json
 from typing import Any
 
 from flask import Flask
-from werkzeug.test import TestResponse
 
+from tests.support.client import ApiResponse, client_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp
@@ -13,23 +13,23 @@ from tests.support.stripe_apps import StripeApp
 URL = "/api/v1/webhooks/stripe"
 
 
-def send(app: Flask, body: bytes, signature: str | None) -> TestResponse:
+def send(app: Flask, body: bytes, signature: str | None) -> ApiResponse:
     headers = {"Content-Type": "application/json; charset=utf-8"}
     if signature is not None:
         headers["Stripe-Signature"] = signature
-    # A client of its own for each: tests send from several threads.
-    return app.test_client().post(URL, data=body, headers=headers)
+    # A separate client for each: tests send from several threads.
+    return client_of(app).post(URL, data=body, headers=headers)
 
 
 def tell(stripe_app: StripeApp, event: Wire) -> None:
-    """Deliver an event, which has to be taken in."""
+    """Deliver an event; the response has to be 200."""
     body = json.dumps(event, indent=2).encode()
     answer = send(stripe_app.app, body, stripe_app.fake.sign(body))
     assert answer.status_code == 200, answer.json
 
 
 def state_of(rows: Rows, payment_id: int) -> dict[str, Any]:
-    """Status, version and money of a payment, as they are kept."""
+    """Status, version and amounts of a payment, as stored."""
     return rows.one(
         "SELECT status, version, transaction_id, received_minor, refund_reserved_minor, refunded_minor, needs_review"
         " FROM payments WHERE id = :id",

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from tests.gateway_webhooks import send, state_of
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
@@ -35,12 +35,12 @@ def succeeded(stripe_app: StripeApp, *, event: object = ..., thing: object = ...
     return told
 
 
-def deliver(app: Flask, stripe_app: StripeApp, event: Wire) -> TestResponse:
+def deliver(app: Flask, stripe_app: StripeApp, event: Wire) -> ApiResponse:
     body = json.dumps(event).encode()
     return send(app, body, stripe_app.fake.sign(body))
 
 
-def assert_refused(answer: TestResponse, rows: Rows, payment_id: int) -> None:
+def assert_refused(answer: ApiResponse, rows: Rows, payment_id: int) -> None:
     assert answer.status_code == 400
     assert answer.json["type"].endswith("/webhook-of-other-mode")
     assert rows.count("webhook_events") == 0
@@ -54,7 +54,7 @@ def test_a_live_event_or_object_for_a_test_key_is_400(
     event = succeeded(stripe_app, **modes)
 
     assert_refused(deliver(stripe_app.app, stripe_app, event), rows, payment_id)
-    assert "Webhook: of other mode" in caplog.text
+    assert "Webhook: other mode" in caplog.text
     assert (event["data"]["object"]["id"] if "thing" in modes else event["id"]) in caplog.text
 
 

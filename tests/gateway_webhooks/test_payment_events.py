@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.gateway_webhooks import send, state_of, tell, trail_of
+from tests.support.client import client_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows
@@ -147,7 +148,7 @@ def test_twenty_deliveries_of_one_event_at_once_have_one_effect(stripe_app: Stri
     body = json.dumps(stripe_app.fake.intent_event(kind, reference)).encode()
     signature = stripe_app.fake.sign(body)
 
-    answers = at_once([lambda: send(stripe_app.app, body, signature)] * STORM)  # type: ignore[list-item]  # Werkzeug's
+    answers = at_once([lambda: send(stripe_app.app, body, signature)] * STORM)
 
     # A lost race may be 503, which the gateway takes for "again, please"; but one has to get through.
     assert set(statuses(answers)) <= {200, 503}
@@ -357,7 +358,7 @@ def test_a_webhook_is_no_way_around_the_media_types_of_others(stripe_app: Stripe
     stripe_app.fake.pay(reference)
     body = json.dumps(stripe_app.fake.intent_event("succeeded", reference)).encode()
 
-    answer = stripe_app.app.test_client().post(
+    answer = client_of(stripe_app.app).post(
         "/api/v1/webhooks/stripe", data=body, headers={"Stripe-Signature": stripe_app.fake.sign(body)}
     )
 

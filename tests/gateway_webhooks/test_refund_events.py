@@ -8,7 +8,7 @@ import pytest
 
 from payments_app import clock
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
@@ -66,10 +66,10 @@ def assert_money(
 
 
 def resume_all(stripe_app: StripeApp) -> None:
-    """As ``flask refunds resume`` does."""
+    """As ``flask payments resume`` does."""
     with stripe_app.app.app_context():
-        for refund_id in list(process.find_open(clock.now())):
-            process.resume(refund_id, lease_seconds=2, context=AuditContext("command:resume", None, clock.now()))
+        for refund_id in list(service.find_open(clock.now())):
+            service.resume(refund_id, lease_seconds=2, context=AuditContext("command:resume", None, clock.now()))
 
 
 # Refunds of ours
@@ -192,7 +192,7 @@ def test_the_total_of_a_refund_of_ours_is_not_counted_again(
 # Refunds made in the dashboard
 
 
-def news_of(stripe_app: StripeApp, intent: str, made: Wire) -> dict[str, Wire]:
+def events_of(stripe_app: StripeApp, intent: str, made: Wire) -> dict[str, Wire]:
     """All the ways in which Stripe tells of one refund."""
     return {
         "created": stripe_app.fake.refund_event("created", made["id"]),
@@ -209,10 +209,10 @@ def test_a_refund_made_in_the_dashboard_counts_once(
     stripe_app: StripeApp, payment_id: int, intent: str, rows: Rows, heard: Sequence[str]
 ) -> None:
     made = stripe_app.fake.refund_in_dashboard(intent, 200_000)
-    news = news_of(stripe_app, intent, made)
+    events = events_of(stripe_app, intent, made)
 
     for kind in heard:
-        tell(stripe_app, news[kind])
+        tell(stripe_app, events[kind])
 
     assert_money(rows, payment_id, "partially_refunded", refunded=200_000)
     assert shown_refunds(stripe_app, payment_id) == [(2000, "succeeded")]
@@ -221,7 +221,7 @@ def test_a_refund_made_in_the_dashboard_counts_once(
     assert rows.one("SELECT reference, made_elsewhere FROM refunds") == {"reference": reference, "made_elsewhere": True}
     # In other events, and once more in all of them: nothing new.
     version = state_of(rows, payment_id)["version"]
-    for again in news_of(stripe_app, intent, made).values():
+    for again in events_of(stripe_app, intent, made).values():
         tell(stripe_app, again)
     assert state_of(rows, payment_id)["version"] == version
     assert shown_refunds(stripe_app, payment_id) == [(2000, "succeeded")]
@@ -272,16 +272,16 @@ def test_two_dashboard_refunds_count_once_each_whatever_is_heard_first(
         payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 101 + number)
         intent = state_of(rows, payment_id)["transaction_id"]
         first = stripe_app.fake.refund_in_dashboard(intent, amounts[0])
-        news = {
+        events = {
             "first": stripe_app.fake.refund_event("created", first["id"]),
             "total of one": stripe_app.fake.charge_refunded(intent),
         }
         second = stripe_app.fake.refund_in_dashboard(intent, amounts[1])
-        news["second"] = stripe_app.fake.refund_event("created", second["id"])
-        news["total of both"] = stripe_app.fake.charge_refunded(intent)
+        events["second"] = stripe_app.fake.refund_event("created", second["id"])
+        events["total of both"] = stripe_app.fake.charge_refunded(intent)
 
         for kind in order:
-            tell(stripe_app, news[kind])
+            tell(stripe_app, events[kind])
 
         kept = state_of(rows, payment_id)
         found = (
@@ -319,7 +319,7 @@ def test_a_dashboard_refund_beside_one_of_ours_counts_once_each(
     assert refund(stripe_app, payment_id, 1000) == 200
     made = stripe_app.fake.refund_in_dashboard(intent, 200_000)
 
-    for event in news_of(stripe_app, intent, made).values():
+    for event in events_of(stripe_app, intent, made).values():
         tell(stripe_app, event)
 
     assert_money(rows, payment_id, "partially_refunded", refunded=300_000)
@@ -406,10 +406,10 @@ def test_a_refund_heard_of_before_the_money_ends_right(
     payment_id, intent = open_by_card(stripe_app.people, 5)
     stripe_app.fake.pay(intent)
     made = stripe_app.fake.refund_in_dashboard(intent, amount * 100)
-    news = news_of(stripe_app, intent, made)
+    events = events_of(stripe_app, intent, made)
 
     for kind in heard:
-        tell(stripe_app, news[kind])
+        tell(stripe_app, events[kind])
     assert state_of(rows, payment_id)["received_minor"] == 0
     tell(stripe_app, stripe_app.fake.intent_event("succeeded", intent))
 
@@ -444,10 +444,10 @@ def test_a_dashboard_refund_that_does_not_fit_is_recorded_and_counted_once_ours_
     stripe_app.fake.misbehave("error_before")
     assert refund(stripe_app, payment_id) == 202
     made = stripe_app.fake.refund_in_dashboard(intent, ALL_MINOR)
-    news = news_of(stripe_app, intent, made)
+    events = events_of(stripe_app, intent, made)
 
     for kind in heard:
-        tell(stripe_app, news[kind])
+        tell(stripe_app, events[kind])
 
     assert_money(rows, payment_id, "completed", reserved=ALL_MINOR, needs_review=True)
     assert shown_refunds(stripe_app, payment_id) == [(5000, "succeeded"), (5000, "unknown")]
@@ -507,7 +507,7 @@ def test_refunds_of_intents_of_others_are_kept_and_have_no_effect(
     before = state_of(rows, payment_id)
     made = stripe_app.fake.refund_in_dashboard(intent, 200_000)
     events = [
-        *news_of(stripe_app, intent, made).values(),
+        *events_of(stripe_app, intent, made).values(),
         stripe_app.fake.refund_event("failed", made["id"]),
         stripe_app.fake.refund_event("updated", made["id"]),
     ]

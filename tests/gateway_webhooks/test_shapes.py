@@ -57,7 +57,7 @@ def kept_of(stripe_app: StripeApp, payment_id: int, rows: Rows) -> Kept:
 
 def assert_unread(caplog: pytest.LogCaptureFixture, *, times: int) -> None:
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert sum("Webhook: kept unread" in warning for warning in warnings) == times, warnings
+    assert sum("Webhook: unreadable" in warning for warning in warnings) == times, warnings
 
 
 @pytest.mark.parametrize(

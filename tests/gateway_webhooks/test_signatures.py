@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.gateway_webhooks import send, state_of
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
@@ -40,7 +40,7 @@ def body(event: Wire) -> bytes:
     return json.dumps(event, indent=2).encode()
 
 
-def assert_not_genuine(answer: TestResponse, rows: Rows) -> None:
+def assert_not_genuine(answer: ApiResponse, rows: Rows) -> None:
     assert answer.status_code == 400
     assert answer.json["type"].endswith("/webhook-not-genuine")
     assert_nothing_written(rows)
@@ -56,7 +56,7 @@ def assert_nothing_written(rows: Rows) -> None:
     assert rows.count("payment_events") == 1
 
 
-def assert_taken_in(answer: TestResponse, rows: Rows, payment_id: int) -> None:
+def assert_taken_in(answer: ApiResponse, rows: Rows, payment_id: int) -> None:
     assert answer.status_code == 200
     assert rows.count("webhook_events", "payment_id = :id", id=payment_id) == 1
     assert state_of(rows, payment_id)["status"] == "completed"

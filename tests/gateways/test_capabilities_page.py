@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "gateways.md"
 KEYS = {"STRIPE_API_KEY": "sk_test_1", "PAYMONGO_API_KEY": "sk_test_1"}
 
 
-def told() -> dict[str, dict[str, str]]:
+def documented() -> dict[str, dict[str, str]]:
     """What the page says, by gateway and capability."""
     head, _, *rows = re.search(r"^\| capability.*?\n\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)[0].splitlines()  # type: ignore[index]  # it is there
     gateways = re.findall(r"`(\w+)`", head)
@@ -58,4 +58,4 @@ def _gateways_of(app: Flask) -> dict[str, Any]:
 
 
 def test_the_page_has_every_gateways_capabilities(gateways: dict[str, Any]) -> None:
-    assert told() == {name: in_words(gateway.capabilities) for name, gateway in gateways.items()}
+    assert documented() == {name: in_words(gateway.capabilities) for name, gateway in gateways.items()}

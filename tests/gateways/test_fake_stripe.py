@@ -203,6 +203,7 @@ def test_key_is_in_use_while_its_request_hangs(fake: FakeStripe, api: Any) -> No
             refund(api, intent_id, key="k")
         fake.release()
         assert hung.result().id == refund(api, intent_id, key="k").id
+    assert refused.value.error is not None
     assert (refused.value.http_status, refused.value.error.code) == (409, "idempotency_key_in_use")
 
 

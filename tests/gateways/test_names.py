@@ -44,7 +44,10 @@ def example_of_a_method(tree: ast.AST) -> list[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Dict)
         for key, value in zip(node.keys, node.values, strict=True)
-        if isinstance(key, ast.Constant) and key.value == "example" and isinstance(value, ast.Constant)
+        if isinstance(key, ast.Constant)
+        and key.value == "example"
+        and isinstance(value, ast.Constant)
+        and isinstance(value.value, str)
     ]
 
 

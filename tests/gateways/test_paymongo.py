@@ -588,7 +588,7 @@ def test_a_session_that_is_paid_or_being_paid_comes_back_as_it_is(fake: FakePayM
 def test_a_session_that_cannot_be_ended_is_not_said_to_have_ended(fake: FakePayMongo, gateway: PayMongoGateway) -> None:
     reference = opened(gateway)
     for mode in ("refuse", "error_before"):
-        fake.misbehave(mode, path="/v1/checkout_sessions")  # type: ignore[arg-type]  # each is a mode
+        fake.misbehave(mode, path="/v1/checkout_sessions")
 
         assert isinstance(gateway.cancel_session(BILL, reference), OutcomeUnknown)
     fake.session_status = "active"

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.payments.expire import expire
@@ -18,6 +17,7 @@ from payments_app.refunds import service
 from tests.gateway_webhooks import state_of, trail_of
 from tests.refunds.test_resume import grow_old
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode
 from tests.support.fake_paymongo import FakePayMongo
@@ -169,7 +169,7 @@ def test_many_checkouts_at_once_open_one_session(shop: PayMongoApp, rows: Rows) 
     """PayMongo would open one for each, so all but one have to wait; no session is left that nobody knows."""
     payment_id = shop.create()
 
-    def ask() -> TestResponse:
+    def ask() -> ApiResponse:
         return shop.people.seen_by(shop.app).patient.post(f"/payments/{payment_id}/checkout")
 
     answers = at_once([ask] * FEW)
@@ -336,7 +336,7 @@ def test_an_event_that_money_hangs_on_and_nobody_can_read_is_kept_and_logged(
 
     shop.tell(event)
 
-    assert "Webhook: kept unread" in caplog.text
+    assert "Webhook: unreadable" in caplog.text
     assert rows.one("SELECT gateway, type FROM webhook_events") == {
         "gateway": "paymongo",
         "type": "payment.of_next_year",

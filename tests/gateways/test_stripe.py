@@ -32,7 +32,7 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import free_port
 from tests.support.session_requests import session_request
-from tests.support.stripe_apps import card_shop, fake_stripe, open_by_card
+from tests.support.stripe_apps import fake_stripe, open_by_card, stripe_app_on
 from tests.support.waiting import PATIENCE_SECONDS
 
 BILL = Charge(payment_id=7, consultation_id=5, amount_minor=500_000, currency="PHP", payment_method="stripe")
@@ -248,7 +248,7 @@ def test_an_object_of_the_other_mode_pays_nothing_and_says_nothing_of_what_happe
             gateway.look_up_refund(order_of("pi_1")),
             gateway.look_up_refund(order_of("pi_1", reference="re_1")),
         ):
-            assert outcome == OutcomeUnknown("an object of the other mode, test or live, than our key's")
+            assert outcome == OutcomeUnknown("an object whose mode (test or live) is not that of our key")
 
 
 @pytest.mark.parametrize("api_key", ["sk_live_1", "rk_live_1", "sk_org_1", "another"])
@@ -497,7 +497,7 @@ def test_money_for_something_else_is_declined(
 def test_a_confirm_by_money_for_something_else_is_402_and_writes_nothing(
     database: Database, people: People, rows: Rows, fields: dict[str, Any]
 ) -> None:
-    with card_shop(database.url, people) as (fake, _, seen):
+    with stripe_app_on(database.url, people) as (fake, _, seen):
         payment_id, reference = open_by_card(seen, 5)
         fake.pay(reference)
         fake.tamper(reference, **fields)
@@ -516,7 +516,7 @@ def test_a_confirm_by_money_for_something_else_is_402_and_writes_nothing(
 
 
 def test_somebody_elses_money_pays_no_bill_of_mine(database: Database, people: People, rows: Rows) -> None:
-    with card_shop(database.url, people) as (fake, _, seen):
+    with stripe_app_on(database.url, people) as (fake, _, seen):
         _, paid_reference = open_by_card(seen, 5)
         mine, _ = open_by_card(seen, 6)
         fake.pay(paid_reference)

@@ -1,4 +1,4 @@
-"""Databases whose last line of defence a test may take away."""
+"""Databases whose constraints a test may remove."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ Alter = Callable[..., None]
 
 
 def read_only(alter: Alter, database: Database, value: str) -> None:
-    """As a standby is, for all connections from now on."""
+    """Make all later connections read-only, as on a standby, or no longer."""
     name = make_url(database.url).database
     alter(
         database,
@@ -41,7 +41,7 @@ def sqlite() -> Iterator[Database]:
 
 @pytest.fixture
 def alter() -> Alter:
-    """Change the schema behind everybody's back, each statement by itself."""
+    """Change the schema without the app, each statement in its own transaction."""
 
     def run(database: Database, *statements: str) -> None:
         with engine_on(database.url) as engine:

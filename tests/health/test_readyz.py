@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz``, and the door that takes no money without the last line of defence."""
+"""``/healthz``, ``/readyz``, and the readiness check without which no payment is created."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import pytest
 from flask import Flask
 from sqlalchemy.exc import IntegrityError
-from werkzeug.test import TestResponse
 
 from payments_app import readiness
 from payments_app.accounts.models import Role
 from tests.health.conftest import Alter, read_only
 from tests.support.apps import app_with, engine_of
+from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
 from tests.support.fresh_databases import engine_on
 from tests.support.guards import (
@@ -21,8 +21,8 @@ from tests.support.guards import (
     DROP_CHECK,
     DROP_INDEX,
     INDEX,
+    INVARIANT,
     PREDICATE,
-    PROMISE,
     SPOILT_CHECKS,
     SPOILT_INDEXES,
     STATUSES,
@@ -38,18 +38,18 @@ NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
 
 @contextmanager
 def people_at(database: Database) -> Iterator[tuple[People, Rows]]:
-    """Everybody at the door of an app that has not looked yet; and rows read past it."""
+    """The people as clients of an app whose readiness check has not run yet; and its rows."""
     with app_with(database.url) as app, engine_on(database.url) as engine:
         people = People(app)
         people.add_consultations(Role.PATIENT, 1, 9)
         yield people, Rows(engine)
 
 
-def readyz(app: Flask) -> TestResponse:
-    return app.test_client().get("/readyz")
+def readyz(app: Flask) -> ApiResponse:
+    return client_of(app).get("/readyz")
 
 
-def assert_not_ready(answer: TestResponse, failed: str) -> None:
+def assert_not_ready(answer: ApiResponse, failed: str) -> None:
     assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
     assert answer.json["type"] == "/problems/not-ready"
     assert (answer.json["retryable"], answer.json["data"]) == (True, {"failed": [failed]})
@@ -74,7 +74,7 @@ def assert_open(people: People, rows: Rows) -> None:
 
 def test_alive_asks_nobody() -> None:
     with app_with(NOWHERE, REDIS_URL="redis://127.0.0.1:9/0") as app:
-        answer = app.test_client().get("/healthz")
+        answer = client_of(app).get("/healthz")
 
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 
@@ -138,7 +138,7 @@ def test_a_database_that_a_newer_release_has_migrated_is_ready(own_database: Dat
 
 
 @pytest.mark.parametrize("spoilt", SPOILT_INDEXES)
-def test_without_the_index_as_it_should_be_the_door_is_closed_until_it_is(
+def test_without_the_index_as_it_should_be_payments_are_refused_until_it_is(
     own_database: Database, alter: Alter, spoilt: str
 ) -> None:
     instead = SPOILT_INDEXES[spoilt]
@@ -167,7 +167,7 @@ def test_an_index_that_was_never_built_to_its_end_is_none(postgresql: Database, 
 
 
 @pytest.mark.parametrize("spoilt", SPOILT_CHECKS)
-def test_without_the_checks_as_they_should_be_the_door_is_closed_until_they_are(
+def test_without_the_checks_as_they_should_be_payments_are_refused_until_they_are(
     postgresql: Database, alter: Alter, spoilt: str
 ) -> None:
     instead = SPOILT_CHECKS[spoilt]
@@ -183,11 +183,11 @@ def test_without_the_checks_as_they_should_be_the_door_is_closed_until_they_are(
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (PROMISE, "1"),
-        (PROMISE, PROMISE.replace("+ refunded_minor <= received_minor", "+ (refunded_minor <= received_minor)")),
-        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK (1) /* , CONSTRAINT {CHECK} CHECK ({PROMISE}), */"),
-        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK (1) -- , CONSTRAINT {CHECK} CHECK ({PROMISE}),\n"),
-        (f"CONSTRAINT {CHECK} CHECK ({PROMISE})", f"CHECK ('' <> ', CONSTRAINT {CHECK} CHECK ({PROMISE}),')"),
+        (INVARIANT, "1"),
+        (INVARIANT, INVARIANT.replace("+ refunded_minor <= received_minor", "+ (refunded_minor <= received_minor)")),
+        (f"CONSTRAINT {CHECK} CHECK ({INVARIANT})", f"CHECK (1) /* , CONSTRAINT {CHECK} CHECK ({INVARIANT}), */"),
+        (f"CONSTRAINT {CHECK} CHECK ({INVARIANT})", f"CHECK (1) -- , CONSTRAINT {CHECK} CHECK ({INVARIANT}),\n"),
+        (f"CONSTRAINT {CHECK} CHECK ({INVARIANT})", f"CHECK ('' <> ', CONSTRAINT {CHECK} CHECK ({INVARIANT}),')"),
     ],
     ids=["always-true", "of-a-truth", "in-a-comment", "in-a-comment-of-a-line", "in-a-text"],
 )
@@ -237,7 +237,7 @@ def test_in_sqlite_the_insert_does_not_find_an_index_with_the_statuses_in_anothe
         assert_closed(people, rows, "index")
 
 
-def test_what_is_lost_while_serving_closes_the_door_within_the_promised_time(
+def test_what_is_lost_while_serving_stops_payments_within_the_promised_time(
     postgresql: Database, alter: Alter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with people_at(postgresql) as (people, rows):
@@ -261,7 +261,7 @@ def test_an_insert_that_misses_the_index_is_believed_before_the_next_look(own_da
         assert_closed(people, rows, "index")
 
 
-def test_a_closed_door_closes_no_other(own_database: Database, alter: Alter) -> None:
+def test_a_service_that_refuses_payments_serves_the_rest(own_database: Database, alter: Alter) -> None:
     with people_at(own_database) as (people, _rows):
         payment_id = people.patient.pay(1, key="k").json["data"]["payment_id"]
         alter(own_database, DROP_INDEX)

@@ -6,8 +6,9 @@ import pytest
 from flask import Flask
 
 from tests.support.apps import app_with
-from tests.support.catalogue import INDONESIAN, indonesian, placeholders, texts_in_code
+from tests.support.client import client_of
 from tests.support.databases import Database
+from tests.support.message_catalog import INDONESIAN, indonesian, placeholders, texts_in_code
 from tests.support.people import People, Person
 
 INDONESIAN_READER = {"Accept-Language": "id-ID,id;q=0.9,en;q=0.5"}
@@ -135,7 +136,7 @@ def test_a_replay_is_the_first_answer_in_the_language_of_the_first(people: Peopl
 
 
 def test_what_no_page_of_ours_says_is_told_too(app: Flask) -> None:
-    client = app.test_client()
+    client = client_of(app)
 
     assert client.get("/nothing", headers=INDONESIAN_READER).json["message"] == "Tidak ditemukan."
     assert client.delete("/api/login", headers=INDONESIAN_READER).json["message"] == "Metode tidak diizinkan."
@@ -151,3 +152,4 @@ def test_methods_and_instructions_are_told_in_the_readers_language(people: Peopl
     assert people.patient.get("/payment-methods").json["data"][0]["name"] == "Card"
     assert "Accept-Language" in methods.headers["Vary"]
     assert told["instructions"].startswith("Transfer jumlahnya ke rekening bank klinik.")
+    assert f"referensi {payment_id} di" in told["instructions"]

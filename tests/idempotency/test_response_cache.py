@@ -16,7 +16,7 @@ from tests.support.statements import statements_sent
 
 @pytest.fixture
 def with_redis(database: Database, redis_server: RedisServer, people: People) -> Iterator[People]:
-    """The people at the door of an app that has a Redis."""
+    """The people as clients of an app with a Redis."""
     redis_server.client.flushall()
     with app_with(database.url, **redis_server.settings) as app:
         yield people.seen_by(app)
@@ -29,6 +29,13 @@ STILL_MAY = "SELECT users.role, users.token_version, users.disabled_at"
 def asked(statements: list[tuple[str, Any]]) -> list[str]:
     """The beginning of each statement, to the table that it reads."""
     return [" ".join(text.split()).partition(" FROM ")[0] for text, _ in statements if not text.startswith("BEGIN")]
+
+
+def stored_copy(redis_server: RedisServer, name: str) -> list[Any]:
+    stored = redis_server.client.get(name)
+    assert isinstance(stored, str)
+    copy: list[Any] = json.loads(stored)
+    return copy
 
 
 def test_a_copy_is_kept_for_five_minutes_and_asks_only_whether_the_user_still_may(
@@ -128,7 +135,7 @@ def test_a_refusal_leaves_no_copy(with_redis: People, redis_server: RedisServer)
 def test_a_copy_of_another_database_is_not_believed(with_redis: People, redis_server: RedisServer, rows: Rows) -> None:
     first = with_redis.patient.pay(5, key="k")
     name = f"payment:idempotency:{with_redis.patient.id}:k"
-    _database, *answer = json.loads(redis_server.client.get(name))
+    _database, *answer = stored_copy(redis_server, name)
     redis_server.client.set(name, json.dumps(["another database", *answer]))
     rows.execute("DELETE FROM idempotency_keys")
 
@@ -146,7 +153,7 @@ def test_what_redis_forgot_the_database_knows(with_redis: People, redis_server: 
 def test_a_copy_holds_no_more_than_the_answer(with_redis: People, redis_server: RedisServer) -> None:
     first = with_redis.patient.pay(5, key="k")
 
-    kept = json.loads(redis_server.client.get(f"payment:idempotency:{with_redis.patient.id}:k"))
+    kept = stored_copy(redis_server, f"payment:idempotency:{with_redis.patient.id}:k")
 
     database, fingerprint, status, body = kept
     assert (len(database), len(fingerprint)) == (16, 64)  # both hashes

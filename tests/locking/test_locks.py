@@ -26,7 +26,7 @@ LockingApp = Callable[..., AbstractContextManager[People]]
 
 @pytest.fixture
 def locking(database: Database, redis_server: RedisServer, people: People) -> Iterator[Callable[..., People]]:
-    """The people at the door of an app with this strategy."""
+    """The people as clients of an app with this strategy."""
     redis_server.client.flushall()
     open_apps = []
 
@@ -71,7 +71,7 @@ def test_a_refund_holds_no_lease_while_its_gateway_is_asked(
     refund = SandboxGateway.refund
 
     def watched(gateway: SandboxGateway, order: GatewayRefundRequest) -> Approved:
-        held.append(redis_server.client.keys("payment:confirm:*"))
+        held.append([str(name) for name in redis_server.client.keys("payment:confirm:*")])
         return refund(gateway, order)
 
     monkeypatch.setattr(SandboxGateway, "refund", watched)
@@ -81,10 +81,10 @@ def test_a_refund_holds_no_lease_while_its_gateway_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "locks_rows"), [("optimistic", False), ("pessimistic", True), ("redis", False), ("hybrid", True)]
+    ("strategy", "uses_row_locks"), [("optimistic", False), ("pessimistic", True), ("redis", False), ("hybrid", True)]
 )
 def test_rows_are_locked_where_the_strategy_says(
-    locking: Callable[..., People], strategy: str, locks_rows: bool
+    locking: Callable[..., People], strategy: str, uses_row_locks: bool
 ) -> None:
     people = locking(strategy)
     engine = engine_of(people.app)
@@ -97,11 +97,11 @@ def test_rows_are_locked_where_the_strategy_says(
     selects = [statement for statement, _ in sent if statement.startswith("SELECT")]
     if engine.dialect.name == "postgresql":
         assert [s.split("FROM ")[1].split()[0] for s in selects if s.endswith("FOR UPDATE")] == (
-            ["consultations", "payments"] if locks_rows else []
+            ["consultations", "payments"] if uses_row_locks else []
         )
         # Placing a refund waits for whoever has the row where the strategy says so; settling it always does.
         locked = [statement for statement, _ in sent_to_refund if statement.endswith("FOR UPDATE")]
-        assert [statement.split("FROM ")[1].split()[0] for statement in locked] == ["payments"] * (1 + locks_rows)
+        assert [statement.split("FROM ")[1].split()[0] for statement in locked] == ["payments"] * (1 + uses_row_locks)
     else:
         # SQLite has one lock, which every writer takes.
         assert not any("FOR UPDATE" in statement for statement, _ in (*sent, *sent_to_refund))
@@ -271,7 +271,7 @@ def test_listing_locks_without_redis_is_one_plain_line(database: Database) -> No
         result = app.test_cli_runner().invoke(args=["locks", "list"])
 
     assert result.exit_code == 2
-    assert "there is no Redis" in result.stderr
+    assert "No Redis is configured" in result.stderr
 
 
 def test_waiting_is_measured(locking: Callable[..., People]) -> None:
@@ -293,7 +293,7 @@ def test_a_lock_that_somebody_set_by_hand_is_listed_too(
     listed = people.app.test_cli_runner().invoke(args=["locks", "list"]).stdout.splitlines()[1:]
 
     assert [" ".join(line.split()) for line in listed] == [
-        "payment:confirm:2 no end unknown: not a lock of ours",
+        "payment:confirm:2 no end unknown: not a lock of this service",
         "payment:lock:1:1 no end by hand",
     ]
     redis_server.client.flushall()

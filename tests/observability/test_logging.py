@@ -15,9 +15,8 @@ from payments_app import clock
 from payments_app.accounts import repository as accounts
 from payments_app.db.errors import RetryTransaction
 from payments_app.db.transaction import write_transaction
-from payments_app.observability import logging as logs
-from payments_app.observability.logging import get_logger
-from payments_app.payments import expire as expiry
+from payments_app.observability.logging import _chain, get_logger
+from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import tell
@@ -103,7 +102,7 @@ def test_every_deed_is_told_with_its_ids(people: People, lines: LogLines) -> Non
     people.patient.post(f"/payments/{cancelled_id}/cancel")
     expired_id = people.patient.pay(7).json["data"]["payment_id"]
     with people.app.app_context():
-        expiry.expire(expired_id, context())
+        expire.expire(expired_id, context())
 
     told = [(line["event"], line.get("payment_id"), line.get("layer")) for line in lines.of("Payment", "Refund")]
     assert told == [
@@ -133,7 +132,7 @@ def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
 ) -> None:
     late_id, late = open_by_card(stripe_app.people, 5)
     with stripe_app.app.app_context():
-        expiry.expire(late_id, context())
+        expire.expire(late_id, context())
     stripe_app.people.patient.pay(5)
     event = stripe_app.fake.intent_event("succeeded", late)
     event["data"]["object"].update(status="succeeded", amount_received=500_000)
@@ -141,10 +140,15 @@ def test_what_gateways_tell_is_told_and_what_staff_have_to_look_at_is_a_warning(
     tell(stripe_app, event)
     stripe_app.people.anonymous().post("/api/v1/webhooks/stripe", data=b"{}", headers={"Stripe-Signature": "t=1,v1=0"})
 
-    assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: known already", "Webhook: refused"]
+    assert lines.names("Webhook") == ["Webhook: processed", "Webhook: duplicate", "Webhook: refused"]
     assert [line["payment_id"] for line in lines.of("Webhook")[:2]] == [late_id, late_id]
     # That it was tried to complete the payment, and undone, is told to nobody.
-    assert lines.told("Payment") == ["Payment: created", "Payment: expired", "Payment: created", "Payment: quarantined"]
+    assert lines.names("Payment") == [
+        "Payment: created",
+        "Payment: expired",
+        "Payment: created",
+        "Payment: quarantined",
+    ]
     assert [line["level"] for line in lines.events if line["event"] == "Payment: quarantined"] == ["warning"]
 
 
@@ -155,7 +159,7 @@ def test_a_refund_tells_what_became_of_it(stripe_app: StripeApp, lines: LogLines
     stripe_app.fake.misbehave("drop")
     refund(stripe_app.people.admin, payment_id, amount=1000)
 
-    assert lines.told("Refund") == ["Refund: requested", "Refund: failed", "Refund: requested", "Refund: unknown"]
+    assert lines.names("Refund") == ["Refund: requested", "Refund: failed", "Refund: requested", "Refund: unknown"]
     assert len({line["refund_id"] for line in lines.of("Refund")}) == 2
 
 
@@ -175,7 +179,7 @@ def test_what_was_rolled_back_is_told_to_nobody(people: People, lines: LogLines)
         cancel_at_the_second_attempt()
 
     assert len(attempts) == 2
-    assert lines.told("Payment") == ["Payment: created", "Payment: cancelled"]
+    assert lines.names("Payment") == ["Payment: created", "Payment: cancelled"]
 
 
 def test_no_value_makes_a_line_of_its_own(lines: LogLines) -> None:
@@ -229,7 +233,7 @@ def test_nothing_secret_is_logged_however_talkative_the_loggers(
     broken_login()
     assert people.anonymous().post("/api/login", json=login).status_code == 500
 
-    assert lines.told("Webhook") == ["Webhook: taken in", "Webhook: refused"]
+    assert lines.names("Webhook") == ["Webhook: processed", "Webhook: refused"]
     (unexpected,) = [event for event in lines.events if event["event"] == "Unexpected error"]
     assert "RuntimeError: nobody thought of" in unexpected["exception"]
     assert {event["logger"].partition(".")[0] for event in lines.events} >= {"payments_app", "stripe", "urllib3"}
@@ -272,7 +276,7 @@ def test_an_error_that_is_its_own_cause_is_told_once() -> None:
     error = ValueError("a circle")
     error.__cause__ = error
 
-    assert list(islice(logs._chain(error), 3)) == [error]
+    assert list(islice(_chain(error), 3)) == [error]
 
 
 def test_commands_leave_telling_to_their_own_words(database: Database, people: People, rows: Rows) -> None:
@@ -287,7 +291,7 @@ def test_commands_leave_telling_to_their_own_words(database: Database, people: P
 
 
 def test_in_production_every_line_is_json_gunicorns_own_too(databases: Callable[[str], Database]) -> None:
-    with Service.started(databases("postgresql").url, workers=1, **PRODUCTION) as service:
+    with Service.started(databases("postgresql").url, 1, **PRODUCTION) as service:
         pass
     # But for the lines by which this test knows that each worker has answered.
     written = [line for line in service.log.read_text().splitlines() if not line.startswith("served by")]

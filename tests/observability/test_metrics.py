@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.db.transaction import write_transaction
-from payments_app.health import backlog_metrics as backlog
+from payments_app.health import backlog_metrics
 from payments_app.health.backlog_metrics import Backlog
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import send
 from tests.support.apps import app_with, engine_of
+from tests.support.client import client_of
 from tests.support.databases import ROOT
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
@@ -35,7 +36,7 @@ Rise = Callable[..., float]
 
 
 @pytest.fixture
-def rise() -> Iterator[Rise]:
+def rise() -> Rise:
     """By how much a number has risen since it was first asked for; the numbers are the process's."""
     before: dict[str, float] = {}
 
@@ -47,7 +48,7 @@ def rise() -> Iterator[Rise]:
 
 
 def shown(app: Flask) -> str:
-    answer = app.test_client().get("/metrics")
+    answer = client_of(app).get("/metrics")
     assert answer.status_code == 200
     return answer.text
 
@@ -228,14 +229,14 @@ def test_connections_that_could_not_be_opened_again_are_not_counted(rise: Rise, 
 
 
 def test_a_question_that_hangs_costs_another_scrape_these_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(backlog_metrics, "WAIT_SECONDS", 0.01)
     asking, answered = threading.Event(), threading.Event()
 
     def hang() -> None:
         asking.set()
         assert answered.wait(PATIENCE_SECONDS)
 
-    monkeypatch.setattr(backlog, "_look", hang)
+    monkeypatch.setattr(backlog_metrics, "_count", hang)
     numbers = Backlog()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(waiting, numbers)

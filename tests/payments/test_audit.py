@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
-from payments_app.payments.models.payment import PaymentStatus
+from payments_app.payments.models.status import PaymentStatus
 from tests.conftest import DIALECTS
 from tests.support.apps import app_with
 from tests.support.databases import Database, flask
@@ -22,7 +22,7 @@ from tests.support.people import People
 from tests.support.raw_rows import AMOUNT_MINOR, MOMENT, Raw
 from tests.support.rows import Rows
 
-# What an offender's line has to name beside its invariant: the payment, and these words of the detail.
+# What a violation's line has to name beside its invariant: the payment, and these words of the detail.
 Named = tuple[int, tuple[str, ...]]
 
 
@@ -126,7 +126,7 @@ BY_ROWS: list[tuple[str, Breaking]] = []
 WITHOUT_GUARDS: list[tuple[str, Breaking]] = []
 
 
-ADD_UP = "the refunds of a payment add up to what it says"
+ADD_UP = "the refunds of a payment add up to its reserved and refunded amounts"
 
 
 def breaks(promise: str, *, without_guard: bool = False) -> Callable[[Breaking], Breaking]:
@@ -411,10 +411,10 @@ def assert_named_alone(promise: str, breaking: Breaking, books: Books) -> None:
     (line,) = plain.stdout.splitlines()
     assert line.startswith(f"{invariant}  payment {payment_id}  ")
     assert [word for word in words if word not in line] == []
-    (offender,) = (json.loads(each) for each in as_json.stdout.splitlines())
-    assert offender == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
+    (violation,) = (json.loads(each) for each in as_json.stdout.splitlines())
+    assert violation == {"invariant": invariant, "payment_id": payment_id, "detail": line.split("  ", 2)[2]}
     assert str(bystander_id) not in plain.stdout
-    assert "1 offender" in plain.stderr
+    assert "1 violation" in plain.stderr
 
 
 # False alarms
@@ -514,7 +514,7 @@ def test_an_audit_beside_a_busy_service_raises_no_false_alarm(books: Books) -> N
     assert books.rows.count("payments") == 12 * 4
 
 
-# Many offenders
+# Many violations
 
 
 def test_a_payment_alone_is_named_for_everything_that_is_missing(books: Books) -> None:
@@ -527,11 +527,11 @@ def test_a_payment_alone_is_named_for_everything_that_is_missing(books: Books) -
     assert sum(line.startswith("M6") for line in lines) == 3
 
 
-@pytest.mark.parametrize("offenders", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("violations", [1, 2, 3, 4, 5])
 def test_more_offenders_than_a_batch_are_named_once_each_in_order(
-    offenders: int, books: Books, monkeypatch: pytest.MonkeyPatch
+    violations: int, books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    payment_ids = [books.sound(consultation_id, "pending") for consultation_id in range(1, offenders + 1)]
+    payment_ids = [books.sound(consultation_id, "pending") for consultation_id in range(1, violations + 1)]
     books.sound(20, "pending")
     books.rows.execute("DELETE FROM tax_records WHERE payment_id <= :last", last=payment_ids[-1])
     monkeypatch.setattr(audit, "BATCH_SIZE", 2)

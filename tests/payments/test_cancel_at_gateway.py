@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.gateway_webhooks import state_of, tell, trail_of
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, stripe_app_on
 
 INTENTS = "/v1/payment_intents"
 
@@ -18,11 +18,11 @@ INTENTS = "/v1/payment_intents"
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def cancel(person: Person, payment_id: int, key: str | None = None, **body: object) -> TestResponse:
+def cancel(person: Person, payment_id: int, key: str | None = None, **body: object) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/cancel", body, headers={"Idempotency-Key": key} if key else {})
 
 
-def problem(answer: TestResponse) -> tuple[int, str]:
+def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
 
@@ -188,7 +188,7 @@ def test_conditions_are_judged_before_a_session_is_ended(stripe_app: StripeApp, 
 def test_cancels_at_once_have_one_effect(database: Database, people: People, rows: Rows) -> None:
     """Both have ended the session, each as far as it knows, before either writes."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
         payment_id, _ = open_by_card(stripe_app.people, 5)

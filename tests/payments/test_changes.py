@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.client import ApiResponse
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 
@@ -12,7 +13,7 @@ def payment_id(people: People) -> int:
     return paid
 
 
-def cancel(person: Person, payment_id: int, **body: object):  # noqa: ANN201  # Werkzeug's test response
+def cancel(person: Person, payment_id: int, **body: object) -> ApiResponse:
     return person.post(f"/payments/{payment_id}/cancel", body)
 
 

@@ -3,17 +3,18 @@
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from payments_app.db.base import Base
 from tests.gateway_webhooks import state_of, tell
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import at_once, statuses
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on
 
 INSTRUCTIONS = "Transfer the amount to account 0042 and name your consultation."
 INTENTS = "/v1/payment_intents"
@@ -23,25 +24,25 @@ PATIENT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "120"}
 
 
 @pytest.fixture
-def patient_shop(database: Database, people: People) -> Iterator[StripeApp]:
-    with card_shop(database.url, people, **PATIENT) as stripe_app:
+def patient_stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
+    with stripe_app_on(database.url, people, **PATIENT) as stripe_app:
         yield stripe_app
 
 
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def create(people: People, consultation_id: int = 5, **members: object) -> int:
+def create(people: People, consultation_id: int = 5, **members: Any) -> int:
     payment_id: int = people.patient.pay(consultation_id, **members).json["data"]["payment_id"]
     return payment_id
 
 
-def checkout(person: Person, payment_id: int, key: str | None = None) -> TestResponse:
+def checkout(person: Person, payment_id: int, key: str | None = None) -> ApiResponse:
     headers = {"Idempotency-Key": key} if key else {}
     return person.post(f"/payments/{payment_id}/checkout", headers=headers)
 
 
-def problem(answer: TestResponse) -> tuple[int, str]:
+def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
 
@@ -106,15 +107,15 @@ def test_checkouts_at_once_share_one_session(stripe_app: StripeApp, rows: Rows, 
     )
 
     assert statuses(answers) == {200: len(keys)}
-    assert len({answer.json["data"]["client_secret"] for answer in answers}) == 1  # type: ignore[index]  # Werkzeug's
+    assert len({answer.json["data"]["client_secret"] for answer in answers}) == 1
     assert len(stripe_app.fake.intents) == rows.count("gateway_sessions") == 1
     assert rows.count("idempotency_keys", "operation = 'checkout'") == len(set(keys))
     assert state_of(rows, payment_id)["version"] == 0
 
 
-def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_shop: StripeApp, rows: Rows) -> None:
+def test_of_twins_in_flight_one_is_the_replay_of_the_other(patient_stripe_app: StripeApp, rows: Rows) -> None:
     """Both are past the look at their key before either is written down."""
-    stripe_app = patient_shop
+    stripe_app = patient_stripe_app
     payment_id, _ = open_by_card(stripe_app.people, 5)
     stripe_app.fake.misbehave("hang", method="GET", path=INTENTS, times=2)
     with ThreadPoolExecutor(2) as pool:
@@ -164,7 +165,7 @@ def test_a_manual_method_gives_instructions_and_asks_nobody(
 ) -> None:
     payment_id = create(stripe_app.people, payment_method="bank_transfer")
 
-    with card_shop(database.url, people, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS) as clinic:
+    with stripe_app_on(database.url, people, PAYMENT_INSTRUCTIONS_BANK_TRANSFER=INSTRUCTIONS) as clinic:
         data = checkout(clinic.people.patient, payment_id).json["data"]
         assert checkout(clinic.people.patient, payment_id).json["data"] == data
 
@@ -259,9 +260,9 @@ def test_a_gateway_that_does_not_answer_is_503_and_the_same_key_works_later(stri
 
 
 def test_a_payment_cancelled_while_the_gateway_answers_leaves_no_session_to_pay_by(
-    patient_shop: StripeApp, rows: Rows
+    patient_stripe_app: StripeApp, rows: Rows
 ) -> None:
-    stripe_app = patient_shop
+    stripe_app = patient_stripe_app
     payment_id = create(stripe_app.people)
     stripe_app.fake.misbehave("hang", path=INTENTS)
     with ThreadPoolExecutor(1) as pool:
@@ -279,8 +280,8 @@ def test_a_payment_cancelled_while_the_gateway_answers_leaves_no_session_to_pay_
     assert state_of(rows, payment_id)["status"] == "cancelled"
 
 
-def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_shop: StripeApp, rows: Rows) -> None:
-    stripe_app = patient_shop
+def test_a_payment_paid_while_the_gateway_answers_stays_paid(patient_stripe_app: StripeApp, rows: Rows) -> None:
+    stripe_app = patient_stripe_app
     payment_id, reference = open_by_card(stripe_app.people, 5)
     stripe_app.fake.misbehave("hang", method="GET", path=INTENTS)
     with ThreadPoolExecutor(1) as pool:

@@ -10,7 +10,7 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from payments_app import clock
-from payments_app.payments import expire as expiry
+from payments_app.payments import expire
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.event import AuditContext
@@ -19,7 +19,7 @@ from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on
 
 INTENTS = "/v1/payment_intents"
 PENDING_TTL = timedelta(minutes=30)
@@ -49,23 +49,23 @@ def context() -> AuditContext:
 
 def overdue(app: Flask) -> list[int]:
     with app.app_context():
-        found = list(expiry.find_overdue(deadlines()))
-        assert expiry.count_overdue(deadlines()) == len(found)
+        found = list(expire.find_overdue(deadlines()))
+        assert expire.count_overdue(deadlines()) == len(found)
     return found
 
 
-def expire(app: Flask, payment_id: int) -> ExpiryResult:
+def expire_payment(app: Flask, payment_id: int) -> ExpiryResult:
     with app.app_context():
-        return expiry.expire(payment_id, context())
+        return expire.expire(payment_id, context())
 
 
 def resume(app: Flask, payment_id: int) -> ExpiryResult:
     with app.app_context():
-        assert payment_id in list(expiry.find_processing())
-        return expiry.resume(payment_id, deadlines(), context())
+        assert payment_id in list(expire.find_processing())
+        return expire.resume(payment_id, deadlines(), context())
 
 
-def create(people: People, consultation_id: int = 5, **members: object) -> int:
+def create(people: People, consultation_id: int = 5, **members: Any) -> int:
     payment_id: int = people.patient.pay(consultation_id, **members).json["data"]["payment_id"]
     return payment_id
 
@@ -84,7 +84,7 @@ def expired_with_a_session_left(stripe_app: StripeApp, rows: Rows, consultation_
     """An expired payment whose session we had lost sight of, so that it can still be paid; and that session."""
     payment_id, reference = open_by_card(stripe_app.people, consultation_id)
     rows.execute("DELETE FROM gateway_sessions WHERE payment_id = :id", id=payment_id)
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
     assert stripe_app.fake.intents[reference]["status"] == "requires_payment_method"
     return payment_id, reference
 
@@ -122,7 +122,7 @@ def test_a_manual_payment_is_overdue_after_a_week(stripe_app: StripeApp, age: Ag
     age(old, MANUAL_TTL + MOMENT)
 
     assert overdue(stripe_app.app) == [old]
-    assert expire(stripe_app.app, old) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, old) == ExpiryResult.EXPIRED
     assert state_of(rows, old)["status"] == "expired"
     assert session_status(rows, old) == "cancelled"
     assert stripe_app.fake.received == []
@@ -132,7 +132,7 @@ def test_overdue_payments_are_found_in_batches_without_losing_one(
     stripe_app: StripeApp, age: Age, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of the three are of the same moment, with the end of a batch between them."""
-    monkeypatch.setattr(expiry, "BATCH_SIZE", 1)
+    monkeypatch.setattr(expire, "BATCH_SIZE", 1)
     payment_ids = [create(stripe_app.people, number) for number in (1, 2, 3)]
     for payment_id in payment_ids:
         age(payment_id, timedelta(days=1))
@@ -148,7 +148,7 @@ def test_expiring_ends_the_session_voids_the_invoice_and_frees_the_consultation(
 ) -> None:
     payment_id, reference = open_by_card(stripe_app.people, 5)
 
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
 
     assert stripe_app.fake.intents[reference]["status"] == "canceled"
     assert (state_of(rows, payment_id)["status"], state_of(rows, payment_id)["version"]) == ("expired", 1)
@@ -162,7 +162,7 @@ def test_expiring_ends_the_session_voids_the_invoice_and_frees_the_consultation(
 def test_a_payment_without_a_session_expires_without_asking(stripe_app: StripeApp, rows: Rows) -> None:
     payment_id = create(stripe_app.people)
 
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
 
     assert stripe_app.fake.received == []
     assert state_of(rows, payment_id)["status"] == "expired"
@@ -172,7 +172,7 @@ def test_a_payment_paid_in_the_last_moment_is_completed(stripe_app: StripeApp, r
     payment_id, reference = open_by_card(stripe_app.people, 5)
     stripe_app.fake.pay(reference)
 
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     paid = state_of(rows, payment_id)
     assert (paid["status"], paid["received_minor"], paid["transaction_id"]) == ("completed", 500_000, reference)
@@ -184,7 +184,7 @@ def test_money_on_its_way_in_the_last_moment_makes_it_processing(stripe_app: Str
     payment_id, reference = open_by_card(stripe_app.people, 5)
     stripe_app.fake.start_processing(reference)
 
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
     assert state_of(rows, payment_id)["status"] == "processing"
 
 
@@ -197,13 +197,13 @@ def test_a_payment_whose_gateway_is_silent_is_left_for_the_next_time(
     stripe_app.fake.misbehave(mode, path=INTENTS, times=None)
     stripe_app.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
 
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.LEFT
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id) == before
     assert session_status(rows, payment_id) == "open"
     assert trail_of(rows, payment_id) == ["payment.created"]
 
     stripe_app.fake.behave()
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
     assert state_of(rows, payment_id)["status"] == "expired"
 
 
@@ -212,7 +212,7 @@ def test_a_payment_whose_gateway_is_not_configured_any_more_is_left(
 ) -> None:
     payment_id, _ = open_by_card(stripe_app.people, 5)
 
-    assert expire(app, payment_id) == ExpiryResult.LEFT  # the app without Stripe
+    assert expire_payment(app, payment_id) == ExpiryResult.LEFT  # the app without Stripe
     assert state_of(rows, payment_id)["status"] == "pending"
 
 
@@ -227,11 +227,11 @@ def test_money_on_its_way_by_a_gateway_that_is_not_configured_any_more_is_left(
 
 def test_expiring_twice_changes_nothing_more(stripe_app: StripeApp, rows: Rows) -> None:
     payment_id, _ = open_by_card(stripe_app.people, 5)
-    expire(stripe_app.app, payment_id)
+    expire_payment(stripe_app.app, payment_id)
     before = state_of(rows, payment_id)
     asked_before = len(stripe_app.fake.received)
 
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id) == before
     assert len(stripe_app.fake.received) == asked_before
@@ -240,17 +240,17 @@ def test_expiring_twice_changes_nothing_more(stripe_app: StripeApp, rows: Rows) 
 def test_expiring_twice_at_once_has_one_effect(database: Database, people: People, rows: Rows) -> None:
     """Both have ended the session, each as far as it knows, before either writes."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
         payment_id, _ = open_by_card(stripe_app.people, 5)
         stripe_app.fake.misbehave("hang", path=INTENTS, times=2)
-        asked = [pool.submit(expire, stripe_app.app, payment_id) for _ in range(2)]
+        asked = [pool.submit(expire_payment, stripe_app.app, payment_id) for _ in range(2)]
         stripe_app.fake.wait_until_hanging(2)
         stripe_app.fake.release()
-        fates = sorted(each.result() for each in asked)
+        results = sorted(each.result() for each in asked)
 
-    assert fates == [ExpiryResult.EXPIRED, ExpiryResult.FOLLOWED]
+    assert results == [ExpiryResult.EXPIRED, ExpiryResult.FOLLOWED]
     assert trail_of(rows, payment_id) == ["payment.created", "payment.expired"]
     assert invoice_status(rows, payment_id) == "void"
 
@@ -259,18 +259,18 @@ def test_a_patient_who_cancels_while_it_expires_is_one_of_two_winners(
     database: Database, people: People, rows: Rows
 ) -> None:
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(1) as pool,
     ):
         payment_id, _ = open_by_card(stripe_app.people, 5)
         stripe_app.fake.misbehave("hang", path=INTENTS)
-        expiring = pool.submit(expire, stripe_app.app, payment_id)
+        expiring = pool.submit(expire_payment, stripe_app.app, payment_id)
         stripe_app.fake.wait_until_hanging()
         cancelled = stripe_app.people.patient.post(f"/payments/{payment_id}/cancel")
         stripe_app.fake.release()
-        fate = expiring.result()
+        result = expiring.result()
 
-    assert (cancelled.status_code, fate) == (200, ExpiryResult.FOLLOWED)
+    assert (cancelled.status_code, result) == (200, ExpiryResult.FOLLOWED)
     assert trail_of(rows, payment_id) == ["payment.created", "payment.cancelled"]
 
 
@@ -308,7 +308,7 @@ def test_an_expired_payment_that_the_gateway_has_the_money_of_can_be_confirmed(
 
 def test_staff_confirm_an_expired_manual_payment(stripe_app: StripeApp, rows: Rows) -> None:
     payment_id = create(stripe_app.people, payment_method="bank_transfer")
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
 
     assert stripe_app.people.patient.confirm(payment_id, "BT-1").status_code == 403
     assert stripe_app.people.admin.confirm(payment_id, "BT-1").status_code == 200
@@ -349,7 +349,7 @@ def test_late_money_for_a_consultation_with_another_payment_is_quarantined(strip
 
 def test_a_confirm_of_late_money_names_the_payment_that_is_there_instead(stripe_app: StripeApp, rows: Rows) -> None:
     payment_id = create(stripe_app.people, payment_method="bank_transfer")
-    assert expire(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, payment_id) == ExpiryResult.EXPIRED
     other_id = create(stripe_app.people)
 
     first = stripe_app.people.admin.confirm(payment_id, "BT-1", key="k")
@@ -375,7 +375,7 @@ def test_a_confirm_of_late_money_names_the_payment_that_is_there_instead(stripe_
 def test_quarantined_money_pays_no_other_payment(stripe_app: StripeApp, rows: Rows) -> None:
     """One transaction pays at most one payment, and what is kept for a refund is spoken for."""
     payment_id = create(stripe_app.people, 5, payment_method="bank_transfer")
-    expire(stripe_app.app, payment_id)
+    expire_payment(stripe_app.app, payment_id)
     other_id = create(stripe_app.people, 5, payment_method="bank_transfer")
     stripe_app.people.admin.confirm(payment_id, "BT-1")
 
@@ -388,7 +388,7 @@ def test_quarantined_money_pays_no_other_payment(stripe_app: StripeApp, rows: Ro
 
 def test_a_transaction_that_paid_another_payment_is_not_quarantined_too(stripe_app: StripeApp, rows: Rows) -> None:
     payment_id = create(stripe_app.people, 5, payment_method="bank_transfer")
-    expire(stripe_app.app, payment_id)
+    expire_payment(stripe_app.app, payment_id)
     other_id = create(stripe_app.people, 5, payment_method="bank_transfer")
     assert stripe_app.people.admin.confirm(other_id, "BT-1").status_code == 200
 
@@ -405,7 +405,7 @@ def test_a_transaction_that_paid_another_consultation_completes_no_expired_payme
 ) -> None:
     """The consultation is free, so it is M5's index alone that stands in the way."""
     payment_id = create(stripe_app.people, 5, payment_method="bank_transfer")
-    expire(stripe_app.app, payment_id)
+    expire_payment(stripe_app.app, payment_id)
     other_id = create(stripe_app.people, 6, payment_method="bank_transfer")
     assert stripe_app.people.admin.confirm(other_id, "BT-1").status_code == 200
 
@@ -551,17 +551,17 @@ def test_a_payment_that_is_not_processing_is_not_resumed(stripe_app: StripeApp, 
     payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
     before = state_of(rows, payment_id)
     with stripe_app.app.app_context():
-        assert list(expiry.find_processing()) == []
-        assert expiry.resume(payment_id, deadlines(), context()) == ExpiryResult.FOLLOWED
+        assert list(expire.find_processing()) == []
+        assert expire.resume(payment_id, deadlines(), context()) == ExpiryResult.FOLLOWED
     assert state_of(rows, payment_id) == before
 
 
 def test_processing_payments_are_found_in_batches(stripe_app: StripeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expiry, "BATCH_SIZE", 1)
+    monkeypatch.setattr(expire, "BATCH_SIZE", 1)
     payment_ids = [processing_payment(stripe_app, number)[0] for number in (1, 2, 3)]
 
     with stripe_app.app.app_context():
-        assert list(expiry.find_processing()) == payment_ids
+        assert list(expire.find_processing()) == payment_ids
 
 
 def test_one_payment_expiring_leaves_others_alone(stripe_app: StripeApp, age: Age, rows: Rows) -> None:
@@ -570,5 +570,5 @@ def test_one_payment_expiring_leaves_others_alone(stripe_app: StripeApp, age: Ag
     age(theirs, timedelta(days=1))
 
     assert overdue(stripe_app.app) == [theirs]
-    assert expire(stripe_app.app, theirs) == ExpiryResult.EXPIRED
+    assert expire_payment(stripe_app.app, theirs) == ExpiryResult.EXPIRED
     assert state_of(rows, mine)["status"] == "pending"

@@ -1,13 +1,14 @@
 """Histories: newest first, by pages that cost the same at any depth."""
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
 from psycopg import RawCursor
 from sqlalchemy import Engine, text
 
-from payments_app.payments import queries as reads
+from payments_app.payments import queries
 from payments_app.payments.models.status import PaymentStatus
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -130,7 +131,8 @@ def plan_of_last_select(engine: Engine, ask: Callable[[], object]) -> str:
     explain = "EXPLAIN QUERY PLAN" if engine.dialect.name == "sqlite" else "EXPLAIN (ANALYZE)"
     with engine.connect() as connection:
         if "$1" in statement:  # in PostgreSQL's own words
-            cursor = RawCursor(connection.connection.driver_connection)
+            driver: Any = connection.connection.driver_connection
+            cursor = RawCursor(driver)
             return "\n".join(str(row) for row in cursor.execute(f"{explain} {statement}".encode(), parameters))
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{explain} {statement}", parameters))
 
@@ -139,7 +141,7 @@ def test_a_client_that_asks_for_every_page_there_is_does_not_fill_the_memory(peo
     """A statement is kept for each page size and filter: of those that were asked for lately."""
     for status in (None, *PaymentStatus):
         for per_page in range(1, 101):
-            reads._page(frozenset({"user_id"}), status, per_page)
+            queries._page(frozenset({"user_id"}), status, per_page)
 
-    assert reads._page.cache_info().currsize == reads.PAGES_KEPT
+    assert queries._page.cache_info().currsize == queries.CACHED_STATEMENTS
     assert people.patient.get("/payments?per_page=1&status=pending").status_code == 200  # long forgotten

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.apps import PRODUCTION, app_with
+from tests.support.client import client_of
 from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
@@ -38,7 +39,7 @@ def test_other_settings_find_no_old_list(database: Database, redis_server: Redis
         with app_with(database.url, **redis_server.settings, **PRODUCTION, **settings) as app:
             with app.app_context():
                 token = people.token_from(app, people.patient)
-            answer = app.test_client().get(
+            answer = client_of(app).get(
                 "/api/v1/payment-methods",
                 base_url="https://localhost",
                 headers={"Authorization": f"Bearer {token}"},

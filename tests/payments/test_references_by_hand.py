@@ -4,9 +4,9 @@ import threading
 import unicodedata
 
 import pytest
-from werkzeug.test import TestResponse
 
 from payments_app.gateways.references import normalized_reference
+from tests.support.client import ApiResponse
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.people import People
@@ -47,7 +47,7 @@ def by_hand(people: People, consultation: int, method: str = "gcash") -> int:
     return made
 
 
-def arrived(people: People, payment_id: int, reference: str) -> TestResponse:
+def arrived(people: People, payment_id: int, reference: str) -> ApiResponse:
     return people.admin.confirm(payment_id, reference)
 
 
@@ -138,7 +138,7 @@ def test_a_reference_with_nothing_to_compare_is_refused(people: People, rows: Ro
     answer = arrived(people, payment_id, empty)
 
     assert answer.status_code == 422
-    assert answer.json["errors"] == {"transaction_id": ["Must have a letter or a digit."]}
+    assert answer.json["errors"] == {"transaction_id": ["Must contain a letter or a digit."]}
     assert rows.count("payments", "status = 'pending'") == 1
 
 
@@ -197,7 +197,7 @@ def test_the_audit_names_what_two_releases_confirmed_with_one_transfer(
     with commands_on(database.url) as commands:
         (review,) = commands.json("payments", "audit")
         assert (review["invariant"], review["payment_id"]) == ("review", left_behind)
-        assert f"as payment {other} was" in review["detail"]
+        assert f"so was payment {other}" in review["detail"]
 
         # Neither has the other's column: named all the same, both of them.
         rows.execute("UPDATE payments SET normalized_reference = NULL")

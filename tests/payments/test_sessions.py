@@ -22,7 +22,7 @@ from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
-from tests.support.stripe_apps import StripeApp, card_shop, fake_stripe, open_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, fake_stripe, open_by_card, stripe_app_on, stripe_settings
 
 CLICKS = 50
 
@@ -77,7 +77,7 @@ def test_a_lost_session_of_a_gateway_that_remembers_no_keys_is_replaced(
 def test_nobody_opens_a_second_one_while_the_first_may_still_come(
     database: Database, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with card_shop(database.url, people, **PATIENT) as shop, ThreadPoolExecutor(1) as pool:
+    with stripe_app_on(database.url, people, **PATIENT) as shop, ThreadPoolExecutor(1) as pool:
         gateway = shop.app.extensions["gateways"][GatewayName.STRIPE]
         forgetful = replace(gateway.capabilities, remembers_keys_seconds=None)
         monkeypatch.setattr(gateway, "capabilities", forgetful)
@@ -99,7 +99,7 @@ def test_nobody_opens_a_second_one_while_the_first_may_still_come(
 def test_an_event_that_is_faster_than_the_response_makes_no_second_row(
     database: Database, people: People, rows: Rows
 ) -> None:
-    with card_shop(database.url, people, **PATIENT) as shop, ThreadPoolExecutor(1) as pool:
+    with stripe_app_on(database.url, people, **PATIENT) as shop, ThreadPoolExecutor(1) as pool:
         payment_id = create(shop.people)
         shop.fake.misbehave("hang", path=INTENTS)
         asked = pool.submit(checkout, shop.people.seen_by(shop.app).patient, payment_id)

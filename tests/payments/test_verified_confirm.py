@@ -4,14 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from werkzeug.test import TestResponse
 
 from tests.gateway_webhooks import state_of
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, card_shop, open_by_card, pay_by_card, stripe_settings
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on, stripe_settings
 
 INTENTS = "/v1/payment_intents"
 UNPAID = {
@@ -35,7 +35,7 @@ def confirming(request: pytest.FixtureRequest, stripe_app: StripeApp) -> Person:
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-def problem(answer: TestResponse) -> tuple[int, str]:
+def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
 
@@ -98,7 +98,7 @@ def test_an_intent_that_nobody_paid_is_402_that_says_why(
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("fields", "said"),
     [
         ({"amount": 499_999, "amount_received": 499_999}, "amount"),
         ({"amount_received": 499_999}, "amount"),
@@ -114,14 +114,14 @@ def test_an_intent_that_nobody_paid_is_402_that_says_why(
     ids=str,
 )
 def test_an_intent_that_does_not_fit_the_bill_is_402(
-    stripe_app: StripeApp, rows: Rows, told: dict[str, Any], said: str
+    stripe_app: StripeApp, rows: Rows, fields: dict[str, Any], said: str
 ) -> None:
     payment_id, reference = open_by_card(stripe_app.people, 5)
     stripe_app.fake.pay(reference)
-    if "metadata" in told:
-        metadata = {name: text.replace("PAYMENT", str(payment_id)) for name, text in told["metadata"].items()}
-        told = {"metadata": metadata}
-    stripe_app.fake.tamper(reference, **told)
+    if "metadata" in fields:
+        metadata = {name: text.replace("PAYMENT", str(payment_id)) for name, text in fields["metadata"].items()}
+        fields = {"metadata": metadata}
+    stripe_app.fake.tamper(reference, **fields)
 
     answer = stripe_app.people.admin.confirm(payment_id, reference)
 
@@ -290,7 +290,7 @@ def test_a_manual_payment_is_confirmed_by_staff_alone(stripe_app: StripeApp, row
 
 def test_twins_may_both_look_up_and_one_of_them_writes(database: Database, people: People, rows: Rows) -> None:
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="60", REFUND_LEASE="120") as stripe_app,
         ThreadPoolExecutor(2) as pool,
     ):
         payment_id, reference = open_by_card(stripe_app.people, 5)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.client import client_of
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe
@@ -48,7 +49,7 @@ def test_who_says_no_returns_nothing(commands: CommandRunner, payment_id: int, r
 
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "nothing was returned" in result.stderr
+    assert "no money was returned" in result.stderr
     assert rows.count("refunds") == 0
 
 
@@ -69,7 +70,10 @@ def test_the_same_key_again_never_refunds_twice(commands: CommandRunner, payment
     ("arguments", "line"),
     [
         (["--amount", "5000.01"], "Error: amount: At most 5000.00 PHP can still be refunded."),
-        (["--amount", "1e3"], "Error: Invalid value for '--amount': '1e3' is no amount: write it like 5000 or 5000.50"),
+        (
+            ["--amount", "1e3"],
+            "Error: Invalid value for '--amount': '1e3' is not an amount: write it like 5000 or 5000.50",
+        ),
         (["--amount", "0"], "Error: amount: At most 5000.00 PHP can still be refunded."),
         (["--reason", "x" * 501], "Error: The reason must be one line of at most 500 characters."),
         (["--reason", "two\nlines"], "Error: The reason must be one line of at most 500 characters."),
@@ -168,13 +172,13 @@ def test_an_unknown_refund_says_what_to_do_and_resume_finds_out(
     told = with_stripe.ok("refunds", "create", paid_by_card, "--yes")
     assert "unknown" in told
     assert "Do not refund it again" in told
-    assert "refunds resume" in told
+    assert "payments resume" in told
     fake.behave()
 
-    assert with_stripe.json("refunds", "resume") == [
+    assert with_stripe.json("payments", "resume") == [
         {"refunds": {"succeeded": 1}, "payments": {"followed": 0, "failed": 0, "left": 0}}
     ]
-    assert "none to look at" in with_stripe.ok("refunds", "resume")
+    assert "none open" in with_stripe.ok("refunds", "resume")  # its old name
     assert len(fake.refunds) == 1
     assert refunded(rows) == 500_000
 
@@ -186,7 +190,9 @@ def test_a_declined_refund_is_one_line_with_the_reason(
     asked = ("refunds", "create", paid_by_card, "--yes", "--idempotency-key", "k")
 
     for _ in range(2):  # the second time from what was kept
-        assert with_stripe.refused(*asked).startswith("Error: The gateway declined it; nothing was returned. It said: ")
+        assert with_stripe.refused(*asked).startswith(
+            "Error: The gateway declined the refund; no money was returned. Its reason: "
+        )
     assert fake.count("POST", "/v1/refunds") == 1
     assert rows.one("SELECT refund_reserved_minor, refunded_minor FROM payments") == {
         "refund_reserved_minor": 0,
@@ -203,11 +209,11 @@ def test_what_resume_may_not_send_again_staff_give_up(
     fake.behave()
     rows.execute("UPDATE refunds SET created_at = :at", at=rows.moment(datetime.now(UTC) - timedelta(hours=24)))
 
-    assert with_stripe.json("refunds", "resume")[0]["refunds"] == {"open": 1}
+    assert with_stripe.json("payments", "resume")[0]["refunds"] == {"open": 1}
     assert fake.refunds == {}
     assert "is failed" in with_stripe.ok("refunds", "give-up", refund["id"], answer="y\n")
     assert fake.refunds == {}
-    assert with_stripe.refused("refunds", "give-up", refund["id"], "--yes").startswith("Error: It is over")
+    assert with_stripe.refused("refunds", "give-up", refund["id"], "--yes").startswith("Error: The refund is settled")
     with_stripe.ok("refunds", "create", paid_by_card, "--yes")
     assert refunded(rows) == 500_000
     assert len(fake.refunds) == 1
@@ -227,7 +233,7 @@ def test_what_was_given_up_and_is_there_after_all_is_looked_at(
     event = fake.refund_event("created", made["id"])
     body = json.dumps(event).encode()
     headers = {"Stripe-Signature": fake.sign(body)}
-    answer = with_stripe.app.test_client().post("/api/v1/webhooks/stripe", data=body, headers=headers)
+    answer = client_of(with_stripe.app).post("/api/v1/webhooks/stripe", data=body, headers=headers)
 
     assert answer.status_code == 200
     kept = rows.one("SELECT status, needs_review FROM payments")

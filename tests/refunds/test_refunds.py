@@ -69,7 +69,7 @@ def test_a_refund_without_an_amount_returns_everything(people: People, payment_i
 
 
 def test_parts_add_up_until_all_is_back(people: People, payment_id: int, rows: Rows) -> None:
-    steps = [
+    steps: list[tuple[dict[str, Any], float, float, str, str]] = [
         ({"amount": 2000}, 2000, 2000, "partially_refunded", "paid"),
         ({"amount": "1000.50"}, 1000.5, 3000.5, "partially_refunded", "paid"),
         ({"amount": 0.01}, 0.01, 3000.51, "partially_refunded", "paid"),

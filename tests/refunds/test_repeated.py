@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.people import People
@@ -28,7 +28,7 @@ def payment_id(people: People) -> int:
     return paid
 
 
-def assert_repeated(answer: TestResponse, refund_id: int) -> None:
+def assert_repeated(answer: ApiResponse, refund_id: int) -> None:
     assert answer.status_code == 409
     assert answer.json["type"].endswith("/refund-repeated")
     assert answer.json["data"] == {"refund_id": refund_id}

@@ -1,4 +1,4 @@
-"""What ``flask refunds resume`` does: it looks up first, sends again only under the same key, and never twice."""
+"""What ``flask payments resume`` does: it looks up first, sends again only under the same key, and never twice."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +12,17 @@ from payments_app import clock
 from payments_app.errors import GatewayUnavailable
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe, Mode
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (
     StripeApp,
-    card_shop,
     pay_by_card,
     refund,
     resume_refunds,
+    stripe_app_on,
 )
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -49,7 +49,7 @@ def lose(stripe_app: StripeApp, payment_id: int, mode: Mode, amount: int = 2000,
 
 def resume_one(app: Flask, refund_id: int) -> Refund | None:
     with app.app_context():
-        return process.resume(refund_id, lease_seconds=60, context=AuditContext("system:test", None, clock.now()))
+        return service.resume(refund_id, lease_seconds=60, context=AuditContext("system:test", None, clock.now()))
 
 
 def grow_old(rows: Rows, hours: float) -> None:
@@ -356,7 +356,7 @@ def test_a_worker_that_was_given_up_and_comes_back_changes_nothing(
 ) -> None:
     """Its lease ran out while it waited for an answer, so somebody else has finished, or tried to."""
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, workers),
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, workers),
         ThreadPoolExecutor(1) as pool,
     ):
         payment_id = pay_by_card(workers, fake, 5)
@@ -387,7 +387,7 @@ def test_all_that_are_open_are_found_by_pages_each_once(
     assert refund(stripe_app.people.admin, payment_id, amount=1).status_code == 200
     lost = [lose(stripe_app, payment_id, "late", amount=100, key=f"k{n}") for n in range(5)]
     grow_old(rows, 24)
-    monkeypatch.setattr(process, "BATCH_SIZE", 2)
+    monkeypatch.setattr(service, "BATCH_SIZE", 2)
 
     resumed = resume_refunds(stripe_app.app)
 

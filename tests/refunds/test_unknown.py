@@ -12,10 +12,10 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (
     StripeApp,
-    card_shop,
     pay_by_card,
     refund,
     resume_refunds,
+    stripe_app_on,
     stripe_settings,
 )
 from tests.support.waiting import PATIENCE_SECONDS
@@ -130,7 +130,7 @@ def test_a_key_tells_the_present_outcome_once_it_is_known(stripe_app: StripeApp,
 
 
 def test_nobody_listens_at_the_gateway(database: Database, people: People, rows: Rows) -> None:
-    with card_shop(database.url, people) as stripe_app:
+    with stripe_app_on(database.url, people) as stripe_app:
         payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
         stripe_app.fake.close()
 
@@ -283,7 +283,7 @@ def test_a_twin_of_a_refund_that_is_being_sent_waits_for_nobody_and_sends_nothin
     database: Database, people: People, rows: Rows
 ) -> None:
     with (
-        card_shop(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, first),
+        stripe_app_on(database.url, people, GATEWAY_TIMEOUT="30", REFUND_LEASE="60") as (fake, app, first),
         ThreadPoolExecutor(1) as pool,
     ):
         payment_id = pay_by_card(first, fake, 5)

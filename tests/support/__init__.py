@@ -1,7 +1,7 @@
-"""The real parts that tests stand on.
+"""Servers, databases, clients and fakes that the tests use.
 
-What starts PostgreSQL keeps a lock file in the user's runtime folder, and where there is none in ``/tmp``, where one
-user's file keeps all others out. So each user gets such a folder, before it is first imported.
+The package that starts PostgreSQL keeps a lock file in the user's runtime folder, or in ``/tmp`` if there is none; a
+file of one user there locks out all others. So each user gets a runtime folder before that package is imported.
 """
 
 import os

@@ -11,7 +11,7 @@ from config import Settings
 from payments_app import create_app
 from payments_app.api.rate_limits import limiter
 
-# What production does not start without; SQLite, so that tests may have it on both databases.
+# Settings that production requires; SQLite is allowed, so that tests can run it on both databases.
 PRODUCTION = {
     "APP_ENV": "production",
     "SECRET_KEY": "what-signs-cursors-in-tests-0123456789",
@@ -21,16 +21,16 @@ PRODUCTION = {
 
 
 def testing(database_url: str, **more: str) -> dict[str, str]:
-    """The environment of an app under test; most tests are quicker than a rate limit allows."""
-    # What stands before the database that TEST_DATABASE_URL names, if anything does.
+    """The environment of an app under test, without rate limits: most tests send requests faster than they allow."""
+    # The pooler in front of the database that TEST_DATABASE_URL names, if there is one.
     pooler = {"DATABASE_POOLER": os.environ.get("DATABASE_POOLER", "")}
     return {"APP_ENV": "testing", "DATABASE_URL": database_url, "RATELIMIT_ENABLED": "false", **pooler, **more}
 
 
 @contextmanager
 def app_with(database_url: str, **settings: str) -> Iterator[Flask]:
-    """An app with these settings, whose connections are closed in the end."""
-    # Flask-Limiter's extension belongs to the app that was made last; in the end it is the one before that again.
+    """An app with these settings; its connections are closed at the end."""
+    # Flask-Limiter's extension belongs to the app that was made last; at the end it is restored to the one before.
     limits_before = dict(vars(limiter))
     app = create_app(Settings.from_environment(testing(database_url, **settings)))
     try:

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: what a person sees, and what the page did behind their back."""
+"""Debian's Chromium, driven by Playwright, with checks of the console, the policy and the hosts that were asked."""
 
 import os
 import shutil
@@ -12,23 +12,26 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from tests.support.databases import ROOT
 
-# What `make run` runs on: what differs between databases is tested without a browser. For ``pytestmark``.
+# As `make run` does. Differences between databases are tested without a browser. For ``pytestmark``.
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS") or ROOT / "instance" / "screenshots")
 
-# Milliseconds that anything may take to appear: far more than it takes, so that only something broken runs into it.
+# The first of them that is installed: without windows and extensions, the same engine takes half the time.
+EXECUTABLES = ("chromium-headless-shell", "chromium")
+
+# Milliseconds that an element may take to appear: far more than it needs, so that only a fault reaches the limit.
 PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
 @contextmanager
 def chromium_started() -> Iterator[Browser]:
-    """The Chromium that CHROMIUM names, or else the first in PATH; the tests are skipped where there is none."""
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    """The Chromium that CHROMIUM names, or else the first in PATH; the tests are skipped if there is none."""
+    executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, EXECUTABLES)), None)
     if executable is None:
-        pytest.skip("no Chromium: install Debian's chromium, or name another one in CHROMIUM")
-    # No other host can be found: a page that needs one shows it.
+        pytest.skip("no Chromium: install Debian's chromium-headless-shell, or name another one in CHROMIUM")
+    # Chromium resolves no other host, so that a page which needs one fails.
     options = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     if os.getuid() == 0:
         options.append("--no-sandbox")  # Chromium refuses to start as root with it
@@ -40,10 +43,11 @@ def chromium_started() -> Iterator[Browser]:
 
 @contextmanager
 def visitor(chromium: Browser, url: str, **more: Any) -> Iterator[Page]:
-    """The first tab of somebody with a profile of their own; ``page.context.new_page()`` is their next one.
+    """The first tab of a new browser profile; ``page.context.new_page()`` opens the next one.
 
-    ``more`` is what ``Browser.new_context`` takes: ``locale``, ``color_scheme``, ``viewport``. In the end no tab may
-    have complained on the console, broken its Content-Security-Policy or asked any other host than ``url``'s.
+    ``more`` goes to ``Browser.new_context``: ``locale``, ``color_scheme``, ``viewport``. At the end this fails if a tab
+    wrote errors or warnings to the console, broke its Content-Security-Policy, or sent a request to a host other than
+    ``url``'s.
     """
     context = chromium.new_context(base_url=url, **more)
     context.set_default_timeout(PATIENCE_MS)
@@ -54,11 +58,11 @@ def visitor(chromium: Browser, url: str, **more: Any) -> Iterator[Page]:
 
 
 def _watched(context: BrowserContext, url: str) -> list[str]:
-    """What goes wrong in any tab, as it goes wrong."""
+    """A list to which faults of any tab are added as they happen."""
     faults: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
-        # Chromium calls every 409 an error. What the API answers, or fails to, is for the page to tell of.
+        # Chromium calls every 409 an error. Showing errors of the API is the page's task.
         is_answer = message.text.startswith("Failed to load resource") and "/api/" in message.location["url"]
         if message.type in ("error", "warning") and not is_answer:
             faults.append(f"{message.type}: {message.text}")

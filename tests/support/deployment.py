@@ -1,6 +1,5 @@
-"""A service of several workers with a PostgreSQL and a Redis of its own, all of which may be hurt while people pay."""
+"""A service of several workers with its own PostgreSQL and Redis, for faults under load."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,15 +18,15 @@ from tests.support.retrying_clients import Load, at_work
 from tests.support.rows import Rows
 from tests.support.service import Service
 
-# Consultations for each round of a load; more than are paid in the few seconds of one.
+# Consultations for each round of a load; more than clients pay in the few seconds of a round.
 CONSULTATIONS_A_ROUND = 1_000
 
 SETTINGS = {
-    # Redis is on the way of every payment: its lock, its copy of the answer, its count of the user's payments.
+    # Every payment uses Redis: for its lock, the stored response, and the count of the user's payments.
     "PAYMENT_LOCKING": "hybrid",
     "RATELIMIT_ENABLED": "true",
     "RATELIMIT_PAYMENTS": "1000000 per minute",
-    # Seconds. No gateway is asked over a network here, so that a refund whose worker was killed is soon resumed.
+    # Seconds. No gateway is called over a network here, so that a short lease is enough.
     "GATEWAY_TIMEOUT": "1",
     "REFUND_LEASE": "2",
 }
@@ -37,7 +36,7 @@ WORKERS = 3
 
 @dataclass
 class Deployment:
-    """What runs, and those who pay."""
+    """The running servers, and the people who pay."""
 
     database_url: str
     service: Service
@@ -48,15 +47,15 @@ class Deployment:
 
     @contextmanager
     def beside(self, **environment: str) -> Iterator["Deployment"]:
-        """Another service on the same database and Redis, with settings of its own."""
+        """Another service on the same database and Redis, with other settings."""
         with _served(self.database_url, self.redis, **environment) as service:
             yield replace(self, service=service)
 
     @contextmanager
     def under_load(self, name: str, rounds: int) -> Iterator[Load]:
-        """While the block runs, people pay. In the end, all that they were told is held against the database.
+        """While the block runs, people pay. At the end, their responses are compared with the database.
 
-        ``name``: under which the figures are noted.
+        ``name``: the name under which the figures are recorded.
         """
         first = self.rows.one("SELECT coalesce(max(id), 0) + 1 AS next FROM consultations")["next"]
         last = first + rounds * CONSULTATIONS_A_ROUND - 1
@@ -72,16 +71,13 @@ class Deployment:
 @contextmanager
 def _served(database_url: str, redis: RedisServer, **environment: str) -> Iterator[Service]:
     settings = {**SETTINGS, "REDIS_URL": redis.url, **environment}
-    with Service.started(database_url, workers=WORKERS, **settings) as service:
-        try:
-            yield service
-        finally:
-            service.process.send_signal(signal.SIGQUIT)  # nobody is asking any more, so its workers need no time
+    with Service.started(database_url, WORKERS, **settings) as service:
+        yield service
 
 
 @contextmanager
 def deployed(database_url: str, *, looked_at: str | None = None, **environment: str) -> Iterator[Deployment]:
-    """On a database that is empty; ``looked_at``: the way to it for those who look on, if it is another one."""
+    """On an empty database; ``looked_at``: the URL for the test's own connections, if it is another."""
     flask(database_url, "db", "upgrade", **environment)
     redis = RedisServer()
     try:

@@ -1,4 +1,4 @@
-"""A look-alike of the part of Stripe that the service uses, over real HTTP, that tests may look into and upset."""
+"""A fake of the part of Stripe that the service uses, over real HTTP; tests can inspect it and make it fail."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ OTHER_PARAMETERS = (
     "Try using a key other than '{}' if you meant to execute a different request."
 )
 
-# Intents, charges, refunds, and the answers that are kept under keys.
+# Intents, charges, refunds, and the responses that are stored under keys.
 Memory = tuple[dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, FakeResponse]]]
 
 Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
@@ -33,7 +33,7 @@ Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "
 
 @dataclass
 class Trouble:
-    """What happens to the next requests of a kind; ``left`` is None as long as it happens to all of them."""
+    """A fault for the next requests of a kind; ``left`` counts them down, None is for all of them."""
 
     mode: Mode
     method: str
@@ -47,7 +47,7 @@ class Trouble:
 
 @dataclass(eq=False)
 class Hanging:
-    """A request whose client waits for an answer. The bell ends it."""
+    """A request whose client waits for a response. Shutting down the bell ends it."""
 
     key: str | None
     client: socket.socket
@@ -57,12 +57,11 @@ class Hanging:
 class FakeStripe(Account):
     """Stripe for one merchant, in threads of the process that runs the tests: it outlives any service they kill.
 
-    It answers with what Stripe would, and keeps answers under their idempotency keys as Stripe does: a refusal too,
-    once the endpoint has looked at the object. What was applied is applied once however often it is sent, and a lost
-    answer is there for whoever asks again with the same key.
+    It stores responses under their idempotency keys as Stripe does: errors too, once the endpoint has read the object.
+    A request is applied once however often it is sent, and the same key gets a lost response later.
 
-    The SDK itself sends a request again, after half a second or more and under the same key, when the connection
-    broke or the answer was 409 or 5xx. For an answer that stays lost misbehave with ``times=None``.
+    The SDK repeats a request, after half a second or more and under the same key, if the connection broke or the
+    response was 409 or 5xx. To lose the response each time, call ``misbehave`` with ``times=None``.
     """
 
     api_key = "sk_test_fake"
@@ -71,6 +70,7 @@ class FakeStripe(Account):
     def __init__(self) -> None:
         super().__init__()
         self._hanging: list[Hanging] = []
+        self._answers: dict[str, tuple[Received, FakeResponse]] = {}
         self._forget_requests()
         self._server = Server(self.answer)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -82,11 +82,11 @@ class FakeStripe(Account):
         self._server.server_close()
 
     def set_clock_ahead(self, seconds: int) -> None:
-        """Let its machine's clock be off by so much; below 0, behind."""
+        """Set its clock ahead by so many seconds; below 0, behind."""
         self._server.clock_ahead_seconds = seconds
 
     def reset(self) -> None:
-        """Forget everything, behave, and let go of whoever hangs."""
+        """Forget all objects and requests, behave, and release what hangs."""
         self.set_clock_ahead(0)
         with self._lock:
             self._forget_objects()
@@ -94,24 +94,24 @@ class FakeStripe(Account):
             self.release()
 
     def remember(self) -> Memory:
-        """What it knows now, to be put back by ``recall``, as often as it takes."""
+        """A copy of its objects and keys, for ``recall``."""
         with self._lock:
             return deepcopy((self.intents, self.charges, self.refunds, self._answers))
 
     def recall(self, memory: Memory) -> None:
-        """Know what it knew then, and no request since."""
+        """Restore a copy; requests since then are forgotten."""
         self.reset()
         with self._lock:
             self.intents, self.charges, self.refunds, self._answers = deepcopy(memory)
 
     def _forget_requests(self) -> None:
         self.received: list[Received] = []
-        self._answers: dict[str, tuple[Received, FakeResponse]] = {}
+        self._answers = {}
         self._troubles: list[Trouble] = []
         self._late: list[Received] = []
 
     def count(self, method: str, path_prefix: str) -> int:
-        """How many such requests have arrived, whatever became of them."""
+        """How many such requests have arrived, answered or not."""
         with self._lock:
             return sum(seen.method == method and seen.path.startswith(path_prefix) for seen in self.received)
 
@@ -131,41 +131,41 @@ class FakeStripe(Account):
         times: int | None = 1,
         should_retry: bool | None = None,
     ) -> None:
-        """Do so with the next requests whose path begins like this; with all of them where ``times`` is None.
+        """Do so with the next ``times`` requests whose path begins with ``path``; None is for all of them.
 
-        - ``drop``: apply, and close the connection without an answer.
-        - ``error``: apply, and answer 500.
-        - ``error_before``: answer 500, with nothing applied.
-        - ``hang``: apply, and answer only after ``release()``. As long as the client waits, its key is in use.
-        - ``hang_before``: never answer, with nothing applied; ``release()`` closes the connection.
+        - ``drop``: apply, and close the connection without a response.
+        - ``error``: apply, and respond with 500.
+        - ``error_before``: respond with 500; apply nothing.
+        - ``hang``: apply, and respond only after ``release()``. As long as the client waits, its key is in use.
+        - ``hang_before``: never respond; apply nothing. ``release()`` closes the connection.
         - ``late``: close the connection at once, and apply at ``apply_late()``.
-        - ``refuse``: refuse for a reason of Stripe's own, with nothing applied; kept under the key, as Stripe does.
+        - ``refuse``: respond with an error of Stripe's; apply nothing. It is stored under the key, as Stripe does.
 
-        What was applied under the same key before is not applied again: it is only the answer that suffers.
-        ``should_retry`` is what a 500 tells the SDK about sending it again; by default it is left to the SDK.
+        A request whose key was applied before is not applied again: only its response is affected.
+        ``should_retry`` is the header Stripe-Should-Retry of a 500; without it the SDK decides.
         """
         assert mode in get_args(Mode)
         with self._lock:
             self._troubles.append(Trouble(mode, method, path, times, should_retry))
 
     def behave(self) -> None:
-        """Treat new requests well again; what hangs goes on hanging, and what is late stays late."""
+        """Serve new requests normally again; requests that hang still hang, and late ones stay late."""
         with self._lock:
             self._troubles.clear()
 
     def wait_until_hanging(self, count: int = 1) -> None:
-        """Wait until so many clients wait for an answer: only then has a ``hang`` been applied."""
+        """Wait until so many clients wait for a response: only then has a ``hang`` been applied."""
         with self._lock:
             assert self._lock.wait_for(lambda: len(self._hanging) >= count, PATIENCE_SECONDS)
 
     def release(self) -> None:
-        """Let go of the requests that hang now; the next ones may hang again."""
+        """Release the requests that hang now; later ones may hang again."""
         with self._lock:
             while self._hanging:
                 self._hanging.pop().bell.shutdown(socket.SHUT_WR)
 
     def apply_late(self) -> None:
-        """What was lost on its way arrives after all; what the same key has brought meanwhile is not done again."""
+        """Apply the ``late`` requests now, except those whose key was applied meanwhile."""
         with self._lock:
             late, self._late = self._late, []
             for request in late:
@@ -174,7 +174,7 @@ class FakeStripe(Account):
     # Webhooks.
 
     def event(self, kind: str, obj: Wire, *, event_id: str | None = None, created: int | None = None) -> Wire:
-        """What Stripe says of the object as it is now."""
+        """Stripe's event about the object as it is now."""
         with self._lock:
             return {
                 "id": event_id or f"evt_{secrets.token_hex(12)}",
@@ -197,12 +197,12 @@ class FakeStripe(Account):
         return self.event(f"refund.{kind}", self.refunds[refund_id], **options)
 
     def charge_refunded(self, intent_id: str, *, with_refunds: bool = False, **options: Any) -> Wire:
-        """The event that tells of refunds only by their sum, unless it is ``with_refunds`` as it used to be."""
+        """The event that has only the sum of refunds, or ``with_refunds`` their list, as older API versions do."""
         return self.event("charge.refunded", self.charge_of(intent_id, with_refunds=with_refunds), **options)
 
     @classmethod
     def sign(cls, body: bytes, *, secret: str | list[str] | None = None, at: float | None = None) -> str:
-        """The header Stripe-Signature; with several secrets, as while one of them is being replaced."""
+        """The header Stripe-Signature; with several secrets as during a rotation."""
         stamp = int(time.time() if at is None else at)
         wanted = [secret] if isinstance(secret, str) else secret or [cls.webhook_secret]
         signatures = [hmac.new(each.encode(), b"%d." % stamp + body, hashlib.sha256).hexdigest() for each in wanted]
@@ -225,7 +225,7 @@ class FakeStripe(Account):
     # Requests.
 
     def answer(self, request: Received, authorization: str | None, client: socket.socket) -> FakeResponse | None:
-        """What to answer; None where the connection is to be closed without a word."""
+        """The response; None to close the connection without one."""
         with self._lock:
             self.received.append(request)
             try:
@@ -245,7 +245,7 @@ class FakeStripe(Account):
         return answer if self._hang(hanging, waiting) else None
 
     def _spoilt(self, trouble: Trouble, request: Received) -> FakeResponse | None:
-        """Apply what is to be applied. What is answered after all."""
+        """Apply the request if the fault says so; returns the response that is sent, if any."""
         answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
         if trouble.mode in ("error", "error_before"):
             return _internal_error(trouble.should_retry)
@@ -256,7 +256,7 @@ class FakeStripe(Account):
         return answer if trouble.mode == "hang" else None
 
     def _once(self, request: Received, refusal: Refusal | None = None) -> FakeResponse:
-        """Do it, or refuse it, unless an answer is kept under its key already."""
+        """Do it, or refuse it, unless a response is stored under its key already."""
         key = request.idempotency_key if request.method == "POST" else None
         if key is None:
             return self._do(request, refusal)[0]
@@ -286,7 +286,7 @@ class FakeStripe(Account):
             raise Refusal(401, "Invalid API Key provided.")
 
     def _check_in_use(self, key: str | None) -> None:
-        # A client that gave up may ask again before the thread that served it has noticed: its socket knows already.
+        # A client that gave up may repeat the request before the serving thread has noticed: its socket shows it.
         if key is not None and any(hanging.key == key and not gone(hanging.client) for hanging in self._hanging):
             message = "There is currently another in-progress request using this Idempotent Key."
             raise Refusal(409, message, code="idempotency_key_in_use")
@@ -299,11 +299,11 @@ class FakeStripe(Account):
         return hanging, waiting
 
     def _hang(self, hanging: Hanging, waiting: socket.socket) -> bool:
-        """Whether it was released; otherwise the client has left."""
+        """True if it was released; False if the client closed the connection."""
         with hanging.bell, waiting:
             ready, _, _ = select.select([hanging.client, waiting], [], [])
             with self._lock:
-                # Whoever releases it has taken it out; nobody rings a bell that is closed.
+                # ``release`` removes it before it shuts down the bell, so that no closed bell is shut down.
                 if hanging in self._hanging:
                     self._hanging.remove(hanging)
         return waiting in ready

@@ -1,4 +1,4 @@
-"""The fake gateways' end of the wire: it reads requests, and writes answers or none."""
+"""The HTTP server of the fake gateways: it reads requests, and writes responses or none."""
 
 import json
 import re
@@ -32,15 +32,15 @@ class FakeResponse:
     content_type: str = "application/json"
 
 
-# A request, its Authorization and the client's socket; None is to hang up without a word.
+# A request, its Authorization and the client's socket; None closes the connection without a response.
 Answering = Callable[[Received, str | None, socket.socket], FakeResponse | None]
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    # Twenty clients at once are turned away at the default of five.
+    # With the default of five, some of twenty clients at once would be refused.
     request_queue_size = 128
-    # How far the clock of its machine is off: every answer tells the time.
+    # How far its clock is ahead: every response has a Date.
     clock_ahead_seconds = 0
 
     def __init__(self, answer: Answering) -> None:
@@ -58,15 +58,15 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Hang up on whoever keeps a connection for later, too: nobody is here to answer any more."""
+        """Close idle connections too: no thread will answer on them any more."""
         super().server_close()
         for connection in list(self._open):
-            # Its own thread closes it, now that there is nothing more to read; or has done so just now.
+            # The connection's own thread then closes it, or has already done so.
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves in the middle, or is killed, is none."""
+        """A client that closes its connection, or is killed, is no error."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -120,7 +120,7 @@ def _resolved(form: str) -> dict[str, Any]:
 
 
 def gone(client: socket.socket) -> bool:
-    """Whether whoever is at the other end has hung up, or the socket is closed at ours."""
+    """Whether the client has closed the connection, or the socket is closed here."""
     try:
         return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What the fake Stripe knows: intents, charges and refunds, and what the API and the dashboard do with them."""
+"""The objects of the fake Stripe (intents, charges, refunds), and the operations of its API and dashboard."""
 
 import secrets
 import threading
@@ -18,10 +18,10 @@ CARD_DECLINED = {"code": "card_declined", "decline_code": "generic_decline", "me
 
 
 class Refusal(Exception):
-    """An answer in the shape of Stripe's errors.
+    """A response in the shape of Stripe's errors.
 
-    Stripe keeps an answer under its idempotency key once the endpoint has ``begun``: not when the parameters were
-    wrong or named something that does not exist.
+    Stripe stores a response under its idempotency key once the endpoint has ``begun``: not if the parameters are
+    invalid or name an object that does not exist.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Refusal(Exception):
 
 
 class Account:
-    """Everything at one merchant's Stripe; of each object the dict that goes over the wire, in order of creation."""
+    """All objects of one merchant, each as the dict that is sent, in order of creation."""
 
     def __init__(self) -> None:
-        # One lock around everything: twenty refunds at once are twenty refunds one after the other. It tells whoever
-        # waits for a request to hang, too.
+        # One lock for all objects: twenty refunds at once are done one after the other. It is also notified when a
+        # request begins to hang.
         self._lock = threading.Condition()
         self._forget_objects()
 
@@ -48,7 +48,7 @@ class Account:
         self.refunds: dict[str, Wire] = {}
         self.refunds_start_as = "succeeded"
 
-    # What tests look at.
+    # For tests to read.
 
     def refunds_of(self, intent_id: str) -> list[Wire]:
         """Oldest first."""
@@ -56,10 +56,10 @@ class Account:
             return [refund for refund in self.refunds.values() if refund["payment_intent"] == intent_id]
 
     def refunded_total(self, intent_id: str) -> int:
-        """What the customer has got back, or will."""
+        """The amount that the customer has got back, or will get back."""
         return sum(refund["amount"] for refund in self.refunds_of(intent_id) if refund["status"] not in GIVEN_BACK)
 
-    # What customers do, and people at the dashboard.
+    # Actions of customers, and of staff at the dashboard.
 
     def pay(self, intent_id: str) -> None:
         """As if the customer had paid."""
@@ -70,7 +70,7 @@ class Account:
             intent.update(status="succeeded", amount_received=intent["amount"], last_payment_error=None)
 
     def start_processing(self, intent_id: str) -> None:
-        """As if the customer had paid in a way that takes days."""
+        """As if the customer had paid by a method that takes days."""
         with self._lock:
             self.intents[intent_id]["status"] = "processing"
 
@@ -89,17 +89,17 @@ class Account:
             self._cancel_intent(intent_id, {})
 
     def tamper(self, intent_id: str, **fields: Any) -> None:
-        """Make an intent say what it should not: another amount, another currency, somebody else's metadata."""
+        """Change fields of an intent: to another amount, currency or metadata."""
         with self._lock:
             self.intents[intent_id].update(fields)
 
     def refund_in_dashboard(self, intent_id: str, amount: int) -> Wire:
-        """A refund that the service knows nothing of: its metadata are empty."""
+        """A refund that the service does not know: its metadata are empty."""
         with self._lock:
             return self._create_refund({"payment_intent": intent_id, "amount": str(amount)})
 
     def settle_refund(self, refund_id: str, status: str) -> None:
-        """Bring a refund to its end. A bank may send back even one that had succeeded."""
+        """Set the final status of a refund. A bank may return even one that had succeeded."""
         with self._lock:
             refund = self.refunds[refund_id]
             refund.update(status=status, failure_reason="expired_or_canceled_card" if status == "failed" else None)
@@ -114,7 +114,7 @@ class Account:
                 charge["refunds"] = _list(f"/v1/charges/{charge['id']}/refunds", refunds, has_more=False)
             return charge
 
-    # What the API does. The lock is held.
+    # Operations of the API. The lock is held.
 
     def _perform(self, method: str, path: str, params: Wire) -> Wire:
         match [method, *path.strip("/").split("/")]:
@@ -244,7 +244,7 @@ class Account:
 
 
 def _refundable(charge: Wire, asked: int | None) -> int:
-    """What to refund of the charge: what is asked, or else all that is left."""
+    """The amount to refund: the one that is asked for, or else all that is left."""
     left: int = charge["amount"] - charge["amount_refunded"]
     if left == 0:
         message = f"Charge {charge['id']} has already been refunded."
@@ -271,7 +271,7 @@ def _find(objects: dict[str, Wire], kind: str, object_id: str, param: str) -> Wi
 
 
 def _allow(params: Wire, known: Collection[str]) -> None:
-    """Refuse what Stripe may know and this fake does not, so that no test passes because it was overlooked."""
+    """Refuse parameters that this fake does not support, so that no test passes because one was ignored."""
     for name in params:
         if name not in known:
             raise Refusal(400, f"Received unknown parameter: {name}", code="parameter_unknown", param=name)
@@ -298,7 +298,7 @@ def _one_of(params: Wire, name: str, known: Collection[str]) -> str | None:
 
 
 def _metadata(params: Wire) -> dict[str, str]:
-    """Only what has a value; to Stripe an empty one means that the key is not wanted."""
+    """Metadata without empty values: Stripe removes a key whose value is empty."""
     metadata = params.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise Refusal(400, "Invalid hash", param="metadata")

@@ -1,4 +1,4 @@
-"""Databases of a test's own, for those who change the schema: copies of a migrated one, because a copy is quick."""
+"""Separate databases, for tests that change the schema: copies of a migrated one, because copying is quick."""
 
 import atexit
 import os
@@ -15,13 +15,13 @@ from sqlalchemy import Engine, create_engine, make_url
 from tests.support import databases
 from tests.support.databases import Database, make_postgresql, make_sqlite, start_postgresql
 
-# Up to 5,000 ms are waited for each that is told to.
+# It waits up to 5,000 ms for each connection to end.
 _LEAVE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
 
 
 @contextmanager
 def fresh_database(dialect: str) -> Iterator[Database]:
-    """A migrated database that nobody else knows."""
+    """A migrated database for one test."""
     database = _copy_sqlite() if dialect == "sqlite" else _copy_postgresql()
     try:
         yield database
@@ -31,7 +31,7 @@ def fresh_database(dialect: str) -> Iterator[Database]:
 
 @contextmanager
 def engine_on(database_url: str) -> Iterator[Engine]:
-    """Plain connections to a database, without any of the app's ways; closed at the end."""
+    """Plain connections to a database, without the app's settings; closed at the end."""
     engine = create_engine(database_url, pool_pre_ping=True)  # the test may have stopped the server meanwhile
     try:
         yield engine
@@ -41,7 +41,7 @@ def engine_on(database_url: str) -> Iterator[Engine]:
 
 @cache
 def _template(dialect: str) -> Database:
-    """Made by the migrations, and never connected to again: PostgreSQL copies no database that somebody uses."""
+    """Made by the migrations, and never connected to again: PostgreSQL copies no database that has connections."""
     database = make_sqlite() if dialect == "sqlite" else make_postgresql()
     atexit.register(database.close)
     return database
@@ -58,7 +58,7 @@ def _copy_sqlite() -> Database:
 def _copy_postgresql() -> Database:
     server = os.environ.get("TEST_DATABASE_URL") or start_postgresql()
     name, copied = f"test_{uuid.uuid4().hex}", make_url(_template("postgresql").url).database
-    # A pooler in between stays connected for a while to what was migrated through it.
+    # A pooler in between keeps its connections to the template for a while.
     databases._administer(server, _LEAVE.format(name=copied))
     databases._administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{copied}"')
     url = make_url(server).set(database=name).render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""The whole of it: nginx, gunicorn, PostgreSQL and Redis as in production, and people who pay through all of it."""
+"""The full stack: nginx, gunicorn, PostgreSQL and Redis as in production, and people who pay through it."""
 
 import itertools
 import os
@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import requests
 
 from payments_app.accounts.models import Role
 from tests.support.apps import app_with, engine_of
-from tests.support.nginx import Front, front_of
+from tests.support.nginx import Nginx, nginx_for
 from tests.support.own_server import OwnServer, own_postgresql
 from tests.support.people import People, Person
 from tests.support.redis_server import RedisServer
@@ -22,7 +23,7 @@ from tests.support.rows import Rows
 from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-# Consultations that nobody has paid yet; far more than the tests pay.
+# Unpaid consultations; far more than the tests pay.
 CONSULTATIONS = 20_000
 
 PRODUCTION = {
@@ -32,16 +33,16 @@ PRODUCTION = {
     "ALLOW_SANDBOX_GATEWAY": "1",  # there is no Stripe here
     "TRUSTED_PROXIES": "1",
     "WEB_CONCURRENCY": "2",
-    # Load is no user of a clinic's; failed logins stay limited as they are.
+    # The load is sent by one user, who may pay without limit; failed logins stay limited.
     "RATELIMIT_PAYMENTS": "1000000 per minute",
 }
 
 
 @dataclass
 class Stack:
-    """Everything that runs, and a row of consultations to pay."""
+    """All running servers, and unpaid consultations."""
 
-    front: Front
+    nginx: Nginx
     service: SocketActivated
     database: OwnServer
     redis: RedisServer
@@ -50,24 +51,24 @@ class Stack:
     _consultations: Iterator[int] = field(default_factory=lambda: iter(range(1, CONSULTATIONS + 1)))
 
     def unpaid(self) -> int:
-        """A consultation that no other test knows."""
+        """The id of a consultation that no other test uses."""
         return next(self._consultations)
 
     def pay(
         self, client: requests.Session, consultation_id: int, key: str, person: Person | None = None
     ) -> requests.Response:
-        body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
+        body: dict[str, Any] = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
         headers = {**(person or self.people.patient).authorization, "Idempotency-Key": key}
-        url = f"{self.front.url}/api/v1/payments"
+        url = f"{self.nginx.url}/api/v1/payments"
         return client.post(url, json=body, headers=headers, timeout=PATIENCE_SECONDS)
 
     def get(self, client: requests.Session, path: str) -> requests.Response:
         headers = self.people.patient.authorization
-        return client.get(f"{self.front.url}{path}", headers=headers, timeout=PATIENCE_SECONDS)
+        return client.get(f"{self.nginx.url}{path}", headers=headers, timeout=PATIENCE_SECONDS)
 
     @contextmanager
     def under_load(self, clients: int = 4) -> Iterator["Load"]:
-        """While the block runs, so many clients each pay a consultation, look at it, and pay the next."""
+        """While the block runs, so many clients each pay a consultation, list payments, and pay the next."""
         load = Load(self)
         threads = [threading.Thread(target=load.run, args=(f"127.0.1.{number + 1}",)) for number in range(clients)]
         for thread in threads:
@@ -75,23 +76,23 @@ class Stack:
         try:
             load.wait_for_more()
             yield load
-            load.wait_for_more()  # what comes after is part of it
+            load.wait_for_more()  # the load goes on after the fault
         finally:
             load.is_over.set()
             for thread in threads:
                 thread.join(PATIENCE_SECONDS)
 
 
-Ask = Callable[[requests.Session], requests.Response]
+Send = Callable[[requests.Session], requests.Response]
 
 
 class Load:
-    """What became of the requests of many clients, each at an address of its own."""
+    """Counts the responses to many clients, each with its own network address."""
 
     # Below nginx's limit for one address (20 a second, and 100 at once), however long it takes.
     PAYMENTS_OF_A_CLIENT = 100
 
-    # Seconds between two requests of a client: people who pay, not a benchmark that leaves the machine no time to act.
+    # Seconds between two requests of a client, so that the machine has time for the fault itself.
     PAUSE_SECONDS = 0.02
 
     def __init__(self, stack: Stack) -> None:
@@ -106,7 +107,7 @@ class Load:
 
     def run(self, address: str) -> None:
         numbers = itertools.count()
-        with self._stack.front.client(address) as client:
+        with self._stack.nginx.client(address) as client:
             while not self.is_over.wait(self.PAUSE_SECONDS):
                 if next(numbers) < self.PAYMENTS_OF_A_CLIENT:
                     self._note("POST", self._pay, client)
@@ -117,9 +118,9 @@ class Load:
         enough = self.answers.total() + 30
         wait_until(lambda: self.answers.total() >= enough)
 
-    def _note(self, method: str, ask: Ask, client: requests.Session) -> None:
+    def _note(self, method: str, send: Send, client: requests.Session) -> None:
         try:
-            self.answers[method, ask(client).status_code] += 1
+            self.answers[method, send(client).status_code] += 1
         except requests.RequestException as error:
             self.answers[method, repr(error)] += 1
 
@@ -136,15 +137,15 @@ class Load:
 def running_stack(redis: RedisServer) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="payments-stack-") as name, own_postgresql() as database:
         folder = Path(name)
-        folder.chmod(0o755)  # nginx's workers are another user, where nginx is started by root
+        folder.chmod(0o755)  # nginx's workers are another user if root starts nginx
         environment = {**PRODUCTION, "DATABASE_URL": database.url, **redis.settings}
         secrets = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
         service = SocketActivated(folder, **environment)
-        with app_with(database.url, **secrets) as app, front_of(service.path, folder) as front:
+        with app_with(database.url, **secrets) as app, nginx_for(service.path, folder) as nginx:
             people = People(app)
             people.add_consultations(Role.PATIENT, 1, CONSULTATIONS)
             service.start()
             try:
-                yield Stack(front, service, database, redis, people, Rows(engine_of(app)))
+                yield Stack(nginx, service, database, redis, people, Rows(engine_of(app)))
             finally:
                 service.close()

@@ -1,4 +1,4 @@
-"""M1's index, M3's CHECKs and the keys' primary key, and how operators spoil them."""
+"""M1's index, M3's CHECKs and the keys' primary key, and statements that an operator might break them with."""
 
 INDEX = "uq_payments_active_consultation"
 DROP_INDEX = f"DROP INDEX {INDEX}"
@@ -7,7 +7,7 @@ STATUSES = "'pending', 'processing', 'completed', 'partially_refunded'"
 PREDICATE = f"status IN ({STATUSES}) AND deleted_at IS NULL"
 CREATE_INDEX = f"CREATE UNIQUE INDEX {INDEX} ON payments (consultation_id) WHERE {PREDICATE}"
 
-# What stands there instead, by what is wrong with it.
+# Wrong definitions in its place, by what is wrong with them.
 SPOILT_INDEXES = {
     "dropped": None,
     "not-unique": CREATE_INDEX.replace("UNIQUE ", ""),
@@ -24,14 +24,14 @@ SPOILT_INDEXES = {
 DROP_KEYS = "ALTER TABLE idempotency_keys DROP CONSTRAINT pk_idempotency_keys"
 
 CHECK = "ck_payments_refunds_within_received"
-PROMISE = "refund_reserved_minor + refunded_minor <= received_minor"
+INVARIANT = "refund_reserved_minor + refunded_minor <= received_minor"
 DROP_CHECK = f"ALTER TABLE payments DROP CONSTRAINT {CHECK}"
-ADD_CHECK = f"ALTER TABLE payments ADD CONSTRAINT {CHECK} CHECK ({PROMISE})"
+ADD_CHECK = f"ALTER TABLE payments ADD CONSTRAINT {CHECK} CHECK ({INVARIANT})"
 SPOILT_CHECKS = {
     "dropped": None,
-    "wider": ADD_CHECK.replace(PROMISE, f"{PROMISE} + 1"),
-    "of-either": ADD_CHECK.replace(PROMISE, f"{PROMISE} OR needs_review"),
-    "of-letters": ADD_CHECK.replace(PROMISE, f"({PROMISE})".replace(" <= ", ")::text <= (") + "::text"),
+    "wider": ADD_CHECK.replace(INVARIANT, f"{INVARIANT} + 1"),
+    "of-either": ADD_CHECK.replace(INVARIANT, f"{INVARIANT} OR needs_review"),
+    "of-letters": ADD_CHECK.replace(INVARIANT, f"({INVARIANT})".replace(" <= ", ")::text <= (") + "::text"),
     "not-valid": f"{ADD_CHECK} NOT VALID",
     "not-enforced": f"{ADD_CHECK} NOT ENFORCED",
 }

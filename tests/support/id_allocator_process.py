@@ -16,7 +16,7 @@ def main(count: int) -> None:
     print("ready", flush=True)  # noqa: T201  # the test that started it waits for this
     sys.stdin.readline()
     with app.app_context():
-        taken = [next_id("payments")]  # a block in hand when the process forks
+        taken = [next_id("payments")]  # so that it holds a block when it forks
         engine_of(app).dispose()
         results, child_writes = os.pipe()
         child = os.fork()
@@ -28,7 +28,7 @@ def main(count: int) -> None:
             by_child = json.loads(lines.readline())
         os.waitpid(child, 0)
         engine_of(app).dispose()
-    print(json.dumps([*taken, *by_child]))  # noqa: T201  # what it was started for
+    print(json.dumps([*taken, *by_child]))  # noqa: T201  # the test reads this
 
 
 if __name__ == "__main__":

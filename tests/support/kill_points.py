@@ -1,7 +1,7 @@
-"""Processes that do one thing with the service and are killed, as by ``kill -9``, at a step of it.
+"""Processes that do one operation of the service and are killed, as by ``kill -9``, at a step of it.
 
-They are forked from one that has made its app already, which is quicker than a start, and as real: connections and a
-gateway client of its own, and nothing of them left but what was committed or sent.
+They are forked from a process that has made its app already, which is quicker than a start. Each has its own
+connections and gateway client, so that only what was committed or sent is left of it.
 """
 
 import http.client
@@ -31,13 +31,13 @@ _processes.set_forkserver_preload(["tests.support.kill_points"])
 
 class When(Enum):
     BEFORE = "before"
-    # It was sent, and nobody reads the answer: the database finishes it by itself, or the gateway has.
+    # The step was sent and its response is not read: the database or the gateway finishes it.
     SENT = "before-the-answer-to"
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a process is killed: at its so manieth step, counted from 0; ``words`` are that step's."""
+    """The step at which a process is killed: its number, counted from 0, and its text ``words``."""
 
     number: int
     when: When
@@ -51,15 +51,15 @@ PRACTICE = "practice"
 
 
 def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
-    """Before each step, and when it is over but for its answer, where that makes a difference; and at the very end.
+    """Before each step; after it was sent and before its response, if that makes a difference; and at the end.
 
-    After a step is before the next one: nothing is between them that outlives the process.
+    "After a step" is the same as "before the next one": between two steps nothing happens that outlives the process.
     """
     before = [Point(number, When.BEFORE, str(step)) for number, step in enumerate(steps)]
     sent = [
         Point(number, When.SENT, str(step))
         for number, step in enumerate(steps)
-        # SQLite has nobody who would finish what a dead process began.
+        # SQLite has no server that would finish the statement of a dead process.
         if step.is_for_good and (step.kind is Kind.CALL or not of_sqlite)
     ]
     end = Point(len(steps), When.BEFORE, "answer")
@@ -67,7 +67,7 @@ def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
 
 
 class Doomed:
-    """Whoever does things in processes that may not come to their end."""
+    """Does operations in processes that are killed before their end."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -86,20 +86,20 @@ class Doomed:
             parent.close()
 
     def practise(self, operation: Operation) -> None:
-        """Do it in the process that the others are forked from, so that not each of them compiles all statements."""
+        """Do it in the parent process, so that the forked ones need not compile all statements again."""
         self._pipe.send((operation, PRACTICE))
         assert self._pipe.poll(PATIENCE_SECONDS)
         self._pipe.recv()
 
     def watch(self, operation: Operation) -> list[Step]:
-        """Do it undisturbed; the steps that it took."""
+        """Do it undisturbed; returns its steps."""
         steps, exit_code = self._do(operation, None)
         assert exit_code == 0
         assert steps is not None
         return steps
 
     def kill(self, operation: Operation, point: Point) -> None:
-        """Begin to do it; it is an error if it never came to the point."""
+        """Do it and kill the process at the point; fails if the point was not reached."""
         _, exit_code = self._do(operation, point)
         assert exit_code == -signal.SIGKILL, f"it ended with {exit_code} and never came to: {point}"
 
@@ -111,7 +111,7 @@ class Doomed:
 
 
 def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
-    """Fork a process for each operation, and tell what became of it."""
+    """Fork a process for each operation, and send back its steps and exit code."""
     with app_with(database_url, **settings) as app:
         while (order := pipe.recv()) is not None:
             if order[1] == PRACTICE:
@@ -121,7 +121,8 @@ def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
             theirs, ours = multiprocessing.Pipe(duplex=False)
             process_id = os.fork()
             if process_id == 0:
-                _do(app, *order, ours)
+                operation, point = order
+                _do(app, operation, point, ours)
             ours.close()
             try:
                 steps = theirs.recv()
@@ -133,7 +134,7 @@ def _serve(pipe: Pipe, database_url: str, settings: dict[str, str]) -> None:
 
 def _practise(app: Flask, operation: Operation) -> None:
     operation.do(app)
-    # What is inherited must not be a connection, nor what was seen of the database.
+    # Forked processes must not inherit connections, nor the result of the readiness check.
     engine_of(app).dispose()
     registry.init_app(app)
     with app.app_context():
@@ -169,14 +170,14 @@ def _die_once_sent(driver: Any) -> None:
         get_response = http.client.HTTPConnection.getresponse
 
         def wait_and_die(client: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> NoReturn:
-            get_response(client, *args, **kwargs)  # its first line is here, so it has happened there
+            get_response(client, *args, **kwargs)  # its first line has arrived, so the gateway has done it
             _die()
 
-        http.client.HTTPConnection.getresponse = wait_and_die  # type: ignore[method-assign]  # in this process only
+        http.client.HTTPConnection.getresponse = wait_and_die  # type: ignore[method-assign,assignment]  # in this process only
         return
 
     def send_and_die(conversation: Iterator[Any], *_: Any, **__: Any) -> NoReturn:
-        next(conversation)  # as far as it goes without an answer
+        next(conversation)  # sends, without reading the response
         _die()
 
     driver.wait = send_and_die

@@ -1,4 +1,4 @@
-"""An independent look-alike of Stripe, localstripe from PyPI, in a process of its own."""
+"""An independent fake of Stripe, localstripe from PyPI, in its own process."""
 
 import subprocess
 import sys
@@ -22,8 +22,7 @@ CARD = {"number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cv
 class LocalStripe:
     """A running localstripe.
 
-    Somebody else's idea of Stripe: what works here does not work only because our own fake was written to suit us.
-    Where it differs from Stripe:
+    It shows that the adapter does not only work with the fake of this project. It differs from Stripe:
 
     - It refuses parameters it does not know, ``automatic_payment_methods`` among them, with 400 "Unexpected ...". An
       intent created without them is one that takes any payment method.
@@ -61,7 +60,7 @@ def local_stripe() -> Iterator[LocalStripe]:
     """Start it, empty, wait until it answers, and stop it at the end."""
     port = free_port()
     log = Path(tempfile.mkdtemp(prefix="payments-localstripe-")) / "log"
-    # Otherwise it would begin with what another one left in /tmp/localstripe.pickle.
+    # Otherwise it would load the objects of an earlier one from /tmp/localstripe.pickle.
     command = [sys.executable, "-m", "localstripe", "--port", str(port), "--from-scratch"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)

@@ -1,4 +1,4 @@
-"""Listening to everything that is logged, in the shape in which it is written."""
+"""Collects log lines, in the formats in which they are written."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from payments_app.observability.logging import formatter
 
 
 class LogLines:
-    """What was written so far, as JSON and as people read it."""
+    """The lines so far, as JSON and in the format for people."""
 
     def __init__(self) -> None:
         self._as_json, self._to_read = io.StringIO(), io.StringIO()
@@ -29,11 +29,11 @@ class LogLines:
 
     @property
     def text(self) -> str:
-        """All of it, without JSON's escapes, for those who look for what must not be there."""
+        """All lines without JSON's escapes, to search for text that must not be logged."""
         return "\n".join([self.to_read, *(repr(event) for event in self.events)])
 
     def of(self, *kinds: str) -> list[dict[str, Any]]:
-        """The events of these kinds (``Payment``, ``Refund``), without what every line has."""
+        """The events of these kinds (``Payment``, ``Refund``), without the members that every line has."""
         common = ("timestamp", "level", "logger", "request_id")
         return [
             {name: value for name, value in event.items() if name not in common}
@@ -41,13 +41,13 @@ class LogLines:
             if event["event"].partition(":")[0] in kinds
         ]
 
-    def told(self, *kinds: str) -> list[str]:
+    def names(self, *kinds: str) -> list[str]:
         return [event["event"] for event in self.of(*kinds)]
 
 
 @contextmanager
 def listening(*names: str) -> Iterator[LogLines]:
-    """These loggers are as talkative as they can be; where none is named, all there are, of ours and of libraries."""
+    """Set these loggers to DEBUG and collect their lines; without names, all loggers, those of libraries too."""
     lines, root = LogLines(), logging.getLogger()
     everybody = [root.name, *(name for name, it in root.manager.loggerDict.items() if isinstance(it, logging.Logger))]
     before = [(logger, logger.level) for logger in map(logging.getLogger, names or everybody)]

@@ -1,4 +1,4 @@
-"""nginx with the site that is shipped, on ports of its own and with a certificate of its own."""
+"""nginx with the shipped site, on free ports and with a certificate for the tests."""
 
 import shutil
 import ssl
@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
 
 SITE = ROOT / "deploy" / "nginx" / "payments.conf"
 
-# What an operator's nginx.conf has around the site; everything it writes goes to one folder.
+# The part of an operator's nginx.conf that includes the site; all its files go to one folder.
 _AROUND = """
 daemon off;
 worker_processes 2;
@@ -37,7 +37,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    # For IPv6, of which a machine has few addresses of its own.
+    # So that a test can use many IPv6 addresses: a machine has only few.
     set_real_ip_from {tells_its_address};
     real_ip_header X-Test-Address;
     include {folder}/payments.conf;
@@ -46,21 +46,21 @@ http {{
 
 
 class FromAddress(HTTPAdapter):
-    """Asks from another of this machine's addresses: all of 127.0.0.0/8 are its own."""
+    """Sends from another address of this machine: all of 127.0.0.0/8 are its own."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, source_address=(self._address, 0), **kwargs)  # type: ignore[no-untyped-call]  # half typed
+        super().init_poolmanager(*args, source_address=(self._address, 0), **kwargs)
 
 
 @dataclass(frozen=True)
-class Front:
+class Nginx:
     """A running nginx."""
 
-    # Whoever asks from here is wherever it says in X-Test-Address.
+    # A client at this address is taken to be at the address in its X-Test-Address.
     TELLS_ITS_ADDRESS: ClassVar[str] = "127.0.0.61"
 
     folder: Path
@@ -77,7 +77,7 @@ class Front:
         return (self.folder / "payments.log").read_text()
 
     def client(self, address: str = "127.0.0.1") -> requests.Session:
-        """A client at that address, which believes the certificate, and follows no redirects unasked."""
+        """A client at that address, which trusts the certificate and ignores proxies of the environment."""
         session = requests.Session()
         session.mount("https://", FromAddress(address))
         session.verify = str(self.certificate)
@@ -89,35 +89,35 @@ class Front:
 
 
 @contextmanager
-def front_of(socket: Path, folder: Path) -> Iterator[Front]:
-    """nginx in front of the service on that socket, with the site as it is shipped but for ports and paths."""
-    nginx = shutil.which("nginx") or "/usr/sbin/nginx"  # which is not on everybody's path
-    front = Front(folder, free_port(), free_port(), folder / "certificate.pem")
-    _make_certificate(front.certificate, folder / "key.pem")
-    (folder / "payments.conf").write_text(_site(front, socket))
-    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, tells_its_address=front.TELLS_ITS_ADDRESS))
-    process = subprocess.Popen([nginx, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
+def nginx_for(socket: Path, folder: Path) -> Iterator[Nginx]:
+    """nginx in front of the service on that socket, with the shipped site except for ports and paths."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"  # which is not on every user's PATH
+    nginx = Nginx(folder, free_port(), free_port(), folder / "certificate.pem")
+    _make_certificate(nginx.certificate, folder / "key.pem")
+    (folder / "payments.conf").write_text(_site(nginx, socket))
+    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, tells_its_address=nginx.TELLS_ITS_ADDRESS))
+    process = subprocess.Popen([program, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
     try:
-        wait_until_answered(f"http://127.0.0.1:{front.http_port}", process, folder / "error.log")
-        yield front
+        wait_until_answered(f"http://127.0.0.1:{nginx.http_port}", process, folder / "error.log")
+        yield nginx
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
 
 
-def _site(front: Front, socket: Path) -> str:
-    """The shipped file; each of these has to be in it once, or the tests would test another."""
+def _site(nginx: Nginx, socket: Path) -> str:
+    """The shipped file with other ports and paths; it has to contain each of them once."""
     site = SITE.read_text()
-    # Two servers for the same socket: with a single one, nginx would have nowhere to send a request again.
+    # The same socket twice: with a single server, nginx would have no other one to repeat a request on.
     upstream = f"server unix:{socket} max_fails=0;"
     for shipped, ours in {
-        "listen 80;": f"listen 127.0.0.1:{front.http_port};",
+        "listen 80;": f"listen 127.0.0.1:{nginx.http_port};",
         "listen [::]:80;": "",
-        "listen 443 ssl;": f"listen 127.0.0.1:{front.https_port} ssl;",
+        "listen 443 ssl;": f"listen 127.0.0.1:{nginx.https_port} ssl;",
         "listen [::]:443 ssl;": "",
-        "/etc/letsencrypt/live/payments.example.org/fullchain.pem": str(front.certificate),
-        "/etc/letsencrypt/live/payments.example.org/privkey.pem": str(front.folder / "key.pem"),
-        "/var/log/nginx/payments.log": str(front.folder / "payments.log"),
+        "/etc/letsencrypt/live/payments.example.org/fullchain.pem": str(nginx.certificate),
+        "/etc/letsencrypt/live/payments.example.org/privkey.pem": str(nginx.folder / "key.pem"),
+        "/var/log/nginx/payments.log": str(nginx.folder / "payments.log"),
         "server unix:/run/payments/gunicorn.sock max_fails=0;": upstream * 2,
     }.items():
         assert site.count(shipped) == 1, shipped

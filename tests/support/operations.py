@@ -1,5 +1,6 @@
-"""What is done to a payment, as plain values: so that it can be done in another thread, in a process that is to be
-killed, or again, as whoever had no answer does.
+"""Operations on a payment as plain values.
+
+They can be done in another thread, in a process that is killed, or again, as a client without a response does.
 """
 
 import json
@@ -12,7 +13,8 @@ from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
+from payments_app.refunds import service
+from tests.support.client import client_of
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import PAYABLE
 from tests.support.people import Person
@@ -21,11 +23,11 @@ from tests.support.steps import Kind, Step, announce
 
 @dataclass(frozen=True)
 class OperationResult:
-    """What came of it, in a word, and, of a request, its answer."""
+    """The result in a word, and the response body of a request."""
 
     word: str
     body: str = ""
-    # Whether to ask again is what whoever asked would do.
+    # Whether a client would repeat the request.
     ask_again: bool = False
 
     @property
@@ -35,12 +37,12 @@ class OperationResult:
 
 class Operation(Protocol):
     def do(self, app: Flask) -> OperationResult:
-        """Do it by this app."""
+        """Do it with this app."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks of the service."""
+    """A request of a client."""
 
     path: str
     body: bytes
@@ -50,10 +52,10 @@ class Request:
         return self._ask(app, self.headers)
 
     def _ask(self, app: Flask, headers: tuple[tuple[str, str], ...]) -> OperationResult:
-        answer = app.test_client().post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
+        answer = client_of(app).post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
         said = answer.get_json()
         kind = said["type"].rpartition("/")[2] if "type" in said else "replayed" if _is_replay(answer.headers) else ""
-        # A refund that is open is asked for again too: 202 with Retry-After.
+        # A client repeats the request for an open refund too: 202 with Retry-After.
         again = said.get("retryable", False) or answer.status_code in (202, 503)
         return OperationResult(f"{answer.status_code} {kind}".strip(), answer.get_data(as_text=True), ask_again=again)
 
@@ -64,7 +66,7 @@ def _is_replay(headers: Any) -> bool:
 
 @dataclass(frozen=True)
 class Webhook(Request):
-    """What Stripe says, signed whenever it says it."""
+    """An event of Stripe's, signed anew each time it is sent."""
 
     def do(self, app: Flask) -> OperationResult:
         return self._ask(app, (("Stripe-Signature", FakeStripe.sign(self.body)),))
@@ -72,7 +74,7 @@ class Webhook(Request):
 
 @dataclass(frozen=True)
 class Resume:
-    """What the timer does about one refund; where somebody is at work on it, nothing."""
+    """Resumes one refund as the timer does; does nothing if another process holds its lease."""
 
     refund_id: int
     lease_seconds: int = 600
@@ -80,26 +82,26 @@ class Resume:
     def do(self, app: Flask) -> OperationResult:
         with app.app_context():
             try:
-                process.resume(self.refund_id, lease_seconds=self.lease_seconds, context=_deed())
+                service.resume(self.refund_id, lease_seconds=self.lease_seconds, context=_context())
             except AppError as error:
                 return OperationResult(error.code, ask_again=True)
-        return OperationResult("resumed")  # by it or by another
+        return OperationResult("resumed")  # by this or by another process
 
 
 @dataclass(frozen=True)
 class Expire:
-    """What the timer does about one payment."""
+    """Expires one payment as the timer does."""
 
     payment_id: int
 
     def do(self, app: Flask) -> OperationResult:
         with app.app_context():
-            return OperationResult(expire.expire(self.payment_id, _deed()).value)
+            return OperationResult(expire.expire(self.payment_id, _context()).value)
 
 
 @dataclass(frozen=True)
 class PayAtStripe:
-    """What the patient does in Stripe's own form; where nobody can pay any more, nothing."""
+    """Pays in Stripe's own form as the patient does; does nothing if the intent can no longer be paid."""
 
     fake: FakeStripe
     intent: str
@@ -113,7 +115,7 @@ class PayAtStripe:
         return OperationResult("paid")
 
 
-def _deed() -> AuditContext:
+def _context() -> AuditContext:
     return AuditContext("system:test", None, clock.now())
 
 

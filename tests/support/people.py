@@ -1,4 +1,4 @@
-"""Those who ask, each with a token and their own way to the API."""
+"""Users of the API, each with a token and a test client."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -6,20 +6,18 @@ from functools import cache
 from typing import Any
 
 from flask import Flask
-from flask.testing import FlaskClient
 from sqlalchemy import Engine, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from werkzeug.test import TestResponse
 
 from payments_app import clock
-from payments_app.accounts import auth as tokens
-from payments_app.accounts import passwords
+from payments_app.accounts import auth, passwords
 from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import Credentials, find_credentials
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
 from payments_app.demo import repository
 from tests.support.apps import engine_of
+from tests.support.client import ApiClient, ApiResponse, client_of
 from tests.support.databases import unsynced
 
 PASSWORD = "correct horse battery staple"
@@ -34,7 +32,7 @@ def _password_hash() -> str:
 
 
 def _add_people(engine: Engine, consultations: Mapping[str, range]) -> dict[str, int]:
-    """The id of each of the cast. Three statements: this is done before nearly every test."""
+    """Add the users and return their ids. Only three statements, because nearly every test does this."""
     now = clock.now()
     users = [
         {
@@ -69,7 +67,7 @@ def _email(name: str) -> str:
 class Person:
     """A logged-in user; paths are below ``/api/v1``."""
 
-    def __init__(self, client: FlaskClient, user_id: int, email: str, token: str) -> None:
+    def __init__(self, client: ApiClient, user_id: int, email: str, token: str) -> None:
         self._client = client
         self.id = user_id
         self.email = email
@@ -79,35 +77,35 @@ class Person:
     def authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
-    def get(self, path: str, **kwargs: Any) -> TestResponse:
+    def get(self, path: str, **kwargs: Any) -> ApiResponse:
         return self.send("GET", path, **kwargs)
 
-    def post(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+    def post(self, path: str, json: Any = None, **kwargs: Any) -> ApiResponse:
         return self.send("POST", path, json={} if json is None and "data" not in kwargs else json, **kwargs)
 
-    def put(self, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+    def put(self, path: str, json: Any = None, **kwargs: Any) -> ApiResponse:
         return self.send("PUT", path, json=json, **kwargs)
 
-    def send(self, method: str, path: str, headers: Mapping[str, str] | None = None, **kwargs: Any) -> TestResponse:
+    def send(self, method: str, path: str, headers: Mapping[str, str] | None = None, **kwargs: Any) -> ApiResponse:
         if kwargs.get("json", ...) is None:
             del kwargs["json"]
         headers = {**self.authorization, **(headers or {})}
         return self._client.open(f"/api/v1{path}", method=method, headers=headers, **kwargs)
 
-    def pay(self, consultation_id: int = 5, key: str | None = None, **members: Any) -> TestResponse:
-        """POST /payments with sensible values for what is not said."""
+    def pay(self, consultation_id: int = 5, key: str | None = None, **members: Any) -> ApiResponse:
+        """POST /payments, with default values for all members."""
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe", **members}
         return self.post("/payments", body, headers={"Idempotency-Key": key} if key else {})
 
     def confirm(
         self, payment_id: int, transaction_id: str = "TXN-1", key: str | None = None, **members: Any
-    ) -> TestResponse:
+    ) -> ApiResponse:
         body = {"transaction_id": transaction_id, **members}
         return self.post(f"/payments/{payment_id}/confirm", body, headers={"Idempotency-Key": key} if key else {})
 
 
 class People:
-    """The cast of the tests."""
+    """Two patients, an admin and a booking system."""
 
     patient: Person
     other: Person
@@ -120,8 +118,8 @@ class People:
         ids = _add_people(engine_of(app), consultations)
         with app.app_context():
             for name, role in CAST.items():
-                token = tokens.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
-                setattr(self, name, Person(app.test_client(), ids[name], _email(name), token))
+                token = auth.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
+                setattr(self, name, Person(client_of(app), ids[name], _email(name), token))
 
     def add_consultations(self, whose: str, first: int, last: int) -> None:
         patient: Person = getattr(self, whose)
@@ -129,20 +127,20 @@ class People:
             repository.add_consultations(patient_id=patient.id, first=first, last=last, currency="PHP")
 
     def seen_by(self, app: Flask) -> "People":
-        """The same people with the same tokens, at the door of another app on the same database."""
+        """The same people with the same tokens, as clients of another app on the same database."""
         others = copy(self)
         others.app = app
         for name in CAST:
             person: Person = getattr(self, name)
-            setattr(others, name, Person(app.test_client(), person.id, person.email, person.token))
+            setattr(others, name, Person(client_of(app), person.id, person.email, person.token))
         return others
 
     def token_from(self, app: Flask, person: Person) -> str:
-        """A token as another app, with other secrets, would give it."""
+        """A token that another app, with other secrets, issues."""
         with app.app_context():
             credentials = find_credentials(person.email)
             assert credentials is not None
-            return tokens.issue(credentials)
+            return auth.issue(credentials)
 
-    def anonymous(self) -> FlaskClient:
-        return self.app.test_client()
+    def anonymous(self) -> ApiClient:
+        return client_of(self.app)

@@ -22,14 +22,14 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 # The environment of an app or a command whose DATABASE_URL leads to a PgBouncer.
 BEHIND_PGBOUNCER = {"DATABASE_POOLER": "transaction"}
 
-# What the service would ask of each connection by itself, if there were nobody in between.
+# The timeouts that the service sets on each connection if there is no pooler.
 TIMEOUTS = {
     "statement_timeout": "5s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "10s",
 }
 
-# Connections to the server: fewer than the clients have to PgBouncer, so that each is everybody's.
+# Connections to the server: fewer than clients have to PgBouncer, so that clients share each.
 SERVER_CONNECTIONS = 4
 
 _SETTINGS = """
@@ -49,7 +49,7 @@ server_login_retry = 1
 
 
 class PgBouncer:
-    """One that may be killed and started again."""
+    """A PgBouncer that a test can kill and start again."""
 
     def __init__(self, folder: Path, server: Cluster, server_connections: int = SERVER_CONNECTIONS) -> None:
         self.port = free_port()
@@ -82,7 +82,7 @@ class PgBouncer:
         self._process.wait(PATIENCE_SECONDS)
 
     def connect(self) -> "psycopg.Connection[tuple[object, ...]]":
-        """A connection to it; to the server, for as long as a transaction lasts."""
+        """A connection to PgBouncer, which has one to the server only during a transaction."""
         return psycopg.connect(host="127.0.0.1", port=self.port, user="postgres", dbname="postgres")
 
     def _answers(self) -> bool:
@@ -97,7 +97,7 @@ class PgBouncer:
 def pgbouncer_before(server: Cluster, **more: int) -> Iterator[PgBouncer]:
     with tempfile.TemporaryDirectory(prefix="payments-pgbouncer-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # it is another user, where it is started by root
+        folder.chmod(0o755)  # it runs as another user if root starts it
         pgbouncer = PgBouncer(folder, server, **more)
         try:
             yield pgbouncer

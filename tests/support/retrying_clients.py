@@ -1,7 +1,7 @@
-"""Patients and staff who send the same request with the same key until it is answered, and what they were told.
+"""Clients that repeat a request with the same key until it is answered, and record the responses.
 
-Two clients want each consultation, each with a key of its own. Who gets it confirms the payment, and of some payments
-staff return a part. Whatever was acknowledged is kept, to be held against the database in the end.
+Two clients pay for each consultation, each with its own key. The one that gets the payment confirms it, and staff
+refund a part of some payments. All acknowledged changes are recorded, to be compared with the database at the end.
 """
 
 import threading
@@ -17,13 +17,13 @@ import requests
 from tests.support.people import PASSWORD, People
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-# Clients in all; more than one worker has threads, and an even number: they come in pairs.
+# Number of clients: more than one worker has threads, and even, because they come in pairs.
 CLIENTS = 12
 
-# Seconds before the same request is sent again. Less than Retry-After asks for: these clients are no model of patience.
+# Seconds before a request is repeated; on purpose less than Retry-After asks for.
 PAUSE_SECONDS = 0.05
 
-# Of so many payments, staff return a part of one.
+# Staff refund a part of one payment in so many.
 REFUND_ONE_IN = 3
 REFUNDED_MINOR = 100_000
 
@@ -32,7 +32,7 @@ Accepted = Callable[[requests.Response], bool]
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """A promise that somebody was given: the answer's status, and what its body says is so."""
+    """A change that the service acknowledged: the status and the ids of the response."""
 
     key: str
     consultation_id: int
@@ -42,17 +42,17 @@ class Acknowledged:
 
 @dataclass
 class Load:
-    """What became of the requests of all clients."""
+    """The results of all clients' requests."""
 
     consultations: range
     payments: list[Acknowledged] = field(default_factory=list)
     confirmed: list[Acknowledged] = field(default_factory=list)
     refunds: list[Acknowledged] = field(default_factory=list)
-    refused: list[Acknowledged] = field(default_factory=list)  # told which payment the consultation has already
-    in_vain: list[str] = field(default_factory=list)  # the status of each answer that asked for another try, if any
+    refused: list[Acknowledged] = field(default_factory=list)  # another client's payment; its id is in the response
+    in_vain: list[str] = field(default_factory=list)  # status of each response that asked for a retry, or "no answer"
     logged_in_again: int = 0
-    waits: list[float] = field(default_factory=list)  # seconds from the first time a request was sent to its answer
-    strange: list[str] = field(default_factory=list)  # answers that nobody was promised
+    waits: list[float] = field(default_factory=list)  # seconds from a request's first attempt to its final response
+    strange: list[str] = field(default_factory=list)  # responses that the contract does not allow
     is_over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -68,11 +68,11 @@ class Load:
         self._wait_for(lambda: self.acknowledged, count)
 
     def wait_for_retries(self, count: int = CLIENTS) -> None:
-        """Wait until so many more requests were in vain."""
+        """Wait until so many more requests had to be repeated."""
         self._wait_for(lambda: self.retried, count)
 
     def _wait_for(self, so_far: Callable[[], int], count: int) -> None:
-        """Wait for so many more; a strange answer, after which nobody asks any more, ends the test at once."""
+        """Wait for so many more; a response that is not allowed stops the clients and fails the test at once."""
         enough = so_far() + count
         wait_until(lambda: so_far() >= enough or bool(self.strange), lambda: f"{so_far()} of {enough}")
         assert self.strange == [], self.strange
@@ -90,7 +90,7 @@ class Load:
 
 
 class _Tokens:
-    """What the clients show. A password takes a processor's while to check, so that one logs in for all."""
+    """The clients' tokens. Checking a password costs much processor time, so that one client logs in for all."""
 
     def __init__(self, people: People) -> None:
         self._tokens = {person.email: person.token for person in (people.patient, people.admin)}
@@ -100,14 +100,14 @@ class _Tokens:
         return self._tokens[email]
 
     def replace(self, email: str, refused: str, log_in: Callable[[], str | None]) -> None:
-        """Log in again, unless somebody has since this token was ``refused``; None is no token."""
+        """Log in again, unless another client has since this token was ``refused``; None is no token."""
         with self._one_logs_in:
             if self._tokens[email] == refused:
                 self._tokens[email] = log_in() or refused
 
 
 class _Client:
-    """One of the clients: a thread with a connection of its own."""
+    """One client: a thread with its own connection."""
 
     def __init__(self, url: str, people: People, tokens: _Tokens, load: Load, name: str) -> None:
         self._url, self._people, self._tokens, self._load, self._name = url, people, tokens, load, name
@@ -120,7 +120,7 @@ class _Client:
                     if self._load.is_over.is_set() or self._load.strange:
                         return
                     self._pay(consultation_id)
-        except Exception as error:  # a thread's own end would be seen by nobody
+        except Exception as error:  # an exception in a thread would not fail the test
             self._load.strange.append(f"{self._name}: {error!r}")
             raise
 
@@ -145,7 +145,7 @@ class _Client:
         self._load.confirmed.append(Acknowledged(key, paid.consultation_id, paid.payment_id, 200))
 
     def _refund(self, paid: Acknowledged) -> None:
-        # 202: its outcome is not known yet, which is a promise that it will be.
+        # 202: its outcome is not known yet; the service has to find it out.
         key = f"refund-{paid.payment_id}"
         body = {"amount": REFUNDED_MINOR // 100}
         path = f"/payments/{paid.payment_id}/refund"
@@ -155,7 +155,7 @@ class _Client:
     def _until_answered(
         self, path: str, body: dict[str, Any], key: str, accepted: Accepted, *, staff: bool = False
     ) -> requests.Response:
-        """Send it with its key until the answer is one that ends it; an answer of any other kind ends the test."""
+        """Repeat it with its key until a response is accepted; a response that allows no retry fails the test."""
         email = (self._people.admin if staff else self._people.patient).email
         began = time.monotonic()
         while time.monotonic() < began + PATIENCE_SECONDS:
@@ -165,7 +165,7 @@ class _Client:
             if answer is not None and accepted(answer):
                 self._load.waits.append(time.monotonic() - began)
                 return answer
-            if answer is not None and answer.status_code == 401:  # a clock has jumped over the end of the token
+            if answer is not None and answer.status_code == 401:  # a clock jump has ended the token
                 self._tokens.replace(email, token, lambda: self._log_in(email))
             elif answer is None or may_be_repeated(answer):
                 self._load.in_vain.append("no answer" if answer is None else str(answer.status_code))
@@ -185,7 +185,7 @@ class _Client:
         return token
 
     def _send(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> requests.Response | None:
-        """None where the answer is lost, or half of it."""
+        """None if the response, or a part of it, is lost."""
         try:
             return self._http.post(f"{self._url}{path}", json=body, headers=headers, timeout=PATIENCE_SECONDS)
         except requests.RequestException:
@@ -193,12 +193,12 @@ class _Client:
 
 
 def is_duplicate(answer: requests.Response) -> bool:
-    """The consultation has a payment already: somebody else's success."""
+    """Whether the consultation has a payment of another client already."""
     return answer.status_code == 409 and answer.json()["type"] == "/problems/active-payment-exists"
 
 
 def may_be_repeated(answer: requests.Response) -> bool:
-    """Those answers that ask for the same request again: and they have to say so, and when."""
+    """Whether the response asks for a retry; it then has to be ``retryable``, and a 503 needs Retry-After."""
     if answer.status_code == 503:
         return int(answer.headers["Retry-After"]) > 0 and answer.json()["retryable"] is True
     return answer.status_code == 409 and answer.json()["retryable"] is True
@@ -206,7 +206,7 @@ def may_be_repeated(answer: requests.Response) -> bool:
 
 @contextmanager
 def at_work(url: str, people: People, consultations: range) -> Iterator[Load]:
-    """While the block runs, pairs of clients go through the consultations; afterwards all that was begun is ended."""
+    """While the block runs, pairs of clients pay the consultations; at the end each finishes its current one."""
     load, pairs, tokens = Load(consultations), CLIENTS // 2, _Tokens(people)
     clients = [(_Client(url, people, tokens, load, f"client-{number}"), number % pairs) for number in range(CLIENTS)]
     threads = [
@@ -218,7 +218,7 @@ def at_work(url: str, people: People, consultations: range) -> Iterator[Load]:
     try:
         load.wait_for_more()
         yield load
-        load.wait_for_more()  # it is well again
+        load.wait_for_more()  # the service has recovered
     finally:
         load.is_over.set()
         for thread in threads:

@@ -1,4 +1,4 @@
-"""Looking at the database directly: what the API says is one thing, what was kept is another."""
+"""Reads the database directly, to check what was stored and not only what the API shows."""
 
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,12 @@ class Rows:
         return self._engine.dialect.name == "sqlite"
 
     def moment(self, at: datetime) -> datetime | str:
-        """A moment as the database keeps it, to be written behind the app's back."""
+        """A time as the database stores it, to be written without the app."""
         return f"{at:%Y-%m-%d %H:%M:%S.%f}" if self.is_sqlite else at
 
     def count(self, table: str, where: str = "1 = 1", **values: Any) -> int:
-        return self.all(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)[0]["n"]
+        counted: int = self.one(f"SELECT count(*) AS n FROM {table} WHERE {where}", **values)["n"]
+        return counted
 
     def counts(self, *tables: str) -> dict[str, int]:
         return {table: self.count(table) for table in tables}
@@ -35,7 +36,7 @@ class Rows:
         return row
 
     def execute(self, statement: str, **values: Any) -> None:
-        """Change something behind the app's back."""
+        """Execute a statement without the app."""
         with self._engine.begin() as connection:
             connection.execute(text(statement), values)
 

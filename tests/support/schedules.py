@@ -1,13 +1,13 @@
-"""Threads that take their steps one at a time, in an order that is chosen; and ways to choose it.
+"""Runs threads one step at a time, in a chosen order; and the choosers of that order.
 
 A thread stops before each step that others could notice: a statement, a commit, a call to the gateway. It goes on when
-it is chosen. One that waits for a row in PostgreSQL cannot be chosen, and is known by what PostgreSQL says of its
-locks; it comes to its next step when whoever holds the row has gone on.
+it is chosen. A thread that waits for a row in PostgreSQL cannot be chosen; PostgreSQL's locks show which threads do. It
+comes to its next step after the holder of the row has gone on.
 
-To try every order that can make a difference, and few others, is dynamic partial-order reduction: C. Flanagan and
-P. Godefroid, https://doi.org/10.1145/1040305.1040315, with their sleep sets. After each run, wherever two steps of it
-raced (they depend on one another, and nothing between them forced their order), a run is due in which the later one
-comes first. What remains untried differs from what was tried only in the order of steps that cannot see each other.
+``Search`` tries every order that can make a difference, and few others, by dynamic partial-order reduction: C. Flanagan
+and P. Godefroid, https://doi.org/10.1145/1040305.1040315, with their sleep sets. After each run, if two of its steps
+raced (they depend on one another, and no step between them forced their order), a run is due in which the later one
+comes first. Untried orders differ from tried ones only in the order of steps that cannot see each other.
 """
 
 import random
@@ -27,19 +27,19 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 T = TypeVar("T")
 
-# Seconds between two looks at PostgreSQL's locks, while somebody neither goes on nor comes to their next step.
+# Seconds between two reads of PostgreSQL's locks, while a thread does not come to its next step.
 LOOK_AGAIN_SECONDS = 0.003
 
-# The most threads there are at once: an app's pool holds eight connections.
+# The most threads at once: an app's pool holds eight connections.
 MOST_ACTORS = 4
 
 NAMES = "ABCD"
 
-# How often a schedule is begun again that leads elsewhere than before: that PostgreSQL decides otherwise so many times
-# in turn is as likely as so many heads of a coin.
+# How often a schedule is begun again if PostgreSQL decides otherwise than before. If each decision is as likely as the
+# other, so many in turn are as unlikely as so many heads of a coin.
 MOST_DIVERGED = 12
 
-# PostgreSQL's SQLSTATE for whoever it chooses to let the others go on.
+# PostgreSQL's SQLSTATE for the transaction that it ends to break a deadlock.
 DEADLOCK = "40P01"
 
 _LOCKS = text("SELECT pid, pg_blocking_pids(pid) AS blockers FROM pg_locks WHERE NOT granted")
@@ -58,14 +58,14 @@ class Actor:
     index: int
     state: State = State.MOVING
     step: Step | None = None
-    # Of the connection that it used last, and whether PostgreSQL is at work on a statement of it.
+    # The backend of the connection that it used last, and whether PostgreSQL is executing a statement of it.
     pid: int | None = None
     is_asking: bool = False
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A step that was taken, whose it was, and what the others could have done instead."""
+    """A step that was done, its thread, and the steps that the other threads could have done instead."""
 
     actor: int
     step: Step
@@ -74,28 +74,28 @@ class Taken:
 
 class Chooser(Protocol):
     def choose(self, choices: Mapping[int, Step]) -> int:
-        """Who goes on, of those that have stopped."""
+        """The thread that goes on, of those that have stopped."""
 
 
 class Diverged(Exception):
-    """The same steps did not lead to the same place."""
+    """The same steps did not lead to the same choices."""
 
 
 def letters(taken: Sequence[Taken]) -> str:
-    """A schedule as text, by which it can be repeated: whose each step was."""
+    """A schedule as text, by which it can be repeated: the thread of each step."""
     return "".join(NAMES[each.actor] for each in taken)
 
 
-def told(taken: Sequence[Taken]) -> str:
+def describe(taken: Sequence[Taken]) -> str:
     return "\n".join(f"  {NAMES[each.actor]}: {each.step}" for each in taken)
 
 
-def told_choices(choices: Mapping[int, Step]) -> str:
+def describe_choices(choices: Mapping[int, Step]) -> str:
     return ", ".join(f"{NAMES[index]}: {step}" for index, step in choices.items())
 
 
 class Stage:
-    """Where threads meet, on one engine."""
+    """Runs threads on one engine, one step at a time."""
 
     def __init__(self, engine: Engine, watching: Engine) -> None:
         self._engine, self._watching = engine, watching
@@ -103,13 +103,13 @@ class Stage:
         self._actors: list[Actor] = []
         self._here = threading.local()
         self._pool = ThreadPoolExecutor(MOST_ACTORS)
-        # How often PostgreSQL had to break one.
+        # How many deadlocks PostgreSQL had to break.
         self.deadlocks = 0
 
     @classmethod
     @contextmanager
     def on(cls, engine: Engine, watching: Engine) -> Iterator["Stage"]:
-        """``watching`` is for looking at PostgreSQL's locks, which are not to be looked at through the app's pool."""
+        """``watching`` is a separate engine for reading PostgreSQL's locks: the app's pool is in use."""
         stage = cls(engine, watching)
         try:
             with listening(engine, stage._on_step, answered=stage._on_answer):
@@ -118,7 +118,7 @@ class Stage:
             stage._pool.shutdown()
 
     def play(self, works: Sequence[Callable[[], T]], chooser: Chooser) -> tuple[list[Taken], list[T]]:
-        """Do all the works, each in a thread of its own, in the order that is chosen; what was done, and came of it."""
+        """Do all works, each in its own thread, in the chosen order; returns the steps and the results."""
         assert len(works) <= MOST_ACTORS
         self._actors = [Actor(index) for index in range(len(works))]
         taken: list[Taken] = []
@@ -170,13 +170,13 @@ class Stage:
             actor.state = state
             self._changed.notify_all()
 
-    # In the thread of whoever plays.
+    # In the thread that calls ``play``.
 
     def _go(self, actor: Actor) -> None:
         self._become(actor, State.MOVING)
 
     def _let_all_go(self) -> None:
-        """So that no thread is left behind where the play was broken off."""
+        """Let all threads finish, also if a run was broken off."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         with self._changed:
             while any(actor.state is not State.DONE for actor in self._actors):
@@ -188,7 +188,7 @@ class Stage:
                 assert time.monotonic() < deadline
 
     def _choices(self) -> dict[int, Step]:
-        """Who can go on, once everybody has stopped, or is done, or waits for a row of somebody who has stopped."""
+        """The threads that can go on, once each has stopped, is done, or waits for a row of a stopped one."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         with self._changed:
             while any(actor.state is State.MOVING for actor in self._actors):
@@ -201,7 +201,7 @@ class Stage:
                     continue
                 if not self._is_deadlock(waiting):
                     break
-                assert time.monotonic() < deadline, "nobody goes on"
+                assert time.monotonic() < deadline, "no thread goes on"
             return {
                 actor.index: actor.step
                 for actor in self._actors
@@ -209,12 +209,12 @@ class Stage:
             }
 
     def _look(self) -> dict[int, list[int]]:
-        """Who waits for whom. The condition is held, so nobody stops meanwhile."""
+        """The backends that each backend waits for. The condition is held, so that no thread stops meanwhile."""
         with self._watching.connect() as connection:
             return {row.pid: row.blockers for row in connection.execute(_LOCKS)}
 
     def _is_deadlock(self, waiting: Mapping[int, list[int]]) -> bool:
-        """Whether somebody waits who would go on waiting, whoever of those that have stopped went on."""
+        """Whether a thread would go on waiting even if all stopped threads went on."""
         free = {actor.pid for actor in self._actors if actor.state is State.STOPPED}
         ours = {actor.pid for actor in self._actors if actor.state is State.MOVING and actor.pid is not None}
         while freed := {pid for pid in ours - free if free.intersection(waiting[pid])}:
@@ -223,7 +223,7 @@ class Stage:
 
 
 class Repeated:
-    """A schedule that is known; what comes after its end goes on in the order of the actors."""
+    """A known schedule; after its end, the threads go on in order."""
 
     def __init__(self, schedule: str) -> None:
         self._rest = list(schedule)
@@ -233,12 +233,12 @@ class Repeated:
             return min(choices)
         chosen = NAMES.index(self._rest.pop(0))
         if chosen not in choices:
-            raise Diverged(f"{NAMES[chosen]} cannot go on; these can: {told_choices(choices)}")
+            raise Diverged(f"{NAMES[chosen]} cannot go on; these can: {describe_choices(choices)}")
         return chosen
 
 
 class InTurn:
-    """One after the other, in the given order: what a serial execution is."""
+    """A serial execution: one thread after the other, in the given order."""
 
     def __init__(self, order: Sequence[int]) -> None:
         self._order = order
@@ -248,12 +248,12 @@ class InTurn:
 
 
 class Wandering:
-    """A random schedule: whoever goes on does so for a while, and how long a while is, is random too."""
+    """A random schedule: a thread goes on for a random number of steps."""
 
     def __init__(self, random_numbers: random.Random) -> None:
         self._random = random_numbers
         self._last = -1
-        # From nearly serial to a change at nearly every step: mistakes hide at both ends.
+        # From nearly serial to a change at nearly every step: there are faults of both kinds.
         self._change = self._random.uniform(0.05, 0.9)
 
     def choose(self, choices: Mapping[int, Step]) -> int:
@@ -264,8 +264,9 @@ class Wandering:
 
 @dataclass(eq=False)
 class _Node:
-    """A state that was reached: who could go on, who is asleep (what they would do next was tried before, and nothing
-    since then made a difference to it), who has been tried from here, and who is to be.
+    """A state that was reached: the threads that could go on, those that are asleep, those tried from here, those due.
+
+    A thread is asleep if its next step was tried before, and no step since then makes a difference to it.
     """
 
     choices: Mapping[int, Step]
@@ -276,16 +277,16 @@ class _Node:
 
 
 class Search:
-    """All schedules that may make a difference, depth first: one for each ``choose`` from start to end.
+    """All schedules that may make a difference, depth first; each run of ``choose`` from start to end is one.
 
-    Of two threads that wait for the same row, PostgreSQL decides who gets it. Where it decides otherwise than the first
-    time, what follows is brought to an end as any other schedule, and the one that was wanted is begun again.
+    PostgreSQL decides which of two waiting threads gets a row. If it decides otherwise than the first time, that run is
+    finished as any other schedule, and the wanted one is begun again.
     """
 
     def __init__(self) -> None:
         self._path: list[_Node] = []
         self._failures = 0
-        # Schedules that led elsewhere than before, and how many of those that were wanted were given up for it.
+        # How many runs PostgreSQL decided otherwise, and how many wanted schedules were given up for that.
         self.diverged = 0
         self.given_up = 0
         self._begin()
@@ -308,7 +309,7 @@ class Search:
             if not awake:  # all that could follow was tried
                 self._is_redundant = True
                 return min(choices)
-            # Whoever went on last goes on: the first run is a serial one, and each later one is as near as can be.
+            # The last thread goes on: the first run is serial, and later ones are as near to serial as possible.
             chosen = self._last if self._last in awake else awake[0]
             node = _Node(choices, asleep, chosen, due={chosen})
             self._path.append(node)
@@ -317,7 +318,7 @@ class Search:
         return node.chosen
 
     def has_next(self, taken: Sequence[Taken]) -> bool:
-        """Learn from a run, and prepare the next one; False where nothing is left to try."""
+        """Evaluate a run and prepare the next one; False if there is none left to try."""
         if self._has_diverged:
             self.diverged += 1
             self._failures += 1
@@ -333,7 +334,7 @@ class Search:
         return self._go_back()
 
     def _go_back(self) -> bool:
-        """To the last state from which something is due that was not tried."""
+        """Go back to the last state with an untried thread that is due."""
         while self._path:
             node = self._path[-1]
             node.tried.add(node.chosen)
@@ -345,7 +346,7 @@ class Search:
         return False
 
     def _still_asleep(self) -> frozenset[int]:
-        """Who was asleep or tried at the last state, and does not mind what was done there."""
+        """The threads asleep or tried at the last state whose next step does not depend on the one done there."""
         if not self._path:
             return frozenset()
         node = self._path[-1]

@@ -1,6 +1,7 @@
-"""The real service: gunicorn with two worker processes, asked over real sockets by many at once."""
+"""The real service: gunicorn with worker processes, and functions that send many requests at once."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import requests
 
 from tests.support.databases import ROOT
 from tests.support.people import Person
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,8 +33,8 @@ class Service:
 
     @classmethod
     @contextmanager
-    def started(cls, database_url: str, *, workers: int = 2, **environment: str) -> Iterator[Self]:
-        """Start it, wait until every worker has answered, and stop it at the end."""
+    def started(cls, database_url: str, workers: int = 2, /, **environment: str) -> Iterator[Self]:
+        """Start it, wait until every worker has answered a request, and stop it at the end."""
         port = free_port()
         log = Path(tempfile.mkdtemp(prefix="payments-gunicorn-")) / "log"
         settings = {
@@ -54,7 +57,7 @@ class Service:
             service.wait_until_answered_by(workers)
             yield service
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGQUIT)  # nobody is asking any more, so its workers need no time
             process.wait(PATIENCE_SECONDS)
 
     def wait_until_answered_by(self, workers: int) -> None:
@@ -71,7 +74,7 @@ class Service:
         return {line.split()[-1] for line in self.log.read_text().splitlines() if line.startswith("served by")}
 
     def workers(self) -> set[int]:
-        """The processes that serve, whether they have answered yet or not."""
+        """The ids of the worker processes."""
         pid = self.process.pid
         return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
@@ -88,11 +91,18 @@ class Service:
         return self.post(person, "/payments", body, **{"Idempotency-Key": key})
 
 
-def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.Response]:
-    """Make all the calls at the same moment, each from a thread of its own; their answers in the same order."""
+class HasStatus(Protocol):
+    """A response of requests' or of Werkzeug's."""
+
+    @property
+    def status_code(self) -> int: ...
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Make all calls at the same moment, each in its own thread; returns their results in the same order."""
     gate = threading.Barrier(len(calls))
 
-    def call(make: Callable[[], requests.Response]) -> requests.Response:
+    def call(make: Callable[[], T]) -> T:
         gate.wait(PATIENCE_SECONDS)
         return make()
 
@@ -100,8 +110,8 @@ def at_once(calls: Sequence[Callable[[], requests.Response]]) -> list[requests.R
         return list(pool.map(call, calls))
 
 
-def statuses(answers: Sequence[requests.Response]) -> dict[int, int]:
-    """How often each status was answered."""
+def statuses(answers: Sequence[HasStatus]) -> dict[int, int]:
+    """How many responses have each status."""
     counted: dict[int, int] = {}
     for answer in answers:
         counted[answer.status_code] = counted.get(answer.status_code, 0) + 1

@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small disk that a test can fill."""
 
 import os
 import shutil
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # nothing of a fixed name is made there
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # only files with random names are made there
 
-# What an empty PostgreSQL and two segments of its log take is about 60 MB. Containers have so much in /dev/shm, of
-# which a test may fill what is left; far more belongs to a machine that has other things to do with it.
+# An empty PostgreSQL and two segments of its WAL take about 60 MB. A container's /dev/shm is often that small, and a
+# test may fill it; a larger one is shared with other programs and is not filled.
 SMALL_BYTES = 256 * 1024**2
 
 
 class SmallDisk:
-    """A folder that holds so much and no more."""
+    """A folder on the small disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class SmallDisk:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """Not a byte of it is left to anybody when the block begins; whatever comes of that, there is room again."""
+        """While the block runs, the disk is full; afterwards there is room again."""
         try:
             with self._ballast.open("wb", buffering=0) as ballast, suppress(OSError):
                 while True:
@@ -38,7 +38,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk() -> Iterator[SmallDisk]:
-    """One that is mounted, where that is allowed; or else what a container has in /dev/shm."""
+    """A tmpfs if this user may mount one, or else a small /dev/shm; otherwise the test is skipped."""
     folder = Path(tempfile.mkdtemp(prefix="payments-small-disk-"))
     size = f"size={SMALL_BYTES}"
     mounted = os.getuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=False)
@@ -49,7 +49,7 @@ def small_disk() -> Iterator[SmallDisk]:
             with tempfile.TemporaryDirectory(prefix="payments-small-disk-", dir=SHARED_MEMORY) as name:
                 yield SmallDisk(Path(name))
         else:
-            pytest.skip("no disk that may be filled: neither may this user mount one, nor is /dev/shm a small one")
+            pytest.skip("no disk that may be filled: this user cannot mount one, and /dev/shm is not small")
     finally:
         if mounted and mounted.returncode == 0:
             subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,8 +1,8 @@
-"""A shop whose state can be put back as often as it takes, and told in words that do not say when it came about."""
+"""An app with a fake Stripe whose state can be restored, and described without ids and times."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from payments_app import clock
 from payments_app.db.base import Base
 from payments_app.payments import audit
 from payments_app.readiness import current_readiness
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty, unsynced
 from tests.support.fake_stripe import Memory
@@ -22,18 +22,18 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
-# What an operation may change; who there is, and what is paid for, stays.
+# Tables that an operation may change; users and consultations stay.
 CHANGING = [table for table in Base.metadata.sorted_tables if table.name not in ("users", "consultations", "id_blocks")]
 
-# A lease that no test outlives by waiting: where one has to end, it is ended behind the app's back.
+# A lease longer than any test; a test that needs its end sets it in the database.
 LASTING = {"GATEWAY_TIMEOUT": "5", "REFUND_LEASE": "600"}
 
-# How often whoever is told to ask again does so, before something is wrong.
+# How often a client repeats a request before the test fails.
 MOST_REPETITIONS = 5
 
 
 @contextmanager
-def open_shop(database: Database) -> Iterator[StripeApp]:
+def stripe_app_on_empty(database: Database) -> Iterator[StripeApp]:
     """An app, a Stripe, a patient with consultations 1 to 20, and an admin, on a database that was emptied."""
     with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake, **LASTING)) as app:
         empty(engine_of(app))
@@ -42,15 +42,15 @@ def open_shop(database: Database) -> Iterator[StripeApp]:
 
 
 @dataclass
-class KeptRows:
-    """What is in the database and at Stripe at one moment."""
+class StoredState:
+    """The rows of the database and the objects at Stripe at one moment."""
 
-    rows: dict[str, Sequence[Mapping[str, Any]]]
+    rows: dict[str, list[dict[str, Any]]]
     stripe: Memory
 
 
-class World:
-    """An app, its database and its Stripe, at a moment that is kept when it is made."""
+class Snapshot:
+    """The state of an app's database and Stripe, stored when this is made."""
 
     def __init__(self, stripe_app: StripeApp) -> None:
         self.fake, self.app, self.people = stripe_app
@@ -58,58 +58,60 @@ class World:
         self.rows = Rows(self.engine)
         self._kept = self._keep()
 
-    def _keep(self) -> KeptRows:
+    def _keep(self) -> StoredState:
         with self.engine.connect() as connection:
-            rows = {table.name: connection.execute(select(table)).mappings().all() for table in CHANGING}
-        return KeptRows(rows, self.fake.remember())
+            rows = {
+                table.name: [dict(row) for row in connection.execute(select(table)).mappings()] for table in CHANGING
+            }
+        return StoredState(rows, self.fake.remember())
 
     def put_back(self) -> None:
-        """To the moment when this was made."""
+        """Restore the stored state."""
         with unsynced(self.engine) as connection:
             for table in reversed(CHANGING):
                 connection.execute(delete(table))
             for table in CHANGING:
                 if self._kept.rows[table.name]:
-                    connection.execute(insert(table), [dict(row) for row in self._kept.rows[table.name]])
+                    connection.execute(insert(table), self._kept.rows[table.name])
         self.fake.recall(self._kept.stripe)
-        with self.app.app_context():  # who looks whether the database is ready keeps the others waiting
+        with self.app.app_context():  # run the readiness check now: in a schedule it would block the other threads
             assert current_readiness().run_checks() == {}
 
     def changed(self) -> set[str]:
-        """The tables whose rows are not what they were at the moment when this was made."""
+        """The tables whose rows differ from the stored state."""
         now = self._keep().rows
         return {name for name, rows in self._kept.rows.items() if now[name] != rows}
 
-    def finish(self, operation: Operation, told: OperationResult | None) -> OperationResult:
-        """Do what whoever asked does: ask again, as long as that is what they are told, or are told nothing.
+    def finish(self, operation: Operation, result: OperationResult | None) -> OperationResult:
+        """Repeat a request as a client does, as long as the result asks for it or there is none.
 
-        A refund that is open is resumed in between, once its lease is over.
+        Open refunds are resumed in between, after the end of their leases.
         """
         for _ in range(MOST_REPETITIONS):
-            if told is not None and not told.ask_again:
-                return told
-            told = operation.do(self.app)
+            if result is not None and not result.ask_again:
+                return result
+            result = operation.do(self.app)
             self.resume_all()
-        assert told is not None
-        assert not told.ask_again, f"it never ends: {told}"
-        return told
+        assert result is not None
+        assert not result.ask_again, f"it never ends: {result}"
+        return result
 
     def end_leases(self) -> None:
         """As if time had passed."""
         self.rows.execute("UPDATE refunds SET leased_until = created_at WHERE settled_at IS NULL")
 
     def resume_all(self) -> None:
-        """What the timer does, when all leases are over."""
+        """Resume open refunds as the timer does, after the end of all leases."""
         if not self.rows.count("refunds", "status IN ('pending', 'unknown')"):
             return
         self.end_leases()
         with self.app.app_context():
-            found = list(process.find_open(clock.now()))
+            found = list(service.find_open(clock.now()))
         for refund_id in found:
             Resume(refund_id).do(self.app)
 
     def look(self) -> "SeenState":
-        """What is there now."""
+        """The present state."""
         with self.engine.connect() as connection:
             rows = {
                 table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
@@ -117,17 +119,17 @@ class World:
             }
         return SeenState(rows, self.fake.remember())
 
-    def offenders(self) -> list[audit.Violation]:
+    def violations(self) -> list[audit.Violation]:
         """What `payments audit` finds."""
         with self.app.app_context():
-            return [offender for check in audit.CHECKS for offender in audit.find_violations(check)]
+            return [violation for check in audit.CHECKS for violation in audit.find_violations(check)]
 
 
 _IN_ORDER = {table.name: select(table).order_by(*table.primary_key) for table in CHANGING}
 
 
 class SeenState:
-    """What was in the database and at Stripe at one moment, told without ids and times."""
+    """The state of the database and of Stripe at one moment, described without ids and times."""
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:
         self._rows = rows
@@ -137,18 +139,18 @@ class SeenState:
 
     @property
     def fingerprint(self) -> str:
-        """All rows: those who find the same one would find the same broken promises."""
-        told = {table: [dict(self._told(row)) for row in rows] for table, rows in self._rows.items()}
-        return json.dumps(told, sort_keys=True)
+        """All rows; states with the same fingerprint have the same violations."""
+        rows = {table: [dict(self._described(row)) for row in rows] for table, rows in self._rows.items()}
+        return json.dumps(rows, sort_keys=True)
 
-    def _told(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    def _described(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "payment", self._names.get(row["id"] if "consultation_id" in row else row["payment_id"])
         for name, value in row.items():
             if name not in _SAYS_NOTHING and not name.endswith("_at"):
                 yield name, value
 
     def state(self) -> str:
-        """All that matters of it, without the order of what may come in any."""
+        """The part that matters, sorted wherever the order does not matter."""
         state = {
             "payments": [self._payment(payment) for payment in self._rows["payments"]],
             "sessions": sorted(
@@ -159,7 +161,7 @@ class SeenState:
             ),
             "keys": self._of("idempotency_keys", "user_id", "key", "operation"),
             "webhooks": self._of("webhook_events", "event_id"),
-            # Nobody can pay by one that was cancelled: it is as if it had never been.
+            # A cancelled intent can no longer be paid, so that it does not matter.
             "intents": sorted(each["status"] for each in self._intents.values() if each["status"] != "canceled"),
             "returned": sorted((each["amount"], each["status"]) for each in self._returned.values()),
         }
@@ -169,7 +171,7 @@ class SeenState:
         trail = self._belonging("payment_events", payment)
         return {
             **{name: payment[name] for name in _OF_PAYMENT},
-            # What moved it, in order; and what else happened: two refunds may be asked for before either arrives.
+            # Changes of status in order; other events without, because two refunds may be requested in any order.
             "moves": [
                 (each["event"], each["from_status"], each["to_status"])
                 for each in trail
@@ -182,12 +184,12 @@ class SeenState:
         }
 
     def _refund(self, refund: Mapping[str, Any]) -> tuple[Any, ...]:
-        """With the amount that Stripe returned under the name that we know it by."""
+        """With the amount of the refund at Stripe that has the stored reference."""
         made = self._returned.get(refund["reference"] or "")
         return (*(refund[name] for name in _OF_REFUND), "at Stripe", None if made is None else made["amount"])
 
     def _session_status(self, session: Mapping[str, Any]) -> str:
-        """One that has brought its money may still be called open, until Stripe's own message says so."""
+        """A paid session may still be stored as open, until Stripe's event arrives."""
         (payment,) = [each for each in self._rows["payments"] if each["id"] == session["payment_id"]]
         return "succeeded" if session["status"] == "open" and payment["received_minor"] else session["status"]
 
@@ -213,7 +215,7 @@ _OF_PAYMENT = (
     "review_held",
 )
 _OF_REFUND = ("amount_minor", "excess_minor", "status", "made_elsewhere")
-# Ids, and what is made of them.
+# Ids, and values that contain ids.
 _SAYS_NOTHING = {
     "id", "payment_id", "refund_id", "invoice_number", "request_id", "key", "reference", "request", "request_hash",
     "response_body", "leased_until",

@@ -1,4 +1,4 @@
-"""gunicorn as systemd runs it: on a socket that is there before it comes, and stays when it goes."""
+"""gunicorn as systemd runs it: on a socket that exists before gunicorn starts and after it stops."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.databases import ROOT
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-# What systemd does between fork and exec: the socket becomes descriptor 3, for the process of this very id.
+# As systemd does between fork and exec: the socket becomes descriptor 3, and LISTEN_PID is this process's id.
 _HAND_OVER = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -23,10 +23,10 @@ os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *logged, *sys.argv[2
 class SocketActivated:
     """A gunicorn on a Unix socket; ``restart`` and ``reload`` do what those of ``systemctl`` do."""
 
-    def __init__(self, folder: Path, *options: str, cwd: Path = ROOT, **environment: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self.path = folder / "gunicorn.sock"
         self.log = folder / "gunicorn.log"
-        self._options, self._cwd, self._environment = options, cwd, environment
+        self._options, self._environment = options, environment
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
         self.path.chmod(0o666)  # nginx may be another user
@@ -39,16 +39,16 @@ class SocketActivated:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _HAND_OVER, str(descriptor), *self._options],
-                cwd=self._cwd,
+                cwd=ROOT,
                 env={**os.environ, **self._environment},
                 pass_fds=[descriptor],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: self._have_answered(int(self._environment["WEB_CONCURRENCY"])), self._told)
+        wait_until(lambda: self._have_answered(int(self._environment["WEB_CONCURRENCY"])), self._logged)
 
     def stop(self) -> None:
-        """As ``systemctl stop``: what it is at is finished. Whoever comes meanwhile waits at the socket."""
+        """As ``systemctl stop``: running requests are finished, new ones wait at the socket."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait(PATIENCE_SECONDS)
@@ -58,11 +58,11 @@ class SocketActivated:
         self.start()
 
     def reload(self) -> None:
-        """HUP, and wait until none of the workers is the same, and each of them has answered."""
+        """Send HUP, and wait until all workers are new ones and each has answered a request."""
         assert self._process is not None
         before = self.workers()
         self._process.send_signal(signal.SIGHUP)
-        wait_until(lambda: not self.workers() & before and self._have_answered(len(before)), self._told)
+        wait_until(lambda: not self.workers() & before and self._have_answered(len(before)), self._logged)
 
     def kill_workers(self) -> None:
         """As ``kill -9``; others take their place."""
@@ -78,11 +78,11 @@ class SocketActivated:
             return set()
 
     def get(self, path: str) -> str:
-        """What it answers when it is asked past any proxy."""
+        """Its response to a GET without a proxy."""
         return self._ask(f"GET {path} HTTP/1.1", b"")
 
     def post(self, path: str, body: bytes) -> str:
-        """The same for JSON that is sent to it."""
+        """Its response to a POST of JSON without a proxy."""
         length = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
         return self._ask(f"POST {path} HTTP/1.1\r\n{length}", body)
 
@@ -94,7 +94,7 @@ class SocketActivated:
             return connection.makefile(encoding="latin-1").read()
 
     def close(self) -> None:
-        """Nobody is asking any more, so its workers need no time."""
+        """No request is running, so its workers can be killed."""
         assert self._process is not None
         self._process.terminate()
         self.kill_workers()
@@ -102,11 +102,11 @@ class SocketActivated:
         self._socket.close()
 
     def _have_answered(self, count: int) -> bool:
-        # Not only started: a worker that has no signal handlers of its own yet would not hear that it is to stop.
+        # A started worker may have no signal handlers yet, and would miss the signal to stop.
         workers = self.workers()
         self.get("/metrics")
-        served = {int(line.split()[-1].strip("<>")) for line in self._told().splitlines() if "served by" in line}
+        served = {int(line.split()[-1].strip("<>")) for line in self._logged().splitlines() if "served by" in line}
         return len(workers) == count and workers <= served
 
-    def _told(self) -> str:
+    def _logged(self) -> str:
         return self.log.read_text()

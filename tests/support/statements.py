@@ -1,14 +1,15 @@
-"""Listening to what is sent to a database."""
+"""Records the statements that are sent to a database."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, event
 
-from payments_app.db import statement as direct
+from payments_app.db import statement
 
-# Of the engine that is used, the statement and its parameters.
+# Called with the engine, the statement and its parameters.
 Listener = Callable[[Engine, str, Sequence[Any]], None]
 
 
@@ -17,16 +18,16 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
     """Every statement and its parameters, in order, while the block runs."""
     sent: list[tuple[str, Any]] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        sent.append((statement, parameters))
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_more: Any) -> None:
+        sent.append((sql, parameters))
 
-    def note_alone(used: Engine, statement: str, values: Sequence[Any]) -> None:
+    def note_direct(used: Engine, sql: str, values: Sequence[Any]) -> None:
         if used.pool is engine.pool:
-            sent.append((statement, values))
+            sent.append((sql, values))
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        with lone_statements(before=note_alone):
+        with lone_statements(before=note_direct):
             yield sent
     finally:
         event.remove(engine, "before_cursor_execute", note)
@@ -34,17 +35,15 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 
 @contextmanager
 def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> Iterator[None]:
-    """Call the listeners around every statement that goes to PostgreSQL alone, of which SQLAlchemy tells nobody."""
-    run_alone = direct.execute_directly
+    """Call the listeners before and after each direct statement: SQLAlchemy has no events for those."""
+    execute = vars(statement)["execute_directly"]  # from db.engine, or another listener's
 
-    def told(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        before(engine, statement, values)
-        rows = run_alone(engine, statement, values)
-        after(engine, statement, values)
+    def observed(engine: Engine, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        before(engine, sql, values)
+        rows: list[tuple[Any, ...]] = execute(engine, sql, values)
+        after(engine, sql, values)
         return rows
 
-    direct.execute_directly = told
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statement, "execute_directly", observed)
         yield
-    finally:
-        direct.execute_directly = run_alone

@@ -1,7 +1,7 @@
-"""The steps of what the service does, each heard of before it is taken: statements, commits, calls to the gateway.
+"""The steps of an operation, reported before each is done: statements, commits, calls to the gateway.
 
-They are heard of from SQLAlchemy and from Python's own HTTP client, so that a new statement in the code is a new step
-here without anybody's doing.
+SQLAlchemy's events and Python's HTTP client report them, so that a new statement in the code is a new step here without
+a change.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, event
 
 from payments_app.db.base import Base
 
-# Who signs in is read by everybody and written by nobody here; a block of ids is taken by one statement, or the other.
+# Without users, which operations only read, and id_blocks, whose blocks any statement may take.
 TABLES = frozenset(Base.metadata.tables) - {"users", "id_blocks"}
 _PARENTS = {
     name: frozenset(key.column.table.name for key in table.foreign_keys) & TABLES
@@ -44,7 +44,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """What is about to be done, and of which tables it sees rows, holds rows, or shows others what was done to them."""
+    """A step, and the tables of which it reads rows, locks rows, or makes changes visible to others."""
 
     kind: Kind
     words: str
@@ -61,14 +61,14 @@ class Step:
 
     @property
     def is_for_good(self) -> bool:
-        """Whether, once it is done, it is not undone when the process dies."""
+        """Whether its effect stays if the process dies after it."""
         return self.kind is Kind.CALL or (bool(self.shows) and self.kind is not Kind.ROLLBACK)
 
     def depends_on(self, other: "Step") -> bool:
-        """Whether it may make a difference which of the two comes first.
+        """Whether the order of the two may make a difference.
 
-        In READ COMMITTED, which the service uses, a statement sees what was committed before it began, and waits for
-        nobody but those who hold a row that it wants too.
+        In READ COMMITTED, which the service uses, a statement sees what was committed before it began, and waits only
+        for transactions that hold a row which it needs too.
         """
         if Kind.CALL in (self.kind, other.kind):
             return self.kind is other.kind
@@ -79,7 +79,7 @@ class Step:
         )
 
 
-# Who is told of each step, with the driver's connection that is to take it, where it is the database's.
+# Called with each step, and with the driver's connection if it is a step of the database.
 Listener = Callable[[Step, Any], None]
 _listeners: list[Listener] = []
 
@@ -93,9 +93,9 @@ def announce(step: Step, driver: Any = None) -> None:
 def listening(
     target: Engine | type[Engine], listener: Listener, *, answered: Callable[..., None] = lambda *_: None
 ) -> Iterator[None]:
-    """Tell the listener of each step, in the thread that is about to take it; the step is taken when it returns.
+    """Call the listener before each step, in the thread that does it; the step is done when the listener returns.
 
-    ``answered`` is called, in the same thread, when the database has answered a statement, well or ill.
+    ``answered`` is called in the same thread after each statement, successful or not.
     """
     heard: list[tuple[str, Callable[..., None]]] = [
         ("before_cursor_execute", _on_statement),
@@ -143,7 +143,7 @@ def _step_of(sql: str, *, alone: bool) -> Step:
     inserted = frozenset(_INSERTED.findall(sql))
     changed = frozenset(name for names in _CHANGED.findall(sql) for name in names)
     locked = named if _LOCKING.search(sql) else frozenset()
-    # Who inserts a row locks those that it refers to.
+    # An INSERT locks the rows that its foreign keys refer to.
     parents = frozenset(parent for name in inserted for parent in _PARENTS.get(name, ()))
     holds = (inserted | changed | locked | parents) & TABLES
     shows = holds if alone else frozenset()
@@ -167,7 +167,7 @@ def _on_end(kind: Kind, connection: Connection) -> None:
 
 
 def _announcing_alone(execute: Callable[..., Any], answered: Callable[..., None]) -> Callable[..., Any]:
-    """What goes to PostgreSQL without SQLAlchemy goes by this cursor, and commits itself."""
+    """Direct statements, sent without SQLAlchemy, use this cursor and commit themselves."""
 
     def announcing(cursor: psycopg.RawCursor[Any], sql: bytes, *args: Any, **kwargs: Any) -> Any:
         announce(_step_of(sql.decode(), alone=True), cursor.connection)
@@ -181,7 +181,7 @@ def _announcing_alone(execute: Callable[..., Any], answered: Callable[..., None]
 
 def _announcing(put_request: Callable[..., None]) -> Callable[..., None]:
     def announcing(client: http.client.HTTPConnection, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        path = _IDS.sub("<id>", url.partition("?")[0])  # they are others each time
+        path = _IDS.sub("<id>", url.partition("?")[0])  # they differ in each run
         announce(Step(Kind.CALL, f"{method} {path}"))
         put_request(client, method, url, *args, **kwargs)
 
@@ -189,7 +189,7 @@ def _announcing(put_request: Callable[..., None]) -> Callable[..., None]:
 
 
 def _words(sql: str, named: frozenset[str]) -> str:
-    """``UPDATE payments`` of an UPDATE, so that a list of steps can be read."""
+    """A short text such as ``UPDATE payments``, so that a list of steps is readable."""
     found = _VERB.search(sql)
     verb = "INSERT" if _INSERTED.search(sql) else found.group() if found else sql
     tables = _INSERTED.findall(sql) or sorted(named)

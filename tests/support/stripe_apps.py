@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.support.apps import app_with
+from tests.support.client import ApiResponse
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People, Person
 
-# Seconds. No attempt is repeated within so short a lease, so that a broken connection or a 500 is told at once.
-# One that hangs costs the timeout, which is long enough for a machine that is busy with everybody else's tests.
+# Seconds. In so short a lease the SDK repeats no request, so that a broken connection or a 500 fails at once.
+# A request that hangs costs the timeout, which is long enough for a machine that is busy with other tests.
 # ``GATEWAY_TIMEOUT="3", REFUND_LEASE="10"`` allows repetitions.
 QUICK = {"GATEWAY_TIMEOUT": "3", "REFUND_LEASE": "4"}
 
 
 class StripeApp(NamedTuple):
-    """Stripe, as far as the app can tell; the app; and its people, who come in by its door."""
+    """A fake Stripe, an app that uses it, and the people as clients of that app."""
 
     fake: FakeStripe
     app: Flask
@@ -42,7 +42,7 @@ def fake_stripe() -> Iterator[FakeStripe]:
 
 
 def stripe_settings(fake: FakeStripe, **settings: str) -> dict[str, str]:
-    """The environment by which an app, or a gunicorn, takes the fake for Stripe; others may be given, or replaced."""
+    """Settings that make an app or a gunicorn use the fake; ``settings`` adds more or replaces some."""
     return {
         "STRIPE_API_KEY": fake.api_key,
         "STRIPE_API_BASE": fake.url,
@@ -53,14 +53,14 @@ def stripe_settings(fake: FakeStripe, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def card_shop(database_url: str, people: People, **settings: str) -> Iterator[StripeApp]:
-    """An app of its own, on the database of the people, with a Stripe of its own."""
+def stripe_app_on(database_url: str, people: People, **settings: str) -> Iterator[StripeApp]:
+    """A separate app with a separate Stripe, on the database of the people."""
     with fake_stripe() as fake, app_with(database_url, **stripe_settings(fake, **settings)) as app:
         yield StripeApp(fake, app, people.seen_by(app))
 
 
 def open_by_card(people: People, consultation_id: int, amount: int = 5000) -> tuple[int, str]:
-    """A payment with an open session at Stripe: its id, and the PaymentIntent's."""
+    """Create a payment with an open session at Stripe; returns its id, and the PaymentIntent's."""
     created = people.patient.pay(consultation_id, amount=amount)
     assert created.status_code == 201, created.json
     payment_id: int = created.json["data"]["payment_id"]
@@ -71,7 +71,7 @@ def open_by_card(people: People, consultation_id: int, amount: int = 5000) -> tu
 
 
 def pay_by_card(people: People, fake: FakeStripe, consultation_id: int, amount: int = 5000) -> int:
-    """A payment that the patient has paid at Stripe, and confirmed."""
+    """Create a payment that the patient has paid at Stripe and confirmed."""
     payment_id, reference = open_by_card(people, consultation_id, amount)
     fake.pay(reference)
     confirmed = people.patient.confirm(payment_id, reference)
@@ -79,17 +79,17 @@ def pay_by_card(people: People, fake: FakeStripe, consultation_id: int, amount: 
     return payment_id
 
 
-def refund(person: Person, payment_id: int, key: str | None = None, **members: Any) -> TestResponse:
-    """POST the refund, of all that is left where no ``amount`` is said."""
+def refund(person: Person, payment_id: int, key: str | None = None, **members: Any) -> ApiResponse:
+    """POST a refund; without ``amount``, of all that is left."""
     headers = {"Idempotency-Key": key} if key else {}
     return person.post(f"/payments/{payment_id}/refund", members, headers=headers)
 
 
 def resume_refunds(app: Flask, *, lease_seconds: int = 60) -> list[Refund | None]:
-    """What the command does: every open refund that nobody is at work on, one after the other."""
+    """Resume every open refund without a lease, one after the other, as the command does."""
     with app.app_context():
         context = AuditContext("system:test", None, clock.now())
         return [
-            process.resume(refund_id, lease_seconds=lease_seconds, context=context)
-            for refund_id in process.find_open(context.at)
+            service.resume(refund_id, lease_seconds=lease_seconds, context=context)
+            for refund_id in service.find_open(context.at)
         ]

@@ -1,4 +1,4 @@
-"""Waiting for what other processes and threads do, and not for longer than they could take."""
+"""Waits for other processes and threads, with a limit."""
 
 import subprocess
 import time
@@ -7,24 +7,26 @@ from pathlib import Path
 
 import requests
 
-# Seconds; far more than a start or a request takes, so that only something broken runs into it.
+# Seconds; far more than a start or a request takes, so that only a fault reaches the limit.
 PATIENCE_SECONDS = 60
 
-# Short beside any start or answer that is waited for, and long enough to leave the processor to it.
+# Short beside a start or a response, and long enough to leave the processor to them.
 LOOK_AGAIN_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], bool], why_not: Callable[[], str] = lambda: "it did not happen in time") -> None:
-    """Wait for a condition; ``mismatch_reason`` says what was in its way, where it is not met."""
+def wait_until(
+    condition: Callable[[], bool], describe: Callable[[], str] = lambda: "it did not happen in time"
+) -> None:
+    """Wait for a condition; ``describe`` gives the message of the TimeoutError."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(why_not())
+            raise TimeoutError(describe())
         time.sleep(LOOK_AGAIN_SECONDS)
 
 
 def wait_until_answered(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a server that was started answers, whatever it says."""
+    """Wait until a started server answers, with any status."""
 
     def is_answered() -> bool:
         try:

@@ -21,7 +21,7 @@ export class History {
     this.#cursor = null;
   }
 
-  /** The newest, afresh. */
+  /** Reload the newest page. */
   async load() {
     const page = await this.#session.client.listPayments({}, this.#session.call);
     this.clear();
@@ -35,7 +35,7 @@ export class History {
     this.#show(page)?.querySelector('button').focus();
   }
 
-  /** The first of the new lines. */
+  /** Append a page; returns the first new line. */
   #show({ data, meta }) {
     const shown = this.#list.children.length;
     this.#list.append(...data.map((payment) => historyLine(payment, this.#onDetails)));

@@ -1,4 +1,4 @@
-/** The page at `/`: signing in, and what is shown to whom. Paying itself is payment-client.js. */
+/** The page at `/`: sign-in, and which parts a user sees. Payments are made by payment-client.js. */
 
 import { PaymentClient, PaymentError, PaymentUnknown } from './payment-client.js';
 import { History } from './history.js';
@@ -8,12 +8,12 @@ import { Result } from './result.js';
 
 const element = (id) => document.getElementById(id);
 
-/** What the parts of the page share: the client, who is signed in, and how trouble is told. */
+/** Shared by all parts of the page: the client, the signed-in user, and how progress and errors are shown. */
 class Session {
-  /** Who is signed in; null: nobody. */
+  /** The signed-in user, or null. */
   me = null;
   methods = {};
-  /** Where the steps of a payment under way are told. @type {HTMLElement|null} */
+  /** Element that shows the progress of the running request. @type {HTMLElement|null} */
   #progress = null;
   #ended = new AbortController();
 
@@ -25,7 +25,7 @@ class Session {
     return this.me.role === 'admin';
   }
 
-  /** For every call: what one user began is not gone on with, nor shown, once they have left. */
+  /** Passed to every call: after sign-out a user's requests are abandoned, and their results are not shown. */
   get call() {
     return { signal: this.#ended.signal };
   }
@@ -38,8 +38,9 @@ class Session {
   }
 
   /**
-   * Do something, telling its progress in one place and what went wrong in another.
-   * @param {{progress?: HTMLElement|null, problem?: HTMLElement, unknown?: string}} [where] and the text for not knowing
+   * Run `work`; show its progress in one element and its error in another.
+   * @param {{progress?: HTMLElement|null, problem?: HTMLElement, unknown?: string}} [where] the elements, and the name of
+   *   the text for an unknown outcome
    */
   async attempt(work, { progress = null, problem = element('page-problem'), unknown = 'unknown' } = {}) {
     const { signal } = this.call;
@@ -59,7 +60,7 @@ class Session {
     }
   }
 
-  /** Do what a button is for, once for each press that is not made meanwhile. */
+  /** Run a button's work; the button is disabled meanwhile. */
   async press(button, work) {
     button.disabled = true;
     await this.attempt(work);
@@ -73,7 +74,7 @@ class Session {
   }
 }
 
-/** What went wrong, for the person in front of it; a bug of the page's is the console's, too. */
+/** An error as a text for the user. A bug of the page goes to the console too. */
 function inWords(error, unknown) {
   if (error instanceof PaymentError) {
     const reasons = Object.values(error.problem.errors ?? {}).flat();
@@ -89,7 +90,7 @@ const result = new Result(session, () => refresh());
 const history = new History(session, (paymentId) => session.attempt(() => result.load(paymentId)));
 const payForm = new PayForm(session, result, () => refresh());
 
-/** Show what is so by now. */
+/** Reload consultations and payments. */
 async function refresh() {
   await session.attempt(() => Promise.all([session.isStaff ? null : payForm.load(), history.load()]));
 }
@@ -112,17 +113,17 @@ async function enter() {
   element('history-section').hidden = false;
 }
 
-/** Back to the door, with a reason where there is one; nothing of whoever leaves stays behind. */
+/** Sign out: show the sign-in form with a reason, and remove all data of the user from the page. */
 function leave(reason = '') {
   session.end();
   for (const part of [result, history, payForm]) part.clear();
   for (const part of ['account', 'checkout', 'history-section']) element(part).hidden = true;
-  for (const told of document.querySelectorAll('.problem, .progress')) told.textContent = '';
+  for (const text of document.querySelectorAll('.problem, .progress')) text.textContent = '';
   element('sign-in').hidden = false;
   element('sign-in-problem').textContent = reason;
 }
 
-/** Whoever was signed in before a reload still is. */
+/** After a reload the user is still signed in. */
 async function start() {
   const progress = element('page-progress');
   element('again').hidden = true;

@@ -1,10 +1,10 @@
-/** Choosing a consultation and a method, and paying it once. */
+/** The form: choose a consultation and a method, and pay once. */
 
 import { ENDED } from './payment-client.js';
 import { GREATEST_AMOUNT, LEAST_AMOUNT, money, say } from './reader.js';
 import { consultationChoice, inWords } from './views.js';
 
-/** Active payments whose money has come. */
+/** Statuses of active payments that are paid. */
 const PAID = ['completed', 'partially_refunded'];
 
 export class PayForm {
@@ -48,7 +48,7 @@ export class PayForm {
     this.#button.disabled = false;
   }
 
-  /** Show the caller's consultations afresh, as many as before; what was chosen stays chosen. */
+  /** Reload the caller's consultations, as many as were shown before. The selection stays. */
   async load() {
     const chosen = this.#chosen()?.id;
     const pages = [await this.#read()];
@@ -88,7 +88,7 @@ export class PayForm {
     return this.#known.get(new FormData(this.#form).get('consultation'));
   }
 
-  /** A consultation with a fee costs that; another one, what the patient says within the limits. */
+  /** A consultation's fee is fixed. If it has none, the patient enters an amount within the limits. */
   #showAmount() {
     const fee = this.#chosen()?.fee ?? null;
     const wasFixed = this.#amount.readOnly;
@@ -102,7 +102,7 @@ export class PayForm {
   async #pay() {
     if (this.#button.disabled) return;
     this.#button.disabled = true;
-    this.#result.clear(); // what it says of another payment would be read as this one's
+    this.#result.clear(); // or the outcome of another payment would be taken for this one's
     const { client, call } = this.#session;
     const progress = document.getElementById('progress');
     const wanted = {
@@ -111,17 +111,17 @@ export class PayForm {
       paymentMethod: this.#method.value,
     };
     progress.textContent = say('sending');
-    await this.#session.attempt(async () => this.#goOn(await client.createPayment(wanted, call), wanted, call, progress), {
+    await this.#session.attempt(async () => this.#proceed(await client.createPayment(wanted, call), wanted, call, progress), {
       progress,
       problem: document.getElementById('pay-problem'),
     });
     if (call.signal.aborted) return;
-    await this.#onChange(); // also after a failure: what the list says may have become untrue
+    await this.#onChange(); // also after a failure: the list may be out of date
     this.#button.disabled = false;
   }
 
-  /** What is left to do for a payment, ours or the one that was there: show it, or lead the patient to its gateway. */
-  async #goOn({ type, data }, wanted, call, progress) {
+  /** Continue with a new or an existing payment: show it, confirm it in the sandbox, or show how to pay. */
+  async #proceed({ type, data }, wanted, call, progress) {
     const { client, methods } = this.#session;
     const payment = await client.getPayment(data.payment_id, call);
     const isOther = payment.amount !== wanted.amount || payment.payment_method !== wanted.paymentMethod;
@@ -131,7 +131,7 @@ export class PayForm {
       await this.#result.show(payment, { heading: say('open'), notice: say('other_open_notice', about) });
     } else if (payment.gateway === 'sandbox') {
       progress.textContent = say('confirming');
-      // Always the same transaction: another tab that confirms it as well is told of the same payment.
+      // Always the same transaction id: another tab that confirms it too gets the same payment.
       await client.confirmPayment(payment.id, { transactionId: `sandbox-${payment.id}` }, call);
       await this.#result.load(payment.id, { heading: say('paid') });
     } else {
@@ -143,7 +143,7 @@ export class PayForm {
   }
 }
 
-/** Heading and notice for a payment that needs nothing more of the patient. */
+/** Heading and notice of a payment for which the patient has nothing to do. */
 function wordsFor(payment, isExisting) {
   if (ENDED.includes(payment.status)) return { notice: say('ended_notice', { status: inWords(payment.status) }) };
   if (!isExisting) return {};

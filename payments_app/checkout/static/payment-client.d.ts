@@ -1,11 +1,11 @@
-/** Types of payment-client.js. What the client does when: docs/javascript-client.md. */
+/** Types of payment-client.js. Behaviour of the client: docs/javascript-client.md. */
 
 export type PaymentStatus =
   | 'pending' | 'processing' | 'completed' | 'partially_refunded' | 'refunded' | 'failed' | 'cancelled' | 'expired';
 
 /**
- * An id of the service, which counts in 64 bits. It is given as a number if that is exact (a safe integer, up to 2^53 - 1)
- * and else as a string of its digits; either is taken, 5 and "5" alike. Anything else (a fraction, a number that is not
+ * An id of the service, which has 64 bits. The client returns a number if that is exact (up to 2^53 - 1), else a string
+ * of digits. It accepts both: 5 and "5" are the same id. Anything else (a fraction, a number that is not
  * safe, "1e3", "05", "+5") is a TypeError, and nothing is sent.
  */
 export type Id = number | string;
@@ -86,12 +86,12 @@ export interface KeyStatus {
   created_at: string;
 }
 
-/** What a POST came to. `data` is the service's own, as the OpenAPI document describes it for each endpoint. */
+/** The result of a POST. `data` is the service's, as the OpenAPI document describes it for each endpoint. */
 export interface Outcome {
-  /** False: the consultation is paid for by another payment, or the refund that the key made has failed. */
+  /** False: the consultation has another payment, or the refund made under this key has failed. */
   success: boolean;
   type: 'new' | 'existing';
-  /** HTTP status; 202 while a refund's outcome is still to come. */
+  /** HTTP status; 202 while a refund has no outcome yet. */
   status: number;
   data: {
     payment_id?: Id;
@@ -102,16 +102,16 @@ export interface Outcome {
     refund?: Refund;
     refund_amount?: number;
   };
-  /** The service's text, in the reader's language; empty where only the key was asked. */
+  /** The service's text, in the reader's language; empty if only the key was looked up. */
   message: string;
-  /** It had been done before, by an attempt whose answer was lost, or by another tab. */
+  /** It was done before, by an attempt whose response was lost, or by another tab. */
   replayed: boolean;
 }
 
 export interface Progress {
-  /** Sent for the first time; waiting before the next attempt; asking what the key has done; sent once more. */
+  /** First attempt; waiting before the next attempt; looking the key up; sent again. */
   phase: 'sending' | 'waiting' | 'asking' | 'again';
-  /** The attempt that is made, or waited for; the first is 1. */
+  /** The current or next attempt; the first is 1. */
   attempt: number;
   of: number;
   /** Milliseconds; with `waiting` only. */
@@ -119,17 +119,17 @@ export interface Progress {
 }
 
 export interface Options {
-  /** Where the service is, without a slash at the end; default: where the page is. */
+  /** Address of the service, without a slash at the end; default: the page's origin. */
   baseUrl?: string;
   /** Sent as Accept-Language; default: the browser's own. */
   language?: string;
-  /** A bearer token; default: what `signIn` was given, kept in sessionStorage. */
+  /** A bearer token; default: the one from `signIn`, stored in sessionStorage. */
   token?: string | (() => string | null | undefined) | null;
-  /** Where keys are kept; default: localStorage. */
+  /** Storage of the keys; default: localStorage. */
   storage?: Storage;
-  /** Told of every step of a request that has an effect. */
+  /** Called for every step of a request that has an effect. */
   onProgress?: (step: Progress) => void;
-  /** Milliseconds that an attempt may take; default 75,000. */
+  /** Most milliseconds of an attempt; default 75,000. */
   timeoutMs?: number;
   /** Default 6. */
   maxAttempts?: number;
@@ -139,19 +139,19 @@ export interface Options {
 }
 
 export interface Call {
-  /** Ends the wait of this caller alone. The request may have had its effect all the same, so the key stays. */
+  /** Ends the wait of this caller only. The request may still have its effect, so the key stays. */
   signal?: AbortSignal;
 }
 
-/** Statuses of payments that are over: they stand in nobody's way. */
+/** Statuses of payments that have ended: their consultations may be paid again. */
 export const ENDED: string[];
-/** Statuses of refunds whose outcome is to come: their money is set aside. */
+/** Statuses of refunds without an outcome yet: their amount is reserved. */
 export const OPEN: string[];
 
-/** A refusal, or no answer at all (status 0). With `retryable` the same call may succeed later; else it is definite. */
+/** A refusal, or no response (status 0). If `retryable`, the same call may succeed later; else it is definite. */
 export class PaymentError extends Error {
   constructor(status: number, problem: Record<string, any>, more?: { cause?: unknown; retryAfterMs?: number });
-  /** HTTP status; 0: no answer. */
+  /** HTTP status; 0: no response. */
   status: number;
   /** Problem details (RFC 9457). */
   problem: Record<string, any>;
@@ -162,48 +162,48 @@ export class PaymentError extends Error {
   retryAfterMs: number | undefined;
 }
 
-/** We don't know yet. Call the same method again, now or after a reload: it goes on with the same key. */
+/** The outcome is unknown. Call the same method again, now or after a reload: it continues with the same key. */
 export class PaymentUnknown extends Error {
   constructor(key: string, cause: unknown);
   key: string;
 }
 
 /**
- * Methods reject with PaymentError; those with an effect also with PaymentUnknown; all with the signal's reason, and with
- * a TypeError if what they are given as an id is none.
+ * Methods reject with PaymentError; those with an effect also with PaymentUnknown; all with the signal's reason, and
+ * with a TypeError if an argument is not an id.
  */
 export class PaymentClient {
   constructor(options?: Options);
 
-  /** A token into sessionStorage. PaymentError 401: wrong; 422: not filled in; 429: too often. */
+  /** Stores a token in sessionStorage. PaymentError 401: wrong; 422: not filled in; 429: too many failures. */
   signIn(email: string, password: string, call?: Call): Promise<void>;
   signOut(): void;
-  /** Whether there is a token that has not expired; of one that was given: whether there is one. */
+  /** Whether there is a token that has not expired. A token given as an option is not checked for expiry. */
   readonly signedIn: boolean;
 
-  /** The payment of a consultation, made once. */
+  /** Creates the payment of a consultation, once. */
   createPayment(
     wanted: { consultationId: Id; amount: number | string; paymentMethod: string },
     call?: Call,
   ): Promise<Outcome>;
-  /** Says by which of the gateway's transactions it was paid. */
+  /** Confirms a payment by the gateway's transaction. */
   confirmPayment(
     paymentId: Id,
     proof: { transactionId: string; receiptUrl?: string },
     call?: Call,
   ): Promise<Outcome>;
-  /** Gives a pending payment up. */
+  /** Cancels a pending payment. */
   cancelPayment(paymentId: Id, call?: Call): Promise<Outcome>;
   /**
-   * Returns money, for staff; without an amount all that is left. If another amount is left than `expectedRefundable`,
-   * nothing is returned: a `PaymentError` with status 409 and code `refundable-changed`.
+   * Refunds money, for staff; without an amount, all that can be refunded. If that differs from `expectedRefundable`,
+   * nothing is refunded: a `PaymentError` with status 409 and code `refundable-changed`.
    */
   refundPayment(
     paymentId: Id,
     wanted?: { amount?: number | string; reason?: string; expectedRefundable?: number | string },
     call?: Call,
   ): Promise<Outcome>;
-  /** The gateway's session by which the payment is paid: opened now, or the one that is open. */
+  /** The gateway's session for paying the payment: opened now, or the one that is open. */
   openCheckout(paymentId: Id, call?: Call): Promise<CheckoutSession>;
 
   getPayment(paymentId: Id, call?: Call): Promise<PaymentDetails>;
@@ -212,8 +212,8 @@ export class PaymentClient {
     filter?: { status?: string; consultationId?: Id | null; perPage?: number; cursor?: string | null },
     call?: Call,
   ): Promise<{ data: Payment[]; meta: { next_cursor: string | null; per_page?: number } }>;
-  /** What is committed under a key; null: nothing so far, so send the same request again with the same key. */
+  /** The result stored under a key; null: nothing so far, so send the same request again with the same key. */
   keyStatus(key: string, call?: Call): Promise<KeyStatus | null>;
-  /** Any GET below /api/v1; its whole body. */
+  /** Any GET below /api/v1; returns its whole body. */
   read(path: string, call?: Call): Promise<any>;
 }

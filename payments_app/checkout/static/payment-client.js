@@ -1,11 +1,11 @@
 /**
- * Paying once, from a browser: one key for one intention, kept until the answer is definite.
+ * Pays once from a browser: one idempotency key for each intention, stored until the response is definite.
  *
- * A key per attempt is the bug this module exists to prevent. Whoever clicks twice, reloads, opens a second tab or sends
- * again after a timeout still means one payment: so the key is made when the intention is, kept in localStorage under
- * the user and the consultation, and sent with every attempt. The server answers the same key with the same answer.
+ * A key per attempt is the bug that this module prevents. A user who clicks twice, reloads, opens a second tab or sends
+ * again after a timeout still means one payment. So the client makes the key together with the intention, stores it in
+ * localStorage by user and consultation, and sends it with every attempt. The server gives one key one response.
  *
- * No dependencies, no build step. Types: payment-client.d.ts. What it does when: docs/javascript-client.md.
+ * No dependencies, no build step. Types: payment-client.d.ts. Behaviour: docs/javascript-client.md.
  *
  * @typedef {import('./payment-client.js').Outcome} Outcome
  * @typedef {import('./payment-client.js').Options} Options
@@ -18,27 +18,27 @@
  * @typedef {{answer: Promise<Outcome>, stop: AbortController, callers: number}} Job
  */
 
-/** Milliseconds after which an attempt is given up: the last step of a ladder, after nginx has given up (60 s). */
+/** Milliseconds after which an attempt is abandoned. Longer than nginx's timeout (60 s), the one before it in line. */
 const ATTEMPT_TIMEOUT_MS = 75_000;
-/** Attempts at one request before the caller is told that nobody knows. */
+/** Attempts at one request before the caller gets `PaymentUnknown` or the last error. */
 const MAX_ATTEMPTS = 6;
 /** Milliseconds before the second attempt; doubled for each one after it, up to the greatest. */
 const FIRST_PAUSE_MS = 500;
 const GREATEST_PAUSE_MS = 8_000;
-/** Milliseconds. Nobody watches a spinner for longer: where the server asks for more, the caller is told instead. */
+/** Milliseconds. Users do not watch a spinner for longer: if the server asks for more, the caller gets an error. */
 const LONGEST_WAIT_MS = 15_000;
 
-/** The greatest id that the service has: it counts in 64 bits, a number of JavaScript is exact up to 2^53 only. */
+/** The greatest id of the service, which has 64 bits. JavaScript's numbers are exact up to 2^53 only. */
 const GREATEST_ID = 2n ** 63n - 1n;
-/** Members of a request that the service takes as whole numbers, and that a number of JavaScript may not hold. */
+/** Members of a request that must be JSON numbers, but may be too large for a number of JavaScript. */
 const IDS_IN_REQUESTS = ['consultation_id'];
 
-/** A payment that has ended: its consultation may be paid anew. */
+/** Statuses of payments that have ended: their consultations may be paid again. */
 export const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
-/** A refund whose outcome is still to come. */
+/** Statuses of refunds without an outcome yet. */
 export const OPEN = ['pending', 'unknown'];
 
-/** A refusal, or no answer at all (status 0). With `retryable` the same call may succeed later; else it is definite. */
+/** A refusal, or no response (status 0). If `retryable`, the same call may succeed later; else it is definite. */
 export class PaymentError extends Error {
   /**
    * @param {number} status
@@ -53,19 +53,19 @@ export class PaymentError extends Error {
     /** The last part of the problem's type, such as `validation-failed`. */
     this.code = String(problem.type).replace(/.*\//, '');
     this.retryable = problem.retryable === true;
-    /** Milliseconds after which the server wants to be asked again, where it said so. */
+    /** Milliseconds from the `Retry-After` header, if there was one. */
     this.retryAfterMs = retryAfterMs;
   }
 }
 
 /**
- * We don't know yet: no attempt was answered, and the key tells nothing so far. Call the same method again, now or after
- * a reload: it goes on with the same key.
+ * The outcome is unknown: no attempt got a response, and the server has stored nothing under the key so far. Call the
+ * same method again, now or after a reload: it continues with the same key.
  */
 export class PaymentUnknown extends Error {
   /** @param {string} key @param {unknown} cause */
   constructor(key, cause) {
-    super('There was no answer, so we do not know yet. Trying again is safe: nothing is paid twice.', { cause });
+    super('No response arrived, so the outcome is not known yet. Trying again is safe: nothing is paid twice.', { cause });
     this.name = 'PaymentUnknown';
     this.key = key;
   }
@@ -131,7 +131,7 @@ export class PaymentClient {
   }
 
   /**
-   * What the caller believes to be left is no part of the intention: the same refund again goes on with its key.
+   * `expectedRefundable` is not part of the intention: the same refund again continues with its key.
    * @param {Id} paymentId @param {{amount?: number|string, reason?: string, expectedRefundable?: number|string}} [wanted]
    * @param {Call} [call]
    */
@@ -142,8 +142,8 @@ export class PaymentClient {
   }
 
   /**
-   * The gateway's session, opened now or before. Its key is kept for no longer than the call: an old key would bring
-   * back the session of a payment that has ended meanwhile.
+   * The gateway's session, opened now or before. Its key is not stored: an old key would bring back the session of a
+   * payment that has ended meanwhile.
    * @param {Id} paymentId @param {Call} [call]
    */
   async openCheckout(paymentId, { signal } = {}) {
@@ -184,9 +184,9 @@ export class PaymentClient {
   }
 
   /**
-   * One request in flight for one intention, however many callers wait for it. Each may leave by their own signal; the
-   * request is given up when the last one has left.
-   * @param {string} intention what tells it from others, for its user
+   * One request in flight for one intention, even if several callers wait for it. Each caller may leave by its own
+   * signal; the request is abandoned when the last one has left.
+   * @param {string} intention its name, unique for its user
    * @param {string} path @param {object} body @param {Call} [call]
    * @returns {Promise<Outcome>}
    */
@@ -197,7 +197,7 @@ export class PaymentClient {
     let job = this.#inFlight.get(name);
     if (!job) {
       const stop = new AbortController();
-      // All attempts are this user's, whoever signs in meanwhile: another's key of the same name is another key.
+      // All attempts use this user's token, even if another user signs in meanwhile: keys belong to their user.
       const post = { method: 'POST', path: `/api/v1${path}`, body, bearer, signal: stop.signal };
       job = { answer: this.#settle(name, post, path === '/payments'), stop, callers: 0 };
       this.#inFlight.set(name, job);
@@ -222,7 +222,7 @@ export class PaymentClient {
   }
 
   /**
-   * Bring an intention to its end. Its key is forgotten once the answer is definite, and not before.
+   * Complete an intention. Its key is removed once the response is definite, and not before.
    * @param {string} name @param {Request & {body: object}} post @param {boolean} mayBeginAnew
    * @returns {Promise<Outcome>}
    */
@@ -230,14 +230,14 @@ export class PaymentClient {
     const { key, request, isKept } = await this.#intend(name, post.body);
     const attempts = this.#persist({ ...post, body: request, key, unsure: isKept });
     const answer = await attempts.catch((error) => {
-      // Whoever is logged out may log in and go on.
+      // After a 401 the user may log in and continue.
       if (error instanceof PaymentError && !error.retryable && error.status !== 401) this.#forget(name, key);
       throw error;
     });
     const data = answer.replayed ? await this.#afresh(answer.body.data, key, post) : answer.body.data;
     const isOpen = OPEN.includes(data.refund?.status);
     if (!isOpen) this.#forget(name, key);
-    // What was kept from an earlier time made a payment that has ended since: to pay now is another intention.
+    // A stored key made a payment that has ended since: to pay now is another intention.
     if (isKept && mayBeginAnew && ENDED.includes(data.status)) return this.#settle(name, post, false);
     return {
       success: answer.status < 300 && data.refund?.status !== 'failed',
@@ -250,7 +250,7 @@ export class PaymentClient {
   }
 
   /**
-   * A replay is the first answer, and may be old: what it tells of, as it is now.
+   * A replay is the first response, and may be old: read its payment again.
    * @param {any} data @param {string} key @param {Request} post
    */
   async #afresh(data, key, { bearer, signal }) {
@@ -266,8 +266,8 @@ export class PaymentClient {
   }
 
   /**
-   * The intention that is kept under this name, or a new one. Under a lock that all tabs share, where the browser has
-   * such locks, so that two tabs do not make two. The request is kept too: a key goes with its first request alone.
+   * The intention stored under this name, or a new one. Under a lock that all tabs share, if the browser has Web Locks,
+   * so that two tabs do not make two. The request is stored too: a key is valid for its first request only.
    * @param {string} name @param {object} request
    * @returns {Promise<Intention>}
    */
@@ -282,17 +282,17 @@ export class PaymentClient {
     try {
       return await globalThis.navigator.locks.request(name, find);
     } catch {
-      return find(); // no such locks, as on plain http: then the server decides between two tabs
+      return find(); // no Web Locks, as on plain http: then the server decides between two tabs
     }
   }
 
-  /** Not what another tab has begun meanwhile. @param {string} name @param {string} key */
+  /** Remove a key, unless another tab has stored a new one. @param {string} name @param {string} key */
   #forget(name, key) {
     if (parsed(this.#keys.get(name))?.key === key) this.#keys.remove(name);
   }
 
   /**
-   * Attempts, with pauses that grow, until there is a definite answer.
+   * Make attempts, with growing pauses, until there is a definite response.
    * @param {Request} request @returns {Promise<Answer>}
    */
   async #persist({ unsure = false, bearer = this.#bearer, ...rest }) {
@@ -302,12 +302,12 @@ export class PaymentClient {
       try {
         return await this.#attempt(request);
       } catch (error) {
-        // A login is tried again only where it was not answered: each refusal counts.
+        // A login is retried only if it got no response: each refusal counts against the limit.
         const mayTryAgain = error instanceof PaymentError && error.retryable;
         if (!mayTryAgain || (error.status > 0 && request.path === '/api/login')) throw error;
         const waitMs = this.#waitMs(attempt, error);
         const isLast = attempt >= this.#settings.maxAttempts || waitMs > LONGEST_WAIT_MS;
-        // The service did nothing where it says 409 or 429; otherwise it may have, before the answer was lost.
+        // After a 409 or 429 the service did nothing; otherwise it may have, before the response was lost.
         unsure ||= error.status === 0 || error.status >= 500;
         if (request.key && (error.code === 'timeout' || (isLast && unsure))) {
           this.#tell(request, { phase: 'asking', attempt });
@@ -322,8 +322,8 @@ export class PaymentClient {
   }
 
   /**
-   * What is committed under a key. Null: nothing so far, or nobody to tell, or not for us to tell; then the same request
-   * is sent again with the same key.
+   * The response that is committed under a key. Null: nothing so far, or no response, or the full response is not in
+   * it; then the same request is sent again with the same key.
    * @param {Request & {key: string}} request
    * @returns {Promise<Answer | null>}
    */
@@ -336,10 +336,10 @@ export class PaymentClient {
       return null;
     }
     const { operation, status, payment_id, refund_id, first_response: first } = found;
-    // A session's secret is kept nowhere, and how a refund failed is the service's to say.
+    // The secret of a checkout is not stored, and a failed refund's reason is only in the service's response.
     if (operation === 'checkout' || (refund_id && status === 'failed')) return null;
     const existing = { data: { type: 'existing', payment_id, ...(refund_id ? { refund: { id: refund_id } } : {}) } };
-    // A refund's first answer may have been 202, and it succeeded since.
+    // A refund's first response may have been 202, and the refund has succeeded since.
     return { status: refund_id ? 200 : (first?.status ?? 200), body: first?.body ?? existing, replayed: true };
   }
 
@@ -356,7 +356,7 @@ export class PaymentClient {
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
         cache: 'no-store',
         credentials: 'omit',
-        redirect: 'error', // a redirected POST becomes a GET, and the token is for nobody else
+        redirect: 'error', // a redirected POST becomes a GET, and the token must not go elsewhere
       });
       return judge(response, await response.text().then(fromJson).catch(() => null));
     } catch (error) {
@@ -392,7 +392,7 @@ export class PaymentClient {
   }
 
   /**
-   * Whose keys these are, by the token; where that tells nothing, by the service.
+   * The id of the user whose keys these are: from the token, or, if it has none, from the service.
    * @param {string | null | undefined} bearer @param {AbortSignal} [signal]
    */
   async #userId(bearer, signal) {
@@ -405,7 +405,7 @@ export class PaymentClient {
   }
 
   /**
-   * Milliseconds: what the server asks for, or else a time that doubles. Partly random, so that nobody marches in step.
+   * Milliseconds: from `Retry-After`, or a time that doubles. Partly random, so that clients do not retry in step.
    * @param {number} attempt @param {PaymentError} error
    */
   #waitMs(attempt, error) {
@@ -414,18 +414,18 @@ export class PaymentClient {
     return most * (0.5 + Math.random() / 2);
   }
 
-  /** Progress is told of what has an effect. @param {Request} request @param {Omit<Progress, 'of'>} step */
+  /** Report progress of a request that has an effect. @param {Request} request @param {Omit<Progress, 'of'>} step */
   #tell(request, step) {
     if (request.key) this.#settings.onProgress({ ...step, of: this.#settings.maxAttempts });
   }
 }
 
-/** Storage that refuses (switched off, full) must not stop a payment: this page then remembers by itself. */
+/** Storage that fails (switched off, full) must not stop a payment: then the values are kept in memory. */
 class Drawer {
   static #inMemory = new Map();
   #storage;
 
-  /** @param {() => Storage} storage looked for when it is needed: where it is switched off, to look is an error */
+  /** @param {() => Storage} storage called when it is needed: if storage is switched off, reading the property throws */
   constructor(storage) {
     this.#storage = storage;
   }
@@ -454,13 +454,13 @@ class Drawer {
     try {
       this.#storage().removeItem(name);
     } catch {
-      // then it is not there either
+      // then nothing is stored there
     }
   }
 }
 
 /**
- * An answer, or its refusal as an error. That a consultation has a payment already is an answer: nothing went wrong.
+ * A response, or an error if it is a refusal. "The consultation has a payment already" is not an error.
  * @param {Response} response @param {any} body @returns {Answer}
  */
 function judge(response, body) {
@@ -472,7 +472,7 @@ function judge(response, body) {
   const retryAfterMs = Number(headers.get('Retry-After') ?? NaN) * 1000;
   const more = Number.isNaN(retryAfterMs) ? {} : { retryAfterMs };
   if (typeof body?.retryable === 'boolean') throw new PaymentError(status, body, more);
-  throw noAnswer('no-answer', more); // cut off, or a proxy's: not the service's word
+  throw noAnswer('no-answer', more); // cut off, or from a proxy: not the service's response
 }
 
 /** @param {'timeout' | 'no-answer'} code @param {{cause?: unknown, retryAfterMs?: number}} more */
@@ -480,24 +480,24 @@ function noAnswer(code, more) {
   return new PaymentError(0, { type: code, message: 'The service did not answer.', retryable: true }, more);
 }
 
-/** The same amount by the same name, whether 5000, "5000" or "5000.00". @param {number | string | undefined} amount */
+/** One name for 5000, "5000" and "5000.00". @param {number | string | undefined} amount */
 function plain(amount) {
   if (amount === undefined) return 'all';
   return Number.isNaN(Number(amount)) ? amount : Number(amount);
 }
 
 /**
- * An id as its digits: of a safe integer, or of a string that is nothing else. Whatever else was rounded before it came
- * here, or is no id: nothing is sent.
+ * The digits of an id: of a safe integer, or of a string of digits. Anything else was rounded before it came here, or is
+ * no id, and is not sent.
  * @param {Id} id
  */
 function digits(id) {
   const text = typeof id === 'string' || Number.isSafeInteger(id) ? String(id) : '';
   if (/^[1-9][0-9]{0,18}$/.test(text) && BigInt(text) <= GREATEST_ID) return text;
-  throw new TypeError(`Not an id, which is a safe integer above 0 or a string of its digits: ${String(id)}`);
+  throw new TypeError(`Not an id: use a safe integer above 0, or a string of its digits, not ${String(id)}`);
 }
 
-/** A request's body as JSON, with every digit of its ids, as numbers. @param {Record<string, any>} body */
+/** A request's body as JSON. Ids are numbers with every digit. @param {Record<string, any>} body */
 function asJson(body) {
   const members = Object.entries(body)
     .filter(([, value]) => value !== undefined)
@@ -509,8 +509,8 @@ function asJson(body) {
 }
 
 /**
- * What JSON says, with whole numbers that JavaScript would round as strings of their digits. In the text itself, and so
- * in every browser: what a reviver is told of the source, not all of them tell.
+ * Parse JSON; whole numbers that JavaScript would round become strings of their digits. Done in the text, because not
+ * every browser gives a reviver the source text.
  * @param {string} text @returns {any}
  */
 function fromJson(text) {
@@ -528,7 +528,7 @@ function keyPath(key) {
   return `/idempotency-keys/${encodeURIComponent(key)}`;
 }
 
-/** What we wrote; null for what somebody else did. @param {string | null} text @returns {any} */
+/** Our own stored value; null if it is not JSON. @param {string | null} text @returns {any} */
 function parsed(text) {
   try {
     return JSON.parse(text ?? 'null');
@@ -547,7 +547,7 @@ function pause(ms, signal) {
   });
 }
 
-/** Random, so that it says nothing, and long enough never to meet another. */
+/** Random, so that it reveals nothing, and long enough to be unique. */
 function newKey() {
   if (globalThis.crypto.randomUUID) return globalThis.crypto.randomUUID(); // only on https and localhost
   const bytes = globalThis.crypto.getRandomValues(new Uint8Array(16));

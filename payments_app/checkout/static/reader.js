@@ -1,6 +1,6 @@
 /**
- * What the page says, in the reader's language: texts from the server's catalogue, amounts and times by the browser's
- * own knowledge of languages.
+ * Texts, amounts and times in the reader's language: texts come from the server's catalogue, the formats of amounts and
+ * times from the browser.
  */
 
 const { texts, currency, leastAmount, greatestAmount } = document.body.dataset;
@@ -10,7 +10,7 @@ export const LANGUAGE = document.documentElement.lang;
 export const LEAST_AMOUNT = leastAmount;
 export const GREATEST_AMOUNT = greatestAmount;
 
-// Of two readers of English one may write 31/12 and the other 12/31: the browser knows which, where it speaks the page's.
+// English readers write 31/12 or 12/31: take the browser's own variant, if the page is in one of its languages.
 const LOCALE = navigator.languages.find((name) => name.split('-')[0] === LANGUAGE) ?? LANGUAGE;
 
 /** A text by its name, with its values filled in. @param {string} name @param {Record<string, unknown>} [values] */

@@ -1,10 +1,10 @@
-/** One payment, with its invoice and VAT; for staff also what happened to it, and a way to refund it. */
+/** One payment with its invoice and VAT; for staff also its history and the refund dialog. */
 
 import { OPEN } from './payment-client.js';
 import { money, say } from './reader.js';
 import { paymentDetails, staffDetails } from './views.js';
 
-/** Statuses of payments whose money may be returned; others hold some only where it is to be reviewed. */
+/** Statuses that can be refunded. A payment in another status can hold money only if it needs a review. */
 const REFUNDABLE = ['completed', 'partially_refunded'];
 
 export class Result {
@@ -16,14 +16,14 @@ export class Result {
   #reason = document.getElementById('refund-reason');
   #session;
   #onChange;
-  /** Of several payments that are asked for, the last one is shown. */
+  /** Number of the latest request: if several payments were requested, only the last one is shown. */
   #latest = 0;
-  /** The payment that the dialog asks about. */
+  /** The payment in the refund dialog. */
   #asked = null;
-  /** What was asked of a refund that nobody answered: only the same request is safe to send again. */
+  /** A refund request without a response: only the same request is safe to send again. */
   #unanswered = null;
 
-  /** @param {() => Promise<void>} onChange called when money may have been returned */
+  /** @param {() => Promise<void>} onChange called if money may have been refunded */
   constructor(session, onChange) {
     this.#session = session;
     this.#onChange = onChange;
@@ -46,7 +46,7 @@ export class Result {
   }
 
   /**
-   * @param payment or the promise of one
+   * @param payment a payment, or a promise of one
    * @param {{heading?: string, notice?: string}} [words]
    */
   async show(payment, { heading, notice = '' } = {}) {
@@ -61,7 +61,7 @@ export class Result {
     this.#problem.textContent = '';
     document.getElementById('result-body').replaceChildren(...body);
     this.#section.hidden = false;
-    this.#section.focus(); // read out from its heading on, and scrolled to
+    this.#section.focus(); // screen readers read its heading, and the browser scrolls to it
   }
 
   async #forStaff(payment) {
@@ -72,7 +72,7 @@ export class Result {
 
   #ask(payment) {
     const before = this.#unanswered?.id === payment.id ? this.#unanswered : null;
-    // Under review it may hold other money than the bill says, and only the service knows how much.
+    // A payment under review may hold more or less than its amount, and only the service knows how much.
     const left = payment.needs_review ? null : leftOf(payment);
     document.getElementById('refund-question').textContent =
       left === null
@@ -93,7 +93,7 @@ export class Result {
     const button = this.#section.querySelector('[data-testid=refund]');
     const amount = this.#amount.value ? Number(this.#amount.value) : undefined;
     const reason = this.#reason.value || undefined;
-    // What was shown is what was agreed to: if a colleague has refunded meanwhile, nothing is returned.
+    // The amount that staff saw: if a colleague has refunded meanwhile, the service refuses this refund.
     const expectedRefundable = payment.needs_review ? undefined : leftOf(payment);
     button.disabled = true;
     progress.textContent = say('refunding');
@@ -112,13 +112,13 @@ export class Result {
   }
 }
 
-/** What may still be returned of a payment that is as its bill says: in hundredths, because 0.1 + 0.2 is not 0.3. */
+/** Refundable amount of a payment that needs no review. Rounded to hundredths, because 0.1 + 0.2 is not 0.3. */
 function leftOf({ amount, refunded_amount: refunded, refunds }) {
   const setAside = refunds.filter(({ status }) => OPEN.includes(status)).reduce((sum, refund) => sum + refund.amount, 0);
   return Math.round((amount - refunded - setAside) * 100) / 100;
 }
 
-/** What became of a refund, for staff. */
+/** The outcome of a refund, for staff. */
 function refundInWords({ success, status, replayed, data }, currency) {
   if (status === 202) return say('refund_open_notice');
   const amount = money(data.refund_amount, currency);

@@ -1,8 +1,8 @@
-/** What the API answers, as elements: copies of the page's templates, filled with text and never with markup. */
+/** Responses of the API as elements: copies of the page's templates, filled with text and never with markup. */
 
 import { knows, LANGUAGE, money, percent, say, when } from './reader.js';
 
-/** A copy of a template's one element, with each `data-fill` filled. An empty value takes its row away. */
+/** A copy of a template with each `data-fill` filled. A row whose value is null or undefined is removed. */
 function filled(template, values) {
   const copy = document.getElementById(template).content.cloneNode(true);
   for (const element of copy.querySelectorAll('[data-fill]')) {
@@ -13,7 +13,7 @@ function filled(template, values) {
   return copy;
 }
 
-/** A status as people call it. */
+/** A status in the reader's language. */
 export function inWords(status) {
   return knows(`status_${status}`) ? say(`status_${status}`) : status;
 }
@@ -79,7 +79,7 @@ function refundLine(refund) {
   });
 }
 
-/** What staff may see and do besides. @param {(() => void)|null} onRefund null: nothing is left to return */
+/** History and refund button, for staff. @param {(() => void)|null} onRefund null: nothing can be refunded */
 export function staffDetails(events, onRefund) {
   const details = filled('staff-template', {});
   const button = details.querySelector('button');
@@ -98,6 +98,6 @@ function eventLine(event) {
     actor: `${event.actor}, ${say('version', { version: event.version })}`,
   });
   line.querySelector('time').dateTime = event.created_at;
-  line.querySelector('.what').lang = LANGUAGE === 'en' ? '' : 'en'; // events are named in English
+  line.querySelector('.what').lang = LANGUAGE === 'en' ? '' : 'en'; // names of events are English
   return line;
 }

@@ -1,1 +1,1 @@
-"""Stripe: the client of its API, its objects as plain values of ours, and the events that it sends."""
+"""Stripe: the API client, the conversion of its objects to plain values, and its webhook events."""

@@ -1,7 +1,7 @@
 """Cards by Stripe, through its official SDK: https://docs.stripe.com/api/payment_intents and /refunds.
 
-Each call that changes something carries a gateway key made of our own row's id (``Idempotency-Key`` of Stripe's API),
-under which the SDK also repeats it: so it happens once. Stripe forgets such keys after about a day.
+Each call that changes something has an ``Idempotency-Key`` for Stripe, made from the id of our own row. The SDK repeats
+the call with the same key, so it has one effect. Stripe forgets such keys after about a day.
 """
 
 import logging
@@ -39,17 +39,18 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Repetitions by the SDK after no answer, a 409 or a 5xx, with pauses of at most 0.5 and 1 second in between.
+# Repetitions by the SDK after no response, a 409 or a 5xx, with pauses of at most 0.5 and 1 second.
 NETWORK_RETRIES = 2
-# Seconds: what each attempt gives up for those pauses, so that three end within three timeouts.
+# Seconds by which each attempt is shortened for those pauses, so that three attempts end within three timeouts.
 PAUSE_SECONDS = 0.5
-# The largest page of a list that Stripe gives.
+# Stripe's maximum page size.
 PAGE_SIZE = 100
 
-# No PaymentIntent has this id: asking for it costs nothing, and shows nobody's payment.
+# No PaymentIntent has this id: a request for it changes nothing, and returns no patient's payment.
 NO_PAYMENT_INTENT = "pi_000000000000000000000000"
 
-# What Stripe counts otherwise than in hundredths: https://docs.stripe.com/currencies#zero-decimal and #three-decimal.
+# Currencies that Stripe does not count in hundredths: https://docs.stripe.com/currencies#zero-decimal and
+# #three-decimal.
 ZERO_DECIMAL_CURRENCIES = frozenset(
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"]
 )
@@ -60,12 +61,12 @@ _PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]+")
 # Seconds for which Stripe surely keeps a response under its key: https://docs.stripe.com/api/idempotent_requests.
 REMEMBERS_KEYS_SECONDS = 86_400
 
-# Nobody else is told how long our calls take.
+# Do not report the duration of our calls to Stripe.
 stripe.enable_telemetry = False
 
 
 class StripeGateway:
-    """``timeout_seconds`` is for one attempt, of which there are up to three; all of them end within the lease."""
+    """``timeout_seconds`` is for one attempt. Up to three attempts are made, and all end within ``lease_seconds``."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class StripeGateway:
             api_key,
             base_addresses={"api": api_base},
             http_client=stripe.RequestsClient(timeout=_connect_and_read(timeout_seconds - PAUSE_SECONDS)),
-            # Resume must not overtake a live worker, so no more attempts than end before the lease of a refund does.
+            # `payments resume` must not overtake a live worker, so all attempts must end before the lease of a refund.
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
@@ -105,7 +106,8 @@ class StripeGateway:
     def open_session(self, request: SessionRequest) -> CheckoutSession | Declined | OutcomeUnknown:
         charge = request.charge
         if self.minor_digits(charge.currency) != MINOR_DIGITS:
-            # A payment from when the settings had another currency: Stripe would bill 100 times too much, or a tenth.
+            # The payment is older than a change of PAYMENT_CURRENCY: Stripe would charge 100 times too much, or a
+            # tenth.
             return Declined(
                 LocalizedMessage("Stripe does not count %(currency)s in hundredths.", currency=charge.currency)
             )
@@ -128,25 +130,25 @@ class StripeGateway:
     def look_up(self, charge: Charge, transaction_id: str) -> CheckoutSession | Declined | OutcomeUnknown:
         if not _PAYMENT_INTENT.fullmatch(transaction_id):
             return Declined(N_("It is no payment of Stripe's: the ids of those begin with pi_."))
-        # A PaymentIntent is both, a session and a transaction.
-        return self._look_up(transaction_id, of_other_mode=_PAYS_NOTHING)
+        # A PaymentIntent is both a session and a transaction.
+        return self._look_up(transaction_id, of_other_mode=_OTHER_MODE_DECLINED)
 
     def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
-        return self._look_up(reference, of_other_mode=_NOT_BELIEVED)
+        return self._look_up(reference, of_other_mode=_OTHER_MODE_UNKNOWN)
 
     def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
-        # Another key for each call: Stripe would repeat a 500 under the same one for a day, and to cancel what is
-        # cancelled already is an error that the look-up explains. Only a refusal is looked into, and nothing is tried
-        # again: it may follow another call within the same request, and whoever waits for that waits for both.
-        once: RequestOptions = {"max_network_retries": 0}
-        keyed: RequestOptions = {**once, "idempotency_key": f"cancel-{charge.payment_id}-{uuid.uuid4()}"}
-        cancelled = _call(lambda: self._session_of(self._intents.cancel(reference, {}, keyed)))
+        # A new key for each call: with the same key, Stripe would repeat a 500 for a day. Cancelling twice is safe: the
+        # second call is refused, and the look-up shows why. Without retries, and with a look-up only after a refusal:
+        # this may be the second gateway call of one HTTP request, whose client waits for both.
+        no_retries: RequestOptions = {"max_network_retries": 0}
+        with_key: RequestOptions = {**no_retries, "idempotency_key": f"cancel-{charge.payment_id}-{uuid.uuid4()}"}
+        cancelled = _call(lambda: self._session_of(self._intents.cancel(reference, {}, with_key)))
         if not isinstance(cancelled, Declined):
             return cancelled
-        return _call(lambda: self._session_of(self._intents.retrieve(reference, options=once)))
+        return _call(lambda: self._session_of(self._intents.retrieve(reference, options=no_retries)))
 
     def refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown:
-        answer = _call(
+        result = _call(
             lambda: self._refund_of(
                 self._refunds.create(
                     {
@@ -158,29 +160,29 @@ class StripeGateway:
                 )
             )
         )
-        return answer.outcome if isinstance(answer, GatewayRefund) else answer
+        return result.outcome if isinstance(result, GatewayRefund) else result
 
     def look_up_refund(self, order: GatewayRefundRequest) -> Approved | Declined | OutcomeUnknown | None:
         found = _call(lambda: self._find_refund(order))
         if isinstance(found, Declined):
-            # That Stripe has no such payment is no proof that none of it was returned: another account's key may
-            # have been configured since.
+            # "No such payment" does not prove that no money was returned: STRIPE_API_KEY may belong to another account
+            # by now.
             return OutcomeUnknown(found.reason)
         return found.outcome if isinstance(found, GatewayRefund) else found
 
     def ping(self) -> Reachable | Declined | OutcomeUnknown:
-        """Whether Stripe answers, and knows our key (Declined: it does not), by asking for a payment that is none."""
+        """Whether Stripe responds and accepts our key (Declined: it does not). Looks up an id that does not exist."""
         try:
-            answered = self._intents.retrieve(NO_PAYMENT_INTENT, options={"max_network_retries": 0})
+            intent = self._intents.retrieve(NO_PAYMENT_INTENT, options={"max_network_retries": 0})
         except stripe.InvalidRequestError as refusal:
             if refusal.code != "resource_missing":
-                return OutcomeUnknown(f"it refused the question: {refusal.code}")
+                return OutcomeUnknown(f"it refused the request: {refusal.code}")
             return Reachable(_date_of(refusal.headers or {}))
         except (stripe.AuthenticationError, stripe.PermissionError) as refusal:
             return Declined(f"HTTP status {refusal.http_status}")
         except stripe.StripeError as error:
             return OutcomeUnknown(type(error).__name__)
-        return Reachable(_date_of(answered.last_response.headers if answered.last_response else {}))
+        return Reachable(_date_of(intent.last_response.headers if intent.last_response else {}))
 
     def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> GatewayEvent:
         signature = headers.get("Stripe-Signature")
@@ -194,9 +196,8 @@ class StripeGateway:
     def _find_refund(self, order: GatewayRefundRequest) -> GatewayRefund | None:
         if order.reference is not None:
             return self._refund_of(self._refunds.retrieve(order.reference))
-        made = self._refunds.list({"payment_intent": order.transaction_id, "limit": PAGE_SIZE}).auto_paging_iter()
-        ours = map(self._refund_of, made)
-        return next((refund for refund in ours if refund.refund_id == order.refund_id), None)
+        refunds = self._refunds.list({"payment_intent": order.transaction_id, "limit": PAGE_SIZE}).auto_paging_iter()
+        return next((refund for refund in map(self._refund_of, refunds) if refund.refund_id == order.refund_id), None)
 
     def _session_of(self, intent: stripe.PaymentIntent) -> CheckoutSession:
         return session_of(of_mode(intent.to_dict(), self.livemode))
@@ -205,19 +206,19 @@ class StripeGateway:
         return refund_of(of_mode(refund.to_dict(), self.livemode))
 
 
-# What an object of the other mode says of a transaction that somebody named, and of all that is ours: that neither
-# happened nor not.
-_PAYS_NOTHING = Declined(N_("It is not of the mode of this service's key, test or live."))
-_NOT_BELIEVED = OutcomeUnknown("an object of the other mode, test or live, than our key's")
+# The results for an object of the other mode. A transaction that a caller presents does not pay; for our own sessions
+# and refunds, such an object proves neither success nor failure.
+_OTHER_MODE_DECLINED = Declined(N_("It is not of the mode of this service's key, test or live."))
+_OTHER_MODE_UNKNOWN = OutcomeUnknown("an object whose mode (test or live) is not that of our key")
 
 
 def _connect_and_read(seconds: float) -> tuple[float, float]:
-    """The library's two timeouts, which follow one another: a server that is there is reached in much less."""
+    """The library's two timeouts, which add up. A quarter is plenty to connect to a server that is up."""
     return seconds / 4, seconds * 3 / 4
 
 
 def _date_of(headers: Mapping[str, str]) -> datetime | None:
-    """What the header Date says, by which HTTP tells when an answer was made (RFC 9110, 6.6.1)."""
+    """The time in the Date header of a response (RFC 9110, 6.6.1); None if there is none."""
     try:
         return parsedate_to_datetime(headers["Date"])
     except (KeyError, ValueError):
@@ -225,20 +226,20 @@ def _date_of(headers: Mapping[str, str]) -> datetime | None:
 
 
 def _call(
-    call: Callable[[], Result], *, of_other_mode: Declined | OutcomeUnknown = _NOT_BELIEVED
+    call: Callable[[], Result], *, of_other_mode: Declined | OutcomeUnknown = _OTHER_MODE_UNKNOWN
 ) -> Result | Declined | OutcomeUnknown:
-    """The call's answer, or what its failure says of whether anything happened."""
+    """The result of the call, or what its failure means: Declined or OutcomeUnknown."""
     try:
         return call()
     except (stripe.CardError, stripe.InvalidRequestError) as refusal:
-        # Read, understood, and refused for good (400, 402, 404).
+        # Refused permanently (400, 402, 404).
         return Declined(str(refusal.user_message or refusal.code or "The gateway refused it."))
     except OtherMode as error:
-        log.warning("Stripe answered with %s: %s", _NOT_BELIEVED.reason, error.reference)
+        log.warning("Stripe returned %s: %s", _OTHER_MODE_UNKNOWN.reason, error.reference)
         return of_other_mode
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return OutcomeUnknown(f"an answer that cannot be read: {type(error).__name__}")
+        return OutcomeUnknown(f"an unreadable response: {type(error).__name__}")
     except stripe.StripeError as error:
-        # No connection, a timeout, a 5xx, a busy key (409), too many requests, or a key of ours that Stripe does
-        # not know: none of them says that an earlier attempt of the same call had no effect either.
+        # No connection, a timeout, a 5xx, an idempotency key in use (409), too many requests, or a refused API key:
+        # none of these proves that an earlier attempt of the same call had no effect.
         return OutcomeUnknown(f"{type(error).__name__}, HTTP status {error.http_status}")

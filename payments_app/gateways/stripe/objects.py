@@ -1,4 +1,4 @@
-"""Stripe's objects, as its API answers with them and its webhooks carry them, as plain values of ours."""
+"""Converts Stripe's objects, from its API and its webhooks, to plain values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.untrusted import amount_of, our_id, text_of
 
-# Whatever else a PaymentIntent is, the patient has something to do before money moves.
+# In every other status of a PaymentIntent, the patient has to do something before money moves.
 _SESSION_STATUSES = {
     "processing": SessionStatus.PROCESSING,
     "succeeded": SessionStatus.SUCCEEDED,
@@ -39,10 +39,10 @@ def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
 
 
 def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
-    """A Refund: https://docs.stripe.com/api/refunds/object. ``requires_action`` is on its way as ``pending`` is."""
+    """A Refund: https://docs.stripe.com/api/refunds/object. ``requires_action`` counts as pending."""
     status = refund["status"]
     if status in _REFUND_IS_OVER:
-        outcome: Approved | Declined = Declined(_why_it_failed(refund), reference=text_of(refund["id"]))
+        outcome: Approved | Declined = Declined(_failure_reason(refund), reference=text_of(refund["id"]))
     else:
         outcome = Approved(text_of(refund["id"]), settled=status == "succeeded")
     return GatewayRefund(
@@ -56,16 +56,16 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
     )
 
 
-def reference_of(named: Any) -> str | None:
-    """The id of something that Stripe gives as its id or, where asked to expand it, as itself; None for none."""
-    reference = named["id"] if isinstance(named, Mapping) else named
+def reference_of(value: Any) -> str | None:
+    """The id of a linked object, which Stripe sends as an id or, if expanded, as the object; None if there is none."""
+    reference = value["id"] if isinstance(value, Mapping) else value
     return None if reference is None else text_of(reference)
 
 
-def _why_it_failed(refund: Mapping[str, Any]) -> str:
+def _failure_reason(refund: Mapping[str, Any]) -> str:
     reason = text_of(refund.get("failure_reason") or refund["status"])
     return f"The gateway says: {reason.replace('_', ' ')}."
 
 
-def _our_id(thing: Mapping[str, Any], name: str) -> int | None:
-    return our_id((thing.get("metadata") or {}).get(name))
+def _our_id(stripe_object: Mapping[str, Any], name: str) -> int | None:
+    return our_id((stripe_object.get("metadata") or {}).get(name))

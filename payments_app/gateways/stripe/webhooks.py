@@ -1,8 +1,8 @@
-"""Stripe's webhook events: whether they are Stripe's, and what of them concerns us.
+"""Verifies and reads Stripe's webhook events.
 
-Signatures: https://docs.stripe.com/webhooks#verify-manually. An event is judged by its signed body alone.
-Whatever is signed is an event, in a shape that we know or not: Stripe adds new ones, such as its thin events
-(https://docs.stripe.com/webhooks#event-destinations), and a refusal would only make it send them again.
+Signatures: https://docs.stripe.com/webhooks#verify-manually. Only the signed body counts. Every signed body is an
+event, even in an unknown shape: Stripe adds new shapes, such as thin events
+(https://docs.stripe.com/webhooks#event-destinations), and would send a refused event again and again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,43 +30,43 @@ from payments_app.gateways.untrusted import (
     text_or,
 )
 
-# A thin event about an object of API v1 has the name that the whole event has, after this.
+# The type of a thin event about an object of API v1 is this prefix and the type of the full event.
 _THIN = "v1."
 
 
 def read_event(
     body: bytes, signature: str | None, secrets: Sequence[str], *, livemode: bool | None, received_at: datetime
 ) -> GatewayEvent:
-    """The event in a webhook's body. What it does not say of itself, or in no way that can be kept, is made up.
+    """Verify and read an event. Members that are missing or cannot be stored get default values.
 
     Raises:
-        InvalidSignature: no secret signed it within the last 300 seconds (400).
-        OtherMode: it is, or tells of an object, of the other mode than ``livemode``, if that is known (400).
+        InvalidSignature: not signed with one of ``secrets`` within the last 300 seconds (400).
+        OtherMode: the mode of the event or its object is not ``livemode``, if that is known (400).
     """
     if "v1" not in valid_signatures(signature, body, secrets, at=received_at):
         raise InvalidSignature
     event = of_mode(parsed(body), livemode)
-    thing = of_mode(members_of(members_of(event.get("data")).get("object")), livemode)
-    payload, is_readable = _read(event.get("type"), thing)
+    stripe_object = of_mode(members_of(members_of(event.get("data")).get("object")), livemode)
+    payload, is_readable = _read(event.get("type"), stripe_object)
     return GatewayEvent(
         event_id=event_id_of(event.get("id"), body),
         type=text_or(event.get("type"), "unreadable"),
-        reference=text_or((thing or members_of(event.get("related_object"))).get("id"), "none"),
+        reference=text_or((stripe_object or members_of(event.get("related_object"))).get("id"), "none"),
         created_at=moment_or_none(event.get("created")) or received_at,
         payload=payload,
         is_readable=is_readable,
     )
 
 
-def _read(event_type: Any, thing: Mapping[str, Any]) -> tuple[EventPayload | None, bool]:
-    """What an event says of what we follow, and whether that could be read."""
+def _read(event_type: Any, stripe_object: Mapping[str, Any]) -> tuple[EventPayload | None, bool]:
+    """The payload of an event, and whether the event is readable."""
     if not isinstance(event_type, str):
         return None, False
     if event_type not in _READERS:
-        # A thin event of something that we follow names it, and does not say what became of it.
+        # A thin event of a type that concerns us has the object's id only, and not its state: it is unreadable.
         return None, event_type.removeprefix(_THIN) not in _READERS
     try:
-        return _READERS[event_type](thing), True
+        return _READERS[event_type](stripe_object), True
     except UNEXPECTED:
         return None, False
 

@@ -1,4 +1,4 @@
-"""The audit trail of payments."""
+"""The audit trail of payments, and its log events."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +12,8 @@ from payments_app.observability.logging import get_logger
 
 log = get_logger(__name__)
 
-# What happens every day; whatever else happens to a payment is told as a warning, because staff have to look at it.
-_ORDINARY = frozenset(
+# Routine events are logged as info. Every other event of a payment is a warning, because staff have to look at it.
+_ROUTINE = frozenset(
     {
         "payment.processing",
         "payment.completed",
@@ -24,15 +24,15 @@ _ORDINARY = frozenset(
         "payment.reviewed",
     }
 )
-# The refund tells these itself, with its own id.
-_TOLD_BY_REFUND = frozenset(
-    f"refund.{word}" for word in ("requested", "recorded", "pending", "unknown", "succeeded", "failed")
+# The refund logs these itself, with its own id.
+_LOGGED_BY_REFUND = frozenset(
+    f"refund.{outcome}" for outcome in ("requested", "recorded", "pending", "unknown", "succeeded", "failed")
 )
 
 
 @dataclass(frozen=True, slots=True)
 class AuditContext:
-    """Who does something, in which request, and when: what an event remembers beside the change itself."""
+    """The actor, request id and time of a change, which its event stores."""
 
     actor: str
     request_id: str | None
@@ -40,7 +40,7 @@ class AuditContext:
 
 
 class PaymentEvent(Base):
-    """One line of the audit trail: who did what when, and which version of the payment it made."""
+    """One line of the audit trail: actor, event, statuses, time, and the payment's version after the change."""
 
     __tablename__ = "payment_events"
     __table_args__ = (
@@ -60,22 +60,22 @@ class PaymentEvent(Base):
 
 
 @event.listens_for(PaymentEvent, "after_insert")
-def _log_event(_mapper: object, _connection: object, happened: PaymentEvent) -> None:
-    """Every line of the trail is a line of the log; of a payment's first one, ``create`` sees to both."""
-    if happened.event in _TOLD_BY_REFUND:
+def _log_event(_mapper: object, _connection: object, payment_event: PaymentEvent) -> None:
+    """Log every line of the audit trail. ``create`` inserts a payment's first event by SQL, and logs it itself."""
+    if payment_event.event in _LOGGED_BY_REFUND:
         return
-    say = log.info if happened.event in _ORDINARY else log.warning
+    log_event = log.info if payment_event.event in _ROUTINE else log.warning
     facts = {
-        "payment_id": happened.payment_id,
-        "from_status": happened.from_status,
-        "to_status": happened.to_status,
-        "version": happened.version,
-        "actor": happened.actor,
+        "payment_id": payment_event.payment_id,
+        "from_status": payment_event.from_status,
+        "to_status": payment_event.to_status,
+        "version": payment_event.version,
+        "actor": payment_event.actor,
     }
-    after_commit(happened, lambda: say(_in_words(happened.event), **facts))
+    after_commit(payment_event, lambda: log_event(_log_text(payment_event.event), **facts))
 
 
-def _in_words(name: str) -> str:
-    """``Payment: confirmed`` of ``payment.completed``, which is what whoever pays calls it."""
-    what, _, word = name.partition(".")
-    return f"{what.capitalize()}: {'confirmed' if name == 'payment.completed' else word.replace('_', ' ')}"
+def _log_text(name: str) -> str:
+    """``payment.completed`` is logged as ``Payment: confirmed``, the name of the request that completes it."""
+    subject, _, verb = name.partition(".")
+    return f"{subject.capitalize()}: {'confirmed' if name == 'payment.completed' else verb.replace('_', ' ')}"

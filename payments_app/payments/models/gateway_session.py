@@ -1,4 +1,4 @@
-"""Checkouts opened at gateways."""
+"""Checkout sessions at gateways."""
 
 from datetime import datetime
 
@@ -26,7 +26,7 @@ ENDED = (LOST, SessionStatus.CANCELLED, SessionStatus.EXPIRED, SessionStatus.SUC
 
 
 class GatewaySession(Base):
-    """A checkout opened at a gateway for a payment. A row of its own: opening one does not change the payment."""
+    """A checkout session at a gateway. It has a row of its own, because opening one does not change the payment."""
 
     __tablename__ = "gateway_sessions"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Payments: the constraints that keep them honest, and the verbs that change them."""
+"""The payment: its table, its constraints, and the verbs that change its status and amounts."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -32,26 +32,26 @@ from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, MOVES, PAI
 if TYPE_CHECKING:
     from payments_app.payments.models.refund import Refund
 
-# The predicate of the index below. An ON CONFLICT that names another text finds no index on PostgreSQL.
+# The predicate of the index below. On PostgreSQL an ON CONFLICT with another predicate finds no index.
 ACTIVE_PREDICATE: Final = text(f"{in_check('status', ACTIVE)} AND deleted_at IS NULL")
 
-# Payments by hand whose reference the index on ``normalized_reference`` does not hold: an earlier payment has it in
-# another spelling, or a process of a release that did not compare them confirmed it.
+# Payments by hand whose reference is not in the index on ``normalized_reference``: an earlier payment has the same
+# reference in another spelling, or a release that did not compare references confirmed the payment.
 REFERENCE_ALONE: Final = text(f"gateway = '{BY_HAND}' AND transaction_id IS NOT NULL AND normalized_reference IS NULL")
 
 
 class Payment(Base):
-    """One attempt to pay one consultation. Amounts in minor units; a row changes only through the verbs below."""
+    """One attempt to pay one consultation. Amounts are in minor units. Only the verbs below change a row."""
 
     __tablename__ = "payments"
     __table_args__ = (
-        # Refers to both columns, so that a payment is its consultation's patient's, whatever the code believes.
+        # Both columns: the database itself ensures that a payment belongs to the patient of its consultation.
         ForeignKeyConstraint(
             ["consultation_id", "user_id"],
             ["consultations.id", "consultations.patient_id"],
             name="fk_payments_consultation_patient",
         ),
-        # The last line of defence: one active payment per consultation, whoever asks, however often, at once.
+        # The last line of defence: one active payment per consultation, for any number of simultaneous requests.
         Index(
             "uq_payments_active_consultation",
             "consultation_id",
@@ -61,7 +61,7 @@ class Payment(Base):
         ),
         # One transaction at a gateway pays one payment. Nulls are distinct on both databases.
         UniqueConstraint("gateway", "payment_method", "transaction_id", name="uq_payments_transaction"),
-        # One transfer by hand too, in whatever spelling its reference was typed.
+        # The same for a transfer by hand, in any spelling of its reference.
         Index(
             "uq_payments_normalized_reference",
             "gateway",
@@ -71,7 +71,7 @@ class Payment(Base):
             postgresql_where=text("normalized_reference IS NOT NULL"),
             sqlite_where=text("normalized_reference IS NOT NULL"),
         ),
-        # The few by hand whose reference the index above does not hold: each confirm by hand looks at them.
+        # The few payments by hand that are not in the index above: each confirm by hand compares with them.
         Index(
             "ix_payments_reference_alone",
             "payment_method",
@@ -81,10 +81,10 @@ class Payment(Base):
         ),
         Index("ix_payments_user_history", "user_id", "created_at", "id"),
         Index("ix_payments_history", "created_at", "id"),
-        # For staff who look for the few that are refunded among the many that are not.
+        # For lists by status: few payments are refunded, and most are not.
         Index("ix_payments_status_history", "status", "created_at", "id"),
         Index("ix_payments_consultation_history", "consultation_id", "created_at", "id"),
-        # The few that staff have to look at: counted for the metrics, and listed by the audit.
+        # The few payments in review: counted for the metrics, and listed by the audit.
         Index("ix_payments_review", "id", postgresql_where=text("needs_review"), sqlite_where=text("needs_review = 1")),
         CheckConstraint(in_check("status", PaymentStatus), name="status_known"),
         CheckConstraint("version >= 0", name="version_not_negative"),
@@ -92,7 +92,7 @@ class Payment(Base):
         CheckConstraint(
             "received_minor >= 0 AND refund_reserved_minor >= 0 AND refunded_minor >= 0", name="money_not_negative"
         ),
-        # What is on its way back and what is back already never exceed what came.
+        # Reserved and completed refunds together never exceed the money received.
         CheckConstraint("refund_reserved_minor + refunded_minor <= received_minor", name="refunds_within_received"),
         CheckConstraint(
             f"NOT ({in_check('status', PAID)}) OR (received_minor > 0 AND transaction_id IS NOT NULL"
@@ -114,15 +114,15 @@ class Payment(Base):
     gateway: Mapped[str] = mapped_column(String(32))
     status: Mapped[str] = mapped_column(String(32))
     transaction_id: Mapped[str | None] = mapped_column(String(255))
-    # Of a gateway by hand: what all spellings of its transaction_id have in common (gateways/references.py).
+    # For payments by hand: the common form of all spellings of the transaction_id (gateways/references.py).
     normalized_reference: Mapped[str | None] = mapped_column(String(MAX_NORMALIZED_LENGTH))
     receipt_url: Mapped[str | None] = mapped_column(String(2048))
     received_minor: Mapped[int] = mapped_column(BigId)
-    # Refunds that are pending or whose fate is unknown, and refunds that succeeded.
+    # The sum of pending and unknown refunds, and the sum of succeeded ones.
     refund_reserved_minor: Mapped[int] = mapped_column(BigId)
     refunded_minor: Mapped[int] = mapped_column(BigId)
     needs_review: Mapped[bool]
-    # The review is one that only staff can end. With a default, so that releases that do not know it can still insert.
+    # Only staff can end the review. The default lets older releases, which do not know the column, still insert.
     review_sticky: Mapped[bool] = mapped_column("review_held", server_default=false())
     # The patient's bank took the money back, or may: nothing is refunded. With a default, as above.
     is_disputed: Mapped[bool] = mapped_column(server_default=false())
@@ -134,13 +134,13 @@ class Payment(Base):
 
     invoices: Mapped[list[Invoice]] = relationship(order_by=Invoice.id)
     tax_records: Mapped[list[TaxRecord]] = relationship(order_by=TaxRecord.id)
-    # Named by string: refunds know their payment's room, not the other way round. Never loaded by the way: reading
-    # in the middle of an effect would flush the first half of it, and raise the version twice.
+    # Named by string, because refund.py imports this module. Never loaded lazily: a read in the middle of an effect
+    # would flush the first half of it, and raise the version twice.
     refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id", back_populates="payment", lazy="raise")
-    # Only ever added to here; the trail is read by its own query.
+    # Written only: events are appended here, and read by a query of their own.
     events: WriteOnlyMapped["PaymentEvent"] = relationship()
 
-    __mapper_args__ = {  # SQLAlchemy reads it once, as a plain dict
+    __mapper_args__ = {  # a plain dict, as SQLAlchemy expects
         "version_id_col": version,
         "version_id_generator": lambda version: 0 if version is None else version + 1,
     }
@@ -153,13 +153,13 @@ class Payment(Base):
     @is_active.inplace.expression
     @classmethod
     def _is_active_expression(cls) -> ColumnElement[bool]:
-        # The statuses as literals, not as parameters, so that the planner sees the index's own predicate.
+        # Literals and not parameters, so that the planner recognises the index's predicate.
         statuses: BindParameter[str] = bindparam("active_statuses", list(ACTIVE), expanding=True, literal_execute=True)
         return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
 
     @property
     def charge(self) -> Charge:
-        """What it asks for, as gateways are told."""
+        """The charge in the form that gateways take."""
         return Charge(
             payment_id=self.id,
             consultation_id=self.consultation_id,
@@ -170,20 +170,20 @@ class Payment(Base):
 
     @property
     def refundable_minor(self) -> int:
-        """What came and is neither back nor on its way back."""
+        """Minor units that can still be refunded: received, minus reserved and refunded."""
         return self.received_minor - self.refund_reserved_minor - self.refunded_minor
 
     def was_completed_by(self, transaction_id: str) -> bool:
-        """Whether confirming with this transaction again is a retry of what happened already."""
+        """Whether this transaction completed the payment, so that confirming with it again is a retry."""
         return self.completed_at is not None and self._is_transaction(transaction_id)
 
     def _is_transaction(self, transaction_id: str) -> bool:
-        """Whether that names the transaction of this payment, in whatever spelling."""
+        """Whether this is the payment's transaction, in any spelling."""
         if self.transaction_id is None or self.transaction_id == transaction_id:
             return self.transaction_id == transaction_id
         normalized = normalized_reference(self.gateway, transaction_id)
-        # Not the column: of a payment that another one shares the reference with, or that a release before this one
-        # confirmed, it is empty.
+        # Computed, not read from the column: it is null if another payment shares the reference, or if an older release
+        # confirmed this payment.
         return normalized is not None and normalized == normalized_reference(self.gateway, self.transaction_id)
 
     def _name_transaction(self, transaction_id: str) -> None:
@@ -191,8 +191,10 @@ class Payment(Base):
         self.normalized_reference = normalized_reference(self.gateway, transaction_id)
 
     def require_move(self, to: PaymentStatus) -> None:
-        """Raises:
-        InvalidTransition: the payment's status does not allow it (409).
+        """Check that the payment may move to a status.
+
+        Raises:
+            InvalidTransition: the payment's status does not allow it (409).
         """
         if to not in MOVES[self.status]:
             raise InvalidTransition(payment_status=self.status)
@@ -200,33 +202,35 @@ class Payment(Base):
     # Before there is money
 
     def begin_processing(self, context: AuditContext) -> None:
-        """The gateway says that money is on its way."""
+        """Mark the payment processing: the gateway reports that the money is on its way."""
         self._move(PaymentStatus.PROCESSING, "payment.processing", context)
 
     def note(self, event: str, context: AuditContext) -> None:
-        """Remember what changes neither status nor version. The row has to be locked, or the trail may cross itself."""
-        # After a change in the same effect, which raises it, the trail goes on from there.
+        """Append an event that changes neither status nor version. Lock the row first: events must stay in order."""
+        # If an earlier change in this effect raises the version, the event has the raised version.
         is_changed = inspect(self).attrs.updated_at.history.has_changes()
         self._append(event, self.status, self.version + 1 if is_changed else self.version, context)
 
     def cancel(self, context: AuditContext) -> None:
-        """Give the payment up before any money moved.
+        """Cancel the payment before any money moved.
 
         Raises:
-            InvalidTransition: it is not pending (409); money on its way cannot be called back by us.
+            InvalidTransition: it is not pending (409); money on its way cannot be called back.
         """
         self.require_pending()
         self._end(PaymentStatus.CANCELLED, "payment.cancelled", context)
 
     def require_pending(self) -> None:
-        """Raises:
-        InvalidTransition: it is not pending (409).
+        """Check that the payment is pending.
+
+        Raises:
+            InvalidTransition: it is not pending (409).
         """
         if self.status != PaymentStatus.PENDING:
             raise InvalidTransition(payment_status=self.status)
 
     def mark_cancelled_by_gateway(self, context: AuditContext) -> None:
-        """Its session has ended there, so nobody can pay it any more.
+        """Mark the payment cancelled because its session ended at the gateway, and it can no longer be paid.
 
         Raises:
             InvalidTransition: it was paid, or has ended before (409).
@@ -234,7 +238,7 @@ class Payment(Base):
         self._end(PaymentStatus.CANCELLED, "payment.cancelled", context)
 
     def expire(self, context: AuditContext) -> None:
-        """Nobody has paid it in time.
+        """Mark the payment expired: it was not paid in time.
 
         Raises:
             InvalidTransition: it is not pending (409).
@@ -243,17 +247,17 @@ class Payment(Base):
         self._end(PaymentStatus.EXPIRED, "payment.expired", context)
 
     def fail(self, context: AuditContext) -> None:
-        """Money was on its way and did not come.
+        """Mark the payment failed: its money was on its way and did not arrive.
 
         Raises:
             InvalidTransition: it was paid, or has ended before (409).
         """
         self._end(PaymentStatus.FAILED, "payment.failed", context)
 
-    # Money that comes
+    # Incoming money
 
     def complete(self, transaction_id: str, *, receipt_url: str | None, context: AuditContext) -> None:
-        """The money is there: all of it.
+        """Mark the payment completed and its invoice paid: the full amount has arrived.
 
         Raises:
             InvalidTransition: the payment's status does not allow it (409).
@@ -263,13 +267,13 @@ class Payment(Base):
         self.receipt_url = receipt_url
         self.received_minor = self.amount_minor
         self.completed_at = context.at
-        self.deleted_at = None  # what has money is not deleted
+        self.deleted_at = None  # a payment that holds money is not deleted
         for invoice in self.invoices:
             invoice.pay(context.at)
         self._count_excess(context)
 
     def quarantine(self, transaction_id: str, *, amount_minor: int, context: AuditContext) -> None:
-        """Keep money that may not complete the payment, for staff to return; the status stays."""
+        """Record money that must not complete the payment, for staff to refund. The status stays."""
         self._change("payment.quarantined", context)
         self._name_transaction(transaction_id)
         self.received_minor = amount_minor
@@ -278,54 +282,56 @@ class Payment(Base):
         self._count_excess(context)
 
     def flag_for_review(self, event: str, context: AuditContext, *, sticky: bool = True) -> None:
-        """Something happened that staff have to look at; what no refund of ours puts right, only they can end."""
+        """Start a review by staff. A ``sticky`` one is not ended by refunds: only staff can end it."""
         self._change(event, context)
         self.needs_review = True
         self.review_sticky = self.review_sticky or sticky
 
     def end_review(self, context: AuditContext) -> None:
-        """Staff have looked, and put right what was to be.
+        """End the review, after staff have put the problem right.
 
         Raises:
-            InvalidTransition: money that may not stay is still here (409).
+            InvalidTransition: the payment still holds money that has to be refunded (409).
         """
         if self.status not in PAID and self.refundable_minor:
             raise InvalidTransition(payment_status=self.status)
         self._change("payment.reviewed", context)
         self.needs_review = self.review_sticky = False
 
-    # Money that goes back
+    # Outgoing money
 
     def require_refundable(self) -> None:
-        """Raises:
-        InvalidTransition: no money came, or all of it went back (409).
+        """Check that the payment's status allows a refund.
+
+        Raises:
+            InvalidTransition: no money was received, or all of it was refunded (409).
         """
-        # Money in review may be returned whatever became of the payment.
+        # Money in review may be refunded in any status.
         if self.status not in REFUNDABLE and not (self.needs_review and self.received_minor > 0):
             raise InvalidTransition(payment_status=self.status)
 
     def reserve_refund(self, amount_minor: int, event: str, context: AuditContext) -> None:
-        """Set money aside for a refund that is on its way."""
+        """Reserve money for an open refund."""
         self._change(event, context)
         self.refund_reserved_minor += amount_minor
 
     def release_refund(self, amount_minor: int, context: AuditContext) -> None:
-        """A refund on its way came to nothing: what was set aside for it is free again."""
+        """An open refund failed: its reserved money is free again."""
         self._change("refund.failed", context)
         self.refund_reserved_minor -= amount_minor
         self._count_excess(context)
 
     def settle_refund(self, amount_minor: int, context: AuditContext) -> None:
-        """A refund on its way has arrived."""
+        """An open refund succeeded."""
         self.refund_reserved_minor -= amount_minor
         self._give_back(amount_minor, "refund.succeeded", context)
 
     def record_refund(self, amount_minor: int, context: AuditContext) -> None:
-        """A refund that was made elsewhere, as far as there is room for it."""
+        """A refund that was made outside this service, up to the amount that could still be refunded."""
         self._give_back(amount_minor, "refund.recorded", context)
 
     def reverse_refund(self, amount_minor: int, context: AuditContext) -> None:
-        """A refund that had succeeded came back. No status moves back for it: staff have to look."""
+        """A refund that had succeeded came back. The status does not move back: the payment needs a review."""
         self.flag_for_review("refund.reversed", context, sticky=False)
         self.refunded_minor -= amount_minor
         self._count_excess(context)
@@ -333,7 +339,7 @@ class Payment(Base):
     def _give_back(self, amount_minor: int, event: str, context: AuditContext) -> None:
         self.refunded_minor += amount_minor
         all_is_back = self.refunded_minor == self.received_minor
-        if self.status not in REFUNDABLE or amount_minor == 0:  # money in review: only the amounts move
+        if self.status not in REFUNDABLE or amount_minor == 0:  # money in review: only the amounts change
             self._change(event, context)
         elif all_is_back:
             self._move(PaymentStatus.REFUNDED, event, context)
@@ -352,7 +358,7 @@ class Payment(Base):
         return any(refund.unallocated_minor for refund in self.refunds)
 
     def _count_excess(self, context: AuditContext) -> None:
-        """Room was made: count refunds made elsewhere that there was none for."""
+        """Refundable money has increased: count refunds made elsewhere that exceeded it until now."""
         if not self._has_excess:
             return
         for refund in self.refunds:
@@ -363,9 +369,9 @@ class Payment(Base):
                 self.record_refund(counted_minor, context)
         came_back = any(refund.has_failed and refund.was_accepted for refund in self.refunds)
         if not self._has_excess and self.status in PAID and not came_back:
-            self._settle_review()  # that was all there was to look at
+            self._settle_review()  # nothing else needs the review
 
-    # How a change is written down
+    # How a change is recorded
 
     def _end(self, to: PaymentStatus, event: str, context: AuditContext) -> None:
         self._move(to, event, context)
@@ -377,7 +383,7 @@ class Payment(Base):
         self._change(event, context, to)
 
     def _change(self, event: str, context: AuditContext, to: PaymentStatus | None = None) -> None:
-        # The version that the flush of this effect will make; an effect may append several events.
+        # The version after this effect's flush. One effect may append several events.
         self._append(event, to or self.status, self.version + 1, context)
         self.status = to or self.status
         self.updated_at = context.at

@@ -1,4 +1,4 @@
-"""Refunds: money on its way back, and what has become of it."""
+"""Refunds: their table, and the verbs that change a refund together with its payment."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 
 class RefundStatus(StrEnum):
-    """``unknown``: it was sent, and nobody answered. ``pending``: about to be sent, or accepted and on its way."""
+    """``pending``: about to be sent, or accepted by the gateway. ``unknown``: sent, and the gateway did not answer."""
 
     PENDING = "pending"
     UNKNOWN = "unknown"
@@ -38,19 +38,19 @@ class RefundStatus(StrEnum):
 
 OPEN = (RefundStatus.PENDING, RefundStatus.UNKNOWN)
 
-# What the columns hold.
+# Characters; the size of the columns.
 MAX_REASON_LENGTH = 500
 
 
 class Refund(Base):
-    """One return of money, committed before the gateway hears of it. Changes with its payment, in one transaction."""
+    """One refund, committed before the gateway is called. It changes with its payment, in one transaction."""
 
     __tablename__ = "refunds"
     __table_args__ = (
         ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_refunds_payment"),
         UniqueConstraint("gateway", "reference", name="uq_refunds_reference"),
         Index("ix_refunds_payment", "payment_id", "id"),
-        # The few that resume looks for among the many that are over.
+        # The few open refunds, which resume looks for among the many that are settled.
         Index(
             "ix_refunds_open",
             "leased_until",
@@ -68,19 +68,19 @@ class Refund(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     payment_id: Mapped[int] = mapped_column(BigId)
     amount_minor: Mapped[int] = mapped_column(BigId)
-    # The part of a refund made elsewhere that is more than what is left of the money: on the payment it is not counted.
+    # The part of a refund made elsewhere that exceeds the refundable money: the payment's amounts do not count it.
     unallocated_minor: Mapped[int] = mapped_column("excess_minor", BigId)
     currency: Mapped[str] = mapped_column(CHAR(3))
     status: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(MAX_REASON_LENGTH))
-    # Why the gateway would not do it.
+    # The gateway's reason for declining it.
     decline_reason: Mapped[str | None] = mapped_column(String(MAX_REASON_LENGTH))
     gateway: Mapped[str] = mapped_column(String(32))
-    # The gateway's name for it, once it has said one.
+    # The gateway's id of the refund; null until it is known.
     reference: Mapped[str | None] = mapped_column(String(255))
-    # In the gateway's dashboard, say, and told to us by a webhook.
+    # Made outside this service, for example in the gateway's dashboard, and reported by a webhook.
     made_elsewhere: Mapped[bool]
-    # Until then somebody is at work on it, and resume keeps its hands off.
+    # Until then another process works on it, and resume leaves it alone.
     leased_until: Mapped[datetime] = mapped_column(UtcDateTime)
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -88,7 +88,7 @@ class Refund(Base):
 
     payment: Mapped[Payment] = relationship(back_populates="refunds", lazy="raise_on_sql")
 
-    __mapper_args__ = {  # SQLAlchemy reads it once, as a plain dict
+    __mapper_args__ = {  # a plain dict, as SQLAlchemy expects
         "version_id_col": version,
         "version_id_generator": lambda version: 0 if version is None else version + 1,
     }
@@ -97,7 +97,7 @@ class Refund(Base):
     def order(
         cls, payment: Payment, *, amount_minor: int, reason: str | None, leased_until: datetime, context: AuditContext
     ) -> "Refund":
-        """A refund that is to be sent to the gateway next; its money is set aside."""
+        """A new refund that will be sent to the gateway; its money is reserved."""
         refund = cls._of(payment, amount_minor, context, reason=reason, leased_until=leased_until)
         payment.reserve_refund(amount_minor, "refund.requested", context)
         return refund
@@ -106,7 +106,7 @@ class Refund(Base):
     def record(
         cls, payment: Payment, *, amount_minor: int, reference: str | None, outcome: Approved, context: AuditContext
     ) -> "Refund":
-        """A refund that was made elsewhere; what there is no room for is excess, and a matter for staff."""
+        """A refund that was made elsewhere. If it exceeds the refundable money, the payment needs a review."""
         unallocated_minor = _unallocated(payment, amount_minor)
         refund = cls._of(
             payment,
@@ -129,7 +129,7 @@ class Refund(Base):
     def record_failed(
         cls, payment: Payment, *, amount_minor: int, reference: str, outcome: Declined, context: AuditContext
     ) -> "Refund":
-        """A refund that was made elsewhere and had failed when we first heard of it: no money moves."""
+        """A refund that was made elsewhere and had failed before it was first reported: no money moves."""
         payment.note("refund.failed", context)
         return cls._of(
             payment,
@@ -144,7 +144,7 @@ class Refund(Base):
 
     @classmethod
     def _of(cls, payment: Payment, amount_minor: int, context: AuditContext, **more: object) -> "Refund":
-        # Appended to the payment's list, which the payment's own verbs go through.
+        # Appended to the payment's list, because the payment's verbs iterate over it.
         refund = cls(
             **{
                 "amount_minor": amount_minor,
@@ -170,24 +170,24 @@ class Refund(Base):
         return self.status == RefundStatus.FAILED
 
     def was_requested(self, amount_minor: int | None, *, since: datetime) -> bool:
-        """Whether it was requested here, of that amount, at that moment or later, and has not failed."""
+        """Whether it was requested through this service, of this amount, not before ``since``, and has not failed."""
         is_ours = not self.made_elsewhere and not self.has_failed
         return is_ours and self.amount_minor == amount_minor and self.created_at >= since
 
     @property
     def was_accepted(self) -> bool:
-        """Whether the gateway has, or may have, counted it among what it returned, even if it failed later."""
+        """Whether the gateway counts it, or may count it, in its refunded total, even if it failed later."""
         return not self.has_failed or self.reference is not None
 
     @property
     def is_unattributed(self) -> bool:
-        """Whether it is what remains of a total that a gateway told of, without saying by which refunds."""
+        """Whether it stands for a total that the gateway reported without naming the refunds."""
         return self.made_elsewhere and self.reference is None and not self.has_failed
 
-    def split(self, amount_minor: int) -> "Refund":
-        """The refund of that amount within a nameless total: the whole of it, or a part that becomes a row of its own.
+    def split_off(self, amount_minor: int) -> "Refund":
+        """Take a refund of this amount out of an unattributed total: the whole row, or a part as a row of its own.
 
-        What the payment counts stays the same.
+        The payment's amounts stay the same.
         """
         if amount_minor == self.amount_minor:
             return self
@@ -208,7 +208,7 @@ class Refund(Base):
         return part
 
     def increase(self, by_minor: int, context: AuditContext) -> None:
-        """It turns out to be larger than the part of a total that it was known by."""
+        """Raise the amount, because the refund is larger than reported so far."""
         unallocated_minor = _unallocated(self.payment, by_minor)
         self.amount_minor += by_minor
         self.unallocated_minor += unallocated_minor
@@ -221,7 +221,7 @@ class Refund(Base):
         return self.amount_minor - self.unallocated_minor
 
     def settle(self, outcome: Approved | Declined | OutcomeUnknown, context: AuditContext) -> None:
-        """Write down what the gateway says of a refund, however often and in whatever order it says it."""
+        """Apply the gateway's outcome. Outcomes may arrive repeatedly and in any order."""
         match outcome:
             case Approved(reference=reference):
                 self.reference = self.reference or reference
@@ -231,16 +231,16 @@ class Refund(Base):
                 elif self.is_open:
                     self._wait(RefundStatus.PENDING, context)
             case Declined(reason=reason) if not self.has_failed:
-                # Or older news of it, which may still come, would be of a refund that we have never heard of.
+                # Without the reference, an older report that arrives later would look like an unknown refund.
                 self.reference = self.reference or outcome.reference
                 self._fail(reason, context)
             case OutcomeUnknown():
                 if self.is_open:
-                    # What the gateway has accepted, silence does not make unknown.
+                    # A missing response does not make a refund unknown that the gateway has accepted.
                     self._wait(RefundStatus.PENDING if self.reference else RefundStatus.UNKNOWN, context)
 
     def _wait(self, status: RefundStatus, context: AuditContext) -> None:
-        """Nobody is at work on it any more: it is resume's, or a webhook's."""
+        """Keep it open and end the lease: resume or a webhook will settle it."""
         if self.status != status:
             self.payment.note(f"refund.{status}", context)
         self.status = status
@@ -251,7 +251,7 @@ class Refund(Base):
         self.settled_at = context.at
 
     def _fail(self, reason: str, context: AuditContext) -> None:
-        """It came to nothing, or, where it had succeeded, it came back."""
+        """Mark it failed. If it had succeeded before, the money came back to the payment."""
         take_back = self.payment.release_refund if self.is_open else self.payment.reverse_refund
         counted_minor = self._counted_minor
         self._settle(RefundStatus.FAILED, context)
@@ -260,18 +260,18 @@ class Refund(Base):
         take_back(counted_minor, context)
 
     def lease(self, until: datetime) -> None:
-        """Take it in hand until then; of two that do so from the same version, one finds itself too late."""
+        """Lease it until then. If two processes lease the same version, one of them loses (``StaleDataError``)."""
         self.leased_until = until
 
     def count_excess(self, room_minor: int) -> int:
-        """Lower the excess by what there is room for now, which is returned."""
+        """Lower the unallocated amount by at most ``room_minor``, and return by how much."""
         counted_minor = min(self.unallocated_minor, room_minor)
         self.unallocated_minor -= counted_minor
         return counted_minor
 
 
 def _unallocated(payment: Payment, amount_minor: int) -> int:
-    """How much of a refund made elsewhere is more than what is left of the money."""
+    """How much of a refund made elsewhere exceeds the payment's refundable money, in minor units."""
     return amount_minor - min(amount_minor, payment.refundable_minor)
 
 
@@ -287,10 +287,10 @@ def _log_change(_mapper: object, _connection: object, refund: Refund) -> None:
 
 
 def _log_outcome(refund: Refund, outcome: str) -> None:
-    happened = f"Refund: {outcome}"
+    log_event = f"Refund: {outcome}"
 
-    def tell() -> None:
+    def report() -> None:
         metrics.REFUNDS.labels(outcome).inc()
-        log.info(happened, refund_id=refund.id, payment_id=refund.payment_id, gateway=refund.gateway)
+        log.info(log_event, refund_id=refund.id, payment_id=refund.payment_id, gateway=refund.gateway)
 
-    after_commit(refund, tell)
+    after_commit(refund, report)

@@ -1,4 +1,4 @@
-"""The statuses of a payment, and the moves between them."""
+"""The statuses of a payment, and the allowed moves between them."""
 
 from enum import StrEnum
 from typing import Final
@@ -17,7 +17,7 @@ class PaymentStatus(StrEnum):
     EXPIRED = "expired"
 
 
-# As they stand in sentences, for the catalogue; ``open`` and ``succeeded`` are a session's.
+# Statuses as error texts show them, for the translations. ``open`` and ``succeeded`` are statuses of sessions.
 IN_WORDS: Final = (
     N_("pending"),
     N_("processing"),
@@ -31,7 +31,7 @@ IN_WORDS: Final = (
     N_("succeeded"),
 )
 
-# A payment in one of these occupies its consultation; one that is soft-deleted does not.
+# A payment in one of these statuses occupies its consultation, unless it is soft-deleted.
 ACTIVE: Final = (
     PaymentStatus.PENDING,
     PaymentStatus.PROCESSING,
@@ -41,10 +41,10 @@ ACTIVE: Final = (
 UNPAID: Final = (PaymentStatus.PENDING, PaymentStatus.PROCESSING)
 ENDED_UNPAID: Final = (PaymentStatus.FAILED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED)
 PAID: Final = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED, PaymentStatus.REFUNDED)
-# What a refund moves on; elsewhere it moves only the amounts.
+# In these statuses a refund changes the status; in all others only the amounts.
 REFUNDABLE: Final = (PaymentStatus.COMPLETED, PaymentStatus.PARTIALLY_REFUNDED)
 
-# Every move there is. Late money may complete a payment that failed or expired, while its consultation is free.
+# All allowed moves. Late money may complete a payment that failed or expired, if its consultation is free.
 MOVES: Final[dict[str, frozenset[PaymentStatus]]] = {
     PaymentStatus.PENDING: frozenset({PaymentStatus.PROCESSING, PaymentStatus.COMPLETED, *ENDED_UNPAID}),
     PaymentStatus.PROCESSING: frozenset({PaymentStatus.COMPLETED, *ENDED_UNPAID}),

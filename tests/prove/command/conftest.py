@@ -1,4 +1,4 @@
-"""The rows of others, and a place where there are none."""
+"""A database with rows of real users, and one without."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support.people import People
 
 @pytest.fixture
 def others(people: People, engine: Engine) -> Iterator[dict[str, list[Any]]]:
-    """What real people have in the database; after the test, whatever it did, it is the same to the byte."""
+    """The rows of real users; after the test they have to be the same to the byte."""
     for consultation in (1, 2, 3):
         people.patient.pay(consultation, payment_method="gcash")
     payment_id = people.patient.pay(4).json["data"]["payment_id"]

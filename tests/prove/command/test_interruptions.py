@@ -16,8 +16,7 @@ from sqlalchemy import text
 from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
-from payments_app.proof import repository
-from payments_app.proof import runner as run
+from payments_app.proof import repository, runner
 from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
 from payments_app.proof.runner import ProofPlan, Report
@@ -47,7 +46,7 @@ def test_an_interrupted_run_removes_what_it_wrote(sent: signal.Signals, database
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
 
     assert process.returncode == 2
-    assert said.endswith(f"Error: Stopped by {sent.name}; everything that was written is removed.\n")
+    assert said.endswith(f"Error: Stopped by {sent.name}; all written rows were removed.\n")
 
 
 @ON_POSTGRESQL
@@ -76,7 +75,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(
         run.stderr,
         re.MULTILINE,
     )
-    assert re.search(r"^Removed [0-9]+ rows that a run which was killed had left", run.stderr, re.MULTILINE)
+    assert re.search(r"^Removed [0-9]+ rows that a killed run had left", run.stderr, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("others")
@@ -105,7 +104,7 @@ def test_what_is_left_is_removed_when_asked_for(database: Database, app: Flask) 
 
 def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     # A client waits a minute and a half for each of its answers; here it is known that none comes.
-    monkeypatch.setattr(run, "Client", partial(Client, patience_seconds=0))
+    monkeypatch.setattr(runner, "Client", partial(Client, patience_seconds=0))
     with fresh_database("sqlite") as database, Service.started(database.url) as service, app_with(database.url) as app:
         plan = ProofPlan(LoadProfile(4, share=4), rounds=3, seed=1, url=service.url, pace=1000, kill_workers=False)
         report = Report.blank(plan)
@@ -114,8 +113,8 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
             for pid in (service.process.pid, *service.workers()):
                 os.kill(pid, signal.SIGKILL)
 
-        with app.app_context(), pytest.raises(WrongTarget, match="answers no more"):
-            run.prove(plan, report, tell=kill)
+        with app.app_context(), pytest.raises(WrongTarget, match="no longer responds"):
+            runner.prove(plan, report, on_progress=kill)
 
         assert report.held
         assert sum(requests > 0 for requests in report.requests.values()) == 1
@@ -124,18 +123,18 @@ def test_a_service_that_dies_meanwhile_breaks_no_promise(monkeypatch: pytest.Mon
 
 
 def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    prove = run.prove
+    prove = runner.prove
 
-    def prove_until_something_is_found(plan: ProofPlan, report: Report, tell: Callable[[], None]) -> None:
+    def prove_until_something_is_found(plan: ProofPlan, report: Report, on_progress: Callable[[], None]) -> None:
         def stop() -> None:
-            tell()
+            on_progress()
             if not report.held:
                 # Not SIGINT, which whoever runs tests in the background of a script has ignored.
                 signal.raise_signal(signal.SIGTERM)
 
         prove(plan, report, stop)
 
-    monkeypatch.setattr(run, "prove", prove_until_something_is_found)
+    monkeypatch.setattr(runner, "prove", prove_until_something_is_found)
     with fresh_database("postgresql") as database, engine_on(database.url) as engine:
         with engine.begin() as connection:
             connection.execute(text(DROP_KEYS))
@@ -144,5 +143,5 @@ def test_what_a_run_had_found_is_told_when_it_is_stopped(monkeypatch: pytest.Mon
 
         assert told.exit_code == 2
         assert re.search(r"^BROKEN +key reuse: one key made several payments: ", told.stderr, re.MULTILINE)
-        assert "Stopped by SIGTERM; everything that was written is removed." in told.stderr
+        assert "Stopped by SIGTERM; all written rows were removed." in told.stderr
         assert not any(everything(engine).values())

@@ -40,7 +40,7 @@ def test_ctrl_c_before_anything_is_begun_is_no_verdict(
 
     monkeypatch.setattr(cli, "run_checks", interrupted)
 
-    assert "no row of this run is there" in commands_elsewhere.refused("payments", "prove", *SMALL)
+    assert "no row of this run is left" in commands_elsewhere.refused("payments", "prove", *SMALL)
 
 
 def test_a_limit_that_leaves_no_two_to_race_proves_nothing_and_says_so() -> None:
@@ -58,7 +58,7 @@ def test_somebody_elses_consultation_within_the_range_stops_it(people: People, d
     with commands_on(database.url) as commands:
         refusal = commands.refused("payments", "prove", "--yes")
 
-    assert refusal.startswith(f"Error: Consultation {FIRST_CONSULTATION + 7} is not a proof's")
+    assert refusal.startswith(f"Error: Consultation {FIRST_CONSULTATION + 7} is not of this command")
 
 
 def test_nobody_elses_workers_are_killed(commands_elsewhere: CommandRunner) -> None:
@@ -71,7 +71,7 @@ def test_where_nobody_answers_it_says_why(commands_elsewhere: CommandRunner) -> 
     told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, "http://127.0.0.1:9")
 
     assert told.exit_code == 2
-    assert "http://127.0.0.1:9 does not answer: " in told.stderr
+    assert "http://127.0.0.1:9 does not respond: " in told.stderr
     assert "refused" in told.stderr
 
 

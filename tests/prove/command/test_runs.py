@@ -95,8 +95,8 @@ def test_a_service_on_another_database_is_not_attacked(running: Service, command
     told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, running.url)
 
     assert told.exit_code == 2
-    assert "The service could not be asked: GET /consultations/" in told.stderr
-    assert "nothing is left of any run" in commands_elsewhere.ok("payments", "prove", "--clean-up")
+    assert "The service could not be attacked: GET /consultations/" in told.stderr
+    assert "no rows to remove" in commands_elsewhere.ok("payments", "prove", "--clean-up")
 
 
 # What is broken
@@ -115,7 +115,7 @@ def test_an_index_that_was_dropped_is_found_before_anything_is_written(commands_
     assert (verdict["attack"], verdict["held"], total["held"]) == ("none", False, False)
     assert told.exit_code == 1
     assert "BROKEN" in told.stdout
-    assert "index: uq_payments_active_consultation is missing: nothing stops a second payment" in told.stdout
+    assert "index: uq_payments_active_consultation is missing: a second payment would be possible" in told.stdout
     assert "0 of 1 promises held" in told.stdout
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from payments_app import clock
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.prove.states import (
     CONSULTATION,
     by_hand,
@@ -26,7 +26,7 @@ from tests.support.databases import Database
 from tests.support.kill_points import Doomed, Point, When, points
 from tests.support.operations import Expire, Operation, Resume, cancel, checkout, confirm, create, refund
 from tests.support.recorded_figures import note
-from tests.support.snapshots import LASTING, World, open_shop
+from tests.support.snapshots import LASTING, Snapshot, stripe_app_on_empty
 from tests.support.stripe_apps import StripeApp, open_by_card, stripe_settings
 
 Prepare = Callable[[StripeApp], Operation]
@@ -102,25 +102,25 @@ def database(request: pytest.FixtureRequest, databases: Callable[[str], Database
 
 
 @pytest.fixture(scope="module")
-def database_shop(database: Database) -> Iterator[StripeApp]:
-    with open_shop(database) as stripe_app:
+def shared_stripe_app(database: Database) -> Iterator[StripeApp]:
+    with stripe_app_on_empty(database) as stripe_app:
         yield stripe_app
 
 
 @pytest.fixture(scope="module")
-def blank(database_shop: StripeApp) -> World:
-    return World(database_shop)
+def blank(shared_stripe_app: StripeApp) -> Snapshot:
+    return Snapshot(shared_stripe_app)
 
 
 @pytest.fixture
-def stripe_app(database_shop: StripeApp, blank: World) -> StripeApp:
+def stripe_app(shared_stripe_app: StripeApp, blank: Snapshot) -> StripeApp:
     blank.put_back()
-    return database_shop
+    return shared_stripe_app
 
 
 @pytest.fixture(scope="module")
-def doomed(database: Database, database_shop: StripeApp) -> Iterator[Doomed]:
-    with Doomed.ready(database.url, **stripe_settings(database_shop.fake, **LASTING)) as doomed:
+def doomed(database: Database, shared_stripe_app: StripeApp) -> Iterator[Doomed]:
+    with Doomed.ready(database.url, **stripe_settings(shared_stripe_app.fake, **LASTING)) as doomed:
         yield doomed
 
 
@@ -129,27 +129,27 @@ class Crash:
 
     def __init__(self, stripe_app: StripeApp, doomed: Doomed, prepare: Prepare) -> None:
         self.operation = prepare(stripe_app)
-        World(stripe_app).end_leases()
-        self.world, self._doomed = World(stripe_app), doomed
+        Snapshot(stripe_app).end_leases()
+        self.snapshot, self._doomed = Snapshot(stripe_app), doomed
         doomed.practise(self.operation)
-        self.world.put_back()
+        self.snapshot.put_back()
         self.steps = doomed.watch(self.operation)
         heard_of = {table for step in self.steps for table in step.shows}
-        assert self.world.changed() <= heard_of, "rows were changed by a statement that nobody heard of"
-        self._expected = self.world.look().state()
-        self.world.put_back()
-        self._told = [self.operation.do(stripe_app.app).word for _ in range(2)]
-        assert self.world.look().state() == self._expected, "asked twice, it happened twice"
-        self.points = points(self.steps, of_sqlite=self.world.rows.is_sqlite)
+        assert self.snapshot.changed() <= heard_of, "rows were changed by a statement that nobody heard of"
+        self._expected = self.snapshot.look().state()
+        self.snapshot.put_back()
+        self._described = [self.operation.do(stripe_app.app).word for _ in range(2)]
+        assert self.snapshot.look().state() == self._expected, "asked twice, it happened twice"
+        self.points = points(self.steps, of_sqlite=self.snapshot.rows.is_sqlite)
 
     def at(self, point: Point) -> None:
         """Kill it there, and ask again until there is an answer: then it is as if nobody had been killed."""
-        self.world.put_back()
+        self.snapshot.put_back()
         self._doomed.kill(self.operation, point)
-        told = self.world.finish(self.operation, None)
-        assert told.word in self._told, f"{point}: {told}"
-        assert self.world.look().state() == self._expected, point
-        assert self.world.offenders() == [], point
+        told = self.snapshot.finish(self.operation, None)
+        assert told.word in self._described, f"{point}: {told}"
+        assert self.snapshot.look().state() == self._expected, point
+        assert self.snapshot.violations() == [], point
 
 
 def wanted_of(crash: Crash, chosen: list[Point]) -> list[Point]:
@@ -183,19 +183,19 @@ def test_a_refund_whose_process_died_is_left_alone_as_long_as_its_lease_lasts(
     """Somebody may be at work on it: whoever asks is told that it is open, and only a resume sends it again."""
     crash = Crash(stripe_app, doomed, a_refund)
     (point,) = [point for point in crash.points if (point.words, point.when) == ("POST /v1/refunds", when)]
-    crash.world.put_back()
+    crash.snapshot.put_back()
     doomed.kill(crash.operation, point)
     for _ in range(2):
         assert crash.operation.do(stripe_app.app).word == "202 replayed"
         with stripe_app.app.app_context():
-            assert list(process.find_open(clock.now())) == []
+            assert list(service.find_open(clock.now())) == []
     assert stripe_app.fake.count("POST", "/v1/refunds") == (when is When.SENT)
 
-    crash.world.resume_all()
+    crash.snapshot.resume_all()
 
     assert crash.operation.do(stripe_app.app).word == "200 replayed"
     assert stripe_app.fake.count("POST", "/v1/refunds") == 1
-    assert crash.world.rows.one("SELECT refunded_minor, refund_reserved_minor FROM payments") == {
+    assert crash.snapshot.rows.one("SELECT refunded_minor, refund_reserved_minor FROM payments") == {
         "refunded_minor": 150_000,
         "refund_reserved_minor": 0,
     }

@@ -30,7 +30,7 @@ def forged_webhook(scenario: Scenario) -> Iterator[Violation]:
     """Somebody who knows no secret says that a payment was paid."""
     payment_id, patient = _pay_by_card(scenario)
     _tell(scenario, _event(scenario, payment_id, patient, "succeeded"), secret="whsec_guessed")
-    for kept in scenario.kept(*patient.consultations):
+    for kept in scenario.snapshots(*patient.consultations):
         if kept.received_minor:
             yield Violation("a forged webhook paid a payment", f"payment {payment_id}")
 
@@ -43,7 +43,7 @@ def doubled_webhook(scenario: Scenario) -> Iterator[Violation]:
     told = scenario.client.request(Request("GET", f"/payments/{payment_id}/events", patient.token))
     attempts = [happened for happened in told.body["data"] if happened["event"] == "payment.attempt_failed"]
     if len(attempts) != 1:
-        yield Violation("one event was taken in several times", f"payment {payment_id}: {len(attempts)}")
+        yield Violation("one event was processed several times", f"payment {payment_id}: {len(attempts)}")
 
 
 def doubled_money(scenario: Scenario) -> Iterator[Violation]:
@@ -51,7 +51,7 @@ def doubled_money(scenario: Scenario) -> Iterator[Violation]:
     payment_id, patient = _pay_by_card(scenario)
     event = _event(scenario, payment_id, patient, "succeeded")
     at_once([lambda: _tell(scenario, event, secret=SECRET)] * DELIVERIES)
-    for kept in scenario.kept(*patient.consultations):
+    for kept in scenario.snapshots(*patient.consultations):
         if (kept.completions, kept.received_minor) != (1, scenario.amount_minor):
             yield Violation(
                 "money that came once was counted otherwise", f"payment {payment_id}: {kept.received_minor}"

@@ -8,39 +8,38 @@ from tests.support.databases import ROOT
 PAGE = ROOT / "docs" / "defences.md"
 
 _BEFORE = """\
-# What each defence is for
+# What happens without each defence
 
-A defence that nobody has ever seen at work is a belief. So each is taken out of a real service on PostgreSQL (gunicorn,
-two processes of eight threads), and the attack that it is there for is made by 16 requests at the same moment. Harm is
-counted by rows. An attack that needs luck is made again until it gets through, at most 30 times. With everything in its
-place, none of these attacks gets anything through, with locks or without.
+Each defence is removed from a real service on PostgreSQL (gunicorn, two processes of eight threads), and 16
+simultaneous requests make the attack that it stops. Damage is counted in rows. An attack that needs luck is repeated
+until it succeeds, at most 30 times. With all defences in place none of these attacks succeeds, with locks or without.
 
-`make defences` tries it all, and writes this page from what it has seen; the tests try it too, and compare. The attacks
-are the functions by which [`payments prove`](proving.md) attacks a deployment, but for those by webhooks.
+`make defences` runs all of it, and writes this page from the result; the tests run it too, and compare. The attacks are
+the same code as those of [`payments prove`](proving.md), except those by webhooks.
 """
 _AFTER = """\
-How each is taken out, in the service under test alone:
+How each defence is removed, in the service under test only:
 
-- **The index**: `DROP INDEX`, and the insert of a payment loses its `ON CONFLICT` on its way to the database. That
-  second step happens to no deployment: as it is, the statement names the index, and PostgreSQL refuses all of it where
-  there is none. **The look** is the one of `/readyz`, at index and CHECKs, without which no payment is taken; it is
-  made every ten seconds, and here before each payment.
-- **The unique key**, **the unique transaction**, **the unique event**, **the CHECK**: the constraint is dropped; with
-  the unique transaction, the unique reference of money by hand as well.
-- **The row version**: it is raised as ever, but the `UPDATE` no longer compares it with what was read.
-- **The look at what is left**: a refund is compared with all that came, not with what is left of it.
-- **The signature**: whatever is sent with one counts as signed.
+- **The index**: `DROP INDEX`, and the insert of a payment loses its `ON CONFLICT` on its way to the database. The
+  second step cannot happen in a deployment: the statement names the index, and PostgreSQL refuses it if there is none.
+  **Its readiness check** is the one of `/readyz`, which checks the index and the CHECK constraints and refuses payments
+  if one is missing. It runs every ten seconds; in these tests it runs before each payment.
+- **The unique key**, **the unique transaction**, **the unique event**, **the CHECK constraint**: the constraint is
+  dropped; with the unique transaction, also the unique reference of payments by hand.
+- **The row version**: it is increased as usual, but the `UPDATE` no longer compares it.
+- **The check of the refundable amount**: a refund is compared with all money received, not with the rest.
+- **The signature**: every signature is accepted.
 
-What the rows say, and what they don't:
+How to read the rows:
 
-- **Locks stop nothing that would not be stopped anyway**; they are there to save work. All attacks are made with
-  `PAYMENT_LOCKING` `optimistic` and `redis`, and none gets through either. Without the version, a lease in Redis holds
-  instead, but only as long as that Redis does. Without the index it does not even do that: a create looks for nothing
-  beforehand, so that a lease only makes the second payment come a little later.
-- **The CHECK on refunds** and the look at what is left each hold without the other. The CHECK is for the mistake in the
-  code that nobody has found yet, and answers with a 500.
-- **The inbox** keeps the trail clean. Money is not counted twice without it: an event is compared with what is known of
-  its payment, whose row is locked.
+- **Locks stop nothing that is not stopped anyway**; they save work. All attacks run with `PAYMENT_LOCKING` `optimistic`
+  and `redis`, and none succeeds with either. Without the version, a lock in Redis holds instead, but only while Redis
+  works. Without the index it does not hold: a create looks for no other payment first, so a lock only delays the second
+  payment.
+- **The CHECK constraint on refunds** and the check of the refundable amount each work without the other. The constraint
+  is for unknown bugs in the code, and its response is a 500.
+- **The inbox** keeps the audit trail clean. Money is not counted twice without it: an event is compared with its
+  payment, whose row is locked.
 """
 
 

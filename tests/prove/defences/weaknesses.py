@@ -13,7 +13,8 @@ from typing import Any
 import psycopg
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from payments_app.gateways.stripe import webhooks as stripe_webhooks
+from payments_app.gateways import signatures
+from payments_app.gateways.stripe import webhooks
 from payments_app.payments.models.payment import Payment
 from payments_app.readiness import Readiness
 
@@ -47,7 +48,7 @@ def serve(settings: dict[str, str], switches: Path, log: str) -> None:
 def _build_in(is_on: Callable[[str], bool]) -> None:
     execute, run_checks = psycopg.Cursor.execute, Readiness.run_checks
     refundable = Payment.refundable_minor.fget  # type: ignore[attr-defined]
-    valid_signatures = stripe_webhooks.valid_signatures
+    valid_signatures = signatures.valid_signatures
 
     def rewriting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         text = query.decode() if isinstance(query, bytes) else query
@@ -59,10 +60,10 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
     def looking(readiness: Readiness) -> Any:
         if is_on(NO_LOOK):
             return {}
-        return readiness._look() if is_on(LOOK_EACH_TIME) else run_checks(readiness)
+        return readiness._check() if is_on(LOOK_EACH_TIME) else run_checks(readiness)
 
-    psycopg.Cursor.execute = rewriting  # type: ignore[method-assign]  # in this process only, as all of these
-    Readiness.run_checks = looking  # type: ignore[method-assign]
+    psycopg.Cursor.execute = rewriting  # type: ignore[method-assign,assignment]  # in this process only, as all of these
+    Readiness.run_checks = looking  # type: ignore[method-assign,assignment]
     Payment.refundable_minor = property(  # type: ignore[method-assign,assignment]
         lambda payment: payment.received_minor if is_on(NO_BALANCE) else refundable(payment)
     )
@@ -70,4 +71,4 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
     def signed_by(*args: Any, **kwargs: Any) -> frozenset[str]:
         return frozenset({"v1"}) if is_on(NO_SIGNATURE) else valid_signatures(*args, **kwargs)
 
-    stripe_webhooks.valid_signatures = signed_by
+    webhooks.valid_signatures = signed_by  # type: ignore[attr-defined]  # where it is looked up

@@ -1,4 +1,4 @@
-"""One deployment for all faults: each of them leaves it as well as it found it, without a restart."""
+"""One deployment for all faults: each test leaves it working, without a restart."""
 
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def disk() -> Iterator[SmallDisk]:
 def cluster(disk: SmallDisk) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="payments-faults-") as folder:
         cluster = Cluster(Path(folder), disk.folder / "data")
-        # Two segments of the log, no more: on a small disk there is no room for a third.
+        # At most two segments of WAL: a small disk has no room for a third.
         cluster.make(min_wal_size="32MB", max_wal_size="32MB")
         cluster.start()
         yield cluster

@@ -1,5 +1,7 @@
 """Checks that Schemathesis does not bring along; loaded by its configuration file."""
 
+from typing import Any
+
 import schemathesis
 from schemathesis.generation import GenerationMode
 
@@ -22,7 +24,7 @@ OF_ITS_TIME = {
 
 @schemathesis.check
 def refuses_what_fits_only_for_what_is_there(
-    _ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    _ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
     """A 422 to a request that fits the document has a reason that no schema could tell."""
     is_positive = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
@@ -33,7 +35,7 @@ def refuses_what_fits_only_for_what_is_there(
 
 @schemathesis.check
 def tells_nothing_of_the_house(
-    _ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    _ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
     """Neither SQL nor a stack."""
     told = [word for word in INTERNALS if word in response.text]

@@ -1,4 +1,4 @@
-"""Everything in the corpus at every door of a real gunicorn: it is answered, never by a 5xx, and changes nothing."""
+"""Sends the corpus to every endpoint of a real gunicorn: no response is a 5xx, and no row changes."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_SECONDS
 
-# Of all crossings the short form tries each seventh: a prime, so that each door and each item has its turn.
+# Of all crossings the short form tries each seventh: a prime, so that each endpoint and each item has its turn.
 STRIDE = 7
 LEAST_CROSSINGS = 400
 
@@ -56,7 +56,7 @@ class Request:
         return b"\r\n".join(lines) + b"\r\n\r\n" + content
 
 
-def doors(people: People, ended_id: int) -> list[Request]:
+def endpoints(people: People, ended_id: int) -> list[Request]:
     """All endpoints, by those who may."""
     patient, admin = people.patient.token, people.admin.token
     ended, v1 = f"/api/v1/payments/{ended_id}", "/api/v1"
@@ -84,37 +84,40 @@ def doors(people: People, ended_id: int) -> list[Request]:
 
 
 def crossings(people: People, ended_id: int) -> Iterator[tuple[str, Request]]:
-    """Each item of the corpus at each door where there is a place for it."""
-    for door in doors(people, ended_id):
-        name = f"{door.method} {door.path}"
+    """Each item of the corpus at each endpoint where there is a place for it."""
+    for endpoint in endpoints(people, ended_id):
+        name = f"{endpoint.method} {endpoint.path}"
         for item, body in corpus.BODIES.items():
-            yield f"{name} body {item}", replace(door, raw_body=body)
+            yield f"{name} body {item}", replace(endpoint, raw_body=body)
         for item, header in corpus.HEADERS.items():
-            yield f"{name} header {item}", replace(door, extra=(header,))
+            yield f"{name} header {item}", replace(endpoint, extra=(header,))
         for item, token in corpus.TOKENS.items():
-            yield f"{name} token {item}", replace(door, authorization=token)
+            yield f"{name} token {item}", replace(endpoint, authorization=token)
         for item, spelt in corpus.IDS.items():
             for number in ("5", str(ended_id)):
-                if f"/{number}" in door.path:
-                    path = door.path.encode().replace(f"/{number}".encode(), b"/" + spelt)
-                    yield f"{name} id {item}", replace(door, raw_path=path)
-        for member in door.body or ():
-            yield from members(name, door, member)
+                if f"/{number}" in endpoint.path:
+                    path = endpoint.path.encode().replace(f"/{number}".encode(), b"/" + spelt)
+                    yield f"{name} id {item}", replace(endpoint, raw_path=path)
+        for member in endpoint.body or ():
+            yield from members(name, endpoint, member)
 
 
-def members(name: str, door: Request, member: str) -> Iterable[tuple[str, Request]]:
+def members(name: str, endpoint: Request, member: str) -> Iterable[tuple[str, Request]]:
     for item, text in corpus.TEXTS.items():
         # What is no UTF-8 is sent as an escape, as JSON allows.
-        yield f"{name} {member} text {item}", _with(door, member, json.dumps(text))
+        yield f"{name} {member} text {item}", _with(endpoint, member, json.dumps(text))
         if text.isprintable():
-            yield f"{name} {member} text {item}, in UTF-8", _with(door, member, json.dumps(text, ensure_ascii=False))
+            yield (
+                f"{name} {member} text {item}, in UTF-8",
+                _with(endpoint, member, json.dumps(text, ensure_ascii=False)),
+            )
     for item, value in corpus.VALUES.items():
-        yield f"{name} {member} value {item}", _with(door, member, value)
+        yield f"{name} {member} value {item}", _with(endpoint, member, value)
 
 
-def _with(door: Request, member: str, json_text: str) -> Request:
-    body = json.dumps({**(door.body or {}), member: "<here>"}).replace('"<here>"', json_text)
-    return replace(door, raw_body=(body.encode(), corpus.JSON))
+def _with(endpoint: Request, member: str, json_text: str) -> Request:
+    body = json.dumps({**(endpoint.body or {}), member: "<here>"}).replace('"<here>"', json_text)
+    return replace(endpoint, raw_body=(body.encode(), corpus.JSON))
 
 
 def send(service: Service, request: bytes) -> tuple[int, str, str]:
@@ -145,7 +148,7 @@ def fortress(database: Database, people: People) -> Iterator[tuple[Service, int]
 
 
 @on_postgresql
-def test_whatever_hostile_is_sent_to_whatever_door_nothing_changes(
+def test_whatever_hostile_is_sent_to_whatever_endpoint_nothing_changes(
     fortress: tuple[Service, int], people: People, rows: Rows, effort: int
 ) -> None:
     service, ended_id = fortress

@@ -8,8 +8,8 @@ from itertools import permutations
 
 from tests.prove.interleavings.cases import Prepare
 from tests.support.operations import Operation, OperationResult
-from tests.support.schedules import Chooser, InTurn, Search, Stage, Taken, Wandering, letters, told
-from tests.support.snapshots import World
+from tests.support.schedules import Chooser, InTurn, Search, Stage, Taken, Wandering, describe, letters
+from tests.support.snapshots import Snapshot
 from tests.support.stripe_apps import StripeApp
 
 # What each operation was told in the end, and what has become of everything.
@@ -36,8 +36,8 @@ class Race:
         self._stage = stage
         self.name = prepare.__name__
         self._operations: Sequence[Operation] = prepare(stripe_app)
-        World(stripe_app).end_leases()
-        self._world = World(stripe_app)
+        Snapshot(stripe_app).end_leases()
+        self._snapshot = Snapshot(stripe_app)
         self.tried = Tried()
         self._audited: set[str] = set()
         self._deadlocks_before = stage.deadlocks
@@ -46,14 +46,14 @@ class Race:
     def _in_turn(self, order: Sequence[int]) -> Outcome:
         taken, outcome = self.run(InTurn(order))
         whose = [each.actor for each in taken]
-        assert whose == sorted(whose, key=order.index), f"not one after the other:\n{told(taken)}"
+        assert whose == sorted(whose, key=order.index), f"not one after the other:\n{describe(taken)}"
         return outcome
 
     def run(self, chooser: Chooser) -> tuple[list[Taken], Outcome]:
-        self._world.put_back()
-        works = [partial(operation.do, self._world.app) for operation in self._operations]
-        taken, first_told = self._stage.play(works, chooser)
-        outcome = self._outcome(taken, first_told)
+        self._snapshot.put_back()
+        works = [partial(operation.do, self._snapshot.app) for operation in self._operations]
+        taken, first_results = self._stage.play(works, chooser)
+        outcome = self._outcome(taken, first_results)
         self.tried.schedules += 1
         self.tried.steps += len(taken)
         self.tried.deadlocks = self._stage.deadlocks - self._deadlocks_before
@@ -85,17 +85,18 @@ class Race:
         for _ in range(count):
             self.check(Wandering(numbers))
 
-    def _outcome(self, taken: Sequence[Taken], first_told: Sequence[OperationResult]) -> Outcome:
-        told_in_the_end = [
-            self._world.finish(operation, first) for operation, first in zip(self._operations, first_told, strict=True)
+    def _outcome(self, taken: Sequence[Taken], first_results: Sequence[OperationResult]) -> Outcome:
+        last_results = [
+            self._snapshot.finish(operation, first)
+            for operation, first in zip(self._operations, first_results, strict=True)
         ]
-        self._world.resume_all()
-        seen = self._world.look()
+        self._snapshot.resume_all()
+        seen = self._snapshot.look()
         if seen.fingerprint not in self._audited:  # the audit of equal rows finds the same
-            offenders = self._world.offenders()
-            assert offenders == [], f"{self._where(taken)}\n{offenders}"
+            violations = self._snapshot.violations()
+            assert violations == [], f"{self._where(taken)}\n{violations}"
             self._audited.add(seen.fingerprint)
-        return tuple(each.word for each in told_in_the_end), seen.state()
+        return tuple(each.word for each in last_results), seen.state()
 
     def _where(self, taken: Sequence[Taken]) -> str:
-        return f"SCHEDULE={letters(taken)} pytest -k '{self.name}'\n{told(taken)}"
+        return f"SCHEDULE={letters(taken)} pytest -k '{self.name}'\n{describe(taken)}"

@@ -18,7 +18,7 @@ from tests.support.apps import engine_of
 from tests.support.databases import Database
 from tests.support.recorded_figures import note
 from tests.support.schedules import Repeated, Stage
-from tests.support.snapshots import World, open_shop
+from tests.support.snapshots import Snapshot, stripe_app_on_empty
 from tests.support.stripe_apps import StripeApp
 
 # Those with few enough orders that trying all of them takes a second or two each.
@@ -47,14 +47,14 @@ AND_AT_RANDOM = 500
 
 
 @pytest.fixture(scope="module")
-def postgresql_shop(databases: Callable[[str], Database]) -> Iterator[StripeApp]:
-    with open_shop(databases("postgresql")) as stripe_app:
+def shared_stripe_app(databases: Callable[[str], Database]) -> Iterator[StripeApp]:
+    with stripe_app_on_empty(databases("postgresql")) as stripe_app:
         yield stripe_app
 
 
 @pytest.fixture(scope="module")
-def stage(postgresql_shop: StripeApp) -> Iterator[Stage]:
-    engine = engine_of(postgresql_shop.app)
+def stage(shared_stripe_app: StripeApp) -> Iterator[Stage]:
+    engine = engine_of(shared_stripe_app.app)
     watching = create_engine(engine.url, isolation_level="AUTOCOMMIT")
     with Stage.on(engine, watching) as stage:
         yield stage
@@ -62,15 +62,15 @@ def stage(postgresql_shop: StripeApp) -> Iterator[Stage]:
 
 
 @pytest.fixture(scope="module")
-def blank(postgresql_shop: StripeApp) -> World:
-    """The shop before anybody came."""
-    return World(postgresql_shop)
+def blank(shared_stripe_app: StripeApp) -> Snapshot:
+    """The state before any payment."""
+    return Snapshot(shared_stripe_app)
 
 
 @pytest.fixture
-def stripe_app(postgresql_shop: StripeApp, blank: World) -> StripeApp:
+def stripe_app(shared_stripe_app: StripeApp, blank: Snapshot) -> StripeApp:
     blank.put_back()
-    return postgresql_shop
+    return shared_stripe_app
 
 
 def name_of(prepare: Prepare) -> str:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
-from werkzeug.test import TestResponse
 
 from tests.prove.model.records import ADMIN, Belief, Key, ModelResponse, Payment, Refund, Refusal
-from tests.prove.model.reference_model import Clinic
-from tests.prove.model.service_under_test import PATIENTS, SHOWN, House, problem_of
+from tests.prove.model.reference_model import ReferenceModel
+from tests.prove.model.service_under_test import PATIENTS, SHOWN, ServiceUnderTest, problem_of
 from tests.prove.model.stripe_account import Weather
+from tests.support.client import ApiResponse
+from tests.support.people import Person
 
 INTENTS = "/v1/payment_intents"
 REFUNDS = "/v1/refunds"
@@ -25,12 +26,12 @@ Rule = Callable[..., Any]
 
 
 class Comparison(RuleBasedStateMachine):
-    """``house`` is emptied for each way."""
+    """``service`` is emptied for each run."""
 
-    def __init__(self, house: House, met: Counter[str]) -> None:
+    def __init__(self, service: ServiceUnderTest, met: Counter[str]) -> None:
         super().__init__()
-        self.house, self.met = house, met
-        self.clinic = Clinic(PATIENTS)
+        self.service, self.met = service, met
+        self.model = ReferenceModel(PATIENTS)
         self.touched: Payment | None = None
         self.nothing_happened = True
         self.asked: list[tuple[Rule, dict[str, Any]]] = []
@@ -48,15 +49,15 @@ class Comparison(RuleBasedStateMachine):
             self._compare_payments()
             self._compare_details()
             self._compare_stripe()
-            assert self.house.offenders() == []
+            assert self.service.violations() == []
 
     def _compare_payments(self) -> None:
         """The rows after every step; the API where something has changed, because most steps are refused."""
-        expected = {payment.id: _of_model(payment) for payment in self.clinic.payments}
-        assert self.house.payments() == expected
+        expected = {payment.id: _of_model(payment) for payment in self.model.payments}
+        assert self.service.payments() == expected
         if expected != self._seen:
             self._seen = expected
-            assert {each["id"]: _of_api(each) for each in self.house.ask("/payments?per_page=100")} == expected
+            assert {each["id"]: _of_api(each) for each in self.service.ask("/payments?per_page=100")} == expected
 
     def _compare_details(self) -> None:
         """Asked again only where something may have changed: most steps are refused."""
@@ -64,22 +65,22 @@ class Comparison(RuleBasedStateMachine):
         if payment is None or self._seen_in_detail.get(payment) == payment.version:
             return
         self._seen_in_detail[payment] = payment.version
-        shown = self.house.ask(f"/payments/{payment.id}")
+        shown = self.service.ask(f"/payments/{payment.id}")
         assert [invoice["status"] for invoice in shown["invoices"]] == [payment.invoice]
         refunds = sorted((refund["amount"], refund["status"]) for refund in shown["refunds"])
         assert refunds == sorted((refund.amount, refund.status) for refund in payment.refunds)
 
     def _compare_stripe(self) -> None:
-        stripe, fake = self.clinic.stripe, self.house.fake
+        stripe, fake = self.model.stripe, self.service.fake
         for payment, reference in stripe.references.items():
             intent = fake.intents[reference]
             assert WORDS.get(intent["status"], intent["status"]) == stripe.sessions[payment]
             assert fake.refunded_total(reference) == (payment.amount - stripe.left(payment)) * 100
 
     def _compare_consultations(self) -> None:
-        consultations = {each["id"]: each for each in self.house.ask("/consultations?per_page=100")}
-        for number, consultation in self.clinic.consultations.items():
-            active = self.clinic.active(number)
+        consultations = {each["id"]: each for each in self.service.ask("/consultations?per_page=100")}
+        for number, consultation in self.model.consultations.items():
+            active = self.model.active(number)
             seen = consultations[number]
             assert seen["fee"] == consultation.fee
             assert seen["patient_id"] == self._person(consultation.patient).id
@@ -89,10 +90,10 @@ class Comparison(RuleBasedStateMachine):
         if sys.exception() is not None:  # a step has failed: that is what is to be told
             return
         self._compare_consultations()
-        assert self.house.audit() == []
-        assert self.house.rows.count("payments") == len(self.clinic.payments)
-        assert self.house.rows.count("idempotency_keys") == len(self.clinic.keys)
-        for payment in self.clinic.payments:
+        assert self.service.audit() == []
+        assert self.service.rows.count("payments") == len(self.model.payments)
+        assert self.service.rows.count("idempotency_keys") == len(self.model.keys)
+        for payment in self.model.payments:
             self._seen_in_detail.clear()
             self.touched = payment
             self._compare_details()
@@ -105,7 +106,7 @@ class Comparison(RuleBasedStateMachine):
         except Refusal as refusal:
             return refusal
 
-    def _compare(self, answer: TestResponse, expected: ModelResponse | Refusal) -> None:
+    def _compare(self, answer: ApiResponse, expected: ModelResponse | Refusal) -> None:
         self.met[f"{answer.status_code} {problem_of(answer) or ''}".strip()] += 1
         self.met["replays"] += "Idempotent-Replayed" in answer.headers
         if isinstance(expected, Refusal):
@@ -130,7 +131,7 @@ class Comparison(RuleBasedStateMachine):
         if expected.refund is not None:
             assert (data["refund"]["id"], data["refund"]["status"]) == (expected.refund.id, expected.refund.status)
 
-    def _learn_ids(self, answer: TestResponse, expected: ModelResponse) -> None:
+    def _learn_ids(self, answer: ApiResponse, expected: ModelResponse) -> None:
         made: Key | None = expected.made
         assert made is not None
         data = answer.json["data"]
@@ -143,22 +144,22 @@ class Comparison(RuleBasedStateMachine):
 
     def _learn_references(self) -> None:
         """Stripe alone knows the names that it gives."""
-        by_id = {str(payment.id): payment for payment in self.clinic.payments}
-        for reference, intent in self.house.fake.intents.items():
-            self.clinic.stripe.references[by_id[intent["metadata"]["payment_id"]]] = reference
+        by_id = {str(payment.id): payment for payment in self.model.payments}
+        for reference, intent in self.service.fake.intents.items():
+            self.model.stripe.references[by_id[intent["metadata"]["payment_id"]]] = reference
 
     def _transaction_of(self, payment: Payment) -> str:
-        return self.clinic.stripe.references.get(payment, f"TXN-of-{payment.id}")
+        return self.model.stripe.references.get(payment, f"TXN-of-{payment.id}")
 
     def _reference_of(self, payment: Payment, refund: Refund) -> str:
         if refund.reference is None:
-            made = self.house.fake.refunds_of(self.clinic.stripe.references[payment])
+            made = self.service.fake.refunds_of(self.model.stripe.references[payment])
             refund.reference = next(each["id"] for each in made if each["metadata"].get("refund_id") == str(refund.id))
         return refund.reference
 
     def _change(
         self, who: str, verb: str, payment: Payment | None, key: str | None, *, believed: Belief, at: int, **body: Any
-    ) -> TestResponse:
+    ) -> ApiResponse:
         headers = headers_for(key)
         if believed.if_match is not None:
             headers["If-Match"] = f'"{at + (not believed.if_match)}"'
@@ -168,13 +169,13 @@ class Comparison(RuleBasedStateMachine):
 
     @contextmanager
     def _stripe(self, weather: Weather, path: str) -> Iterator[None]:
-        fake = self.house.fake
+        fake = self.service.fake
         if weather is Weather.SLOW:
             fake.refunds_start_as = "pending"
         elif weather is not Weather.FINE:
-            fake.misbehave(weather.value, path=path, times=None)  # type: ignore[arg-type]  # the fake's own words
+            fake.misbehave(weather.value, path=path, times=None)
             if weather in (Weather.LOST, Weather.BROKEN):
-                fake.misbehave(weather.value, method="GET", path=path, times=None)  # type: ignore[arg-type]
+                fake.misbehave(weather.value, method="GET", path=path, times=None)
         yield
         fake.refunds_start_as = "succeeded"
         fake.behave()
@@ -183,8 +184,9 @@ class Comparison(RuleBasedStateMachine):
     def _asker(who: str, owner: str) -> str:
         return {"owner": owner, "staff": ADMIN, "stranger": "other" if owner == "patient" else "patient"}[who]
 
-    def _person(self, who: str) -> Any:
-        return getattr(self.house.people, who)
+    def _person(self, who: str) -> Person:
+        person: Person = getattr(self.service.people, who)
+        return person
 
     def _model_key(self, key: str | None) -> str:
         return key or f"made-{next(self._numbers)}"

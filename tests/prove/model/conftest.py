@@ -1,11 +1,11 @@
-"""Tens of thousands of requests need no line each."""
+"""Logs less: the model sends tens of thousands of requests."""
 
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-# So that they say what was not equal.
+# So that their assertions show both values.
 pytest.register_assert_rewrite(
     "tests.prove.model.comparison", "tests.prove.model.machine", "tests.prove.model.service_under_test"
 )
@@ -13,7 +13,7 @@ pytest.register_assert_rewrite(
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """So that the steps which failed are not buried."""
+    """Without these lines the failed steps are easy to find."""
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)

@@ -66,17 +66,17 @@ class PaymentsMachine(Comparison):
     """Each rule is a step."""
 
     payments = Bundle("payments")
-    news = Bundle("news")
+    events = Bundle("events")
 
     @initialize(target=payments, openings=st.tuples(openings, openings, openings), method=methods)
     def open_with(self, openings: tuple[str, ...], method: str) -> MultipleResults[Payment]:
         for number, opening in enumerate(openings, start=1):
             for verb in OPENINGS[opening]:
                 self._open_with(verb, number, method)
-        return multiple(*self.clinic.payments)
+        return multiple(*self.model.payments)
 
     def _open_with(self, verb: str, number: int, method: str) -> None:
-        payment = next((each for each in reversed(self.clinic.payments) if each.consultation == number), None)
+        payment = next((each for each in reversed(self.model.payments) if each.consultation == number), None)
         fine = {"who": "owner", "key": None, "is_missing": False, "weather": Weather.FINE}
         by_staff = {**fine, "who": "staff", "belief": Belief()}
         verbs: dict[str, Callable[[], Any]] = {
@@ -107,10 +107,10 @@ class PaymentsMachine(Comparison):
     )
     @remembered
     def create(self, *, who: str, key: str | None, number: int, amount: int | str, method: str) -> Any:
-        consultation = self.clinic.consultations.get(number)
+        consultation = self.model.consultations.get(number)
         asker = self._asker(who, consultation.patient if consultation else "patient")
         model_key = self._model_key(key)
-        expected = self._judge(lambda: self.clinic.create(asker, model_key, number, int(float(amount)), method))
+        expected = self._judge(lambda: self.model.create(asker, model_key, number, int(float(amount)), method))
         body = {"consultation_id": number, "amount": amount, "payment_method": method}
         self._compare(self._person(asker).post("/payments", body, headers=headers_for(key)), expected)
         return expected.payment if isinstance(expected, ModelResponse) and expected.made else multiple()
@@ -123,7 +123,7 @@ class PaymentsMachine(Comparison):
             self._model_key(key),
             None if is_missing else payment,
         )
-        expected = self._judge(lambda: self.clinic.checkout(asker, model_key, found, weather))
+        expected = self._judge(lambda: self.model.checkout(asker, model_key, found, weather))
         with self._stripe(weather, INTENTS):
             answer = self._person(asker).post(f"/payments/{id_of(found)}/checkout", headers=headers_for(key))
         self._learn_references()
@@ -163,9 +163,7 @@ class PaymentsMachine(Comparison):
         )
         version = payment.version
         expected = self._judge(
-            lambda: self.clinic.confirm(
-                asker, model_key, found, transaction=transaction, belief=belief, weather=weather
-            )
+            lambda: self.model.confirm(asker, model_key, found, transaction=transaction, belief=belief, weather=weather)
         )
         with self._stripe(weather, INTENTS):
             answer = self._change(asker, "confirm", found, key, believed=belief, at=version, transaction_id=transaction)
@@ -182,7 +180,7 @@ class PaymentsMachine(Comparison):
             None if is_missing else payment,
         )
         version = payment.version
-        expected = self._judge(lambda: self.clinic.cancel(asker, model_key, found, belief, weather))
+        expected = self._judge(lambda: self.model.cancel(asker, model_key, found, belief, weather))
         with self._stripe(weather, INTENTS):
             answer = self._change(asker, "cancel", found, key, believed=belief, at=version)
         self._compare(answer, expected)
@@ -223,7 +221,7 @@ class PaymentsMachine(Comparison):
         members = {"amount": amount, "expected_refundable": expected_left, "allow_repeat": is_meant}
         members = {name: value for name, value in members.items() if value is not None}
         expected = self._judge(
-            lambda: self.clinic.refund(
+            lambda: self.model.refund(
                 asker,
                 model_key,
                 found,
@@ -252,9 +250,9 @@ class PaymentsMachine(Comparison):
         fee=st.sampled_from([None, None, 5000]),
     )
     def put_consultation(self, number: int, patient: str, fee: int | None) -> None:
-        expected = self._judge(lambda: self.clinic.put_consultation(number, patient, fee))
+        expected = self._judge(lambda: self.model.put_consultation(number, patient, fee))
         body = {"patient_id": self._person(patient).id, "fee": fee}
-        answer = self.house.people.booking.put(f"/consultations/{number}", body)
+        answer = self.service.people.booking.put(f"/consultations/{number}", body)
         if isinstance(expected, Refusal):
             self._compare(answer, expected)
         else:
@@ -264,7 +262,7 @@ class PaymentsMachine(Comparison):
     @rule(who=whoever, key=st.sampled_from(["k1", "k2", "k3"]))
     def ask_what_a_key_did(self, who: str, key: str) -> None:
         """Whoever else used the same key, it is another one."""
-        known = self.clinic.keys.get((who, key))
+        known = self.model.keys.get((who, key))
         answer = self._person(who).get(f"/idempotency-keys/{key}")
         if known is None:
             assert (answer.status_code, problem_of(answer)) == (404, "idempotency-key-not-found")
@@ -282,13 +280,13 @@ class PaymentsMachine(Comparison):
 
     # What customers do at Stripe, and people at its dashboard; each is told by an event, which may come at any time
 
-    @rule(target=news, payment=payments, what=st.sampled_from(["pay", "pay", "pay", "start", "decline", "cancel"]))
+    @rule(target=events, payment=payments, what=st.sampled_from(["pay", "pay", "pay", "start", "decline", "cancel"]))
     def at_stripe(self, payment: Payment, what: str) -> Any:
-        status = self.clinic.stripe.sessions.get(payment)
-        reference = self.clinic.stripe.references.get(payment, "")
+        status = self.model.stripe.sessions.get(payment)
+        reference = self.model.stripe.references.get(payment, "")
         if status not in ("open", "processing") or (what == "cancel" and status != "open"):
             return multiple()
-        fake, sessions = self.house.fake, self.clinic.stripe.sessions
+        fake, sessions = self.service.fake, self.model.stripe.sessions
         act, kind, after = {
             "pay": (fake.pay, "succeeded", "succeeded"),
             "start": (fake.start_processing, "processing", "processing"),
@@ -300,84 +298,84 @@ class PaymentsMachine(Comparison):
         sessions[payment] = after
         return (payment, kind, None, fake.intent_event(kind, reference))
 
-    @rule(target=news, payment=payments)
+    @rule(target=events, payment=payments)
     def tell_of_a_session(self, payment: Payment) -> Any:
         """An event of what is, and was told before perhaps."""
-        status = self.clinic.stripe.sessions.get(payment)
+        status = self.model.stripe.sessions.get(payment)
         if status not in ("processing", "succeeded", "canceled"):
             return multiple()
-        return (payment, status, None, self.house.fake.intent_event(status, self.clinic.stripe.references[payment]))
+        return (payment, status, None, self.service.fake.intent_event(status, self.model.stripe.references[payment]))
 
-    @precondition(lambda self: any(p.received and p.is_by_card for p in self.clinic.payments))
-    @rule(target=news, choice=choices, amount=st.sampled_from([1000, 2500, 5000]))
+    @precondition(lambda self: any(p.received and p.is_by_card for p in self.model.payments))
+    @rule(target=events, choice=choices, amount=st.sampled_from([1000, 2500, 5000]))
     def refund_in_the_dashboard(self, choice: int, amount: int) -> Any:
-        paid = [p for p in self.clinic.payments if p.received and p.is_by_card]
+        paid = [p for p in self.model.payments if p.received and p.is_by_card]
         payment = paid[choice % len(paid)]
-        if amount > self.clinic.stripe.left(payment):
+        if amount > self.model.stripe.left(payment):
             return multiple()
         refund = Refund(amount, is_told=False, made_elsewhere=True)
-        self.clinic.stripe.refund_in_dashboard(payment, refund)
-        made = self.house.fake.refund_in_dashboard(self.clinic.stripe.references[payment], amount * 100)
+        self.model.stripe.refund_in_dashboard(payment, refund)
+        made = self.service.fake.refund_in_dashboard(self.model.stripe.references[payment], amount * 100)
         refund.reference = made["id"]
-        return (payment, "succeeded", refund, self.house.fake.refund_event("created", made["id"]))
+        return (payment, "succeeded", refund, self.service.fake.refund_event("created", made["id"]))
 
-    @precondition(lambda self: self.clinic.stripe.refunds)
-    @rule(target=news, choice=choices, status=st.sampled_from(["succeeded", "failed", None]))
+    @precondition(lambda self: self.model.stripe.refunds)
+    @rule(target=events, choice=choices, status=st.sampled_from(["succeeded", "failed", None]))
     def settle_a_refund(self, choice: int, status: str | None) -> Any:
         """A bank may send back even what had succeeded; None only tells of it once more."""
-        payment, refund = self.clinic.stripe.refunds[choice % len(self.clinic.stripe.refunds)]
+        payment, refund = self.model.stripe.refunds[choice % len(self.model.stripe.refunds)]
         reference = self._reference_of(payment, refund)
         if status is not None and refund.at_stripe != "failed":
-            self.house.fake.settle_refund(reference, status)
+            self.service.fake.settle_refund(reference, status)
             refund.at_stripe = status
         assert refund.at_stripe is not None
         kind = "failed" if refund.at_stripe == "failed" else "updated"
-        return (payment, refund.at_stripe, refund, self.house.fake.refund_event(kind, reference))
+        return (payment, refund.at_stripe, refund, self.service.fake.refund_event(kind, reference))
 
     @rule()
     def what_was_late_arrives_at_stripe(self) -> None:
-        self.clinic.stripe.apply_late()
-        self.house.fake.apply_late()
+        self.model.stripe.apply_late()
+        self.service.fake.apply_late()
 
-    @rule(event=news)
+    @rule(event=events)
     def hear(self, event: tuple[Payment, str, Refund | None, Wire]) -> None:
         payment, what, refund, wire = event
         self.touched = payment
-        self.clinic.hear(wire["id"], payment, what, refund)
-        self.house.hear(wire)
+        self.model.hear(wire["id"], payment, what, refund)
+        self.service.hear(wire)
 
     # What time does, and timers
 
     @rule(payment=payments)
     def time_is_over(self, payment: Payment) -> None:
         payment.is_overdue = True
-        self.house.make_overdue(payment.id)
+        self.service.make_overdue(payment.id)
 
     @rule(weather=line)
     def expire(self, weather: Weather) -> None:
-        self.clinic.expire(weather)
+        self.model.expire(weather)
         with self._stripe(weather, INTENTS):
-            self.house.expire()
+            self.service.expire()
 
     @rule(weather=line)
     def resume(self, weather: Weather) -> None:
-        self.clinic.resume(weather)
+        self.model.resume(weather)
         with self._stripe(weather, INTENTS), self._stripe(weather, REFUNDS):
-            self.house.resume()
+            self.service.resume()
 
-    @precondition(lambda self: self.clinic.keys)
+    @precondition(lambda self: self.model.keys)
     @rule(choice=choices)
     def a_day_passes_for_a_key(self, choice: int) -> None:
-        named = [(who, key) for who, key in self.clinic.keys if not key.startswith("made-")]
+        named = [(who, key) for who, key in self.model.keys if not key.startswith("made-")]
         if named:
             who, key = named[choice % len(named)]
-            self.clinic.keys[who, key].is_old = True
-            self.house.make_old(self._person(who).id, key)
+            self.model.keys[who, key].is_old = True
+            self.service.make_old(self._person(who).id, key)
 
     @rule()
     def prune(self) -> None:
-        self.clinic.prune()
-        self.house.prune()
+        self.model.prune()
+        self.service.prune()
 
     @rule()
     def a_moment_passes(self) -> None:

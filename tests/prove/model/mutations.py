@@ -1,6 +1,7 @@
 """Ways in which the service could be wrong: each takes one thing out of it, or turns it round."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -8,18 +9,18 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from payments_app.accounts.models import Role
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
-from payments_app.payments import cancel, confirm, create, create_statement, repository
-from payments_app.payments import gateway_updates as arrival
+from payments_app.payments import cancel, confirm, create, create_statement, gateway_updates, repository
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, PaymentStatus
 from payments_app.readiness import Readiness
 from payments_app.refunds import repository as refunds
 from tests.support.guards import CREATE_INDEX, DROP_INDEX
 
-Sabotage = Callable[[pytest.MonkeyPatch, Engine], None]
+Mutation = Callable[[pytest.MonkeyPatch, Engine], None]
 
 
 def without_the_index(patch: pytest.MonkeyPatch, engine: Engine) -> None:
@@ -118,7 +119,7 @@ def with_late_money_lost(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
 
 
 def with_two_versions_for_one_effect(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    receive = arrival.record_received_money
+    receive = gateway_updates.record_received_money
 
     def twice(session: Any, payment: Payment, money: Any, **more: Any) -> None:
         receive(session, payment, money, **more)
@@ -146,19 +147,12 @@ def with_payments_for_everybody(patch: pytest.MonkeyPatch, _engine: Engine) -> N
     owned = repository._owned
 
     def anybodys(session: Any, wanted: Any, payment_id: int, caller: Any) -> Payment:
-        return owned(session, wanted, payment_id, _Staff(caller))
+        return owned(session, wanted, payment_id, replace(caller, role=Role.ADMIN))
 
     patch.setattr(repository, "_owned", anybodys)
 
 
-class _Staff:
-    is_admin = True
-
-    def __init__(self, caller: Any) -> None:
-        self.user_id = caller.user_id
-
-
-SABOTAGES: tuple[Sabotage, ...] = (
+MUTATIONS: tuple[Mutation, ...] = (
     without_the_index,
     with_keys_that_are_not_compared,
     with_keys_that_are_never_found,

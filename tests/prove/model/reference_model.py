@@ -1,8 +1,8 @@
 """What the contract says must happen, in plain Python: without a database, HTTP or a clock.
 
-Each method of ``Clinic`` is a request, a command or an event of Stripe's. It judges as the contract orders, changes
-what is to be changed, and says what has to be answered; a refusal is raised and has changed nothing, but where the
-contract says that it does (money that came too late is kept).
+Each method of ``ReferenceModel`` is a request, a command or an event of Stripe's. It checks in the order of the
+contract, changes the state, and returns the expected response. It raises a refusal, which has changed nothing unless
+the contract says otherwise (money that came too late is kept).
 """
 
 from typing import NoReturn
@@ -26,7 +26,7 @@ from tests.prove.model.records import (
 from tests.prove.model.stripe_account import StripeAccount, Weather
 
 
-class Clinic:
+class ReferenceModel:
     """All that is known, of the service and of Stripe."""
 
     def __init__(self, patients: dict[int, str]) -> None:
@@ -40,10 +40,11 @@ class Clinic:
 
     def active(self, consultation: int) -> Payment | None:
         """M1: there is at most one."""
-        (active,) = [p for p in self.payments if p.consultation == consultation and p.status in ACTIVE] or [None]
-        return active
+        found = [p for p in self.payments if p.consultation == consultation and p.status in ACTIVE]
+        assert len(found) <= 1
+        return found[0] if found else None
 
-    def owned(self, who: str, payment: Payment | None) -> Payment:
+    def get_owned(self, who: str, payment: Payment | None) -> Payment:
         if payment is None:
             raise Refusal(404, "payment-not-found")
         if who not in (ADMIN, payment.patient):
@@ -106,7 +107,7 @@ class Clinic:
     def checkout(self, who: str, key: str, payment: Payment | None, weather: Weather) -> ModelResponse:
         if who == ADMIN:
             raise Refusal(403, "forbidden")
-        payment = self.owned(who, payment)
+        payment = self.get_owned(who, payment)
         known = self.used(who, key, "checkout", payment)
         if known is None and payment.status not in UNPAID:
             raise Refusal(409, "invalid-transition")
@@ -129,7 +130,7 @@ class Clinic:
     def confirm(
         self, who: str, key: str, payment: Payment | None, *, transaction: str, belief: Belief, weather: Weather
     ) -> ModelResponse:
-        payment = self.owned(who, payment)
+        payment = self.get_owned(who, payment)
         if not payment.is_by_card and who != ADMIN:
             raise Refusal(403, "forbidden")
         known = self.used(who, key, "confirm", payment, transaction)
@@ -162,7 +163,7 @@ class Clinic:
         raise Refusal(409, "active-payment-exists" if is_taken else "invalid-transition")
 
     def cancel(self, who: str, key: str, payment: Payment | None, belief: Belief, weather: Weather) -> ModelResponse:
-        payment = self.owned(who, payment)
+        payment = self.get_owned(who, payment)
         known = self.used(who, key, "cancel", payment)
         if known is not None:
             return self.replay(known)
@@ -199,7 +200,7 @@ class Clinic:
     ) -> ModelResponse:
         if who != ADMIN:
             raise Refusal(403, "forbidden")
-        payment = self.owned(who, payment)
+        payment = self.get_owned(who, payment)
         known = self.used(who, key, "refund", payment, amount)
         if known is not None:
             return self.replay(known)

@@ -6,16 +6,16 @@ from typing import Any, Self
 
 from flask import Flask
 from sqlalchemy import text
-from werkzeug.test import TestResponse
 
 from payments_app import clock
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service as process
+from payments_app.refunds import service
 from tests.gateway_webhooks import tell
 from tests.support.apps import engine_of
+from tests.support.client import ApiResponse
 from tests.support.databases import empty
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
@@ -23,22 +23,22 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp
 
-# Whose the consultations are at first.
+# The patient of each consultation at first.
 PATIENTS = {1: "patient", 2: "patient", 3: "other"}
 
-# What the API shows of a payment, and how the table says it: amounts in major units, and a truth that is no number.
+# Members of a payment in the API, and the same values from its table: amounts in major units, booleans as numbers.
 SHOWN = ("consultation_id", "amount", "status", "version", "transaction_id", "refunded_amount", "needs_review")
 _PAYMENTS = text(
     "SELECT id, consultation_id, amount_minor / 100, status, version, transaction_id, refunded_minor / 100,"
     " CASE WHEN needs_review THEN 1 ELSE 0 END FROM payments"
 )
-# All checks of the command as one statement: one by one they take longer than what they look at.
+# All checks of the audit as one statement: one by one they take longer than the step itself.
 _AUDIT = text(" UNION ALL ".join(f"SELECT '{c.invariant}', id, detail FROM ({c.query}) AS q" for c in audit.CHECKS))
 
 
 @dataclass(frozen=True)
-class House:
-    """What the machine needs besides HTTP: what timers do, what time does, and what the audit finds."""
+class ServiceUnderTest:
+    """The operations besides HTTP: timers, the passing of time, and the audit."""
 
     fake: FakeStripe
     app: Flask
@@ -57,7 +57,7 @@ class House:
         tell(StripeApp(self.fake, self.app, self.people), event)
 
     def make_overdue(self, payment_id: int) -> None:
-        """As if its time were over: a week and a day is more than any gateway gives."""
+        """Make it older than any gateway's time limit: a week and a day."""
         at = self.rows.moment(datetime.now(UTC) - timedelta(days=8))
         self.rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=at, id=payment_id)
 
@@ -66,20 +66,20 @@ class House:
         named = "WHERE user_id = :user_id AND key = :key"
         self.rows.execute(f"UPDATE idempotency_keys SET created_at = :at {named}", at=at, user_id=user_id, key=key)
 
-    # What the commands of the same names do, without their printing.
+    # As the commands of the same names, without their output.
 
     def expire(self) -> None:
         with self.app.app_context():
             for payment_id in list(expire.find_overdue(self._deadlines())):
-                expire.expire(payment_id, self._deed())
+                expire.expire(payment_id, self._context())
 
     def resume(self) -> None:
         settings = self.app.config["SETTINGS"]
         with self.app.app_context():
-            for refund_id in list(process.find_open(clock.now())):
-                process.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._deed())
+            for refund_id in list(service.find_open(clock.now())):
+                service.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._context())
             for payment_id in list(expire.find_processing()):
-                expire.resume(payment_id, self._deadlines(), self._deed())
+                expire.resume(payment_id, self._deadlines(), self._context())
 
     def prune(self) -> None:
         retention = timedelta(seconds=self.app.config["SETTINGS"].idempotency_retention_seconds)
@@ -87,21 +87,21 @@ class House:
             idempotency.prune_batch(before=clock.now() - retention, size=1_000)
 
     def payments(self) -> dict[int, tuple[Any, ...]]:
-        """All of them as they are kept."""
+        """All payments as stored."""
         with engine_of(self.app).connect() as connection:
             return {row[0]: tuple(row[1:]) for row in connection.execute(_PAYMENTS)}
 
-    def offenders(self) -> list[Any]:
+    def violations(self) -> list[Any]:
         with engine_of(self.app).connect() as connection:
             return list(connection.execute(_AUDIT))
 
     def audit(self) -> list[Any]:
-        """What the command finds, in the command's own way."""
+        """The violations, by the checks of the command one by one."""
         with self.app.app_context():
             return [offender for check in audit.CHECKS for offender in audit.find_violations(check)]
 
     def ask(self, path: str) -> Any:
-        """What staff are shown."""
+        """The data of a GET by staff."""
         answer = self.people.admin.get(path)
         assert answer.status_code == 200, answer.text
         return answer.json["data"]
@@ -110,10 +110,10 @@ class House:
         return Deadlines.at(clock.now(), self.app.config["SETTINGS"])
 
     @staticmethod
-    def _deed() -> AuditContext:
+    def _context() -> AuditContext:
         return AuditContext("command:model", None, clock.now())
 
 
-def problem_of(answer: TestResponse) -> str | None:
+def problem_of(answer: ApiResponse) -> str | None:
     """The end of the problem's type; None for an answer that is none."""
     return answer.json["type"].rpartition("/")[2] if answer.mimetype == "application/problem+json" else None

@@ -49,12 +49,12 @@ class Edit:
         """The file's text, in which the old one is there once."""
         text = (root / self.path).read_text()
         times = text.count(self.old)
-        assert times == 1, f"the breakage no longer fits: {self.path} has {times} times {self.old!r}"
+        assert times == 1, f"the mutation no longer fits: {self.path} has {times} times {self.old!r}"
         return text
 
 
 @dataclass(frozen=True)
-class Breakage:
+class Mutation:
     """In the words of docs/proof.md: what is broken, which tests notice, and which do not, though they might."""
 
     name: str
@@ -76,9 +76,9 @@ _PROCESS = "payments_app/refunds/service.py"
 _STRIPE = "payments_app/gateways/stripe/client.py"
 _WEBHOOKS = "payments_app/gateway_webhooks/repository.py"
 
-BREAKAGES = (
-    Breakage(
-        "the payment's version is counted, and not compared",
+MUTATIONS = (
+    Mutation(
+        "the payment's version is increased, but not compared",
         (
             Edit(_MODELS, "Mapped[int] = mapped_column()", 'Mapped[int] = mapped_column(onupdate=text("version + 1"))'),
             Edit(
@@ -99,41 +99,45 @@ BREAKAGES = (
             "refund/refund/webhook",
         ),
     ),
-    Breakage(
-        "a refund is sent in the transaction that sets its money aside",
+    Mutation(
+        "a refund is sent inside the transaction that reserves its amount",
         (
             Edit(
                 _REFUNDS,
                 "    return PendingRefund.of(refund), response\n",
-                "    find_gateway(payment.gateway).refund(PendingRefund.of(refund).order)\n"
+                "    find_gateway(payment.gateway).refund(PendingRefund.of(refund).request)\n"
                 "    return PendingRefund.of(refund), response\n",
             ),
-            Edit(_PROCESS, "(refund.gateway).refund(refund.order)", "(refund.gateway).look_up_refund(refund.order)"),
+            Edit(
+                _PROCESS,
+                "(pending.gateway).refund(pending.request)",
+                "(pending.gateway).look_up_refund(pending.request)",
+            ),
         ),
         noticed_by=("a refund killed",),
     ),
-    Breakage(
-        "a refund's key is kept with its outcome, not with its row",
+    Mutation(
+        "a refund's key is stored with its outcome, not with its row",
         (
             Edit(
                 _REFUNDS,
                 "    idempotency.store(\n"
-                "        session, wanted.request, response,"
-                " payment_id=payment.id, refund_id=refund.id, at=wanted.context.at\n"
+                "        session, change.request, response,"
+                " payment_id=payment.id, refund_id=refund.id, at=change.context.at\n"
                 "    )\n",
                 "",
             ),
             Edit(
                 _REFUNDS,
-                "idempotency.store_final(session, wanted.request, response)",
-                "idempotency.store(session, wanted.request, response,"
-                " payment_id=payment.id, refund_id=refund_id, at=wanted.context.at)",
+                "idempotency.store_final(session, change.request, response)",
+                "idempotency.store(session, change.request, response,"
+                " payment_id=payment.id, refund_id=refund_id, at=change.context.at)",
             ),
         ),
         noticed_by=("a refund killed",),
     ),
-    Breakage(
-        "what a confirm does and its key are two transactions",
+    Mutation(
+        "a confirm and its key are two transactions",
         (
             Edit(
                 _CONFIRM, "        return flush_and_store(", "        session.commit()\n        return flush_and_store("
@@ -141,7 +145,7 @@ BREAKAGES = (
         ),
         noticed_by=("a confirm killed",),
     ),
-    Breakage(
+    Mutation(
         "a webhook's row and its effect are two transactions",
         (
             Edit(
@@ -150,7 +154,7 @@ BREAKAGES = (
         ),
         noticed_by=("a webhook killed", "refund/webhook", "refund/refund/webhook"),
     ),
-    Breakage(
+    Mutation(
         "`ON CONFLICT DO NOTHING` on the key as well",
         (
             # The plain insert has no such clause.
@@ -163,21 +167,21 @@ BREAKAGES = (
         ),
         noticed_by=("one key for two consultations",),
     ),
-    Breakage(
-        "each refund call has a gateway key of its own, and a resume does not look it up first",
+    Mutation(
+        "each refund call has a new gateway key, and a resume does not look the refund up first",
         (
             Edit(_STRIPE, 'f"refund-{order.refund_id}"', "str(uuid.uuid4())"),
-            Edit(_PROCESS, "known = gateway.look_up_refund(placed.order)", "known = None"),
+            Edit(_PROCESS, "known = gateway.look_up_refund(pending.request)", "known = None"),
         ),
         noticed_by=("a refund killed", "a resume killed"),
     ),
-    Breakage(
-        "a confirm does not judge again in its transaction what it judged before the gateway's answer",
-        (Edit(_CONFIRM, "answered = _judge(session, payment, wanted, claim, render)", "answered = None"),),
+    Mutation(
+        "a confirm does not check again, in its transaction, the status that it checked before the gateway's response",
+        (Edit(_CONFIRM, "stored = _judge(session, payment, change, proof, render)", "stored = None"),),
         noticed_by=("confirm/confirm", "confirm/cancel", "confirm/cancel/expire"),
     ),
-    Breakage(
-        "a cancel does not look whether a session was opened while it ended those that it knew",
+    Mutation(
+        "a cancel does not check whether a session was opened while it ended the known ones",
         (
             Edit(
                 _CANCEL,
@@ -187,13 +191,13 @@ BREAKAGES = (
         ),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
-    Breakage(
+    Mutation(
         "a cancel does not lock the payment's row",
-        (Edit(_CANCEL, "    lock_payment(session, wanted.payment_id)\n", ""),),
+        (Edit(_CANCEL, "    lock_payment(session, change.payment_id)\n", ""),),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
-    Breakage(
-        "a resume does not look at the lease",
+    Mutation(
+        "a resume ignores the lease",
         (Edit(_REFUNDS, " or refund.leased_until > now", ""),),
         noticed_by=("`tests/refunds/test_resume.py`",),
         missed_by=("resume/resume", "a resume killed"),

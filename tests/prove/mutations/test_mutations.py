@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prove.mutations.mutations import BREAKAGES, TESTS, Breakage
+from tests.prove.mutations.mutations import MUTATIONS, TESTS, Mutation
 from tests.support.databases import ROOT, start_postgresql
 from tests.support.recorded_figures import note
 
@@ -21,50 +21,50 @@ TIMEOUT_SECONDS = 300
 
 # Of our folder, what no test reads; of our environment, what would choose other tests, seeds or a place for figures.
 NOT_COPIED = shutil.ignore_patterns(".*", "instance", "__pycache__")
-NOT_TOLD = re.compile("PYTEST_.*|PROOF_.*|SCHEDULE|POINT")
+NOT_INHERITED = re.compile("PYTEST_.*|PROOF_.*|SCHEDULE|POINT")
 
 # What a test says that has noticed: not what it expected, or a CHECK of the database had to stop it. An error of any
-# other kind would be one of the breakage itself.
+# other kind would be one of the mutation itself.
 NOTICED = re.compile(r"^FAILED (\S+) - ((?:assert|AssertionError|sqlalchemy\.exc\.IntegrityError)\b.*)", re.MULTILINE)
 
 
-def test_the_page_names_each_breakage_and_what_notices() -> None:
+def test_the_page_names_each_mutation_and_what_notices() -> None:
     section = PAGE.read_text().partition(HEADING)[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
 
     assert [(name, tests.partition(";")[0]) for name, tests in rows[1:]] == [
-        (breakage.name, ", ".join(breakage.noticed_by)) for breakage in BREAKAGES
+        (mutation.name, ", ".join(mutation.noticed_by)) for mutation in MUTATIONS
     ]
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES, ids=str)
-def test_each_breakage_still_fits(breakage: Breakage) -> None:
-    for edit in breakage.edits:
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_each_mutation_still_fits(mutation: Mutation) -> None:
+    for edit in mutation.edits:
         assert edit.fitting(ROOT)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("breakage", BREAKAGES, ids=str)
-def test_a_broken_service_is_noticed(breakage: Breakage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+def test_a_broken_service_is_noticed(mutation: Mutation, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(ROOT, broken, ignore=NOT_COPIED)
-    for edit in breakage.edits:
+    for edit in mutation.edits:
         edit.make(broken)
 
-    ended = run_tests(broken, breakage.noticed_by + breakage.missed_by)
+    ended = run_tests(broken, mutation.noticed_by + mutation.missed_by)
 
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout + ended.stderr
     failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", ended.stdout, re.MULTILINE))
     said = dict(NOTICED.findall(ended.stdout))
-    assert failed == said.keys() == {TESTS[words] for words in breakage.noticed_by}, ended.stdout
-    note(f"breakages-{breakage}", **{words: said[TESTS[words]] for words in breakage.noticed_by})
+    assert failed == said.keys() == {TESTS[words] for words in mutation.noticed_by}, ended.stdout
+    note(f"mutations-{mutation}", **{words: said[TESTS[words]] for words in mutation.noticed_by})
 
 
 def run_tests(project: Path, words: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
     """In a process of its own, with a database of its own on our server: that saves the start of one."""
     chosen = [TESTS[each] for each in words]
     length = ["--long"] if any("--long" in each for each in words) else []
-    environment = {name: value for name, value in os.environ.items() if not NOT_TOLD.fullmatch(name)}
+    environment = {name: value for name, value in os.environ.items() if not NOT_INHERITED.fullmatch(name)}
     environment |= {
         "TEST_DATABASE_URL": os.environ.get("TEST_DATABASE_URL") or start_postgresql(),
         "COLUMNS": "400",  # so that the summary says why each has failed

@@ -1,9 +1,14 @@
-"""For processes under libfaketime, which up to 0.9.10 refuses to sleep by a clock that it was told to leave alone.
+"""For processes under libfaketime, which up to 0.9.10 cannot sleep by a clock that it was told not to fake.
 
-``time.sleep`` does that since Python 3.11 (EINVAL); ``select`` waits just as long without naming a clock.
+``time.sleep`` uses such a clock since Python 3.11 and fails (EINVAL); ``select`` waits as long without naming a clock.
 """
 
 import select
 import time
 
-time.sleep = lambda seconds: select.select([], [], [], seconds) and None  # type: ignore[assignment,func-returns-value]
+
+def sleep(seconds: float) -> None:
+    select.select([], [], [], seconds)
+
+
+time.sleep = sleep  # type: ignore[assignment]  # its own argument has no name

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from hypothesis import Phase
 
-from tests.prove.model.mutations import SABOTAGES, Sabotage
-from tests.prove.model.ways import go
+from tests.prove.model.mutations import MUTATIONS, Mutation
+from tests.prove.model.runs import run_machine
 from tests.support.apps import app_with, engine_of
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
@@ -15,12 +15,12 @@ from tests.support.recorded_figures import note
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
 # Most are noticed within a few.
-WAYS = 60
+RUNS = 60
 SEED = 1
 
 
 @pytest.fixture
-def own_shop() -> Iterator[tuple[FakeStripe, Flask]]:
+def own_stripe_app() -> Iterator[tuple[FakeStripe, Flask]]:
     """On a database of its own, whose schema may be spoilt."""
     with (
         fresh_database("sqlite") as database,
@@ -31,14 +31,14 @@ def own_shop() -> Iterator[tuple[FakeStripe, Flask]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("sabotage", SABOTAGES, ids=[sabotage.__name__ for sabotage in SABOTAGES])
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.__name__ for mutation in MUTATIONS])
 def test_the_model_notices(
-    own_shop: tuple[FakeStripe, Flask], monkeypatch: pytest.MonkeyPatch, sabotage: Sabotage
+    own_stripe_app: tuple[FakeStripe, Flask], monkeypatch: pytest.MonkeyPatch, mutation: Mutation
 ) -> None:
-    sabotage(monkeypatch, engine_of(own_shop[1]))
+    mutation(monkeypatch, engine_of(own_stripe_app[1]))
 
     # Answers that are not what the model says; or that have not even what it looks at.
     with pytest.raises((AssertionError, KeyError)) as parted:
-        go(own_shop, ways=WAYS, start=SEED, phases=(Phase.generate,))
+        run_machine(own_stripe_app, runs=RUNS, start=SEED, phases=(Phase.generate,))
 
-    note(f"sabotage-{sabotage.__name__}", noticed=f"{type(parted.value).__name__}: {parted.value}"[:400])
+    note(f"mutation-{mutation.__name__}", noticed=f"{type(parted.value).__name__}: {parted.value}"[:400])

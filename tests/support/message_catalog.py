@@ -1,4 +1,4 @@
-"""The texts that the code may say, and whether something said is one of them."""
+"""The translatable texts of the code, and whether a given text is one of them."""
 
 import re
 from functools import cache
@@ -36,7 +36,7 @@ def placeholders(text: str) -> set[str]:
 
 
 def is_in_catalogue(said: str) -> bool:
-    """Whether this English text is one that the catalogue knows, with whatever values it was filled."""
+    """Whether this English text is in the catalogue, with any values in its placeholders."""
     return any(pattern.fullmatch(said) for pattern in _patterns())
 
 
