@@ -680,6 +680,8 @@ def test_a_refund_of_that_amount_that_does_not_say_whose_it_is_leaves_it_unknown
 
     assert isinstance(gateway.look_up_refund(order), OutcomeUnknown)
     assert gateway.look_up_refund(replace(order, amount_minor=100)) is None
+    # Unless it is known by now to be another one.
+    assert gateway.look_up_refund(replace(order, other_references=frozenset(fake.refunds))) is None
 
 
 def test_pages_are_read_back_to_the_payment_and_no_further(

@@ -424,6 +424,38 @@ def test_a_refund_that_was_never_made_is_sent_again_by_staff_alone(shop: PayMong
     assert shop.fake.refunded_total(transaction_id) == 200_000
 
 
+def test_a_refund_that_nobody_can_tell_apart_is_left_to_staff_who_can_close_it(shop: PayMongoApp, rows: Rows) -> None:
+    """Neither metadata nor notes come back: it is recorded as made elsewhere, and ours can be given up."""
+    payment_id, transaction_id = shop.paid()
+    refund_id = lose(shop, payment_id, "drop")
+    shop.fake.left_out = {"refund.metadata", "refund.notes"}
+    grow_old(rows, 24.5)
+    resume_refunds(shop.app)
+    assert status_of(rows, refund_id) == "unknown"
+
+    shop.tell(shop.fake.payment_event("refunded", transaction_id))
+    grow_old(rows, 24.5)
+    resume_refunds(shop.app)
+    assert status_of(rows, refund_id) == "unknown"
+    with shop.app.app_context():
+        service.give_up(refund_id, lease_seconds=4, context=context())
+
+    assert status_of(rows, refund_id) == "failed"
+    state = state_of(rows, payment_id)
+    assert (state["refunded_minor"], state["refund_reserved_minor"]) == (200_000, 0)
+    assert shop.fake.refunded_total(transaction_id) == 200_000
+
+
+def test_many_refunds_at_once_return_no_more_than_came(shop: PayMongoApp, rows: Rows) -> None:
+    payment_id, transaction_id = shop.paid()
+    admins = [shop.people.seen_by(shop.app).admin for _ in range(FEW)]
+
+    answers = at_once([partial(refund, each, payment_id, key=f"k-{n}", amount=2000) for n, each in enumerate(admins)])
+
+    assert statuses(answers).get(200) == shop.fake.count("POST", "/v1/refunds") <= 2
+    assert shop.fake.refunded_total(transaction_id) == state_of(rows, payment_id)["refunded_minor"] <= 500_000
+
+
 def test_a_first_call_that_arrives_after_staff_sent_it_again_is_seen(shop: PayMongoApp, rows: Rows) -> None:
     """Keys are ignored, so there are two: the second is not hidden by having our id."""
     payment_id, transaction_id = shop.paid()

@@ -177,6 +177,8 @@ class PayMongoGateway:
         is_unclear = False
         for listed in self._api.refunds_of(self._api.get_payment(order.transaction_id)):
             refund = listed
+            if refund.reference in order.other_references:
+                continue
             if refund.refund_id is None and refund.amount_minor == order.amount_minor:
                 refund = self._api.get_refund(refund.reference)  # which may say more than a list does
                 is_unclear = is_unclear or refund.refund_id is None
