@@ -221,6 +221,7 @@ class Settings:
     stripe_api_key: str | None = field(repr=False)
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
     stripe_api_base: str
+    stripe_checkout: str
     paymongo_api_key: str | None = field(repr=False)
     paymongo_webhook_secrets: tuple[str, ...] = field(repr=False)
     paymongo_api_base: str
@@ -287,6 +288,7 @@ class Settings:
             stripe_api_key=read.token("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
+            stripe_checkout=read.choice("STRIPE_CHECKOUT", "hosted", "elements"),
             paymongo_api_key=read.paymongo_key("PAYMONGO_API_KEY"),
             paymongo_webhook_secrets=read.tokens("PAYMONGO_WEBHOOK_SECRET"),
             paymongo_api_base=read.api_base("PAYMONGO_API_BASE", "https://api.paymongo.com/v1", app_env),

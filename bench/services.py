@@ -58,6 +58,7 @@ AS_IN_PRODUCTION = {
     **PRODUCTION,
     "TRUSTED_PROXIES": "1",
     "STRIPE_API_KEY": "sk_test_never_used",
+    "STRIPE_CHECKOUT": "elements",
     "RATELIMIT_ENABLED": "false",
 }
 

@@ -13,6 +13,7 @@ from payments_app.gateways.events import (
     ChargeRefunded,
     EventPayload,
     GatewayEvent,
+    MoneyOnItsWay,
     MoneyReceived,
     PaymentAttemptFailed,
 )
@@ -20,7 +21,7 @@ from payments_app.payments.gateway_updates import apply_session, record_received
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
-from payments_app.payments.models.status import UNPAID
+from payments_app.payments.models.status import UNPAID, PaymentStatus
 from payments_app.payments.repository import get_for_update
 from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
 
@@ -66,6 +67,8 @@ def _apply(session: Session, payment: Payment, payload: EventPayload, context: A
             payment.note("payment.attempt_failed", context)
         case MoneyReceived(money=money):
             record_received_money(session, payment, money, context=context)
+        case MoneyOnItsWay() if payment.status == PaymentStatus.PENDING:
+            payment.begin_processing(context)
         case GatewayRefund():
             apply_refund_update(payment, payload, context)
         case ChargeRefunded():
@@ -77,9 +80,11 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int 
     match payload:
         case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
             return _by_reference(session, gateway, reported.reference) or _by_metadata(session, gateway, reported.money)
-        case MoneyReceived(money=money):
+        case MoneyReceived(money=money) | MoneyOnItsWay(money=money):
             return _by_reference(session, gateway, money.transaction_id) or _by_metadata(session, gateway, money)
-        case GatewayRefund() | ChargeRefunded():
+        case ChargeRefunded():
+            return _by_reference(session, gateway, payload.transaction_id) or _by_metadata(session, gateway, payload)
+        case GatewayRefund():
             return _by_reference(session, gateway, payload.transaction_id)
     return None
 
@@ -94,7 +99,7 @@ def _by_reference(session: Session, gateway: str, reference: str | None) -> int 
     return session.scalars(of_session).first() or session.scalars(paid_by).first()
 
 
-def _by_metadata(session: Session, gateway: str, money: GatewayPayment) -> int | None:
+def _by_metadata(session: Session, gateway: str, money: GatewayPayment | ChargeRefunded) -> int | None:
     """For an event that arrives before its session is stored. Both ids must match: another system with the same account
     at the gateway may use one of them.
     """

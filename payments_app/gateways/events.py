@@ -34,6 +34,13 @@ class MoneyReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class MoneyOnItsWay:
+    """Money that may take days, from an event that does not name the session by which it was paid."""
+
+    money: GatewayPayment
+
+
+@dataclass(frozen=True, slots=True)
 class ChargeRefunded:
     """How much of a payment is returned or on its way back by now, and, in some versions of the API, by what."""
 
@@ -41,6 +48,9 @@ class ChargeRefunded:
     returned_minor: int
     currency: str
     refunds: tuple[GatewayRefund, ...]
+    # What it was paid for, by the gateway's own account: it may be told of before the money is.
+    payment_id: int | None = None
+    consultation_id: int | None = None
 
 
 class DisputeState(StrEnum):
@@ -67,7 +77,15 @@ class GatewayDispute:
     due_at: datetime | None
 
 
-EventPayload = CheckoutSession | PaymentAttemptFailed | MoneyReceived | GatewayRefund | ChargeRefunded | GatewayDispute
+EventPayload = (
+    CheckoutSession
+    | PaymentAttemptFailed
+    | MoneyReceived
+    | MoneyOnItsWay
+    | GatewayRefund
+    | ChargeRefunded
+    | GatewayDispute
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

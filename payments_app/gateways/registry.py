@@ -8,6 +8,7 @@ from flask import Flask, current_app
 from config import MINOR_DIGITS, ConfigError, Settings
 from payments_app.errors import GatewayUnavailable
 from payments_app.gateways.base import EventSource, Gateway, GatewayName
+from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.sandbox import SandboxGateway
@@ -54,6 +55,7 @@ def init_app(app: Flask) -> None:
     gateways = dict(_configured(settings))
     methods = tuple(_methods(gateways, settings))
     _require_currency(gateways, methods, settings.payment_currency)
+    _require_way_back(gateways, settings)
     app.extensions["gateways"] = gateways
     app.extensions["payment_methods"] = methods
 
@@ -71,6 +73,7 @@ def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
                 timeout_seconds=settings.gateway_timeout_seconds,
                 lease_seconds=settings.refund_lease_seconds,
                 webhook_secrets=settings.stripe_webhook_secrets,
+                is_hosted=settings.stripe_checkout == "hosted",
             ),
         )
     if settings.paymongo_api_key is not None:
@@ -118,6 +121,15 @@ def _require_currency(gateways: Mapping[str, Gateway], methods: Sequence[Payment
                 f"PAYMENT_CURRENCY {currency}: {method.gateway}, which carries {method.code}, takes"
                 f" {', '.join(sorted(currencies))} only"
             )
+
+
+def _require_way_back(gateways: Mapping[str, Gateway], settings: Settings) -> None:
+    """In production a request may call us by any name, so its address is none that patients are sent back to."""
+    if not settings.is_production or settings.public_url is not None:
+        return
+    for name, gateway in gateways.items():
+        if gateway.capabilities.checkout is CheckoutKind.REDIRECT and gateway.capabilities.moves_money:
+            raise ConfigError(f"PUBLIC_URL is required in production: {name} leads patients back to it")
 
 
 def configured_gateways() -> Mapping[str, Gateway]:

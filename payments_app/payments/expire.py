@@ -90,7 +90,7 @@ def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> Expi
         found = _look_up(plan)
         if found is None:
             return ExpiryResult.LEFT
-        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED):
+        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED, SessionStatus.EXPIRED):
             apply_session_update(payment_id, found, context)
             return ExpiryResult.FOLLOWED
     except AppError as error:

@@ -71,7 +71,8 @@ def line(stripe: LocalStripe) -> Iterator[Line]:
 @pytest.fixture
 def stripe_app(database: Database, line: Line, stripe: LocalStripe, people: People) -> Iterator[People]:
     """The people as clients of an app that takes cards through localstripe."""
-    settings = {"STRIPE_API_KEY": stripe.api_key, "STRIPE_API_BASE": line.url}
+    # It has no Checkout Sessions.
+    settings = {"STRIPE_API_KEY": stripe.api_key, "STRIPE_API_BASE": line.url, "STRIPE_CHECKOUT": "elements"}
     # Somebody else's server may need a moment; but nothing is asked twice by itself.
     with app_with(database.url, **settings, GATEWAY_TIMEOUT="10", REFUND_LEASE="11") as app:
         yield people.seen_by(app)

@@ -21,10 +21,7 @@ from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
-from tests.support.service import Service, at_once, statuses
-from tests.support.stripe_apps import StripeApp, fake_stripe, open_by_card, stripe_app_on, stripe_settings
-
-CLICKS = 50
+from tests.support.stripe_apps import StripeApp, open_by_card, stripe_app_on
 
 pytestmark = pytest.mark.usefixtures("audited")
 
@@ -171,20 +168,3 @@ def test_a_payment_that_is_cancelled_gives_up_on_what_is_being_opened(stripe_app
     assert stripe_app.people.patient.post(f"/payments/{payment_id}/cancel").status_code == 200
 
     assert sessions(rows) == [(1, "lost")]
-
-
-def test_fifty_checkouts_at_once_open_one_session(database: Database, people: People, rows: Rows) -> None:
-    with (
-        fake_stripe() as fake,
-        Service.started(database.url, **stripe_settings(fake, GATEWAY_TIMEOUT="30", REFUND_LEASE="60")) as service,
-    ):
-        payment_id = service.pay(people.patient, 5, "k").json()["data"]["payment_id"]
-        path = f"/payments/{payment_id}/checkout"
-
-        answers = at_once([lambda: service.post(people.patient, path, {})] * CLICKS)
-
-        assert statuses(answers) == {200: CLICKS}
-        assert len({answer.json()["data"]["reference"] for answer in answers}) == 1
-        assert len(fake.intents) == 1
-        assert sessions(rows) == [(1, "open")]
-        assert len(service.pids_that_served()) >= 2

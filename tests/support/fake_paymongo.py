@@ -146,7 +146,7 @@ class FakePayMongo(Account, FakeGateway):
         session_id = request.path.rpartition("/")[2]
         session = self.sessions.get(session_id)
         if session is None:
-            return FakeResponse(404, b"No such checkout.", content_type="text/plain")
+            return FakeResponse(404, b"No such checkout.", {"Content-Type": "text/plain"})
         attributes, done = session["attributes"], request.params.get("do")
         if request.method == "POST" and attributes["status"] == "active" and done is not None:
             if done != "fail":
@@ -166,7 +166,7 @@ class FakePayMongo(Account, FakeGateway):
             buttons="" if is_paid or attributes["status"] != "active" else buttons,
             cancel_url=html.escape(attributes.get("cancel_url", "#")),
         )
-        return FakeResponse(200, shown.encode(), content_type="text/html; charset=utf-8")
+        return FakeResponse(200, shown.encode(), {"Content-Type": "text/html; charset=utf-8"})
 
     def session_paid_after(self, session_id: str, by: str) -> Wire:
         self.pay(session_id, by)

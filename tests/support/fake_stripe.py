@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import requests
 
+from tests.support.fake_stripe_checkout import page_of
 from tests.support.fake_stripe_http import FakeResponse, Received, Server, gone
 from tests.support.fake_stripe_state import CARD_DECLINED, Account, Refusal, Wire
 from tests.support.waiting import PATIENCE_SECONDS
@@ -25,8 +26,12 @@ OTHER_PARAMETERS = (
     "Try using a key other than '{}' if you meant to execute a different request."
 )
 
-# Intents, charges, refunds, and the responses that are stored under keys.
-Memory = tuple[dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, FakeResponse]]]
+# Intents, sessions, charges, refunds, and the responses that are stored under keys.
+Memory = tuple[
+    dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, FakeResponse]]
+]
+
+HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
 
@@ -66,6 +71,8 @@ class FakeStripe(Account):
 
     api_key = "sk_test_fake"
     webhook_secret = "whsec_fake"
+    # The service that is told what happens on the pages of Checkout Sessions; None: tests deliver by themselves.
+    webhooks_to: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,13 +103,13 @@ class FakeStripe(Account):
     def remember(self) -> Memory:
         """A copy of its objects and keys, for ``recall``."""
         with self._lock:
-            return deepcopy((self.intents, self.charges, self.refunds, self._answers))
+            return deepcopy((self.intents, self.sessions, self.charges, self.refunds, self._answers))
 
     def recall(self, memory: Memory) -> None:
         """Restore a copy; requests since then are forgotten."""
         self.reset()
         with self._lock:
-            self.intents, self.charges, self.refunds, self._answers = deepcopy(memory)
+            self.intents, self.sessions, self.charges, self.refunds, self._answers = deepcopy(memory)
 
     def _forget_requests(self) -> None:
         self.received: list[Received] = []
@@ -192,6 +199,11 @@ class FakeStripe(Account):
         """``succeeded``, ``processing``, ``payment_failed`` or ``canceled``."""
         return self.event(f"payment_intent.{kind}", self.intents[intent_id], **options)
 
+    def session_event(self, kind: str, session_id: str, **options: Any) -> Wire:
+        """``completed``, ``async_payment_succeeded``, ``async_payment_failed`` or ``expired``."""
+        with self._lock:
+            return self.event(f"checkout.session.{kind}", self._shown(session_id, ()), **options)
+
     def refund_event(self, kind: str, refund_id: str, **options: Any) -> Wire:
         """``created``, ``updated`` or ``failed``."""
         return self.event(f"refund.{kind}", self.refunds[refund_id], **options)
@@ -226,6 +238,8 @@ class FakeStripe(Account):
 
     def answer(self, request: Received, authorization: str | None, client: socket.socket) -> FakeResponse | None:
         """The response; None to close the connection without one."""
+        if request.path.startswith("/c/pay/"):
+            return self._page(request)
         with self._lock:
             self.received.append(request)
             try:
@@ -243,6 +257,29 @@ class FakeStripe(Account):
                 return answer
             hanging, waiting = self._start_hanging(request.idempotency_key, client)
         return answer if self._hang(hanging, waiting) else None
+
+    def _page(self, request: Received) -> FakeResponse:
+        """The page of a Checkout Session, which needs no API key: the address is enough."""
+        session_id, do = request.path.rpartition("/")[2], request.params.get("do")
+        with self._lock:
+            self._expire_old()
+            session = self.sessions.get(session_id)
+            if session is None:
+                return FakeResponse(404, b"<!doctype html><title>Checkout</title><h1>Not found</h1>", HTML)
+            if request.method != "POST" or session["status"] != "open":
+                return FakeResponse(200, page_of(session), HTML)
+            intent = self.submit(session_id, str(do))
+            if do == "decline":
+                events = [self.intent_event("payment_failed", intent["id"])]
+                answer = FakeResponse(200, page_of(session, "Your card was declined."), HTML)
+            else:
+                moved = "processing" if do == "later" else "succeeded"
+                events = [self.intent_event(moved, intent["id"]), self.session_event("completed", session_id)]
+                answer = FakeResponse(303, b"", {**HTML, "Location": session["success_url"]})
+        if self.webhooks_to is not None:
+            for event in events:
+                self.deliver(self.webhooks_to, event)
+        return answer
 
     def _spoilt(self, trouble: Trouble, request: Received) -> FakeResponse | None:
         """Apply the request if the fault says so; returns the response that is sent, if any."""

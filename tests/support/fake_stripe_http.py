@@ -29,7 +29,6 @@ class FakeResponse:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
 
 
 # A request, its Authorization and the client's socket; None closes the connection without a response.
@@ -96,10 +95,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Request-Id", f"req_{secrets.token_hex(7)}")
-        for name, value in answer.headers.items():
+        for name, value in {"Content-Type": "application/json", **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.body)

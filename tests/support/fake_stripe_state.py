@@ -7,6 +7,8 @@ from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
+from tests.support.fake_stripe_checkout import KNOWN, Refused, new_session, shown
+
 Wire = dict[str, Any]
 
 CANCELLABLE = ("requires_payment_method", "requires_confirmation", "requires_action", "requires_capture")
@@ -40,10 +42,12 @@ class Account:
         # One lock for all objects: twenty refunds at once are done one after the other. It is also notified when a
         # request begins to hang.
         self._lock = threading.Condition()
+        self.url = ""
         self._forget_objects()
 
     def _forget_objects(self) -> None:
         self.intents: dict[str, Wire] = {}
+        self.sessions: dict[str, Wire] = {}
         self.charges: dict[str, Wire] = {}
         self.refunds: dict[str, Wire] = {}
         self.refunds_start_as = "succeeded"
@@ -58,6 +62,53 @@ class Account:
     def refunded_total(self, intent_id: str) -> int:
         """The amount that the customer has got back, or will get back."""
         return sum(refund["amount"] for refund in self.refunds_of(intent_id) if refund["status"] not in GIVEN_BACK)
+
+    # Actions of customers on the page of a Checkout Session.
+
+    def submit(self, session_id: str, do: str = "pay") -> Wire:
+        """As if the customer had sent the form: ``pay``, ``decline``, or ``later`` for money that takes days.
+
+        The intent is made by the first time. The session's PaymentIntent.
+        """
+        with self._lock:
+            self._expire_old()
+            session = self.sessions[session_id]
+            assert session["status"] == "open", f"nobody can pay by a session that is {session['status']}"
+            if session["payment_intent"] is None:
+                wanted = {"amount": str(session["amount_total"]), "currency": session["currency"]}
+                intent = self._create_intent({**wanted, "metadata": session["_intent_metadata"]})
+                session["payment_intent"] = intent["id"]
+            intent_id: str = session["payment_intent"]
+            if do == "decline":
+                self.decline(intent_id)
+            elif do == "later":
+                self.start_processing(intent_id)
+                session.update(status="complete", url=None)
+            else:
+                self.pay(intent_id)
+                session.update(status="complete", url=None, payment_status="paid")
+            return self.intents[intent_id]
+
+    def finish(self, session_id: str, *, paid: bool) -> None:
+        """As if money that takes days had come, or not."""
+        with self._lock:
+            session = self.sessions[session_id]
+            if paid:
+                self.pay(session["payment_intent"])
+                session["payment_status"] = "paid"
+            else:
+                self.decline(session["payment_intent"])
+
+    def pass_expiry(self, session_id: str) -> None:
+        """As if its time were over."""
+        with self._lock:
+            self.sessions[session_id]["expires_at"] = int(time.time()) - 1
+            self._expire_old()
+
+    def _expire_old(self) -> None:
+        for session in self.sessions.values():
+            if session["status"] == "open" and session["expires_at"] <= time.time():
+                session.update(status="expired", url=None)
 
     # Actions of customers, and of staff at the dashboard.
 
@@ -116,8 +167,10 @@ class Account:
 
     # Operations of the API. The lock is held.
 
-    def _perform(self, method: str, path: str, params: Wire) -> Wire:
+    def _perform(self, method: str, path: str, params: Wire) -> Wire:  # noqa: PLR0911  # one for each operation
         match [method, *path.strip("/").split("/")]:
+            case [_, "v1", "checkout", "sessions", *which]:
+                return self._perform_checkout(method, which, params)
             case ["POST", "v1", "payment_intents"]:
                 return self._create_intent(params)
             case ["GET", "v1", "payment_intents", intent_id]:
@@ -133,6 +186,42 @@ class Account:
                 _allow(params, ())
                 return _find(self.refunds, "refund", refund_id, "id")
         raise Refusal(404, f"Unrecognized request URL ({method}: {path}).")
+
+    def _perform_checkout(self, method: str, which: list[str], params: Wire) -> Wire:
+        match [method, *which]:
+            case ["POST"]:
+                return self._create_session(params)
+            case ["GET", session_id]:
+                _allow(params, ("expand",))
+                return self._shown(session_id, (params.get("expand") or {}).values())
+            case ["POST", session_id, "expire"]:
+                return self._end_session(session_id, params)
+        raise Refusal(404, f"Unrecognized request URL ({method}: checkout sessions).")
+
+    def _create_session(self, params: Wire) -> Wire:
+        _allow(params, KNOWN)
+        try:
+            session = new_session(params, page=self.url, metadata=_metadata)
+        except Refused as refused:
+            raise Refusal(400, refused.message, param=refused.param) from None
+        self.sessions[session["id"]] = session
+        return self._shown(session["id"], ())
+
+    def _shown(self, session_id: str, expand: Collection[str]) -> Wire:
+        self._expire_old()
+        return shown(_find(self.sessions, "checkout.session", session_id, "session"), expand, self.intents)
+
+    def _end_session(self, session_id: str, params: Wire) -> Wire:
+        _allow(params, ())
+        self._expire_old()
+        session = _find(self.sessions, "checkout.session", session_id, "session")
+        if session["status"] != "open":
+            message = f"Only an open Checkout Session can be expired; this one is {session['status']}."
+            raise Refusal(400, message, begun=True)
+        session.update(status="expired", url=None)
+        if session["payment_intent"] is not None:
+            self._cancel_intent(session["payment_intent"], {})
+        return self._shown(session_id, ())
 
     def _create_intent(self, params: Wire) -> Wire:
         _allow(params, ("amount", "currency", "metadata", "automatic_payment_methods", "description"))

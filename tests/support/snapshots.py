@@ -133,7 +133,7 @@ class SeenState:
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:
         self._rows = rows
-        self._intents, _, self._returned, _ = stripe
+        self._intents, _sessions, _, self._returned, _ = stripe
         rows["payments"].sort(key=lambda payment: (payment["consultation_id"], payment["created_at"], payment["id"]))
         self._names = {payment["id"]: f"payment {number}" for number, payment in enumerate(rows["payments"], 1)}
 

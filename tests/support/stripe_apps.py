@@ -47,6 +47,8 @@ def stripe_settings(fake: FakeStripe, **settings: str) -> dict[str, str]:
         "STRIPE_API_KEY": fake.api_key,
         "STRIPE_API_BASE": fake.url,
         "STRIPE_WEBHOOK_SECRET": fake.webhook_secret,
+        # Most tests pay by the PaymentIntent itself, as a page with a form of its own does.
+        "STRIPE_CHECKOUT": "elements",
         **QUICK,
         **settings,
     }

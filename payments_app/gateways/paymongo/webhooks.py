@@ -172,6 +172,8 @@ class EventReader:
             returned_minor=sum(each.amount_minor for each in refunds if isinstance(each.outcome, Approved)),
             currency=payment.money.currency,
             refunds=refunds,
+            payment_id=payment.money.payment_id,
+            consultation_id=payment.money.consultation_id,
         )
 
     def _dispute(self, thing: Mapping[str, Any]) -> GatewayDispute:

@@ -1,4 +1,4 @@
-"""Cards by Stripe, through its official SDK: https://docs.stripe.com/api/payment_intents and /refunds.
+"""Cards by Stripe, through its official SDK: https://docs.stripe.com/api/checkout/sessions, /payment_intents, /refunds.
 
 Each call that changes something has an ``Idempotency-Key`` for Stripe, made from the id of our own row. The SDK repeats
 the call with the same key, so it has one effect. Stripe forgets such keys after about a day.
@@ -30,7 +30,13 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.events import GatewayEvent, OtherMode
-from payments_app.gateways.stripe.objects import refund_of, session_of
+from payments_app.gateways.stripe.hosted import SESSION_SECONDS, metadata_of, session_params
+from payments_app.gateways.stripe.objects import (
+    checkout_session_of,
+    is_checkout_session,
+    refund_of,
+    session_of,
+)
 from payments_app.gateways.stripe.webhooks import read_event
 from payments_app.gateways.untrusted import livemode_of, of_mode
 from payments_app.i18n.messages import N_, LocalizedMessage
@@ -76,6 +82,7 @@ class StripeGateway:
         timeout_seconds: int,
         lease_seconds: int,
         webhook_secrets: Sequence[str] = (),
+        is_hosted: bool = False,
     ) -> None:
         client = stripe.StripeClient(
             api_key,
@@ -85,15 +92,16 @@ class StripeGateway:
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
+        self._sessions, self._is_hosted = client.v1.checkout.sessions, is_hosted
         self._webhook_secrets = webhook_secrets
         self.livemode = livemode_of(api_key)
         self.has_webhook_secret = bool(webhook_secrets)
         self.capabilities = Capabilities(
             methods={"stripe": Refundable.IN_PARTS},
             currencies=None,
-            checkout=CheckoutKind.CLIENT_SECRET,
+            checkout=CheckoutKind.REDIRECT if is_hosted else CheckoutKind.CLIENT_SECRET,
             remembers_keys_seconds=REMEMBERS_KEYS_SECONDS,
-            session_seconds=None,
+            session_seconds=SESSION_SECONDS if is_hosted else None,
             ends_sessions=True,
             can_be_asked=True,
         )
@@ -111,18 +119,18 @@ class StripeGateway:
             return Declined(
                 LocalizedMessage("Stripe does not count %(currency)s in hundredths.", currency=charge.currency)
             )
+        key: RequestOptions = {"idempotency_key": request.gateway_key}
+        if self._is_hosted:
+            return _call(lambda: self._checkout_session_of(self._sessions.create(session_params(request), key)))
         return _call(
             lambda: self._session_of(
                 self._intents.create(
                     {
                         "amount": charge.amount_minor,
                         "currency": charge.currency.lower(),
-                        "metadata": {
-                            "payment_id": str(charge.payment_id),
-                            "consultation_id": str(charge.consultation_id),
-                        },
+                        "metadata": metadata_of(charge),
                     },
-                    {"idempotency_key": request.gateway_key},
+                    key,
                 )
             )
         )
@@ -134,6 +142,8 @@ class StripeGateway:
         return self._look_up(transaction_id, of_other_mode=_OTHER_MODE_DECLINED)
 
     def look_up_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
+        if is_checkout_session(reference):
+            return _call(lambda: self._retrieve_checkout_session(reference))
         return self._look_up(reference, of_other_mode=_OTHER_MODE_UNKNOWN)
 
     def cancel_session(self, charge: Charge, reference: str) -> CheckoutSession | Declined | OutcomeUnknown:
@@ -142,6 +152,11 @@ class StripeGateway:
         # this may be the second gateway call of one HTTP request, whose client waits for both.
         no_retries: RequestOptions = {"max_network_retries": 0}
         with_key: RequestOptions = {**no_retries, "idempotency_key": f"cancel-{charge.payment_id}-{uuid.uuid4()}"}
+        if is_checkout_session(reference):
+            ended = _call(lambda: self._checkout_session_of(self._sessions.expire(reference, {}, with_key)))
+            if not isinstance(ended, Declined):
+                return ended
+            return _call(lambda: self._retrieve_checkout_session(reference, no_retries))
         cancelled = _call(lambda: self._session_of(self._intents.cancel(reference, {}, with_key)))
         if not isinstance(cancelled, Declined):
             return cancelled
@@ -201,6 +216,13 @@ class StripeGateway:
 
     def _session_of(self, intent: stripe.PaymentIntent) -> CheckoutSession:
         return session_of(of_mode(intent.to_dict(), self.livemode))
+
+    def _retrieve_checkout_session(self, reference: str, options: RequestOptions | None = None) -> CheckoutSession:
+        # With its PaymentIntent, which alone says whether money that takes days is still on its way.
+        return self._checkout_session_of(self._sessions.retrieve(reference, {"expand": ["payment_intent"]}, options))
+
+    def _checkout_session_of(self, session: stripe.checkout.Session) -> CheckoutSession:
+        return checkout_session_of(of_mode(session.to_dict(), self.livemode))
 
     def _refund_of(self, refund: stripe.Refund) -> GatewayRefund:
         return refund_of(of_mode(refund.to_dict(), self.livemode))

@@ -11,7 +11,7 @@ from payments_app.gateways.base import (
     GatewayRefund,
     SessionStatus,
 )
-from payments_app.gateways.untrusted import amount_of, our_id, text_of
+from payments_app.gateways.untrusted import Unreadable, amount_of, our_id, text_of
 
 # In every other status of a PaymentIntent, the patient has to do something before money moves.
 _SESSION_STATUSES = {
@@ -19,6 +19,8 @@ _SESSION_STATUSES = {
     "succeeded": SessionStatus.SUCCEEDED,
     "canceled": SessionStatus.CANCELLED,
 }
+# A PaymentIntent of a form that was submitted, whose money did not come.
+_NOTHING_IS_ON_ITS_WAY = ("requires_payment_method", "canceled")
 _REFUND_IS_OVER = ("failed", "canceled")
 
 
@@ -32,10 +34,57 @@ def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
             transaction_id=text_of(intent["id"]),
             amount_minor=amount_of(intent.get("amount_received", intent["amount"]), least=0),
             currency=text_of(intent["currency"]).upper(),
-            payment_id=_our_id(intent, "payment_id"),
-            consultation_id=_our_id(intent, "consultation_id"),
+            payment_id=metadata_id(intent, "payment_id"),
+            consultation_id=metadata_id(intent, "consultation_id"),
         ),
     )
+
+
+def checkout_session_of(session: Mapping[str, Any]) -> CheckoutSession:
+    """Convert a Checkout Session: https://docs.stripe.com/api/checkout/sessions/object.
+
+    ``complete`` means that the customer has submitted the form, and not that money came: ``payment_status`` says that,
+    and of money that takes days, the PaymentIntent, if the session has it with it.
+    """
+    intent = session.get("payment_intent")
+    return CheckoutSession(
+        reference=text_of(session["id"]),
+        status=_checkout_status(session, intent),
+        redirect_url=session.get("url"),
+        money=GatewayPayment(
+            transaction_id=reference_of(intent),
+            amount_minor=amount_of(session["amount_total"], least=0),
+            currency=text_of(session["currency"]).upper(),
+            payment_id=metadata_id(session, "payment_id"),
+            consultation_id=metadata_id(session, "consultation_id"),
+        ),
+    )
+
+
+def _checkout_status(session: Mapping[str, Any], intent: Any) -> SessionStatus:
+    match text_of(session["status"]), text_of(session["payment_status"]):
+        case "expired", _:
+            return SessionStatus.EXPIRED
+        case "complete", "paid":
+            if intent is None:
+                raise Unreadable
+            return SessionStatus.SUCCEEDED
+        case "complete", _:
+            has_failed = isinstance(intent, Mapping) and intent["status"] in _NOTHING_IS_ON_ITS_WAY
+            return SessionStatus.EXPIRED if has_failed else SessionStatus.PROCESSING
+        case "open", _:
+            return SessionStatus.OPEN
+    raise Unreadable
+
+
+def is_checkout_session(reference: str) -> bool:
+    """Whether that is the id of a Checkout Session. Any other session of ours is a PaymentIntent."""
+    return reference.startswith("cs_")
+
+
+def is_of_checkout_session(intent: Mapping[str, Any]) -> bool:
+    """Whether a PaymentIntent was made by one of our Checkout Sessions, which speaks for both."""
+    return "checkout_session" in (intent.get("metadata") or {})
 
 
 def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
@@ -50,8 +99,8 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
         transaction_id=reference_of(refund["payment_intent"]),
         amount_minor=amount_of(refund["amount"], least=1),
         currency=text_of(refund["currency"]).upper(),
-        refund_id=_our_id(refund, "refund_id"),
-        payment_id=_our_id(refund, "payment_id"),
+        refund_id=metadata_id(refund, "refund_id"),
+        payment_id=metadata_id(refund, "payment_id"),
         outcome=outcome,
     )
 
@@ -67,5 +116,5 @@ def _failure_reason(refund: Mapping[str, Any]) -> str:
     return f"The gateway says: {reason.replace('_', ' ')}."
 
 
-def _our_id(stripe_object: Mapping[str, Any], name: str) -> int | None:
+def metadata_id(stripe_object: Mapping[str, Any], name: str) -> int | None:
     return our_id((stripe_object.get("metadata") or {}).get(name))

@@ -6,18 +6,29 @@ event, even in an unknown shape: Stripe adds new shapes, such as thin events
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from payments_app.gateways.base import CheckoutSession, SessionStatus
 from payments_app.gateways.events import (
     ChargeRefunded,
     EventPayload,
     GatewayEvent,
     InvalidSignature,
+    MoneyOnItsWay,
+    MoneyReceived,
     PaymentAttemptFailed,
 )
 from payments_app.gateways.signatures import valid_signatures
-from payments_app.gateways.stripe.objects import reference_of, refund_of, session_of
+from payments_app.gateways.stripe.objects import (
+    checkout_session_of,
+    is_of_checkout_session,
+    metadata_id,
+    reference_of,
+    refund_of,
+    session_of,
+)
 from payments_app.gateways.untrusted import (
     UNEXPECTED,
     amount_of,
@@ -71,6 +82,30 @@ def _read(event_type: Any, stripe_object: Mapping[str, Any]) -> tuple[EventPaylo
         return None, False
 
 
+def _session_over(session: Mapping[str, Any]) -> CheckoutSession:
+    """The money that was on its way did not come; the session can take no other."""
+    return replace(checkout_session_of(session), status=SessionStatus.EXPIRED)
+
+
+def _unless_of_session(
+    read: Callable[[Mapping[str, Any]], EventPayload | None],
+) -> Callable[[Mapping[str, Any]], EventPayload | None]:
+    """How to read an event of a PaymentIntent that a Checkout Session made; any other is a session of its own."""
+    return lambda intent: read(intent) if is_of_checkout_session(intent) else session_of(intent)
+
+
+def _money_received(intent: Mapping[str, Any]) -> MoneyReceived:
+    return MoneyReceived(session_of(intent).money)
+
+
+def _money_on_its_way(intent: Mapping[str, Any]) -> MoneyOnItsWay:
+    return MoneyOnItsWay(session_of(intent).money)
+
+
+def _nothing(_intent: Mapping[str, Any]) -> None:
+    """The session's own event says it."""
+
+
 def _attempt_failed(intent: Mapping[str, Any]) -> PaymentAttemptFailed:
     return PaymentAttemptFailed(session_of(intent))
 
@@ -82,13 +117,20 @@ def _charge_refunded(charge: Mapping[str, Any]) -> ChargeRefunded:
         returned_minor=amount_of(charge["amount_refunded"], least=0),
         currency=text_of(charge["currency"]).upper(),
         refunds=refunds,
+        # A charge has the metadata of its PaymentIntent.
+        payment_id=metadata_id(charge, "payment_id"),
+        consultation_id=metadata_id(charge, "consultation_id"),
     )
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], EventPayload]] = {
-    "payment_intent.processing": session_of,
-    "payment_intent.succeeded": session_of,
-    "payment_intent.canceled": session_of,
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], EventPayload | None]] = {
+    "checkout.session.completed": checkout_session_of,
+    "checkout.session.async_payment_succeeded": checkout_session_of,
+    "checkout.session.async_payment_failed": _session_over,
+    "checkout.session.expired": checkout_session_of,
+    "payment_intent.processing": _unless_of_session(_money_on_its_way),
+    "payment_intent.succeeded": _unless_of_session(_money_received),
+    "payment_intent.canceled": _unless_of_session(_nothing),
     "payment_intent.payment_failed": _attempt_failed,
     "refund.created": refund_of,
     "refund.updated": refund_of,

@@ -19,6 +19,7 @@ SECRET = "whsec_of-the-tests-of-defences"
 # A key makes Stripe the carrier of cards; nobody answers at its address, and nothing here needs it.
 STRIPE = {
     "STRIPE_API_KEY": "sk_test_defences",
+    "STRIPE_CHECKOUT": "elements",
     "STRIPE_WEBHOOK_SECRET": SECRET,
     "STRIPE_API_BASE": "http://127.0.0.1:9",
 }
