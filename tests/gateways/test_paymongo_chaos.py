@@ -184,13 +184,13 @@ class Walk:
         self.fake.apply_late()
         self.fake.left_out, self.fake.session_status = set(), None
         sessions = [each for each in self.fake.sessions if self.is_paid(each)]
-        events = [self.fake.session_paid(each) for each in sessions]
-        events += [self.fake.payment_event("paid", each) for each in self.paid_ids()]
-        events += [self.fake.refund_event("payment.refund.updated", each) for each in self.fake.refunds]
-        self.choose.shuffle(events)
-        # A refund that is told of before its payment is has to be told of again.
-        for event in [*events, *events]:
-            self.shop.tell(event)
+        money = [self.fake.session_paid(each) for each in sessions]
+        money += [self.fake.payment_event("paid", each) for each in self.paid_ids()]
+        refunds = [self.fake.refund_event("payment.refund.updated", each) for each in self.fake.refunds]
+        for events in (money, refunds):  # of a refund that is told of before its payment is known, nothing is recorded
+            self.choose.shuffle(events)
+            for event in events:
+                self.shop.tell(event)
         self.rows.execute("UPDATE refunds SET leased_until = created_at")
         resume_refunds(self.shop.app)
 
