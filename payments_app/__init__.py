@@ -22,6 +22,7 @@ from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
 from payments_app.health import backlog_metrics, checks
 from payments_app.health.cli import check
+from payments_app.health.cli import gateways as gateways_commands
 from payments_app.health.routes import blueprint as health_blueprint
 from payments_app.i18n import locale
 from payments_app.idempotency import headers
@@ -36,6 +37,7 @@ from payments_app.proof.cli import prove
 from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.cli import resume
 from payments_app.refunds.routes import blueprint as refunds_blueprint
+from payments_app.sandbox.routes import init_app as init_sandbox_page
 
 # An absolute path: the service can be started from any folder, and the readiness check reads the migrations.
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -90,6 +92,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     init_checkout_page(app)
+    init_sandbox_page(app)
     # From packages above payments, which payments must not import.
     payments_commands.add_command(prove)
     payments_commands.add_command(resume)
@@ -102,6 +105,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         locks_commands,
         demo_commands,
         check,
+        gateways_commands,
     ):
         app.cli.add_command(commands)
     return app

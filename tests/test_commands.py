@@ -27,6 +27,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
 VERDICTS = {("check",)}  # what is wrong is what it is there to say, on standard output
+WITHOUT_DATABASE = {("gateways", "check")}
 SAY_WHAT_THEY_DO = {("payments", "audit")}  # on standard error, before they do it
 NOT_UTF8 = os.fsdecode(b"Jo\xff")
 
@@ -86,6 +87,8 @@ def test_there_are_commands_to_try() -> None:
 def test_a_database_that_is_away() -> None:
     with commands_on(NOWHERE) as commands:
         for names, result in run_all(commands):
+            if names in WITHOUT_DATABASE:
+                continue
             assert_plain(names, result)
             if names not in {("locks", "list"), ("check",), ("payments", "prove")}:
                 assert "port 9 failed: Connection refused" in result.stderr, names
@@ -123,6 +126,8 @@ def without_rights(databases: Callable[[str], Database]) -> Iterator[str]:
 def test_an_error_that_nobody_thought_of(databases: Callable[[str], Database]) -> None:
     with without_rights(databases) as url, commands_on(url) as commands:
         for names, result in run_all(commands):
+            if names in WITHOUT_DATABASE:
+                continue
             assert_plain(names, result)
             if names[0] not in ("locks", "check") and names != ("payments", "prove"):
                 assert "InsufficientPrivilege 42501: permission denied for table" in result.stderr, names

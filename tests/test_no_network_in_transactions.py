@@ -220,6 +220,7 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
     assert people.patient.confirm(paid_id, intent).status_code == 200
 
     open_id, _ = open_by_card(people, 2)
+    assert people.patient.post(f"/payments/{open_id}/refresh").status_code == 200
     assert people.patient.post(f"/payments/{open_id}/cancel").status_code == 200
     too_late_id, too_late = open_by_card(people, 3)
     fake.pay(too_late)

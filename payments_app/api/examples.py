@@ -88,7 +88,19 @@ CREATED: Examples = {
 CLIENT_SECRET = "pi_3MtwBwLkdIwHu7ix28a3tqPa_secret_YrKJUKribcBjcG8HVhfZluoGH"  # noqa: S105  # nosec B105  # opens nothing
 
 CHECKOUT: Examples = {
-    "card": {
+    "on-the-gateways-page": {
+        "value": {
+            "data": {
+                "gateway": "stripe",
+                "reference": "cs_test_a1B2c3D4",
+                "expires_at": "2026-11-22T09:33:00Z",
+                "redirect_url": "https://checkout.stripe.com/c/pay/cs_test_a1B2c3D4",
+                "payment": {**_PAYMENT, "gateway": "stripe"},
+            },
+            "message": "OK",
+        }
+    },
+    "on-your-own-form": {
         "value": {
             "data": {
                 "gateway": "stripe",

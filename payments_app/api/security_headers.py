@@ -10,14 +10,15 @@ HEADERS = {
 }
 
 
-def page_policy(*, images: str = "'self'") -> str:
+def page_policy(*, images: str = "'self'", forms: str = "'none'") -> str:
     """The Content-Security-Policy of an HTML page: only this service's own files, no inline scripts.
 
-    ``form-action 'none'``: if the script does not run, the browser cannot submit a form and put a password into a URL.
+    ``forms``: the targets of forms. With ``'none'``, the browser cannot submit a form if the script does not run, and
+    so not put a password into a URL.
     """
     return (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src {images}; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"base-uri 'none'; form-action {forms}; frame-ancestors 'none'"
     )
 
 

@@ -82,7 +82,7 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int 
             return _by_reference(session, gateway, reported.reference) or _by_metadata(session, gateway, reported.money)
         case MoneyReceived(money=money) | MoneyOnItsWay(money=money):
             return _by_reference(session, gateway, money.transaction_id) or _by_metadata(session, gateway, money)
-        case ChargeRefunded():
+        case ChargeRefunded() if payload.transaction_id is not None:  # its money may not be known yet
             return _by_reference(session, gateway, payload.transaction_id) or _by_metadata(session, gateway, payload)
         case GatewayRefund():
             return _by_reference(session, gateway, payload.transaction_id)

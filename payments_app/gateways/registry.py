@@ -63,7 +63,7 @@ def init_app(app: Flask) -> None:
 def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
     yield GatewayName.MANUAL, ManualGateway(settings.payment_instructions)
     if settings.sandbox_offered:
-        yield GatewayName.SANDBOX, SandboxGateway()
+        yield GatewayName.SANDBOX, SandboxGateway(settings.secret_key)
     if settings.stripe_api_key is not None:
         yield (
             GatewayName.STRIPE,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urljoin
 
 from flask import Response, current_app, json, request
 
@@ -72,13 +73,18 @@ def audit_context_for(caller: Caller) -> AuditContext:
 
 
 def return_url() -> str:
-    """Where a gateway's page leads the patient back to. It names neither a link nor a payment.
+    """Where a gateway's page leads the patient back to. It names neither a link nor a payment."""
+    return absolute("/pay/return")
 
-    Outside production it is the address that the request was sent to, if ``PUBLIC_URL`` is not set. In production no
-    gateway that moves money and leads away is configured without it.
+
+def absolute(url: str) -> str:
+    """The same URL, or the whole one of a path of this service.
+
+    Without ``PUBLIC_URL`` it begins with the address that the request was sent to. In production no gateway that moves
+    money and leads patients away is configured without it.
     """
-    base = current_app.config["SETTINGS"].public_url or request.host_url.rstrip("/")
-    return f"{base}/pay/return"
+    base = current_app.config["SETTINGS"].public_url or request.host_url
+    return urljoin(base, url)
 
 
 def dump_changed(payment: Payment) -> dict[str, Any]:

@@ -170,12 +170,21 @@ def get_for_update(session: Session, payment_id: int) -> Payment:
 
 
 def _owned(session: Session, query: Select[Payment], payment_id: int, caller: Caller) -> Payment:
-    found = query.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
-    payment = session.execute(found).unique().scalar_one_or_none()
+    payment = _find(session, query, payment_id)
     if payment is None:
         raise PaymentNotFound
     caller.require_access(PaymentNotFound, patient_id=payment.user_id, consultation_id=payment.consultation_id)
     return payment
+
+
+def find_whole(session: Session, payment_id: int) -> Payment | None:
+    """A payment with its invoices and refunds, not locked; None if there is none, or if it is deleted."""
+    return _find(session, _with_related(), payment_id)
+
+
+def _find(session: Session, query: Select[Payment], payment_id: int) -> Payment | None:
+    found = query.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
+    return session.execute(found).unique().scalar_one_or_none()
 
 
 def _with_related() -> Select[Payment]:

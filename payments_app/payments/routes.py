@@ -31,6 +31,7 @@ from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.http import (
+    absolute,
     audit_context_for,
     build_change,
     dump_changed,
@@ -40,6 +41,7 @@ from payments_app.payments.http import (
     return_url,
 )
 from payments_app.payments.models.payment import Payment
+from payments_app.payments.refresh import refresh
 from payments_app.payments.sessions import SessionTerms
 from payments_app.readiness import requires_readiness
 
@@ -180,6 +182,21 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
     return respond(checkout(change, terms, _render_checkout))
 
 
+@blueprint.route("/<id:payment_id>/refresh", methods=["POST"])
+@authenticated(*Role)
+@blueprint.without_parameters
+@blueprint.success_response(200, schemas.Changed, headers=("ETag",))
+@blueprint.problems(401, 403, 404, 422, 503)
+def refresh_payment(payment_id: int, caller: Caller) -> Response:
+    """Ask the gateway what became of the payment's session, and return the payment as it is then.
+
+    The gateway is asked at most once in 2 seconds for each payment. Otherwise, and if it does not respond, the payment
+    is returned as it is. No body and no key: the request has no effect of its own.
+    """
+    payment = refresh(payment_id, caller=caller, context=audit_context_for(caller))
+    return ok(dump_changed(payment), message="OK", headers={"ETag": etag(payment.version)})
+
+
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
 @authenticated(Role.PATIENT, Role.ADMIN)
 @blueprint.arguments(schemas.PaymentConfirm, example=examples.CONFIRM_BODY)
@@ -248,7 +265,7 @@ def _describe(consultation_id: int) -> str:
 def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
     members = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
     if session.redirect_url is not None:
-        members["redirect_url"] = session.redirect_url
+        members["redirect_url"] = absolute(session.redirect_url)
     if session.client_secret is not None:
         members["client_secret"] = session.client_secret
     if session.instructions is not None:

@@ -57,7 +57,11 @@ def prepare_session(
     leased_until = at + timedelta(seconds=terms.lease_seconds)
     opening = (GatewaySession.payment_id == payment.id, GatewaySession.status == OPENING)
     row = session.scalars(select(GatewaySession).where(*opening)).one_or_none()
-    if row is not None:
+    if row is not None and row.expires_at is not None and row.expires_at <= at:
+        # The gateway would repeat its first response: a session that nobody can pay by any more.
+        row.move_on(SessionStatus.EXPIRED, at)
+        session.flush()
+    elif row is not None:
         if capabilities.remembers_key(at - row.created_at):  # so to ask again opens no second one
             row.leased_until = leased_until
             session.flush()

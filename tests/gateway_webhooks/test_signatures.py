@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from flask import Flask
 
 from tests.gateway_webhooks import send, state_of
 from tests.support.apps import app_with
@@ -202,3 +203,13 @@ def test_a_bearer_token_is_no_signature(stripe_app: StripeApp, body: bytes, rows
     answer = stripe_app.people.admin.post("/webhooks/stripe", data=body, headers={"Content-Type": "application/json"})
 
     assert_not_genuine(answer, rows)
+
+
+@pytest.mark.parametrize(("gateway", "status"), [("stripe", 400), ("paymongo", 400), ("manual", 404), ("other", 404)])
+def test_a_gateway_that_is_not_configured_is_believed_nothing(
+    app: Flask, rows: Rows, gateway: str, status: int
+) -> None:
+    answer = app.test_client().post(f"/api/v1/webhooks/{gateway}", data=b"{}")
+
+    assert answer.status_code == status
+    assert rows.count("webhook_events") == 0

@@ -101,7 +101,7 @@ def test_nobody_is_billed_in_a_currency_that_stripe_counts_otherwise(fake: FakeS
 
 
 def test_people_and_the_sandbox_count_as_we_do() -> None:
-    for gateway in (SandboxGateway(), ManualGateway({})):
+    for gateway in (SandboxGateway("a key for tests"), ManualGateway({})):
         assert {gateway.minor_digits(code) for code in currencies_in_use()} == {2}
 
 

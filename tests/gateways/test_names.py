@@ -9,8 +9,8 @@ from tests.support.databases import ROOT
 
 PACKAGE = ROOT / "payments_app"
 
-# Documents and examples for readers; the logger of a library; the page of the sandbox's own checkout.
-MAY_NAME_THEM = {"api/examples.py", "api/problem_catalog.py", "observability/logging.py"}
+# The list of pages; documents and examples for readers; the logger of a library.
+MAY_NAME_THEM = {"__init__.py", "api/examples.py", "api/problem_catalog.py", "observability/logging.py"}
 FOLDERS_OF_GATEWAYS = ("gateways/", "sandbox/")
 NAMES = {str(name) for name in GatewayName}
 # ``payment_manual_ttl_seconds`` is a setting, and named for people.

@@ -119,6 +119,20 @@ def test_a_call_that_waited_too_long_to_be_repeated_is_made_anew(shop: StripeApp
     assert sessions(rows) == [(1, "cancelled"), (2, "open")]
 
 
+def test_a_lost_session_that_has_ended_meanwhile_is_not_given_out(shop: StripeApp, rows: Rows) -> None:
+    payment_id = create(shop.people)
+    shop.fake.misbehave("drop", path=SESSIONS)
+    assert checkout(shop.people.patient, payment_id).status_code == 503
+    (lost,) = shop.fake.sessions
+    shop.fake.pass_expiry(lost)
+    rows.execute("UPDATE gateway_sessions SET expires_at = :at", at=rows.moment(datetime.now(UTC)))
+
+    answer = checkout(shop.people.patient, payment_id)
+
+    assert shop.fake.sessions[answer.json["data"]["reference"]]["status"] == "open"
+    assert sessions(rows) == [(1, "expired"), (2, "open")]
+
+
 # Both events tell of the same money; each may come first, twice, or alone.
 EVENTS = [("intent",), ("session",), ("intent", "session"), ("session", "intent"), ("intent", "session", "intent")]
 

@@ -181,7 +181,7 @@ def test_without_stripe_the_sandbox_opens_a_checkout(people: People, rows: Rows)
     first, again = (checkout(people.patient, payment_id) for _ in range(2))
 
     assert (first.status_code, first.json["data"]["gateway"]) == (200, "sandbox")
-    assert first.json["data"]["client_secret"]
+    assert first.json["data"]["redirect_url"].startswith("http://localhost/sandbox/checkout/")
     assert again.json["data"] == first.json["data"]
     assert rows.one("SELECT payment_id, gateway FROM gateway_sessions") == {
         "payment_id": payment_id,

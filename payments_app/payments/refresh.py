@@ -1,0 +1,78 @@
+"""Asking the gateway what became of a payment's session, while somebody waits for it."""
+
+import logging
+from datetime import datetime, timedelta
+
+from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy.orm import Session
+
+from payments_app.accounts.caller import Caller
+from payments_app.consultations.models import Consultation
+from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.errors import AppError, PaymentNotFound
+from payments_app.gateways.base import CheckoutSession, SessionStatus
+from payments_app.gateways.registry import can_be_asked, find_gateway
+from payments_app.payments.gateway_updates import apply_session_update
+from payments_app.payments.models.event import AuditContext
+from payments_app.payments.models.gateway_session import GatewaySession
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import UNPAID
+from payments_app.payments.repository import find_whole
+from payments_app.payments.sessions import find_open_session
+
+log = logging.getLogger(__name__)
+
+# So long a gateway is not asked again about a payment, however many wait for it.
+ASK_AGAIN_AFTER = timedelta(seconds=2)
+
+
+def refresh(payment_id: int, *, caller: Caller, context: AuditContext) -> Payment:
+    """The payment as it is, after its gateway was asked what became of its open session.
+
+    The gateway is asked at most once in 2 s. Then, and if it does not answer, the payment is returned as it is.
+
+    Raises:
+        PaymentNotFound: no such payment (404).
+        Forbidden: the payment is another patient's, or another system registered its consultation (403).
+    """
+    payment, session_id, reference = _load(payment_id, caller)
+    if reference is None or payment.status not in UNPAID or not can_be_asked(payment.gateway):
+        return payment
+    if not _take_turn(session_id, context.at):
+        return payment
+    try:
+        found = find_gateway(payment.gateway).look_up_session(payment.charge, reference)
+        if not isinstance(found, CheckoutSession) or found.status == SessionStatus.OPEN:
+            return payment
+        apply_session_update(payment_id, found, context)
+    except AppError as error:  # its webhook, or the next request, tries again
+        log.warning("Payment %d could not be refreshed: %s", payment_id, error.message)
+    payment, _, _ = _load(payment_id, caller)
+    return payment
+
+
+@read_transaction
+def _load(session: Session, payment_id: int, caller: Caller) -> tuple[Payment, int, str | None]:
+    """The payment, and id and reference of its open session (0 and None if there is none)."""
+    payment = find_whole(session, payment_id)
+    if payment is None:
+        raise PaymentNotFound
+    registered_by = select(Consultation.registered_by).where(Consultation.id == payment.consultation_id)
+    caller.require_access(
+        PaymentNotFound,
+        patient_id=payment.user_id,
+        consultation_id=payment.consultation_id,
+        registered_by=session.scalars(registered_by).one(),
+    )
+    row = find_open_session(session, payment_id)
+    return (payment, 0, None) if row is None else (payment, row.id, row.reference)
+
+
+@write_transaction
+def _take_turn(session: Session, session_id: int, at: datetime) -> bool:
+    """Whether this request is the one that asks: of many at once, the one whose UPDATE finds the row so."""
+    is_due = or_(GatewaySession.refreshed_at.is_(None), GatewaySession.refreshed_at < at - ASK_AGAIN_AFTER)
+    asked = update(GatewaySession).where(GatewaySession.id == session_id, is_due).values(refreshed_at=at)
+    result = session.execute(asked)
+    assert isinstance(result, CursorResult)  # noqa: S101  # for the type checker: it is, of an UPDATE
+    return result.rowcount == 1
