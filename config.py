@@ -223,6 +223,9 @@ class Settings:
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
     stripe_api_base: str
     stripe_checkout: str
+    paymongo_api_key: str | None = field(repr=False)
+    paymongo_webhook_secrets: tuple[str, ...] = field(repr=False)
+    paymongo_api_base: str
     payment_gateways: Mapping[str, str]
     gateway_timeout_seconds: int
     refund_lease_seconds: int
@@ -289,8 +292,11 @@ class Settings:
             allow_sqlite=read.flag("ALLOW_SQLITE", default=False),
             stripe_api_key=read.token("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
-            stripe_api_base=read.stripe_api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
+            stripe_api_base=read.api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
             stripe_checkout=read.choice("STRIPE_CHECKOUT", "hosted", "elements"),
+            paymongo_api_key=read.paymongo_key("PAYMONGO_API_KEY"),
+            paymongo_webhook_secrets=read.tokens("PAYMONGO_WEBHOOK_SECRET"),
+            paymongo_api_base=read.api_base("PAYMONGO_API_BASE", "https://api.paymongo.com/v1", app_env),
             payment_gateways=read.payment_gateways("PAYMENT_GATEWAYS"),
             gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
             refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
@@ -375,9 +381,9 @@ def _bare(secret: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """A refused value for the error text: only its beginning, and nothing of a Stripe secret."""
-    if value.lower().startswith(("sk_", "rk_", "whsec_")):
-        return "a value that looks like a Stripe secret"
+    """A refused value for the error text: only its beginning, and nothing of a gateway's secret."""
+    if value.lower().startswith(("sk_", "rk_", "whsec_", "whsk_")):
+        return "a value that looks like a gateway's secret"
     return repr(value) if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]!r}..."
 
 
@@ -474,7 +480,14 @@ class _Reader:
             raise ConfigError(f"{name} must be visible ASCII characters without spaces")
         return tuple(filter(None, values))
 
-    def stripe_api_base(self, name: str, default: str, app_env: str) -> str:
+    def paymongo_key(self, name: str) -> str | None:
+        value = self.token(name)
+        if value is not None and not value.startswith(("sk_test_", "sk_live_")):
+            # The public key, pk_..., lies beside it on PayMongo's page.
+            raise ConfigError(f"{name} must be a secret key of PayMongo's, which begins with sk_test_ or sk_live_")
+        return value
+
+    def api_base(self, name: str, default: str, app_env: str) -> str:
         value = self.text(name, default).rstrip("/")
         if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
             raise ConfigError(f"{name} must be an http or https URL")

@@ -133,6 +133,13 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"RETURN_URL_ORIGINS": "javascript://booking.example.org"}, "RETURN_URL_ORIGINS"),
         ({**PRODUCTION, "RETURN_URL_ORIGINS": "http://localhost"}, "RETURN_URL_ORIGINS"),
         ({**PRODUCTION, "STRIPE_API_BASE": "http://api.stripe.com"}, "STRIPE_API_BASE"),
+        ({"PAYMONGO_API_KEY": "sk_test_se/cret,sk_test_other"}, "PAYMONGO_API_KEY"),
+        ({"PAYMONGO_API_KEY": "pk_live_se/cret"}, "PAYMONGO_API_KEY"),
+        ({"PAYMONGO_API_KEY": "se/cret"}, "PAYMONGO_API_KEY"),
+        ({"PAYMONGO_WEBHOOK_SECRET": "whsk_a, whsk se/cret"}, "PAYMONGO_WEBHOOK_SECRET"),
+        ({"PAYMONGO_API_BASE": "api.paymongo.com/v1"}, "PAYMONGO_API_BASE"),
+        ({**PRODUCTION, "PAYMONGO_API_BASE": "http://api.paymongo.com/v1"}, "PAYMONGO_API_BASE"),
+        ({"LOG_LEVEL": "whsk_se/cret"}, "LOG_LEVEL"),
         ({"GATEWAY_TIMEOUT": "0"}, "GATEWAY_TIMEOUT"),
         ({"GATEWAY_TIMEOUT": "60"}, "REFUND_LEASE"),
         ({"PAYMENT_PENDING_TTL": "soon"}, "PAYMENT_PENDING_TTL"),
@@ -281,6 +288,17 @@ def test_webhook_secrets_may_be_several_while_one_replaces_the_other() -> None:
 
     assert settings.stripe_webhook_secrets == ("whsec_new", "whsec_old")
     assert "whsec" not in repr(settings)
+
+
+def test_paymongos_secrets_are_read_and_not_shown() -> None:
+    assert Settings.from_environment({}).paymongo_api_key is None
+    paymongo = {"PAYMONGO_API_KEY": "sk_live_a", "PAYMONGO_WEBHOOK_SECRET": "whsk_new, whsk_old,"}
+    settings = Settings.from_environment(paymongo)
+
+    assert (settings.paymongo_api_key, settings.paymongo_webhook_secrets) == ("sk_live_a", ("whsk_new", "whsk_old"))
+    assert settings.paymongo_api_base == "https://api.paymongo.com/v1"
+    assert "whsk" not in repr(settings)
+    assert "sk_live" not in repr(settings)
 
 
 def test_the_clinic_says_how_to_pay_by_hand() -> None:

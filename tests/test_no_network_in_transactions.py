@@ -25,10 +25,11 @@ from payments_app.payments.models.payment import Payment
 from payments_app.refunds import service
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
+from tests.support.paymongo_apps import wallet_shop
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, stripe_app_on
+from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, resume_refunds, stripe_app_on
 
 _watched: dict[str, Any] = {"open": 0, "calls": []}
 
@@ -322,3 +323,25 @@ def test_no_connection_is_open_while_a_password_is_checked(
     people.anonymous().post("/api/login", json={"email": people.patient.email, "password": PASSWORD})
 
     assert open_connections == [0]
+
+
+def test_paymongo_is_not_asked_inside_a_transaction(
+    database: Database, people: People, gateway_calls: list[tuple[str, int]]
+) -> None:
+    """Its webhooks ask too: what an event says is read again."""
+    with wallet_shop(database.url, people) as shop, watching(engine_of(shop.app)):
+        shop.check_out(shop.open(1)[0])
+        cancelled_id, _ = shop.open(2)
+        assert shop.people.patient.post(f"/payments/{cancelled_id}/cancel").status_code == 200
+        payment_id, transaction_id = shop.paid(3)
+        shop.tell(shop.fake.payment_event("paid", transaction_id))
+        confirmed_id, session_id = shop.open(4)
+        assert shop.people.patient.confirm(confirmed_id, shop.fake.pay(session_id)).status_code == 200
+        shop.fake.misbehave("drop", path="/v1/refunds")
+        assert shop.people.admin.post(f"/payments/{payment_id}/refund", {"amount": 1000}).status_code == 202
+        resume_refunds(shop.app)
+        shop.tell(shop.fake.payment_event("refunded", transaction_id))
+        assert engine_of(shop.app).pool.checkedout() == 0  # type: ignore[attr-defined]  # both have a QueuePool
+
+    assert len(gateway_calls) >= 12
+    assert [call for call, open_connections in gateway_calls if open_connections] == []

@@ -159,7 +159,11 @@ class CheckoutSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayRefundRequest:
-    """Money to return. ``reference`` is the gateway's id for the refund, if it is known already."""
+    """Money to return. ``reference`` is the gateway's id for the refund, if it is known already.
+
+    ``other_references``: the gateway's ids for the payment's other refunds. A look-up never takes one of them for this
+    refund, also if the gateway does not say whose it is.
+    """
 
     refund_id: int
     payment_id: int
@@ -167,6 +171,7 @@ class GatewayRefundRequest:
     amount_minor: int
     currency: str
     reference: str | None = None
+    other_references: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from payments_app.errors import GatewayUnavailable
 from payments_app.gateways.base import EventSource, Gateway, GatewayName
 from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.gateways.manual import ManualGateway
+from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.i18n.messages import N_
@@ -75,7 +76,17 @@ def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
                 is_hosted=settings.stripe_checkout == "hosted",
             ),
         )
-    # PayMongo's adapter goes here: if settings.paymongo_api_key is not None: yield GatewayName.PAYMONGO, ...
+    if settings.paymongo_api_key is not None:
+        yield (
+            GatewayName.PAYMONGO,
+            PayMongoGateway(
+                settings.paymongo_api_key,
+                api_base=settings.paymongo_api_base,
+                timeout_seconds=settings.gateway_timeout_seconds,
+                lease_seconds=settings.refund_lease_seconds,
+                webhook_secrets=settings.paymongo_webhook_secrets,
+            ),
+        )
 
 
 def _methods(gateways: Mapping[str, Gateway], settings: Settings) -> Iterator[PaymentMethod]:

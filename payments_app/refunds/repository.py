@@ -73,7 +73,7 @@ class PendingRefund:
     created_at: datetime
 
     @classmethod
-    def of(cls, refund: Refund) -> "PendingRefund":
+    def of(cls, refund: Refund, other_references: frozenset[str] = frozenset()) -> "PendingRefund":
         payment = refund.payment
         assert payment.transaction_id is not None  # noqa: S101  # for the type checker: money has a transaction
         request = GatewayRefundRequest(
@@ -83,6 +83,7 @@ class PendingRefund:
             amount_minor=refund.amount_minor,
             currency=refund.currency,
             reference=refund.reference,
+            other_references=other_references,
         )
         return cls(refund.gateway, request, refund.created_at)
 
@@ -201,7 +202,9 @@ def acquire_lease(session: Session, refund_id: int, *, now: datetime, until: dat
         return None
     refund.lease(until)
     session.flush()
-    return PendingRefund.of(refund)
+    others = (Refund.payment_id == refund.payment_id, Refund.id != refund_id, Refund.reference.is_not(None))
+    references = session.scalars(select(Refund.reference).where(*others))
+    return PendingRefund.of(refund, frozenset(filter(None, references)))
 
 
 @read_transaction

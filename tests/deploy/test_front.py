@@ -142,13 +142,14 @@ def test_a_body_of_64_kib_reaches_the_service(stack: Stack, client: requests.Ses
     assert answer.json()["instance"] == "/api/v1/payments"  # which nginx does not say
 
 
-def test_a_webhook_has_a_limit_of_its_own(stack: Stack, client: requests.Session) -> None:
-    url = f"{stack.nginx.url}/api/v1/webhooks/stripe"
+@pytest.mark.parametrize("gateway", ["stripe", "paymongo"])
+def test_a_webhook_has_a_limit_of_its_own(stack: Stack, client: requests.Session, gateway: str) -> None:
+    url = f"{stack.nginx.url}/api/v1/webhooks/{gateway}"
     largest = client.post(url, data=b" " * 512 * 1024, timeout=PATIENCE_SECONDS)
     too_large = client.post(url, data=b" " * (512 * 1024 + 1), timeout=PATIENCE_SECONDS)
     in_chunks = client.post(url, data=iter([b" " * 512 * 1024, b" "]), timeout=PATIENCE_SECONDS)
 
-    assert (largest.status_code, largest.json()["instance"]) == (400, "/api/v1/webhooks/stripe")
+    assert (largest.status_code, largest.json()["instance"]) == (400, f"/api/v1/webhooks/{gateway}")
     assert_problem(too_large, 413)
     assert_problem(in_chunks, 413)
 

@@ -11,7 +11,7 @@ from tests.support.apps import app_with
 from tests.support.databases import ROOT, Database
 
 PAGE = ROOT / "docs" / "gateways.md"
-KEYS = {"STRIPE_API_KEY": "sk_test_1"}
+KEYS = {"STRIPE_API_KEY": "sk_test_1", "PAYMONGO_API_KEY": "sk_test_1"}
 
 
 def documented() -> dict[str, dict[str, str]]:

@@ -1,7 +1,7 @@
-"""What every gateway promises, asked of each of them: two that nobody else is behind, and Stripe's over real HTTP.
+"""What every gateway promises, asked of each: two that nobody else is behind, and Stripe and PayMongo over real HTTP.
 
 Stripe is answered for by our own fake, and by localstripe, which somebody else wrote; its gaps are named where it is
-left out.
+left out. PayMongo is answered for by our own fake alone, with its keys ignored and with its keys remembered.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,10 +25,12 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.gateways.manual import ManualGateway
+from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe.client import StripeGateway
 from tests.support.fake_stripe import FakeStripe
 from tests.support.localstripe import LocalStripe, local_stripe
+from tests.support.paymongo_apps import fake_paymongo
 from tests.support.session_requests import session_request
 from tests.support.stripe_apps import fake_stripe
 
@@ -72,9 +74,16 @@ def adapter_called(name: str) -> Iterator[Adapter]:
         case "localstripe":
             with local_stripe() as server:
                 yield Adapter(name, stripe_at(server), server.pay)
+        case "paymongo" | "paymongo with keys":
+            with fake_paymongo() as account:
+                account.remembers_keys = name == "paymongo with keys"
+                gateway = PayMongoGateway(
+                    account.api_key, api_base=account.api_base, timeout_seconds=30, lease_seconds=200
+                )
+                yield Adapter(name, gateway, account.pay)
 
 
-@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "stripe hosted", "localstripe"])
+@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "stripe hosted", "localstripe", "paymongo"])
 def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     with adapter_called(request.param) as adapter:
         yield adapter
@@ -267,9 +276,9 @@ def test_a_refund_of_a_transaction_that_nobody_made_is_declined_where_somebody_k
     assert isinstance(outcome, Declined if adapter.judges else Approved)
 
 
-@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "stripe hosted"])
+@pytest.fixture(scope="module", params=["sandbox", "manual", "stripe", "stripe hosted", "paymongo with keys"])
 def remembering(request: pytest.FixtureRequest) -> Iterator[Adapter]:
-    """All but localstripe, which ignores gateway keys."""
+    """All but localstripe, which ignores gateway keys, as PayMongo may."""
     with adapter_called(request.param) as adapter:
         yield adapter
 

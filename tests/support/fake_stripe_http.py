@@ -1,5 +1,6 @@
-"""The HTTP server of the fake Stripe: it reads requests, and writes responses or none."""
+"""The HTTP server of the fake gateways: it reads requests, and writes responses or none."""
 
+import json
 import re
 import secrets
 import socket
@@ -15,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Received:
-    """A request, with the brackets of its form resolved: ``metadata[payment_id]=5`` is a dict in a dict."""
+    """A request: its JSON, or its form with the brackets resolved (``metadata[payment_id]=5`` is a dict in a dict)."""
 
     method: str
     path: str
@@ -84,9 +85,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
 
-    def _serve(self, form: str) -> None:
+    def _serve(self, text: str) -> None:
         path = urlsplit(self.path).path
-        request = Received(self.command, path, _resolved(form), self.headers.get("Idempotency-Key"))
+        is_json = self.headers.get("Content-Type", "").startswith("application/json")
+        params = json.loads(text) if is_json else _resolved(text)
+        request = Received(self.command, path, params, self.headers.get("Idempotency-Key"))
         answer = self.server.answer(request, self.headers.get("Authorization"), self.connection)
         if answer is None:
             self.close_connection = True

@@ -34,12 +34,11 @@ from payments_app.gateways.stripe.hosted import SESSION_SECONDS, metadata_of, se
 from payments_app.gateways.stripe.objects import (
     checkout_session_of,
     is_checkout_session,
-    livemode_of,
-    of_mode,
     refund_of,
     session_of,
 )
 from payments_app.gateways.stripe.webhooks import read_event
+from payments_app.gateways.untrusted import livemode_of, of_mode
 from payments_app.i18n.messages import N_, LocalizedMessage
 
 log = logging.getLogger(__name__)

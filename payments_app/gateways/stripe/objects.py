@@ -1,6 +1,5 @@
 """Converts Stripe's objects, from its API and its webhooks, to plain values."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from payments_app.gateways.base import (
     GatewayRefund,
     SessionStatus,
 )
-from payments_app.gateways.events import OtherMode
+from payments_app.gateways.untrusted import Unreadable, amount_of, our_id, text_of
 
 # In every other status of a PaymentIntent, the patient has to do something before money moves.
 _SESSION_STATUSES = {
@@ -23,37 +22,6 @@ _SESSION_STATUSES = {
 # A PaymentIntent of a form that was submitted, whose money did not come.
 _NOTHING_IS_ON_ITS_WAY = ("requires_payment_method", "canceled")
 _REFUND_IS_OVER = ("failed", "canceled")
-
-_OUR_ID = re.compile(r"[1-9][0-9]{0,18}")
-# The maximum of a signed 64-bit column.
-_MAX_INTEGER = 2**63 - 1
-# Characters; the length of the columns of references. Stripe's ids are far shorter.
-_MAX_ID_LENGTH = 255
-
-
-# Prefixes of Stripe's secret and restricted keys, and whether they are live mode. Stripe's sandboxes are test mode.
-_MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
-
-
-class Unreadable(ValueError):
-    """Not an object as Stripe's documentation describes it."""
-
-
-def livemode_of(api_key: str | None) -> bool | None:
-    """Whether an API key is a live-mode key; None if its prefix is unknown."""
-    return _MODES.get((api_key or "")[: len("sk_test_")])
-
-
-def of_mode(stripe_object: Mapping[str, Any], livemode: bool | None) -> Mapping[str, Any]:
-    """Return the object if its mode is ours. Not checked if the object has no ``livemode``, or if our mode is unknown.
-
-    Raises:
-        OtherMode: the object is of the other mode.
-    """
-    object_livemode = stripe_object.get("livemode")
-    if isinstance(object_livemode, bool) and livemode is not None and object_livemode is not livemode:
-        raise OtherMode(text_or(stripe_object.get("id"), "none"))
-    return stripe_object
 
 
 def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
@@ -143,47 +111,10 @@ def reference_of(value: Any) -> str | None:
     return None if reference is None else text_of(reference)
 
 
-def text_of(value: Any) -> str:
-    """An id, a status or another short text.
-
-    Raises:
-        Unreadable: not a text, or not one that both databases can store.
-    """
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= _MAX_ID_LENGTH
-        or not (value.isascii() and value.isprintable())
-    ):
-        raise Unreadable
-    return value
-
-
-def text_or(value: Any, default: str) -> str:
-    """Like ``text_of``, but ``default`` instead of an error."""
-    try:
-        return text_of(value)
-    except Unreadable:
-        return default
-
-
-def amount_of(value: Any, *, least: int) -> int:
-    """An amount in minor units.
-
-    Raises:
-        Unreadable: not an integer from ``least`` to 2^63-1.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MAX_INTEGER:
-        raise Unreadable
-    return value
-
-
 def _failure_reason(refund: Mapping[str, Any]) -> str:
     reason = text_of(refund.get("failure_reason") or refund["status"])
     return f"The gateway says: {reason.replace('_', ' ')}."
 
 
 def metadata_id(stripe_object: Mapping[str, Any], name: str) -> int | None:
-    value = (stripe_object.get("metadata") or {}).get(name)
-    if not isinstance(value, str) or not _OUR_ID.fullmatch(value) or int(value) > _MAX_INTEGER:
-        return None
-    return int(value)
+    return our_id((stripe_object.get("metadata") or {}).get(name))

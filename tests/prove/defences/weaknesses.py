@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from gunicorn.app.wsgiapp import WSGIApplication
 
+from payments_app.gateways import signatures
 from payments_app.gateways.stripe import webhooks
 from payments_app.payments.models.payment import Payment
 from payments_app.readiness import Readiness
@@ -46,7 +47,8 @@ def serve(settings: dict[str, str], switches: Path, log: str) -> None:
 
 def _build_in(is_on: Callable[[str], bool]) -> None:
     execute, run_checks = psycopg.Cursor.execute, Readiness.run_checks
-    refundable, is_signed = Payment.refundable_minor.fget, webhooks._is_signed  # type: ignore[attr-defined]
+    refundable = Payment.refundable_minor.fget  # type: ignore[attr-defined]
+    valid_signatures = signatures.valid_signatures
 
     def rewriting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         text = query.decode() if isinstance(query, bytes) else query
@@ -65,4 +67,8 @@ def _build_in(is_on: Callable[[str], bool]) -> None:
     Payment.refundable_minor = property(  # type: ignore[method-assign,assignment]
         lambda payment: payment.received_minor if is_on(NO_BALANCE) else refundable(payment)
     )
-    webhooks._is_signed = lambda *args: is_on(NO_SIGNATURE) or is_signed(*args)
+
+    def signed_by(*args: Any, **kwargs: Any) -> frozenset[str]:
+        return frozenset({"v1"}) if is_on(NO_SIGNATURE) else valid_signatures(*args, **kwargs)
+
+    webhooks.valid_signatures = signed_by  # type: ignore[attr-defined]  # where it is looked up

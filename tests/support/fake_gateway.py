@@ -1,0 +1,178 @@
+"""A look-alike of a gateway over real HTTP, in threads of the process that runs the tests, that tests may upset.
+
+It outlives any service that they kill. What a gateway knows and does is its subclass's.
+"""
+
+import select
+import socket
+import threading
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from tests.support.fake_stripe_http import FakeResponse, Received, Server
+from tests.support.waiting import PATIENCE_SECONDS
+
+Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
+
+
+class Refusal(Exception):
+    """An answer that is no success, as the gateway writes it."""
+
+    def __init__(self, answer: FakeResponse) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+@dataclass
+class Trouble:
+    """What happens to the next requests of a kind; ``left`` is None as long as it happens to all of them."""
+
+    mode: Mode
+    method: str
+    path: str
+    left: int | None
+
+    def concerns(self, request: Received) -> bool:
+        return self.left != 0 and request.method == self.method and request.path.startswith(self.path)
+
+
+@dataclass(eq=False)
+class Hanging:
+    """A request whose client waits for an answer. The bell ends it."""
+
+    client: socket.socket
+    bell: socket.socket
+
+
+class FakeGateway:
+    """Counts what it receives, and treats requests well unless it is told to misbehave."""
+
+    def __init__(self) -> None:
+        # One lock around everything: twenty refunds at once are twenty refunds one after the other.
+        self._lock = threading.Condition()
+        self._hanging: list[Hanging] = []
+        self._forget_requests()
+        self._server = Server(self.answer)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        self.release()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _forget_requests(self) -> None:
+        self.received: list[Received] = []
+        self._troubles: list[Trouble] = []
+        self._late: list[Received] = []
+
+    def count(self, method: str, path_prefix: str) -> int:
+        """How many such requests have arrived, whatever became of them."""
+        with self._lock:
+            return sum(seen.method == method and seen.path.startswith(path_prefix) for seen in self.received)
+
+    def misbehave(self, mode: Mode, *, method: str = "POST", path: str, times: int | None = 1) -> None:
+        """Do so with the next requests whose path begins like this; with all of them where ``times`` is None.
+
+        - ``drop``: apply, and close the connection without an answer.
+        - ``error``: apply, and answer 500.
+        - ``error_before``: answer 500, with nothing applied.
+        - ``hang``: apply, and answer only after ``release()``.
+        - ``hang_before``: never answer, with nothing applied; ``release()`` closes the connection.
+        - ``late``: close the connection at once, and apply at ``apply_late()``.
+        - ``refuse``: refuse for a reason of the gateway's own, with nothing applied.
+        """
+        assert mode in get_args(Mode)
+        with self._lock:
+            self._troubles.append(Trouble(mode, method, path, times))
+
+    def behave(self) -> None:
+        """Treat new requests well again; what hangs goes on hanging, and what is late stays late."""
+        with self._lock:
+            self._troubles.clear()
+
+    def wait_until_hanging(self, count: int = 1) -> None:
+        with self._lock:
+            assert self._lock.wait_for(lambda: len(self._hanging) >= count, PATIENCE_SECONDS)
+
+    def release(self) -> None:
+        """Let go of the requests that hang now; the next ones may hang again."""
+        with self._lock:
+            while self._hanging:
+                self._hanging.pop().bell.shutdown(socket.SHUT_WR)
+
+    def apply_late(self) -> None:
+        """What was lost on its way arrives after all."""
+        with self._lock:
+            late, self._late = self._late, []
+            for request in late:
+                self._once(request)
+
+    def answer(self, request: Received, authorization: str | None, client: socket.socket) -> FakeResponse | None:
+        """What to answer; None where the connection is to be closed without a word."""
+        with self._lock:
+            self.received.append(request)
+            try:
+                self._check_key(request, authorization)
+            except Refusal as refusal:
+                return refusal.answer
+            trouble = next((trouble for trouble in self._troubles if trouble.concerns(request)), None)
+            if trouble is None:
+                return self._once(request)
+            if trouble.left is not None:
+                trouble.left -= 1
+            answer = self._spoilt(trouble, request)
+            if trouble.mode not in ("hang", "hang_before"):
+                return answer
+            hanging, waiting = self._start_hanging(client)
+        return answer if self._hang(hanging, waiting) else None
+
+    def _spoilt(self, trouble: Trouble, request: Received) -> FakeResponse | None:
+        """Apply what is to be applied. What is answered after all."""
+        answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
+        if trouble.mode in ("error", "error_before"):
+            return self._internal_error()
+        if trouble.mode == "refuse":
+            return self._refusal_of(request).answer
+        if trouble.mode == "late":
+            self._late.append(request)
+        return answer if trouble.mode == "hang" else None
+
+    def _start_hanging(self, client: socket.socket) -> tuple[Hanging, socket.socket]:
+        waiting, bell = socket.socketpair()
+        hanging = Hanging(client, bell)
+        self._hanging.append(hanging)
+        self._lock.notify_all()
+        return hanging, waiting
+
+    def _hang(self, hanging: Hanging, waiting: socket.socket) -> bool:
+        """Whether it was released; otherwise the client has left."""
+        with hanging.bell, waiting:
+            ready, _, _ = select.select([hanging.client, waiting], [], [])
+            with self._lock:
+                # Whoever releases it has taken it out; nobody rings a bell that is closed.
+                if hanging in self._hanging:
+                    self._hanging.remove(hanging)
+        return waiting in ready
+
+    # What a gateway is. The lock is held.
+
+    @abstractmethod
+    def _once(self, request: Received) -> FakeResponse:
+        """Do it, or refuse it, unless an answer is kept under its key already."""
+
+    @abstractmethod
+    def _check_key(self, request: Received, authorization: str | None) -> None:
+        """Raise the refusal of whoever has no key of the account."""
+
+    @abstractmethod
+    def _refusal_of(self, request: Received) -> Refusal:
+        """A refusal for a reason of the gateway's own."""
+
+    @abstractmethod
+    def _internal_error(self) -> FakeResponse:
+        """What it answers when it failed."""
+
+
+Wire = dict[str, Any]
