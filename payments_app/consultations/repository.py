@@ -148,7 +148,8 @@ def count_unpaid_in_other_currency(session: Session, currency: str) -> int:
     """The number of unpaid consultations in another currency, for which no new payment can be created."""
     is_unpaid = or_(~Consultation.active_payment.has(), Consultation.active_payment.has(status="pending"))
     unpaid = select(func.count()).select_from(Consultation).where(is_unpaid)
-    return session.scalars(unpaid.where(Consultation.currency != currency)).one()
+    is_open = Consultation.closed_at.is_(None)
+    return session.scalars(unpaid.where(Consultation.currency != currency, is_open)).one()
 
 
 def lock_consultation(session: Session, consultation_id: int) -> None:

@@ -1,5 +1,7 @@
 """Closing a consultation, so that nobody can pay it any more: its pending payment is cancelled first."""
 
+from typing import Any, TypeVar
+
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
@@ -16,6 +18,8 @@ from payments_app.payments.models.status import UNPAID
 from payments_app.payments.repository import get_for_update as get_payment_for_update
 
 log = get_logger(__name__)
+
+S = TypeVar("S", bound=Select[Any])
 
 # In each of them somebody creates another payment, or opens another session, between our look and our writing.
 ROUNDS = 3
@@ -59,10 +63,10 @@ def _plan(session: Session, consultation_id: int, caller: Caller) -> Cancellatio
     consultation = get_changeable(session, consultation_id, caller=caller)
     if consultation.closed_at is not None:
         return None
-    payment_id = session.scalar(_unpaid(consultation_id))
-    if payment_id is None:
+    # With its status in the same statement: looked up a moment later it may have ended, and stand in no way.
+    payment = session.scalar(_unpaid(select(Payment), consultation_id))
+    if payment is None:
         return None
-    payment = session.get_one(Payment, payment_id)
     payment.require_pending()
     return CancellationPlan.of(session, payment)
 
@@ -75,7 +79,8 @@ def _close(
     # From here on no payment of it can be created: that takes a lock on the same row, and finds it closed.
     consultation = get_for_update(session, consultation_id, caller=caller)
     if consultation.closed_at is None:
-        payment_id = session.scalar(_unpaid(consultation_id))
+        # The id alone: an object would stay as it was before its row was locked.
+        payment_id = session.scalar(_unpaid(select(Payment.id), consultation_id))
         if payment_id is not None:
             if plan is None or plan.charge.payment_id != payment_id:
                 return None
@@ -98,7 +103,7 @@ def _cancel(session: Session, plan: CancellationPlan, context: AuditContext) -> 
         payment.cancel(context)
 
 
-def _unpaid(consultation_id: int) -> Select[int]:
-    """The id alone: an object would be as it was before its row was locked."""
+def _unpaid(query: S, consultation_id: int) -> S:
+    """What the query selects of the consultation's payment that is pending or processing; there is one at most."""
     of_consultation = (Payment.consultation_id == consultation_id, Payment.is_active)
-    return select(Payment.id).where(*of_consultation, Payment.status.in_(UNPAID))
+    return query.where(*of_consultation, Payment.status.in_(UNPAID))

@@ -168,7 +168,7 @@ class PaymentListQuery(Query):
     completed_from = ZonedDateTime()
     completed_to = ZonedDateTime()
     payment_method = StorableString(min_length=1, max_length=32)
-    needs_review = QueryBoolean(metadata={"enum": ["true", "false"]})
+    needs_review = QueryBoolean()
     transaction_id = StorableString(
         min_length=1, max_length=255, metadata={"description": "As it is stored; of references by hand too."}
     )
