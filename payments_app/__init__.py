@@ -17,6 +17,8 @@ from payments_app.consultations.cli import consultations as consultations_comman
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
+from payments_app.disputes.cli import disputes as disputes_commands
+from payments_app.disputes.routes import blueprint as disputes_blueprint
 from payments_app.extensions import db, migrate
 from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
@@ -87,6 +89,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         payments_blueprint,
         methods_blueprint,
         refunds_blueprint,
+        disputes_blueprint,
         idempotency_blueprint,
         webhooks_blueprint,
     ):
@@ -99,6 +102,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for commands in (
         payments_commands,
         refunds_commands,
+        disputes_commands,
         users_commands,
         consultations_commands,
         idempotency_commands,
