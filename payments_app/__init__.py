@@ -18,6 +18,8 @@ from payments_app.consultations.cli import consultations as consultations_comman
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
+from payments_app.disputes.cli import disputes as disputes_commands
+from payments_app.disputes.routes import blueprint as disputes_blueprint
 from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
 from payments_app.health import backlog_metrics, checks
@@ -92,6 +94,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         payments_blueprint,
         methods_blueprint,
         refunds_blueprint,
+        disputes_blueprint,
         idempotency_blueprint,
         webhooks_blueprint,
     ):
@@ -105,6 +108,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     for commands in (
         payments_commands,
         refunds_commands,
+        disputes_commands,
         users_commands,
         consultations_commands,
         links_commands,

@@ -213,6 +213,13 @@ class InvalidTransition(Conflict):
         )
 
 
+class PaymentDisputed(Conflict):
+    """A dispute of the payment is open or lost: what the bank takes back must not be refunded as well."""
+
+    code = "payment-disputed"
+    text = N_("The patient's bank disputes this payment, so nothing of it can be refunded.")
+
+
 class TransactionAlreadyUsed(Conflict):
     code = "transaction-already-used"
     text = N_("This transaction_id has already paid another payment; send this payment's own.")

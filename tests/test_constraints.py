@@ -93,6 +93,10 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_refunds_settled_when_over", "refund", {"status": "unknown", "settled_at": MOMENT}),
     ("ck_refunds_version_not_negative", "refund", {"version": -1}),
     ("ck_payment_links_lives", "link", {"expires_at": MOMENT}),
+    ("ck_disputes_amount_positive", "dispute", {"amount_minor": 0}),
+    ("ck_disputes_amount_positive", "dispute", {"amount_minor": -1}),
+    ("ck_disputes_status_known", "dispute", {"status": "warning_closed"}),
+    ("ck_disputes_status_known", "dispute", {"status": "LOST"}),
 ]
 
 
@@ -199,6 +203,7 @@ def test_what_belongs_to_a_payment_cannot_be_untrue_either(
         "key": lambda **row: raw.key(patient, payment_id, **row),
         "refund": lambda **row: raw.refund(payment_id, **row),
         "link": lambda **row: raw.link(5, patient, **row),
+        "dispute": lambda **row: raw.dispute(payment_id, **row),
         "id_block": lambda **row: raw.insert("id_blocks", **row),
     }
 
@@ -333,6 +338,7 @@ def test_a_payment_with_a_refund_stays(raw: Raw, rows: Rows, patient: int) -> No
         (Raw.session, "fk_gateway_sessions_payment"),
         (Raw.refund, "fk_refunds_payment"),
         (Raw.webhook_event, "fk_webhook_events_payment"),
+        (Raw.dispute, "fk_disputes_payment"),
     ],
 )
 def test_nothing_belongs_to_a_payment_that_does_not_exist(
@@ -413,6 +419,19 @@ def test_a_gateways_refund_is_written_down_once(status: str, raw: Raw, rows: Row
     assert rows.count("refunds") == 4
 
 
+def test_a_gateways_dispute_is_written_down_once(raw: Raw, rows: Rows, patient: int) -> None:
+    payment_id, other_id = raw.payment(patient, 5, "completed"), raw.payment(patient, 6, "completed")
+    raw.dispute(payment_id, reference="du_1")
+
+    for payment in (payment_id, other_id):
+        with refused_by("uq_disputes_reference"):
+            raw.dispute(payment, reference="du_1", status="won")
+
+    raw.dispute(payment_id, reference="du_1", gateway="stripe")
+    raw.dispute(payment_id, reference="du_2")
+    assert rows.count("disputes") == 3
+
+
 def test_a_webhook_event_is_taken_in_once(raw: Raw, rows: Rows, patient: int) -> None:
     payment_id = raw.payment(patient, 5)
     raw.webhook_event(event_id="evt_1")
@@ -439,6 +458,7 @@ def test_money_is_never_unknown(table: str, column: str, raw: Raw, patient: int)
         "invoices": raw.invoice(payment_id),
         "tax_records": raw.tax_record(payment_id),
         "refunds": raw.refund(payment_id),
+        "disputes": raw.dispute(payment_id),
     }
 
     with pytest.raises(IntegrityError) as refusal:
@@ -506,6 +526,8 @@ def test_money_that_came_through_the_api_is_kept_as_whole_numbers(people: People
 
     type_of, whole = ("pg_typeof", "bigint") if engine.dialect.name == "postgresql" else ("typeof", "integer")
     for table, column in MONEY:
+        if table == "disputes":  # made by webhooks alone
+            continue
         types = rows.all(
             f"SELECT DISTINCT CAST({type_of}({column}) AS TEXT) AS t FROM {table} WHERE {column} IS NOT NULL"
         )

@@ -30,7 +30,8 @@ def upgrade() -> None:
     # What is outside a transaction comes first: cut short and run again, it goes on where it stopped.
     _add_columns("consultations", _consultation_columns())
     _add_columns("users", [sa.Column("language", sa.String(8))])
-    _add_columns("payments", [sa.Column("is_disputed", sa.Boolean(), nullable=False, server_default=sa.false())])
+    _add_columns("payments", _payment_columns())
+    _add_columns("refunds", [sa.Column("sent_at_version", sa.Integer())])
     _change_sessions()
     with _beside_the_service():
         _create_index(
@@ -70,7 +71,9 @@ def downgrade() -> None:
     for column in reversed(_consultation_columns()):
         op.drop_column("consultations", column.name)
     op.drop_column("users", "language")
-    op.drop_column("payments", "is_disputed")
+    op.drop_column("refunds", "sent_at_version")
+    for column in reversed(_payment_columns()):
+        op.drop_column("payments", column.name)
 
 
 def _consultation_columns() -> list[sa.Column[Any]]:
@@ -80,6 +83,13 @@ def _consultation_columns() -> list[sa.Column[Any]]:
         sa.Column("reference", sa.String(64)),
         sa.Column("closed_at", MOMENT),
         sa.Column("registered_by", ID),
+    ]
+
+
+def _payment_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column(name, sa.Boolean(), nullable=False, server_default=sa.false())
+        for name in ("is_disputed", "review_of_dispute")
     ]
 
 

@@ -280,6 +280,15 @@ _PROBLEMS = (
         example_path="/api/v1/payments/41/confirm",
     ),
     _raised(
+        errors.PaymentDisputed,
+        "Payment disputed",
+        meaning="No refund was made or sent. The patient's bank has taken the payment's money back, or may do so.",
+        when="A dispute of the payment is open or lost. An inquiry of the bank does not count.",
+        action="Show the dispute (`GET /disputes?payment_id=`). Refund once it is won; a lost one stays as it is.",
+        people="The bank decides who gets the money. Answer it at the gateway; do not send the money yourself as well.",
+        example_path="/api/v1/payments/41/refund",
+    ),
+    _raised(
         errors.RefundRepeated,
         "Refund repeated",
         meaning="No second refund was made. A refund of the same amount of the same payment was requested a short time "

@@ -12,11 +12,13 @@ from payments_app.gateways.base import CheckoutSession, GatewayPayment, GatewayR
 from payments_app.gateways.events import (
     ChargeRefunded,
     EventPayload,
+    GatewayDispute,
     GatewayEvent,
     MoneyOnItsWay,
     MoneyReceived,
     PaymentAttemptFailed,
 )
+from payments_app.payments.disputes import apply_dispute_update, find_disputed_payment
 from payments_app.payments.gateway_updates import apply_session, record_received_money
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
@@ -55,11 +57,13 @@ def ingest(session: Session, gateway: str, event: GatewayEvent, context: AuditCo
     )
     is_new = session.execute(new.on_conflict_do_nothing().returning(WebhookEvent.event_id)).first() is not None
     if is_new and payment is not None and event.payload is not None:
-        _apply(session, payment, event.payload, context)
+        _apply(session, payment, event, event.payload, context)
     return ReceivedEvent(payment_id, is_new)
 
 
-def _apply(session: Session, payment: Payment, payload: EventPayload, context: AuditContext) -> None:
+def _apply(
+    session: Session, payment: Payment, event: GatewayEvent, payload: EventPayload, context: AuditContext
+) -> None:
     match payload:
         case CheckoutSession():
             apply_session(session, payment, payload, context)
@@ -73,6 +77,8 @@ def _apply(session: Session, payment: Payment, payload: EventPayload, context: A
             apply_refund_update(payment, payload, context)
         case ChargeRefunded():
             reconcile_refunded_total(payment, payload, context)
+        case GatewayDispute():
+            apply_dispute_update(session, payment, payload, told_at=event.created_at, context=context)
 
 
 def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int | None:
@@ -86,6 +92,12 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int 
             return _by_reference(session, gateway, payload.transaction_id) or _by_metadata(session, gateway, payload)
         case GatewayRefund():
             return _by_reference(session, gateway, payload.transaction_id)
+        case GatewayDispute():
+            return (
+                find_disputed_payment(session, gateway, payload.reference)
+                or _by_reference(session, gateway, payload.transaction_id)
+                or _by_metadata(session, gateway, payload)
+            )
     return None
 
 
@@ -99,7 +111,7 @@ def _by_reference(session: Session, gateway: str, reference: str | None) -> int 
     return session.scalars(of_session).first() or session.scalars(paid_by).first()
 
 
-def _by_metadata(session: Session, gateway: str, money: GatewayPayment | ChargeRefunded) -> int | None:
+def _by_metadata(session: Session, gateway: str, money: GatewayPayment | ChargeRefunded | GatewayDispute) -> int | None:
     """For an event that arrives before its session is stored. Both ids must match: another system with the same account
     at the gateway may use one of them.
     """

@@ -11,7 +11,7 @@ from payments_app.errors import Conflict, DatabaseBusy, GatewayUnavailable, Webh
 from payments_app.gateway_webhooks import repository, schemas
 from payments_app.gateway_webhooks.repository import ReceivedEvent
 from payments_app.gateways.base import OutcomeUnknown
-from payments_app.gateways.events import GatewayEvent, InvalidSignature, OtherMode
+from payments_app.gateways.events import GatewayDispute, GatewayEvent, InvalidSignature, OtherMode
 from payments_app.gateways.registry import SENDERS_OF_WEBHOOKS, find_event_source
 from payments_app.observability import metrics
 from payments_app.observability.logging import current_request_id, get_logger
@@ -90,6 +90,12 @@ def _log_outcome(event: GatewayEvent, received: ReceivedEvent) -> None:
     if not received.is_new:
         metrics.WEBHOOK_EVENTS.labels("known").inc()
         log.info("Webhook: duplicate", **fields, payment_id=received.payment_id)
+    elif not event.is_followed:
+        metrics.WEBHOOK_EVENTS.labels("not_followed").inc()
+        log.warning("Webhook: stored, about money and not followed", **fields, payment_id=None)
+    elif isinstance(event.payload, GatewayDispute) and received.payment_id is None:
+        metrics.WEBHOOK_EVENTS.labels("not_followed").inc()
+        log.warning("Webhook: stored, a dispute of unknown money", **fields, reference=event.payload.reference)
     elif event.is_readable:
         metrics.WEBHOOK_EVENTS.labels("taken_in").inc()
         log.info("Webhook: processed", **fields, payment_id=received.payment_id)

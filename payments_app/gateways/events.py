@@ -66,7 +66,11 @@ class DisputeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayDispute:
-    """A dispute as the gateway describes it. ``transaction_id``: the payment's, None if the gateway names none."""
+    """A dispute as the gateway describes it. ``transaction_id``: the payment's, None if the gateway names none.
+
+    ``payment_id`` and ``consultation_id`` are ours, as they stand on the payment at the gateway (None: not there, or
+    the gateway was not asked): by them a dispute is found that overtakes the news of its money.
+    """
 
     reference: str
     transaction_id: str | None
@@ -75,6 +79,8 @@ class GatewayDispute:
     reason: str | None
     state: DisputeState
     due_at: datetime | None
+    payment_id: int | None = None
+    consultation_id: int | None = None
 
 
 EventPayload = (
@@ -93,7 +99,8 @@ class GatewayEvent:
     """An event that is the gateway's.
 
     ``payload`` is None if the event is about nothing that we follow, and if it cannot be read. Only an event that is
-    certainly about nothing that we follow counts as readable without a payload.
+    certainly about nothing that we follow counts as readable without a payload. ``is_followed`` is False if it is about
+    nothing that we follow, and money may hang on it all the same: an operator has to look.
     """
 
     event_id: str
@@ -102,3 +109,4 @@ class GatewayEvent:
     created_at: datetime
     payload: EventPayload | None
     is_readable: bool
+    is_followed: bool = True

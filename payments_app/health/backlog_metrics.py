@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.observability import metrics
-from payments_app.payments import review
+from payments_app.payments import disputes, review
 from payments_app.refunds.repository import count_open
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class BacklogCounts:
 
     open_refunds: int
     reviews: int
+    open_disputes: int
 
 
 class Backlog(Collector):
@@ -59,6 +60,9 @@ class Backlog(Collector):
             counts.open_refunds,
         )
         yield GaugeMetricFamily("payments_in_review", "Payments that staff must review", counts.reviews)
+        yield GaugeMetricFamily(
+            "payments_disputes_open", "Disputes and inquiries that the bank has not decided", counts.open_disputes
+        )
 
     def _current_counts(self) -> BacklogCounts | None:
         if not self._lock.acquire(timeout=WAIT_SECONDS):  # one thread queries, the others wait
@@ -78,7 +82,9 @@ def init_app(app: Flask) -> None:
 
 def _count() -> BacklogCounts | None:
     try:
-        return BacklogCounts(open_refunds=count_open(now=clock.now()), reviews=review.count())
+        return BacklogCounts(
+            open_refunds=count_open(now=clock.now()), reviews=review.count(), open_disputes=disputes.count_open()
+        )
     except (AppError, SQLAlchemyError) as error:
         log.warning("Backlog could not be counted: %s", type(error).__name__)
         return None

@@ -31,12 +31,17 @@ VERSION_CONFLICTS = Counter(
     "payments_version_conflicts_total", "Changes based on an outdated version, by how it was detected", ["cause"]
 )
 REFUNDS = Counter("payments_refunds_total", "Outcomes of refunds; one refund may have several", ["outcome"])
+DISPUTE_EVENTS = Counter(
+    "payments_dispute_events_total", "Statuses that disputes reached; one dispute may reach several", ["status"]
+)
 WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events received, by outcome", ["outcome"])
 # Exported with 0 from the start: each of these triggers an alert, and Prometheus cannot see an increase of a counter
 # that first appears with 1.
-for outcome in ("other_mode", "unreadable"):
+for outcome in ("other_mode", "unreadable", "not_followed"):
     WEBHOOK_EVENTS.labels(outcome)
 PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
+for status in ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost"):
+    DISPUTE_EVENTS.labels(status)
 LOCK_WAIT_SECONDS = Histogram(
     "payments_lock_wait_seconds",
     "Seconds spent waiting for a Redis lock, by outcome",

@@ -4,7 +4,7 @@ A query sees one moment, so an audit may run beside a busy service. Two promises
 prove them: amounts are exact (M9), and no gateway call is made inside a transaction (M8).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, text
@@ -14,6 +14,7 @@ from payments_app import money
 from payments_app.db.base import in_check
 from payments_app.db.transaction import read_transaction
 from payments_app.gateways.references import BY_HAND, normalized_reference
+from payments_app.payments.models.dispute import BLOCKING, OPEN, UNANSWERED, Dispute
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
 from payments_app.payments.models.status import ENDED_UNPAID, REFUNDABLE, PaymentStatus
 
@@ -32,7 +33,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A payment that breaks a promise, or that needs a review (``invariant`` is ``review``)."""
+    """A payment that breaks a promise, or that staff must look at (``invariant`` is ``review`` or ``dispute``)."""
 
     invariant: str
     payment_id: int
@@ -44,6 +45,17 @@ def _exactly_one(label: str, table: str, condition: str = "") -> str:
         SELECT p.id, 'has ' || count(r.payment_id) || ' {label} instead of 1' AS detail
         FROM payments p LEFT JOIN {table} r ON r.payment_id = p.id {condition}
         GROUP BY p.id HAVING count(r.payment_id) <> 1"""
+
+
+def _is_blocked(payment_id: str, version: str) -> str:
+    """Whether a dispute blocked the payment's refunds at that version, by its own trail. Versions, because they give
+    the order in which transactions changed the payment; times are of when their requests began.
+    """
+    return f"""'refunds.blocked' = (
+        SELECT e.event FROM payment_events e
+        WHERE e.payment_id = {payment_id} AND e.version <= {version}
+            AND e.event IN ('refunds.blocked', 'refunds.released')
+        ORDER BY e.version DESC LIMIT 1)"""
 
 
 CHECKS = (
@@ -176,6 +188,30 @@ CHECKS = (
         FROM payment_events e JOIN payment_links l ON e.actor = 'payer:' || l.id
         WHERE e.created_at >= l.expires_at""",
     ),
+    Check(
+        "M12",
+        "refunds are blocked exactly while a dispute is open or lost",
+        f"""
+        SELECT p.id, CASE WHEN p.is_disputed THEN 'blocks refunds, and has no dispute that is open or lost'
+            ELSE 'has a dispute that is open or lost, and does not block refunds' END AS detail
+        FROM payments p WHERE p.is_disputed <> EXISTS (
+            SELECT 1 FROM disputes d WHERE d.payment_id = p.id AND {in_check("d.status", BLOCKING)})""",
+    ),
+    Check(
+        "M12",
+        "no refund is requested while a dispute is open or lost",
+        f"""
+        SELECT r.payment_id AS id, 'a refund was requested at version ' || r.version || ', while disputed' AS detail
+        FROM payment_events r WHERE r.event = 'refund.requested' AND {_is_blocked("r.payment_id", "r.version")}""",
+    ),
+    Check(
+        "M12",
+        "no refund is sent while a dispute is open or lost",
+        f"""
+        SELECT r.payment_id AS id, 'refund ' || r.id || ' was sent at version ' || r.sent_at_version
+            || ', while disputed' AS detail
+        FROM refunds r WHERE {_is_blocked("r.payment_id", "r.sent_at_version")}""",
+    ),
 )
 
 
@@ -207,6 +243,32 @@ def _next_reviews(session: Session, last_id: int) -> list[Violation]:
         )
         for payment in session.scalars(marked)
     ]
+
+
+def find_disputes() -> Iterator[Violation]:
+    """Every dispute and inquiry that the bank has not decided, with the day by which to answer. Breaks no promise."""
+    last_id = 0
+    while batch := _next_disputes(last_id):
+        for dispute in batch:
+            yield Violation("dispute", dispute.payment_id, _dispute_in_words(dispute))
+        last_id = batch[-1].id
+
+
+@read_transaction
+def _next_disputes(session: Session, last_id: int) -> Sequence[Dispute]:
+    undecided = select(Dispute).where(Dispute.status.in_(OPEN), Dispute.id > last_id)
+    return session.scalars(undecided.order_by(Dispute.id).limit(BATCH_SIZE)).all()
+
+
+def _dispute_in_words(dispute: Dispute) -> str:
+    amount = f"{money.to_text(dispute.amount_minor)} {dispute.currency}"
+    told = f"{dispute.gateway} {dispute.reference} of {amount} is {dispute.status.replace('_', ' ')}"
+    if dispute.status not in UNANSWERED:
+        return f"{told}; nothing to answer"
+    due_at = (
+        "at once: the gateway names no day" if dispute.due_at is None else f"by {dispute.due_at:%Y-%m-%d %H:%M} UTC"
+    )
+    return f"{told}; answer {due_at}"
 
 
 def find_shared_references() -> Iterator[Violation]:
@@ -250,6 +312,8 @@ def _paid_with(session: Session, payment_id: int, method: str, reference: str) -
 
 def _refund_to_make(payment: Payment) -> str:
     """The whole amount if none of it belongs to the payment; otherwise only the payment's events say how much."""
+    if payment.is_disputed:
+        return "none, because it is disputed"
     left = money.to_text(payment.refundable_minor)
     return f"up to {left}, see its events" if payment.status in REFUNDABLE else left
 

@@ -163,10 +163,11 @@ payments.add_command(_reviewed, "reviewed")
 @payments.command("audit")
 @click.option("--json", "as_json", is_flag=True, help="Print each violation as a line of JSON.")
 def audit_payments(as_json: bool) -> None:
-    """Check every payment against the promises of this service (M1 to M7).
+    """Check every payment against the promises of this service (M1 to M7, M12).
 
-    Standard output has a line for each violation, and for each payment that needs a review, with the refund to make.
-    Progress and summary go to standard error. Exits with 1 if a promise is broken, otherwise with 0.
+    Standard output has a line for each violation, for each payment that needs a review, with the refund to make, and
+    for each dispute that the bank has not decided, with the time by which to answer. Progress and summary go to
+    standard error. Exits with 1 if a promise is broken, otherwise with 0.
     """
 
     def show(rows: Iterable[audit.Violation]) -> int:
@@ -183,8 +184,9 @@ def audit_payments(as_json: bool) -> None:
         say(f"{number:2} of {len(audit.CHECKS)}  {check.invariant}  {check.promise}", err=True)
         broken += show(audit.find_violations(check))
     reviews = show(audit.find_reviews()) + show(audit.find_shared_references())
+    disputes = show(audit.find_disputes())
     verdict = f"{broken} violations" if broken else "all promises hold"
-    say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review", err=True)
+    say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review, {disputes} disputed", err=True)
     raise SystemExit(1 if broken else 0)
 
 
@@ -226,6 +228,7 @@ def _more(payment: Payment) -> dict[str, Any]:
         "transaction": payment.transaction_id,
         "received": money.to_text(payment.received_minor),
         "on_its_way_back": money.to_text(payment.refund_reserved_minor),
+        "disputed": payment.is_disputed,
         "left_to_refund": money.to_text(payment.refundable_minor),
         "version": payment.version,
         "invoices": ", ".join(f"{invoice.invoice_number} {invoice.status}" for invoice in payment.invoices),

@@ -77,6 +77,7 @@ def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime
         "needs_review": False,
         "review_held": False,
         "is_disputed": False,
+        "review_of_dispute": False,
         "version": 0,
         "created_at": at,
         "updated_at": at,

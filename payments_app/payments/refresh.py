@@ -1,6 +1,7 @@
 """Asking the gateway what became of a payment's session, while somebody waits for it."""
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import CursorResult, or_, select, update
@@ -44,7 +45,8 @@ def refresh(payment_id: int, *, caller: Caller, context: AuditContext) -> Paymen
         found = find_gateway(payment.gateway).look_up_session(payment.charge, reference)
         if not isinstance(found, CheckoutSession) or found.status == SessionStatus.OPEN:
             return payment
-        apply_session_update(payment_id, found, context)
+        # The gateway says so, whoever asked: a link that has expired may ask, and changes nothing itself.
+        apply_session_update(payment_id, found, replace(context, actor=f"gateway:{payment.gateway}"))
     except AppError as error:  # its webhook, or the next request, tries again
         log.warning("Payment %d could not be refreshed: %s", payment_id, error.message)
     payment, _, _ = _load(payment_id, caller)

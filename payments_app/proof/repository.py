@@ -23,6 +23,7 @@ from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.idempotency.models import IdempotencyKey
 from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payments.audit import CHECKS, Check
+from payments_app.payments.models.dispute import Dispute
 from payments_app.payments.models.event import PaymentEvent
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
@@ -185,7 +186,7 @@ def remove(session: Session, name: str | None = None) -> int:
     """
     payments = select(Payment.id).where(Payment.user_id.in_(_users(name)))
     removed = 0
-    for model in (IdempotencyKey, Refund, PaymentEvent, TaxRecord, Invoice):
+    for model in (IdempotencyKey, Refund, Dispute, PaymentEvent, TaxRecord, Invoice):
         table = table_of(model)
         removed += _delete(session, model, table.c.payment_id.in_(payments))
     removed += _delete(session, Payment, Payment.user_id.in_(_users(name)))

@@ -18,7 +18,7 @@ from payments_app.idempotency.request import StoredResponse
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import OPEN, Refund
-from payments_app.payments.repository import ChangeCommand, get_for_update, get_owned_for_update
+from payments_app.payments.repository import ChangeCommand, get_for_update, get_owned_for_update, lock_payment
 
 Outcome = Approved | Declined | OutcomeUnknown
 
@@ -71,6 +71,8 @@ class PendingRefund:
     gateway: str
     request: GatewayRefundRequest
     created_at: datetime
+    # False while the payment is disputed: the refund may be looked up, and is not sent.
+    may_be_sent: bool
 
     @classmethod
     def of(cls, refund: Refund, other_references: frozenset[str] = frozenset()) -> "PendingRefund":
@@ -85,7 +87,7 @@ class PendingRefund:
             reference=refund.reference,
             other_references=other_references,
         )
-        return cls(refund.gateway, request, refund.created_at)
+        return cls(refund.gateway, request, refund.created_at, may_be_sent=not payment.is_disputed)
 
 
 @write_transaction
@@ -102,6 +104,7 @@ def reserve(
         PaymentNotFound: no such payment (404).
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        PaymentDisputed: the patient's bank took the money back, or may do so (409).
         RefundableChanged: the refundable amount is not the expected one (409).
         RefundRepeated: the same amount was requested a short time ago (409).
         InvalidTransition: no money was received, or all of it was refunded (409).
@@ -114,6 +117,7 @@ def reserve(
     if stored is not None:
         return stored
     change.conditions.require(payment)
+    payment.require_undisputed()  # before the amounts: of disputed money, no amount can be refunded
     refund_request.require(payment)
     refund_request.require_new(
         payment
@@ -194,9 +198,9 @@ def acquire_lease(session: Session, refund_id: int, *, now: datetime, until: dat
     """Lease an open refund whose lease has expired. Returns None if the refund is settled, if another process works on
     it, or if its payment has no transaction yet: a refund made elsewhere may be reported before its payment's money.
 
-    The refund's version decides: if two processes read the same version, the second one reads again, and finds the
-    lease.
+    The payment is locked: a dispute is either seen here, or comes after a refund that is already being sent.
     """
+    lock_payment(session, session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one())
     refund = session.get_one(Refund, refund_id, options=[joinedload(Refund.payment)])
     if not refund.is_open or refund.leased_until > now or refund.payment.transaction_id is None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from payments_app import clock
-from payments_app.errors import Unavailable, VersionConflict
+from payments_app.errors import PaymentDisputed, Unavailable, VersionConflict
 from payments_app.gateways.base import Gateway, OutcomeUnknown
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency.request import StoredResponse
@@ -75,6 +75,7 @@ def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refu
     """Look an open refund up at its gateway, and settle it. None if it is settled or another process works on it.
 
     Raises:
+        PaymentDisputed: the gateway does not know it, and the payment is disputed, so it is not sent (409).
         GatewayUnavailable: its gateway is no longer configured (503).
     """
     pending = _acquire_lease(refund_id, lease_seconds)
@@ -82,7 +83,7 @@ def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refu
         return None
     outcome = _query_gateway(find_gateway(pending.gateway), pending)
     _log_unknown(pending, outcome)
-    return repository.settle_resumed(refund_id, outcome, context=context)
+    return _settle_resumed(refund_id, outcome, context)
 
 
 def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
@@ -109,6 +110,7 @@ def send_again(refund_id: int, *, lease_seconds: int, context: AuditContext) -> 
 
     Raises:
         RefundNotFound: no such refund (404).
+        PaymentDisputed: the gateway does not know it, and the payment is disputed, so it is not sent (409).
         GatewayUnavailable: its gateway is no longer configured (503).
     """
     repository.get(refund_id)
@@ -118,13 +120,21 @@ def send_again(refund_id: int, *, lease_seconds: int, context: AuditContext) -> 
     gateway = find_gateway(pending.gateway)
     outcome = _query_gateway(gateway, pending)
     if outcome is _LEFT_TO_STAFF:
-        outcome = gateway.refund(pending.request)
+        outcome = gateway.refund(pending.request) if pending.may_be_sent else _DISPUTED
         _log_unknown(pending, outcome)
-    return repository.settle_resumed(refund_id, outcome, context=context)
+    return _settle_resumed(refund_id, outcome, context)
+
+
+def _settle_resumed(refund_id: int, outcome: Outcome, context: AuditContext) -> Refund:
+    refund = repository.settle_resumed(refund_id, outcome, context=context)
+    if outcome is _DISPUTED:
+        raise PaymentDisputed
+    return refund
 
 
 _LEFT_TO_STAFF = OutcomeUnknown("not found, and too old to be sent again: the gateway may have forgotten its key")
 _NOT_YET_KNOWN = OutcomeUnknown("not found so far, and never sent again by itself: the gateway remembers no keys")
+_DISPUTED = OutcomeUnknown("not found, and not sent again: the patient's bank disputes the payment")
 
 
 def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
@@ -138,7 +148,7 @@ def _query_gateway(gateway: Gateway, pending: PendingRefund) -> Outcome:
         return known
     age = clock.now() - pending.created_at
     if gateway.capabilities.remembers_key(age):
-        return gateway.refund(pending.request)
+        return gateway.refund(pending.request) if pending.may_be_sent else _DISPUTED
     if gateway.capabilities.remembers_keys_seconds is None and age < STAFF_DECIDE_AFTER:
         return _NOT_YET_KNOWN
     return _LEFT_TO_STAFF

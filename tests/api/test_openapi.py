@@ -165,6 +165,9 @@ def given_answers(people: People) -> Iterator[Given]:
     yield ("get", "/api/v1/payments"), patient.get("/payments?per_page=1")
     yield ("get", "/api/v1/payments"), patient.get("/payments?per_page=0")
     yield ("get", "/api/v1/payments"), people.booking.get("/payments")
+    yield ("get", "/api/v1/disputes"), people.admin.get("/disputes")
+    yield ("get", "/api/v1/disputes"), people.admin.get("/disputes?status=open")
+    yield ("get", "/api/v1/disputes"), patient.get("/disputes")
     yield ("get", one), patient.get(f"/payments/{payment_id}")
     yield ("get", one), people.other.get(f"/payments/{payment_id}")
     yield ("get", f"{one}/events"), patient.get(f"/payments/{payment_id}/events")
@@ -320,6 +323,7 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
         REFUND: {
             *version_conflicts,
             *late_or_twice,
+            ("payment-disputed", False),
             ("refund-repeated", False),
             ("refundable-changed", False),
         },

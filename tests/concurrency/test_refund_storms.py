@@ -186,15 +186,23 @@ def card_service(database: Database, stripe: FakeStripe) -> Iterator[Service]:
         yield service
 
 
+def paid_by_card(service: Service, stripe: FakeStripe, people: People, consultation: int) -> tuple[int, str]:
+    """A payment that was paid at Stripe and confirmed: its id, and the PaymentIntent's."""
+    created = service.pay(people.patient, consultation, f"create-{consultation}")
+    payment_id: int = created.json()["data"]["payment_id"]
+    opened = service.post(people.patient, f"/payments/{payment_id}/checkout", {})
+    intent: str = opened.json()["data"]["reference"]
+    stripe.pay(intent)
+    confirmed = service.post(people.patient, f"/payments/{payment_id}/confirm", {"transaction_id": intent})
+    assert confirmed.status_code == 200
+    return payment_id, intent
+
+
 def test_what_stripe_has_returned_is_what_we_say_was_returned(
     card_service: Service, stripe: FakeStripe, people: People, rows: Rows
 ) -> None:
     stripe.reset()
-    payment_id = card_service.pay(people.patient, 5, "create").json()["data"]["payment_id"]
-    intent = card_service.post(people.patient, f"/payments/{payment_id}/checkout", {}).json()["data"]["reference"]
-    stripe.pay(intent)
-    confirmed = card_service.post(people.patient, f"/payments/{payment_id}/confirm", {"transaction_id": intent})
-    assert confirmed.status_code == 200
+    payment_id, intent = paid_by_card(card_service, stripe, people, 5)
 
     answered = race(card_service, people, payment_id, "first")
     at_once([lambda: refund(card_service, people, payment_id, "one-key")] * RACERS)
@@ -207,3 +215,43 @@ def test_what_stripe_has_returned_is_what_we_say_was_returned(
     # Each of ours is one of theirs, by both names.
     theirs = {(made["id"], int(made["metadata"]["refund_id"])) for made in stripe.refunds_of(intent)}
     assert theirs == {(row["reference"], row["id"]) for row in rows.all("SELECT id, reference FROM refunds")}
+
+
+def test_a_dispute_against_refunds_lets_none_be_sent_after_it(
+    card_service: Service, stripe: FakeStripe, people: People, rows: Rows
+) -> None:
+    """Each refund at Stripe was requested before the dispute was known, and is for staff; after it, none is sent."""
+    stripe.reset()
+    for consultation in range(1, 5):
+        payment_id, intent = paid_by_card(card_service, stripe, people, consultation)
+        dispute_id = stripe.dispute(intent)
+        opened = stripe.dispute_event("created", dispute_id)
+        ask = [lambda k=f"{consultation}-{n}", p=payment_id: refund(card_service, people, p, k) for n in range(5)]
+
+        *answers, told, told_again = at_once([*ask, *[lambda: stripe.deliver(card_service.url, opened)] * 2])  # noqa: B023
+
+        assert (told.status_code, told_again.status_code) == (200, 200)
+        refused = [answer.json()["type"].rpartition("/")[2] for answer in answers if answer.status_code == 409]
+        assert set(refused) <= {"payment-disputed", "version-conflict"}
+        sent = stripe.refunds_of(intent)
+        assert len(sent) == statuses(answers).get(200, 0) == books(rows, payment_id)["refunds"]
+        trail = rows.all("SELECT event, version FROM payment_events WHERE payment_id = :id", id=payment_id)
+        versions = {name: [row["version"] for row in trail if row["event"] == name] for name in EVENTS}
+        (blocked_at,) = versions["refunds.blocked"]
+        assert len(versions["dispute.needs_response"]) == 1
+        assert all(version < blocked_at for version in versions["refund.requested"])
+        assert len(versions["dispute.meets_refund"]) == bool(sent)
+
+        stripe.move_dispute(dispute_id, "lost")
+        lost = stripe.dispute_event("closed", dispute_id)
+        *answers, told = at_once([*ask, lambda: stripe.deliver(card_service.url, lost)])  # noqa: B023
+        late = refund(card_service, people, payment_id, f"{consultation}-late")
+
+        assert told.status_code == 200
+        assert late.json()["type"].endswith("/payment-disputed")
+        assert stripe.refunds_of(intent) == sent
+        kept = rows.one("SELECT is_disputed, needs_review FROM payments WHERE id = :id", id=payment_id)
+        assert (bool(kept["is_disputed"]), bool(kept["needs_review"])) == (True, True)
+
+
+EVENTS = ("dispute.needs_response", "refunds.blocked", "refund.requested", "dispute.meets_refund")

@@ -61,6 +61,7 @@ def exported() -> dict[str, str]:
     return {name: kind for name, kind in told if not name.endswith("_created")} | {
         "payments_refunds_open": "gauge",
         "payments_in_review": "gauge",
+        "payments_disputes_open": "gauge",
     }
 
 
@@ -181,6 +182,8 @@ def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: 
     raw.refund(reviewed, status="pending")
     raw.refund(reviewed, status="pending", leased_until=clock.now() + timedelta(hours=1))
     raw.refund(reviewed)
+    for status in ("inquiry", "under_review", "lost", "won"):  # the bank has decided the last two
+        raw.dispute(reviewed, status=status)
     numbers = Backlog()
 
     with people.app.app_context():
@@ -191,7 +194,12 @@ def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: 
         later = waiting(Backlog())
 
     # One of the open ones is in somebody's hands.
-    assert first == {"payments_database_up": 1, "payments_refunds_open": 2, "payments_in_review": 1}
+    assert first == {
+        "payments_database_up": 1,
+        "payments_refunds_open": 2,
+        "payments_in_review": 1,
+        "payments_disputes_open": 2,
+    }
     assert sent == []
     assert later["payments_refunds_open"] == 3
 

@@ -399,9 +399,50 @@ def a_beginning_that_has_a_past(books: Books) -> Named:
     return payment_id, ("processing", "nothing")
 
 
+BLOCKED = "refunds are blocked exactly while a dispute is open or lost"
+
+
+def disputed(books: Books, **otherwise: object) -> int:
+    """A payment whose refunds a lost dispute has blocked since version 2."""
+    payment_id = books.confirm(books.pay(1))
+    books.raw.dispute(payment_id, **{"status": "lost", **otherwise})
+    books.raw.event(payment_id, event="refunds.blocked", version=2, from_status="completed", to_status="completed")
+    books.rows.execute("UPDATE payments SET version = 2, is_disputed = true")
+    return payment_id
+
+
+@breaks(BLOCKED)
+def a_dispute_that_blocks_nothing(books: Books) -> Named:
+    payment_id = disputed(books)
+    books.rows.execute("UPDATE payments SET is_disputed = false")
+    return payment_id, ("does not block refunds",)
+
+
+@breaks(BLOCKED)
+def refunds_that_no_dispute_blocks(books: Books) -> Named:
+    payment_id = disputed(books, status="won")
+    return payment_id, ("has no dispute that is open or lost",)
+
+
+@breaks("no refund is requested while a dispute is open or lost")
+def a_refund_requested_while_disputed(books: Books) -> Named:
+    payment_id = disputed(books)
+    books.raw.event(payment_id, event="refund.requested", version=3, from_status="completed", to_status="completed")
+    books.rows.execute("UPDATE payments SET version = 3")
+    return payment_id, ("requested at version 3",)
+
+
+@breaks("no refund is sent while a dispute is open or lost")
+def a_refund_sent_while_disputed(books: Books) -> Named:
+    payment_id = disputed(books)
+    books.raw.refund(payment_id, amount_minor=7, status="failed", sent_at_version=1)
+    refund_id = books.raw.refund(payment_id, amount_minor=7, status="failed", sent_at_version=2)
+    return payment_id, (f"refund {refund_id} was sent at version 2",)
+
+
 def test_every_check_has_a_way_to_be_broken_above() -> None:
     assert {promise for promise, _ in BY_ROWS + WITHOUT_GUARDS} == {check.promise for check in audit.CHECKS}
-    assert {check.invariant for check in audit.CHECKS} == {f"M{number}" for number in (*range(1, 8), 11)}
+    assert {check.invariant for check in audit.CHECKS} == {f"M{number}" for number in (*range(1, 8), 11, 12)}
 
 
 def names(breakings: list[tuple[str, Breaking]]) -> list[str]:
@@ -645,6 +686,26 @@ def test_a_payment_is_to_be_reviewed_until_the_refund_that_was_named_is_made(boo
     assert (audited.exit_code, audited.stdout) == (0, "")
     kept = books.rows.one("SELECT status, refunded_minor FROM payments")
     assert kept == {"status": "cancelled", "refunded_minor": AMOUNT_MINOR}
+
+
+def test_a_dispute_that_is_not_decided_is_named_with_the_time_by_which_to_answer(books: Books) -> None:
+    first, second, third = (books.sound(number, "pending", "completed") for number in (1, 2, 3))
+    books.raw.dispute(first, status="inquiry", due_at=MOMENT, amount_minor=1_050)
+    books.raw.dispute(second, status="inquiry")
+    books.raw.dispute(third, status="under_review", due_at=MOMENT)
+    books.raw.dispute(third, status="won", due_at=MOMENT)
+    books.rows.execute("UPDATE payments SET is_disputed = true WHERE id = :id", id=third)
+
+    audited = books.audit()
+
+    assert audited.exit_code == 0
+    by_payment = dict(zip((first, second, third), audited.stdout.splitlines(), strict=True))
+    for payment_id, line in by_payment.items():
+        assert line.startswith(f"dispute  payment {payment_id}  sandbox dispute-")
+    assert by_payment[first].endswith("of 10.50 PHP is inquiry; answer by 2026-01-31 09:30 UTC")
+    assert by_payment[second].endswith("answer at once: the gateway names no day")
+    assert by_payment[third].endswith("is under review; nothing to answer")
+    assert "3 disputed" in audited.stderr
 
 
 # As its timer runs it

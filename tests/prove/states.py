@@ -41,6 +41,17 @@ def returned_elsewhere(stripe_app: StripeApp, intent: str, amount_minor: int) ->
     return webhook(stripe_app.fake.refund_event("created", made["id"]))
 
 
+def disputed(stripe_app: StripeApp, intent: str) -> tuple[str, Operation]:
+    """The patient's bank takes the money back: the dispute's id, and the event that tells of it."""
+    dispute_id = stripe_app.fake.dispute(intent)
+    return dispute_id, webhook(stripe_app.fake.dispute_event("created", dispute_id))
+
+
+def dispute_ended(stripe_app: StripeApp, dispute_id: str, status: str) -> Operation:
+    stripe_app.fake.move_dispute(dispute_id, status)
+    return webhook(stripe_app.fake.dispute_event("closed", dispute_id))
+
+
 def lost_refund(stripe_app: StripeApp, *, applied: bool) -> int:
     """An open refund of whose outcome nobody was told."""
     payment_id, _ = completed(stripe_app)

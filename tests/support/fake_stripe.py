@@ -26,9 +26,14 @@ OTHER_PARAMETERS = (
     "Try using a key other than '{}' if you meant to execute a different request."
 )
 
-# Intents, sessions, charges, refunds, and the responses that are stored under keys.
+# Intents, sessions, charges, refunds, the responses that are stored under keys, and disputes.
 Memory = tuple[
-    dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, Wire], dict[str, tuple[Received, FakeResponse]]
+    dict[str, Wire],
+    dict[str, Wire],
+    dict[str, Wire],
+    dict[str, Wire],
+    dict[str, tuple[Received, FakeResponse]],
+    dict[str, Wire],
 ]
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -103,13 +108,14 @@ class FakeStripe(Account):
     def remember(self) -> Memory:
         """A copy of its objects and keys, for ``recall``."""
         with self._lock:
-            return deepcopy((self.intents, self.sessions, self.charges, self.refunds, self._answers))
+            known = (self.intents, self.sessions, self.charges, self.refunds, self._answers, self.disputes)
+            return deepcopy(known)
 
     def recall(self, memory: Memory) -> None:
         """Restore a copy; requests since then are forgotten."""
         self.reset()
         with self._lock:
-            self.intents, self.sessions, self.charges, self.refunds, self._answers = deepcopy(memory)
+            self.intents, self.sessions, self.charges, self.refunds, self._answers, self.disputes = deepcopy(memory)
 
     def _forget_requests(self) -> None:
         self.received: list[Received] = []
@@ -207,6 +213,10 @@ class FakeStripe(Account):
     def refund_event(self, kind: str, refund_id: str, **options: Any) -> Wire:
         """``created``, ``updated`` or ``failed``."""
         return self.event(f"refund.{kind}", self.refunds[refund_id], **options)
+
+    def dispute_event(self, kind: str, dispute_id: str, **options: Any) -> Wire:
+        """``created``, ``updated``, ``closed``, ``funds_withdrawn`` or ``funds_reinstated``."""
+        return self.event(f"charge.dispute.{kind}", self.disputes[dispute_id], **options)
 
     def charge_refunded(self, intent_id: str, *, with_refunds: bool = False, **options: Any) -> Wire:
         """The event that has only the sum of refunds, or ``with_refunds`` their list, as older API versions do."""

@@ -50,6 +50,7 @@ class Account:
         self.sessions: dict[str, Wire] = {}
         self.charges: dict[str, Wire] = {}
         self.refunds: dict[str, Wire] = {}
+        self.disputes: dict[str, Wire] = {}
         self.refunds_start_as = "succeeded"
 
     # For tests to read.
@@ -62,6 +63,12 @@ class Account:
     def refunded_total(self, intent_id: str) -> int:
         """The amount that the customer has got back, or will get back."""
         return sum(refund["amount"] for refund in self.refunds_of(intent_id) if refund["status"] not in GIVEN_BACK)
+
+    def lost_total(self, intent_id: str) -> int:
+        """What the customer's bank has taken back for good."""
+        with self._lock:
+            theirs = [each for each in self.disputes.values() if each["payment_intent"] == intent_id]
+            return sum(dispute["amount"] for dispute in theirs if dispute["status"] == "lost")
 
     # Actions of customers on the page of a Checkout Session.
 
@@ -155,6 +162,36 @@ class Account:
             refund = self.refunds[refund_id]
             refund.update(status=status, failure_reason="expired_or_canceled_card" if status == "failed" else None)
             self._count_refunds(self.charges[refund["charge"]])
+
+    def dispute(self, intent_id: str, amount: int | None = None, *, status: str = "needs_response") -> str:
+        """As if the customer's bank had asked for the money, or with ``warning_needs_response`` only about it; its id.
+
+        Stripe refuses to refund a charge that is disputed. Here it is let through: the service has to see to that.
+        """
+        with self._lock:
+            charge = self.charges[self.intents[intent_id]["latest_charge"]]
+            dispute_id = _new_id("du")
+            self.disputes[dispute_id] = {
+                "id": dispute_id,
+                "object": "dispute",
+                "amount": charge["amount"] if amount is None else amount,
+                "charge": charge["id"],
+                "created": int(time.time()),
+                "currency": charge["currency"],
+                "evidence_details": {"due_by": int(time.time()) + 7 * 86_400, "has_evidence": False},
+                "is_charge_refundable": status.startswith("warning_"),
+                "livemode": False,
+                "metadata": {},
+                "payment_intent": intent_id,
+                "reason": "fraudulent",
+                "status": status,
+            }
+            return dispute_id
+
+    def move_dispute(self, dispute_id: str, status: str, **fields: Any) -> None:
+        """The clinic has answered (``under_review``), or the bank decides: ``won``, ``lost``, ``warning_closed``."""
+        with self._lock:
+            self.disputes[dispute_id].update(status=status, **fields)
 
     def charge_of(self, intent_id: str, *, with_refunds: bool = False) -> Wire:
         """A copy of the intent's latest charge; with the list of its refunds, as API versions before 2022-11-15."""

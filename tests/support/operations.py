@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from flask import Flask
 
 from payments_app import clock
-from payments_app.errors import AppError
+from payments_app.errors import AppError, PaymentDisputed
 from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service
@@ -83,6 +83,8 @@ class Resume:
         with app.app_context():
             try:
                 service.resume(self.refund_id, lease_seconds=self.lease_seconds, context=_context())
+            except PaymentDisputed as error:
+                return OperationResult(error.code)  # until the dispute is won, it is not sent
             except AppError as error:
                 return OperationResult(error.code, ask_again=True)
         return OperationResult("resumed")  # by this or by another process

@@ -184,6 +184,24 @@ class Raw:
         self.insert("refunds", **{**sound, **otherwise})
         return refund_id
 
+    def dispute(self, payment_id: int, **otherwise: Any) -> int:
+        dispute_id = self.new_id()
+        sound = {
+            "id": dispute_id,
+            "payment_id": payment_id,
+            "gateway": "sandbox",
+            "reference": f"dispute-{dispute_id}",
+            "amount_minor": AMOUNT_MINOR,
+            "currency": "PHP",
+            "reason": "fraudulent",
+            "status": "needs_response",
+            "due_at": None,
+            "created_at": MOMENT,
+            "updated_at": MOMENT,
+        }
+        self.insert("disputes", **{**sound, **otherwise})
+        return dispute_id
+
     def webhook_event(self, payment_id: int | None = None, **otherwise: Any) -> None:
         sound = {
             "gateway": "stripe",

@@ -49,5 +49,6 @@ EVERYTHING = (
     *MADE_TOGETHER,
     "gateway_sessions",
     "refunds",
+    "disputes",
     "webhook_events",
 )

@@ -133,7 +133,7 @@ class SeenState:
 
     def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:
         self._rows = rows
-        self._intents, _sessions, _, self._returned, _ = stripe
+        self._intents, _sessions, _, self._returned, *_ = stripe
         rows["payments"].sort(key=lambda payment: (payment["consultation_id"], payment["created_at"], payment["id"]))
         self._names = {payment["id"]: f"payment {number}" for number, payment in enumerate(rows["payments"], 1)}
 
@@ -182,6 +182,7 @@ class SeenState:
             "invoices": [(each["status"], each["amount_minor"]) for each in self._belonging("invoices", payment)],
             "tax": [each["amount_minor"] for each in self._belonging("tax_records", payment)],
             "refunds": sorted(self._refund(each) for each in self._belonging("refunds", payment)),
+            "disputes": sorted(each["status"] for each in self._belonging("disputes", payment)),
         }
 
     def _refund(self, refund: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -214,10 +215,12 @@ _OF_PAYMENT = (
     "refunded_minor",
     "needs_review",
     "review_held",
+    "is_disputed",
+    "review_of_dispute",
 )
 _OF_REFUND = ("amount_minor", "excess_minor", "status", "made_elsewhere")
 # Ids, and values that contain ids.
 _SAYS_NOTHING = {
     "id", "payment_id", "refund_id", "invoice_number", "request_id", "key", "reference", "request", "request_hash",
-    "response_body", "leased_until",
+    "response_body", "leased_until", "sent_at_version",
 }  # fmt: skip

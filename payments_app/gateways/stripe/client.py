@@ -8,6 +8,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -29,7 +30,7 @@ from payments_app.gateways.base import (
     SessionRequest,
 )
 from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
-from payments_app.gateways.events import GatewayEvent, OtherMode
+from payments_app.gateways.events import GatewayDispute, GatewayEvent, OtherMode
 from payments_app.gateways.stripe.hosted import SESSION_SECONDS, metadata_of, session_params
 from payments_app.gateways.stripe.objects import (
     checkout_session_of,
@@ -199,9 +200,28 @@ class StripeGateway:
             return OutcomeUnknown(type(error).__name__)
         return Reachable(_date_of(intent.last_response.headers if intent.last_response else {}))
 
-    def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> GatewayEvent:
+    def read_event(self, body: bytes, headers: Headers, *, received_at: datetime) -> GatewayEvent | OutcomeUnknown:
         signature = headers.get("Stripe-Signature")
-        return read_event(body, signature, self._webhook_secrets, livemode=self.livemode, received_at=received_at)
+        event = read_event(body, signature, self._webhook_secrets, livemode=self.livemode, received_at=received_at)
+        if isinstance(event.payload, GatewayDispute):
+            return self._with_our_ids(event, event.payload)
+        return event
+
+    def _with_our_ids(self, event: GatewayEvent, dispute: GatewayDispute) -> GatewayEvent | OutcomeUnknown:
+        """An event of a dispute, which may overtake those of its money, with our ids from the PaymentIntent.
+
+        A dispute has no metadata of ours. OutcomeUnknown: Stripe did not say, and sends the event again.
+        """
+        if dispute.transaction_id is None:
+            return event
+        match self._look_up(dispute.transaction_id, of_other_mode=_OTHER_MODE_DECLINED):
+            case OutcomeUnknown() as unknown:
+                return unknown
+            case Declined():
+                return event
+            case CheckoutSession(money=money):
+                named = replace(dispute, payment_id=money.payment_id, consultation_id=money.consultation_id)
+                return replace(event, payload=named)
 
     def _look_up(
         self, reference: str, *, of_other_mode: Declined | OutcomeUnknown

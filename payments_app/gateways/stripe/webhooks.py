@@ -23,6 +23,7 @@ from payments_app.gateways.events import (
 from payments_app.gateways.signatures import valid_signatures
 from payments_app.gateways.stripe.objects import (
     checkout_session_of,
+    dispute_of,
     is_of_checkout_session,
     metadata_id,
     reference_of,
@@ -44,6 +45,31 @@ from payments_app.gateways.untrusted import (
 # The type of a thin event about an object of API v1 is this prefix and the type of the full event.
 _THIN = "v1."
 
+# Events whose names begin like this are about payments, their money or its risk. Payouts and the like are not: they are
+# between the clinic and Stripe.
+_ABOUT_MONEY = (
+    "charge.",
+    "checkout.session.",
+    "customer_cash_balance_transaction.",
+    "payment_intent.",
+    "radar.",
+    "refund.",
+    "review.",
+)
+# Of those, the ones that say nothing that an event that we follow does not say as well: a charge is one attempt to pay
+# a PaymentIntent, and the PaymentIntent has events of its own.
+_TOLD_BY_OTHERS = frozenset(
+    {
+        "charge.expired",
+        "charge.failed",
+        "charge.pending",
+        "charge.succeeded",
+        "charge.updated",
+        "payment_intent.created",
+        "payment_intent.requires_action",
+    }
+)
+
 
 def read_event(
     body: bytes, signature: str | None, secrets: Sequence[str], *, livemode: bool | None, received_at: datetime
@@ -58,14 +84,16 @@ def read_event(
         raise InvalidSignature
     event = of_mode(parsed(body), livemode)
     stripe_object = of_mode(members_of(members_of(event.get("data")).get("object")), livemode)
-    payload, is_readable = _read(event.get("type"), stripe_object)
+    event_type = event.get("type")
+    payload, is_readable = _read(event_type, stripe_object)
     return GatewayEvent(
         event_id=event_id_of(event.get("id"), body),
-        type=text_or(event.get("type"), "unreadable"),
+        type=text_or(event_type, "unreadable"),
         reference=text_or((stripe_object or members_of(event.get("related_object"))).get("id"), "none"),
         created_at=moment_or_none(event.get("created")) or received_at,
         payload=payload,
         is_readable=is_readable,
+        is_followed=not (payload is None and is_readable and _may_be_about_money(event_type)),
     )
 
 
@@ -80,6 +108,11 @@ def _read(event_type: Any, stripe_object: Mapping[str, Any]) -> tuple[EventPaylo
         return _READERS[event_type](stripe_object), True
     except UNEXPECTED:
         return None, False
+
+
+def _may_be_about_money(event_type: Any) -> bool:
+    name = str(event_type).removeprefix(_THIN)
+    return name.startswith(_ABOUT_MONEY) and name not in _TOLD_BY_OTHERS
 
 
 def _session_over(session: Mapping[str, Any]) -> CheckoutSession:
@@ -137,4 +170,9 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], EventPayload | None]] = {
     "refund.failed": refund_of,
     "charge.refund.updated": refund_of,
     "charge.refunded": _charge_refunded,
+    "charge.dispute.created": dispute_of,
+    "charge.dispute.updated": dispute_of,
+    "charge.dispute.closed": dispute_of,
+    "charge.dispute.funds_withdrawn": dispute_of,
+    "charge.dispute.funds_reinstated": dispute_of,
 }

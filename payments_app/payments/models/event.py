@@ -22,11 +22,15 @@ _ROUTINE = frozenset(
         "payment.failed",
         "payment.attempt_failed",
         "payment.reviewed",
+        "dispute.updated",
+        "refunds.released",
     }
 )
-# The refund logs these itself, with its own id.
-_LOGGED_BY_REFUND = frozenset(
+# Refund and dispute log these themselves, with their own ids.
+_LOGGED_ELSEWHERE = frozenset(
     f"refund.{outcome}" for outcome in ("requested", "recorded", "pending", "unknown", "succeeded", "failed")
+) | frozenset(
+    f"dispute.{status}" for status in ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost")
 )
 
 
@@ -62,7 +66,7 @@ class PaymentEvent(Base):
 @event.listens_for(PaymentEvent, "after_insert")
 def _log_event(_mapper: object, _connection: object, payment_event: PaymentEvent) -> None:
     """Log every line of the audit trail. ``create`` inserts a payment's first event by SQL, and logs it itself."""
-    if payment_event.event in _LOGGED_BY_REFUND:
+    if payment_event.event in _LOGGED_ELSEWHERE:
         return
     log_event = log.info if payment_event.event in _ROUTINE else log.warning
     facts = {

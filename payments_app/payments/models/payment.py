@@ -22,7 +22,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
 
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
-from payments_app.errors import InvalidTransition
+from payments_app.errors import InvalidTransition, PaymentDisputed
 from payments_app.gateways.base import Charge
 from payments_app.gateways.references import BY_HAND, MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.invoices.models import Invoice, TaxRecord
@@ -140,6 +140,8 @@ class Payment(Base):
     review_sticky: Mapped[bool] = mapped_column("review_held", server_default=false())
     # The patient's bank took the money back, or may: nothing is refunded. With a default, as above.
     is_disputed: Mapped[bool] = mapped_column(server_default=false())
+    # A dispute or an inquiry is a reason for the review, and its good end ends that reason. With a default, as above.
+    review_of_dispute: Mapped[bool] = mapped_column(server_default=false())
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -183,9 +185,14 @@ class Payment(Base):
         )
 
     @property
-    def refundable_minor(self) -> int:
-        """Minor units that can still be refunded: received, minus reserved and refunded."""
+    def left_minor(self) -> int:
+        """Minor units received, minus reserved and refunded by us or elsewhere."""
         return self.received_minor - self.refund_reserved_minor - self.refunded_minor
+
+    @property
+    def refundable_minor(self) -> int:
+        """How much may be refunded: all that is left, and nothing while the patient's bank disputes the payment."""
+        return 0 if self.is_disputed else self.left_minor
 
     def was_completed_by(self, transaction_id: str) -> bool:
         """Whether this transaction completed the payment, so that confirming with it again is a retry."""
@@ -307,10 +314,75 @@ class Payment(Base):
         Raises:
             InvalidTransition: the payment still holds money that has to be refunded (409).
         """
-        if self.status not in PAID and self.refundable_minor:
+        if self._holds_unwanted_money:
             raise InvalidTransition(payment_status=self.status)
         self._change("payment.reviewed", context)
-        self.needs_review = self.review_sticky = False
+        self.needs_review = self.review_sticky = self.review_of_dispute = False
+
+    @property
+    def _holds_unwanted_money(self) -> bool:
+        """Whether money that may not stay can be refunded."""
+        return self.status not in PAID and self.refundable_minor > 0
+
+    # Money that the patient's bank disputes (which disputes there are: payments/disputes.py)
+
+    def require_undisputed(self) -> None:
+        """Raises:
+        PaymentDisputed: the patient's bank took the money back, or may (409).
+        """
+        if self.is_disputed:
+            raise PaymentDisputed
+
+    def begin_inquiry(self, context: AuditContext) -> None:
+        """The patient's bank asks about the payment. It takes no money, so refunding goes on."""
+        self._change("dispute.inquiry", context)
+        self._review_dispute()
+
+    def begin_dispute(self, event: str, context: AuditContext, *, amount_minor: int, currency: str) -> None:
+        """The patient's bank takes the money back, or has done so: nothing is refunded from now on."""
+        self._change(event, context)
+        if not self.is_disputed:
+            self._append("refunds.blocked", self.status, self.version + 1, context)
+            self._review_refunds_before(amount_minor, currency, context)
+        self.is_disputed = True
+        self._review_dispute()
+
+    def _review_refunds_before(self, amount_minor: int, currency: str, context: AuditContext) -> None:
+        """Refunds that were made or sent before the dispute: with it, the patient may get money back twice."""
+        returned_minor = self.refunded_minor + self.refund_reserved_minor
+        if returned_minor and (currency != self.currency or amount_minor > self.left_minor):
+            self._append("dispute.meets_refund", self.status, self.version + 1, context)
+            self.review_sticky = True
+
+    def review_refund_elsewhere(self, context: AuditContext) -> None:
+        """A refund was made elsewhere: during a dispute, the patient may get money back twice."""
+        if self.is_disputed:
+            self.flag_for_review("refund.despite_dispute", context)
+
+    def note_dispute(self, event: str, context: AuditContext) -> None:
+        """There is news of a dispute that is known, and none that staff have to look at."""
+        self._change(event, context)
+
+    def end_dispute(self, event: str, context: AuditContext, *, is_disputed: bool, is_reviewed: bool) -> None:
+        """A dispute is won, or an inquiry is closed; a review that it began ends, if there is no other reason for it.
+
+        ``is_disputed``: another dispute is open or lost. ``is_reviewed``: so is another dispute or inquiry.
+        """
+        self._change(event, context)
+        if self.is_disputed and not is_disputed:
+            self._append("refunds.released", self.status, self.version + 1, context)
+        self.is_disputed = is_disputed
+        if self.review_of_dispute and not is_reviewed:
+            self.review_of_dispute = False
+            self.needs_review = self.review_sticky or self._has_excess
+        # Staff may have ended the review while nothing could be refunded.
+        self.needs_review = self.needs_review or self._holds_unwanted_money
+
+    def _review_dispute(self) -> None:
+        if self.needs_review and not self.review_of_dispute and self._has_reversal:
+            # Nothing but the review itself says that staff have not looked at that yet.
+            self.review_sticky = True
+        self.needs_review = self.review_of_dispute = True
 
     # Outgoing money
 
@@ -346,7 +418,8 @@ class Payment(Base):
 
     def reverse_refund(self, amount_minor: int, context: AuditContext) -> None:
         """A refund that had succeeded came back. The status does not move back: the payment needs a review."""
-        self.flag_for_review("refund.reversed", context, sticky=False)
+        # Beside a dispute the review has two reasons, and the end of the dispute must not end this one.
+        self.flag_for_review("refund.reversed", context, sticky=self.review_of_dispute)
         self.refunded_minor -= amount_minor
         self._count_excess(context)
 
@@ -365,24 +438,27 @@ class Payment(Base):
             self._settle_review()
 
     def _settle_review(self) -> None:
-        self.needs_review = self.review_sticky
+        self.needs_review = self.review_sticky or self.review_of_dispute
 
     @property
     def _has_excess(self) -> bool:
         return any(refund.unallocated_minor for refund in self.refunds)
+
+    @property
+    def _has_reversal(self) -> bool:
+        return any(refund.has_failed and refund.was_accepted for refund in self.refunds)
 
     def _count_excess(self, context: AuditContext) -> None:
         """Refundable money has increased: count refunds made elsewhere that exceeded it until now."""
         if not self._has_excess:
             return
         for refund in self.refunds:
-            counted_minor = refund.count_excess(self.refundable_minor)
+            counted_minor = refund.count_excess(self.left_minor)
             if counted_minor and refund.is_open:
                 self.reserve_refund(counted_minor, "refund.recorded", context)
             elif counted_minor:
                 self.record_refund(counted_minor, context)
-        came_back = any(refund.has_failed and refund.was_accepted for refund in self.refunds)
-        if not self._has_excess and self.status in PAID and not came_back:
+        if not self._has_excess and self.status in PAID and not self._has_reversal:
             self._settle_review()  # nothing else needs the review
 
     # How a change is recorded

@@ -82,6 +82,9 @@ class Refund(Base):
     made_elsewhere: Mapped[bool]
     # Until then another process works on it, and resume leaves it alone.
     leased_until: Mapped[datetime] = mapped_column(UtcDateTime)
+    # The payment's version when it was last leased for sending, so that the audit can tell whether that was before a
+    # dispute. None: made elsewhere, or by a release that did not write it down.
+    sent_at_version: Mapped[int | None] = mapped_column()
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -98,7 +101,14 @@ class Refund(Base):
         cls, payment: Payment, *, amount_minor: int, reason: str | None, leased_until: datetime, context: AuditContext
     ) -> "Refund":
         """A new refund that will be sent to the gateway; its money is reserved."""
-        refund = cls._of(payment, amount_minor, context, reason=reason, leased_until=leased_until)
+        refund = cls._of(
+            payment,
+            amount_minor,
+            context,
+            reason=reason,
+            leased_until=leased_until,
+            sent_at_version=payment.version + 1,  # which reserving makes
+        )
         payment.reserve_refund(amount_minor, "refund.requested", context)
         return refund
 
@@ -123,6 +133,7 @@ class Refund(Base):
             payment.reserve_refund(amount_minor - unallocated_minor, "refund.recorded", context)
         if unallocated_minor:
             payment.flag_for_review("refund.exceeds_money", context, sticky=False)
+        payment.review_refund_elsewhere(context)
         return refund
 
     @classmethod
@@ -215,6 +226,7 @@ class Refund(Base):
         self.payment.record_refund(by_minor - unallocated_minor, context)
         if unallocated_minor:
             self.payment.flag_for_review("refund.exceeds_money", context, sticky=False)
+        self.payment.review_refund_elsewhere(context)
 
     @property
     def _counted_minor(self) -> int:
@@ -260,8 +272,10 @@ class Refund(Base):
         take_back(counted_minor, context)
 
     def lease(self, until: datetime) -> None:
-        """Lease it until then. If two processes lease the same version, one of them loses (``StaleDataError``)."""
+        """Lease it until then: to send it again, or only to look it up while the payment is disputed."""
         self.leased_until = until
+        if not self.payment.is_disputed:
+            self.sent_at_version = self.payment.version
 
     def count_excess(self, room_minor: int) -> int:
         """Lower the unallocated amount by at most ``room_minor``, and return by how much."""
@@ -271,8 +285,8 @@ class Refund(Base):
 
 
 def _unallocated(payment: Payment, amount_minor: int) -> int:
-    """How much of a refund made elsewhere exceeds the payment's refundable money, in minor units."""
-    return amount_minor - min(amount_minor, payment.refundable_minor)
+    """How much of a refund made elsewhere exceeds the payment's remaining money, in minor units."""
+    return amount_minor - min(amount_minor, payment.left_minor)
 
 
 @event.listens_for(Refund, "after_insert")

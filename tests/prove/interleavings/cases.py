@@ -9,6 +9,8 @@ from tests.prove.states import (
     CONSULTATION,
     by_hand,
     completed,
+    dispute_ended,
+    disputed,
     lost_refund,
     paid_at_stripe,
     pending,
@@ -241,6 +243,45 @@ def refunds_and_webhook(stripe_app: StripeApp) -> list[Operation]:
     ]
 
 
+def dispute_and_refund(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = completed(stripe_app)
+    return [disputed(stripe_app, intent)[1], refund(stripe_app.people.admin, payment_id, 2000, "a")]
+
+
+def dispute_and_resume(stripe_app: StripeApp) -> list[Operation]:
+    refund_id = lost_refund(stripe_app, applied=False)
+    (intent,) = stripe_app.fake.intents
+    return [disputed(stripe_app, intent)[1], Resume(refund_id)]
+
+
+def win_and_refund(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = completed(stripe_app)
+    dispute_id, opened = disputed(stripe_app, intent)
+    opened.do(stripe_app.app)
+    return [dispute_ended(stripe_app, dispute_id, "won"), refund(stripe_app.people.admin, payment_id, 2000, "a")]
+
+
+def events_of_a_dispute(stripe_app: StripeApp) -> list[Operation]:
+    _, intent = completed(stripe_app)
+    dispute_id, opened = disputed(stripe_app, intent)
+    return [opened, dispute_ended(stripe_app, dispute_id, "lost")]
+
+
+def dispute_and_returned_elsewhere(stripe_app: StripeApp) -> list[Operation]:
+    _, intent = completed(stripe_app)
+    return [disputed(stripe_app, intent)[1], returned_elsewhere(stripe_app, intent, 200_000)]
+
+
+def dispute_refund_and_end(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, intent = completed(stripe_app)
+    dispute_id, opened = disputed(stripe_app, intent)
+    return [
+        opened,
+        refund(stripe_app.people.admin, payment_id, 2000, "a"),
+        dispute_ended(stripe_app, dispute_id, "won"),
+    ]
+
+
 PAIRS: list[Prepare] = [
     creates,
     twin_creates,
@@ -268,6 +309,11 @@ PAIRS: list[Prepare] = [
     resumes,
     resumes_of_what_was_made,
     resume_and_webhook,
+    dispute_and_refund,
+    dispute_and_resume,
+    win_and_refund,
+    events_of_a_dispute,
+    dispute_and_returned_elsewhere,
 ]
 TRIPLES: list[Prepare] = [
     three_creates,
@@ -276,4 +322,5 @@ TRIPLES: list[Prepare] = [
     confirm_webhook_and_cancel,
     pay_and_cancel_and_expire,
     refunds_and_webhook,
+    dispute_refund_and_end,
 ]

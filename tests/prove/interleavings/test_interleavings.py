@@ -37,6 +37,9 @@ SOME_OF = [
     cases.refunds,
     cases.refund_and_webhook,
     cases.resumes,
+    cases.dispute_and_refund,
+    cases.dispute_and_resume,
+    cases.dispute_refund_and_end,
     cases.confirm_cancel_and_expire,
     cases.refunds_and_webhook,
 ]

@@ -69,6 +69,11 @@ class Comparison(RuleBasedStateMachine):
         assert [invoice["status"] for invoice in shown["invoices"]] == [payment.invoice]
         refunds = sorted((refund["amount"], refund["status"]) for refund in shown["refunds"])
         assert refunds == sorted((refund.amount, refund.status) for refund in payment.refunds)
+        if payment.disputes:
+            disputes = self.service.ask(f"/disputes?payment_id={payment.id}&per_page=100")
+            assert [(each["reference"], each["status"]) for each in reversed(disputes)] == [
+                (dispute.reference, dispute.status) for dispute in payment.disputes
+            ]
 
     def _compare_stripe(self) -> None:
         stripe, fake = self.model.stripe, self.service.fake

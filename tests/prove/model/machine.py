@@ -8,10 +8,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, initialize, multiple, precondition, rule
 
 from tests.prove.model.comparison import INTENTS, REFUNDS, Comparison, Rule, headers_for, id_of
-from tests.prove.model.records import ADMIN, Belief, ModelResponse, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, Belief, Dispute, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.service_under_test import PATIENTS, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.fake_stripe_state import PAYABLE, Wire
+
+# What Stripe says of a dispute, and what that is here.
+OF_STRIPE = {
+    "warning_needs_response": "inquiry",
+    "warning_closed": "inquiry_closed",
+    "needs_response": "needs_response",
+    "under_review": "under_review",
+    "won": "won",
+    "lost": "lost",
+}
 
 # Often the same few, so that keys meet; None leaves the key to the service.
 keys = st.sampled_from([None, None, None, None, "k1", "k2", "k3"])
@@ -347,16 +357,40 @@ class PaymentsMachine(Comparison):
         kind = "failed" if refund.at_stripe == "failed" else "updated"
         return (payment, refund.at_stripe, refund, self.service.fake.refund_event(kind, reference))
 
+    @precondition(lambda self: "succeeded" in self.model.stripe.sessions.values())
+    @rule(
+        target=events,
+        choice=choices,
+        amount=st.sampled_from([5000, 5000, 1000]),
+        status=st.sampled_from(["warning_needs_response", "needs_response", "needs_response"]),
+    )
+    def dispute_at_the_bank(self, choice: int, amount: int, status: str) -> Any:
+        paid = [payment for payment, status in self.model.stripe.sessions.items() if status == "succeeded"]
+        payment = paid[choice % len(paid)]
+        dispute_id = self.service.fake.dispute(self.model.stripe.references[payment], amount * 100, status=status)
+        dispute = Dispute(dispute_id, amount, OF_STRIPE[status])
+        self.model.stripe.disputes.append((payment, dispute))
+        return (payment, dispute.at_stripe, dispute, self.service.fake.dispute_event("created", dispute_id))
+
+    @precondition(lambda self: self.model.stripe.disputes)
+    @rule(target=events, choice=choices, status=st.sampled_from([*OF_STRIPE, "won", "won"]))
+    def move_a_dispute(self, choice: int, status: str) -> Any:
+        """Whatever the bank does next; a dispute may even be said to be where it was before."""
+        payment, dispute = self.model.stripe.disputes[choice % len(self.model.stripe.disputes)]
+        self.service.fake.move_dispute(dispute.reference, status)
+        dispute.at_stripe = OF_STRIPE[status]
+        return (payment, dispute.at_stripe, dispute, self.service.fake.dispute_event("updated", dispute.reference))
+
     @rule()
     def what_was_late_arrives_at_stripe(self) -> None:
         self.model.stripe.apply_late()
         self.service.fake.apply_late()
 
     @rule(event=events)
-    def hear(self, event: tuple[Payment, str, Refund | None, Wire]) -> None:
-        payment, what, refund, wire = event
+    def hear(self, event: tuple[Payment, str, Refund | Dispute | None, Wire]) -> None:
+        payment, what, about, wire = event
         self.touched = payment
-        self.model.hear(wire["id"], payment, what, refund)
+        self.model.hear(wire["id"], payment, what, about)
         self.service.hear(wire)
 
     # What time does, and timers

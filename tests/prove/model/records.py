@@ -7,6 +7,9 @@ UNPAID = ("pending", "processing")
 PAID = ("completed", "partially_refunded", "refunded")
 REFUNDABLE = ("completed", "partially_refunded")
 OPEN = ("pending", "unknown")
+# In the order in which a bank goes: none of them moves back.
+DISPUTE_STATUSES = ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost")
+BLOCKING = ("needs_response", "under_review", "lost")
 LEAST_AMOUNT = 1000
 ADMIN = "admin"
 
@@ -38,6 +41,16 @@ class Refund:
 
 
 @dataclass(eq=False)
+class Dispute:
+    """``status`` is the one that we heard of last; ``at_stripe`` is Stripe's own."""
+
+    reference: str
+    amount: int
+    at_stripe: str
+    status: str = ""
+
+
+@dataclass(eq=False)
 class Payment:
     consultation: int
     patient: str
@@ -52,6 +65,10 @@ class Payment:
     # Whether we know of its session: its checkout was answered, or an event told of it.
     has_session: bool = False
     refunds: list[Refund] = field(default_factory=list)
+    disputes: list[Dispute] = field(default_factory=list)
+    # Only staff can end the review; a dispute is a reason for it.
+    review_sticky: bool = False
+    review_of_dispute: bool = False
     id: int = 0
 
     def __repr__(self) -> str:
@@ -68,6 +85,11 @@ class Payment:
     @property
     def left(self) -> int:
         return self.received - sum(refund.counted for refund in self.refunds if refund.status != "failed")
+
+    @property
+    def is_disputed(self) -> bool:
+        """M12: nothing is refunded."""
+        return any(dispute.status in BLOCKING for dispute in self.disputes)
 
     @property
     def invoice(self) -> str:

@@ -10,6 +10,8 @@ from typing import NoReturn
 from tests.prove.model.records import (
     ACTIVE,
     ADMIN,
+    BLOCKING,
+    DISPUTE_STATUSES,
     LEAST_AMOUNT,
     OPEN,
     PAID,
@@ -17,6 +19,7 @@ from tests.prove.model.records import (
     UNPAID,
     Belief,
     Consultation,
+    Dispute,
     Key,
     ModelResponse,
     Payment,
@@ -235,6 +238,8 @@ class ReferenceModel:
         if known is not None:
             return self.replay(known)
         self.require(belief)
+        if payment.is_disputed:
+            raise Refusal(409, "payment-disputed")  # M12
         if expects not in (None, payment.left):
             raise Refusal(409, "refundable-changed")
         same = [each for each in payment.refunds if each.amount == amount and not each.made_elsewhere]
@@ -263,7 +268,9 @@ class ReferenceModel:
         for payment in self.payments:
             for refund in payment.refunds:
                 if refund.status in OPEN and refund.is_told:
-                    self._settle(payment, refund, self.stripe.find_or_take_refund(payment, refund, weather))
+                    may_be_sent = not payment.is_disputed  # M12
+                    told = self.stripe.find_or_take_refund(payment, refund, weather, may_be_sent=may_be_sent)
+                    self._settle(payment, refund, told)
             if payment.status == "processing" and not weather.is_silent:
                 status = self.stripe.sessions[payment]
                 if status in ("succeeded", "canceled"):
@@ -285,13 +292,15 @@ class ReferenceModel:
 
     # What Stripe says, in whatever order
 
-    def hear(self, event_id: str, payment: Payment, what: str, refund: Refund | None = None) -> None:
+    def hear(self, event_id: str, payment: Payment, what: str, about: Refund | Dispute | None = None) -> None:
         """Take an event in: once."""
         if event_id in self._heard:
             return
         self._heard.add(event_id)
-        if refund is not None:
-            self._hear_of_refund(payment, refund, what)
+        if isinstance(about, Refund):
+            self._hear_of_refund(payment, about, what)
+        elif isinstance(about, Dispute):
+            self._hear_of_dispute(payment, about, what)
         elif what != "payment_failed":  # a declined attempt is no end
             payment.has_session = True
             self._follow(payment, what)
@@ -332,8 +341,45 @@ class ReferenceModel:
             elif what == "succeeded":
                 refund.status = "succeeded"
                 self._count(payment, refund)
+            if what != "failed" and payment.is_disputed:
+                payment.needs_review = payment.review_sticky = True
         elif refund.status != "failed":
             self._settle(payment, refund, what)
+
+    def _hear_of_dispute(self, payment: Payment, dispute: Dispute, status: str) -> None:
+        """Nothing moves back, and refunds are blocked as long as one dispute is open or lost."""
+        is_known, was_disputed = dispute in payment.disputes, payment.is_disputed
+        was_blocking = dispute.status in BLOCKING
+        if is_known and DISPUTE_STATUSES.index(status) <= DISPUTE_STATUSES.index(dispute.status):
+            if (dispute.status, status) == ("lost", "won"):  # which was first, no event says
+                payment.needs_review = payment.review_sticky = True
+                payment.version += 1
+            return
+        if not is_known:
+            payment.disputes.append(dispute)
+        dispute.status = status
+        payment.version += 1
+        if status in BLOCKING and not was_disputed:
+            # With a refund that was sent before, the patient may get money back twice.
+            payment.review_sticky |= payment.left < min(payment.received, dispute.amount)
+        if status in (*BLOCKING, "inquiry"):
+            if status != "under_review" or not was_blocking:  # the clinic has answered, and waits
+                self._review_dispute(payment)
+        else:
+            self._end_dispute(payment)
+
+    def _review_dispute(self, payment: Payment) -> None:
+        if payment.needs_review and not payment.review_of_dispute and _has_reversal(payment):
+            payment.review_sticky = True
+        payment.needs_review = payment.review_of_dispute = True
+
+    def _end_dispute(self, payment: Payment) -> None:
+        """The review ends with it, unless it has another reason."""
+        if payment.review_of_dispute and not any(each.status in (*BLOCKING, "inquiry") for each in payment.disputes):
+            payment.review_of_dispute = False
+            payment.needs_review = payment.review_sticky or any(refund.excess for refund in payment.refunds)
+        if payment.status not in PAID and payment.left and not payment.is_disputed:
+            payment.needs_review = True
 
     # Refunds
 
@@ -342,6 +388,7 @@ class ReferenceModel:
         if what == "failed":
             if refund.status == "succeeded":
                 payment.needs_review = True
+                payment.review_sticky |= payment.review_of_dispute  # two reasons: only staff end it
             refund.status, refund.excess = "failed", 0
             payment.version += 1
             self._make_room(payment)
@@ -358,7 +405,7 @@ class ReferenceModel:
         if payment.status in REFUNDABLE and refund.counted:
             payment.status = "refunded" if payment.refunded == payment.received else "partially_refunded"
         if payment.refunded == payment.received and not any(each.excess for each in payment.refunds):
-            payment.needs_review = False
+            payment.needs_review = payment.review_sticky or payment.review_of_dispute
 
     def _make_room(self, payment: Payment) -> None:
         """A refund came to nothing: those made elsewhere that did not fit may fit now."""
@@ -369,7 +416,10 @@ class ReferenceModel:
                 refund.excess -= min(refund.excess, payment.left)
                 if refund.status == "succeeded":
                     self._count(payment, refund)
-        came_back = any(refund.status == "failed" and refund.at_stripe == "failed" for refund in payment.refunds)
         is_settled = had_excess and not any(refund.excess for refund in payment.refunds)
-        if is_settled and payment.status in PAID and not came_back:
-            payment.needs_review = False
+        if is_settled and payment.status in PAID and not _has_reversal(payment):
+            payment.needs_review = payment.review_sticky or payment.review_of_dispute
+
+
+def _has_reversal(payment: Payment) -> bool:
+    return any(refund.status == "failed" and refund.at_stripe == "failed" for refund in payment.refunds)

@@ -1,5 +1,6 @@
 """The service under test, beside its model: an app on a real database, with a fake Stripe, emptied for each example."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -8,6 +9,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from payments_app import clock
+from payments_app.errors import PaymentDisputed
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import audit, expire
 from payments_app.payments.deadlines import Deadlines
@@ -77,7 +79,8 @@ class ServiceUnderTest:
         settings = self.app.config["SETTINGS"]
         with self.app.app_context():
             for refund_id in list(service.find_open(clock.now())):
-                service.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._context())
+                with suppress(PaymentDisputed):  # it stays open, and is not sent
+                    service.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._context())
             for payment_id in list(expire.find_processing()):
                 expire.resume(payment_id, self._deadlines(), self._context())
 

@@ -4,7 +4,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.prove.model.records import Payment, Refund
+    from tests.prove.model.records import Dispute, Payment, Refund
 
 
 class Weather(Enum):
@@ -33,6 +33,7 @@ class StripeAccount:
         # Its own names for them, which it alone can give.
         self.references: dict[Payment, str] = {}
         self.refunds: list[tuple[Payment, Refund]] = []
+        self.disputes: list[tuple[Payment, Dispute]] = []
         self._late: list[tuple[Payment, Refund]] = []
 
     def open_session(self, payment: "Payment", weather: Weather) -> str | None:
@@ -70,8 +71,8 @@ class StripeAccount:
             return "unknown"
         return "failed" if refund.at_stripe == "refused" else refund.at_stripe
 
-    def find_or_take_refund(self, payment: "Payment", refund: "Refund", weather: Weather) -> str:
-        if weather.is_silent:
+    def find_or_take_refund(self, payment: "Payment", refund: "Refund", weather: Weather, *, may_be_sent: bool) -> str:
+        if weather.is_silent or (refund.at_stripe in (None, "refused") and not may_be_sent):
             return "silent"
         if refund.at_stripe in (None, "refused"):
             self._apply(payment, refund, "succeeded")
