@@ -18,7 +18,7 @@ from payments_app import clock
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateways.registry import find_gateway
 from payments_app.locking.locks import Strategy
-from payments_app.payments import expire
+from payments_app.payments import expire, resume
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
@@ -246,7 +246,7 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
         deadlines = Deadlines.at(clock.now() + timedelta(hours=1), stripe_app.app.config["SETTINGS"])
     with stripe_app.app.app_context():
         assert expire.expire(late_id, context) == expire.ExpiryResult.EXPIRED
-        assert expire.resume(slow_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
+        assert resume.resume(slow_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
 
     kept = {row["id"]: row["status"] for row in rows.all("SELECT id, status FROM payments")}
     assert [kept[i] for i in (paid_id, open_id, too_late_id)] == ["completed", "cancelled", "completed"]

@@ -1,4 +1,4 @@
-"""Ends payments that were not paid in time, and settles payments that stay in ``processing``."""
+"""Ends payments that were not paid in time."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,8 @@ from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import AppError, InvalidTransition, VersionConflict
-from payments_app.gateways.base import CheckoutSession, SessionStatus
-from payments_app.gateways.registry import find_gateway
 from payments_app.payments.cancel import CancellationPlan
 from payments_app.payments.deadlines import Deadlines
-from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
@@ -43,13 +40,6 @@ def count_overdue(session: Session, deadlines: Deadlines) -> int:
     return session.scalars(select(func.count()).select_from(Payment).where(deadlines.overdue())).one()
 
 
-@read_transaction
-def count_processing(session: Session) -> int:
-    """The number of payments in ``processing``."""
-    processing = Payment.status == PaymentStatus.PROCESSING.value
-    return session.scalars(select(func.count()).select_from(Payment).where(processing)).one()
-
-
 def find_overdue(deadlines: Deadlines) -> Iterator[int]:
     """Ids of all overdue pending payments, oldest first."""
     position: tuple[datetime, int] | None = None
@@ -58,68 +48,30 @@ def find_overdue(deadlines: Deadlines) -> Iterator[int]:
         position = batch[-1]
 
 
-def find_processing() -> Iterator[int]:
-    """Ids of all payments in ``processing``, in ascending order."""
-    last_id = 0
-    while batch := _next_processing(last_id):
-        yield from batch
-        last_id = batch[-1]
-
-
 def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
     """Expire a pending payment. Its session at the gateway ends first, so that it cannot be paid afterwards.
 
     If the patient has opened another session since the payment was found to be overdue, it stays pending.
     """
-    payment, plan = _load(payment_id)
+    payment, plan = load(payment_id)
     is_continued = plan.session_ends_at is not None and plan.session_ends_at >= context.at
     if payment.status != PaymentStatus.PENDING or is_continued:
         return ExpiryResult.FOLLOWED
-    return _end_payment(payment, plan, context)
+    return end_payment(payment, plan, context)
 
 
-def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
-    """Look up a payment in ``processing`` at its gateway, and apply the outcome.
-
-    If the gateway's session is open again and the deadline has passed, the session is ended and the payment fails.
-    """
-    payment, plan = _load(payment_id)
-    if payment.status != PaymentStatus.PROCESSING:
-        return ExpiryResult.FOLLOWED
-    try:
-        found = _look_up(plan)
-        if found is None:
-            return ExpiryResult.LEFT
-        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED, SessionStatus.EXPIRED):
-            apply_session_update(payment_id, found, context)
-            return ExpiryResult.FOLLOWED
-    except AppError as error:
-        return _leave_for_next_run(payment_id, error)
-    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
-    return _end_payment(payment, plan, context) if is_over else ExpiryResult.LEFT
-
-
-def _look_up(plan: CancellationPlan) -> CheckoutSession | None:
-    """The session by which the payment may still be paid; None if there is none, or if the gateway does not answer."""
-    gateway = find_gateway(plan.gateway)
-    for reference in plan.references:
-        found = gateway.look_up_session(plan.charge, reference)
-        if isinstance(found, CheckoutSession):
-            return found
-    return None
-
-
-def _end_payment(payment: Payment, plan: CancellationPlan, context: AuditContext) -> ExpiryResult:
+def end_payment(payment: Payment, plan: CancellationPlan, context: AuditContext) -> ExpiryResult:
+    """End an unpaid payment: first its session at the gateway, outside any transaction, then its row."""
     try:
         plan.end_sessions(context)
         return _write_ended(payment.id, plan, context)
     except (InvalidTransition, VersionConflict):  # paid, cancelled, or reopened at the same moment
         return ExpiryResult.FOLLOWED
     except AppError as error:
-        return _leave_for_next_run(payment.id, error)
+        return leave_for_next_run(payment.id, error)
 
 
-def _leave_for_next_run(payment_id: int, error: AppError) -> ExpiryResult:
+def leave_for_next_run(payment_id: int, error: AppError) -> ExpiryResult:
     """Log and go on: one payment that cannot be finished now must not stop the others."""
     log.warning("payment %d is left for the next run: %s", payment_id, error.message)
     return ExpiryResult.LEFT
@@ -137,7 +89,8 @@ def _write_ended(session: Session, payment_id: int, plan: CancellationPlan, cont
 
 
 @read_transaction
-def _load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+def load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+    """A payment, and how to end it."""
     payment = session.get_one(Payment, payment_id)
     return payment, CancellationPlan.of(session, payment)
 
@@ -154,9 +107,3 @@ def _next_overdue(
         (row.created_at, row.id)
         for row in session.execute(query.order_by(Payment.created_at, Payment.id).limit(BATCH_SIZE))
     ]
-
-
-@read_transaction
-def _next_processing(session: Session, last_id: int) -> Sequence[int]:
-    query = select(Payment.id).where(Payment.status == PaymentStatus.PROCESSING.value, Payment.id > last_id)
-    return session.scalars(query.order_by(Payment.id).limit(BATCH_SIZE)).all()

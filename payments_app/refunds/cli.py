@@ -30,8 +30,8 @@ from payments_app.commands import (
 from payments_app.errors import AppError, RefundRepeated
 from payments_app.idempotency.headers import require_well_formed
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
-from payments_app.payments import expire
 from payments_app.payments import repository as payments_repository
+from payments_app.payments import resume as resume_payments
 from payments_app.payments.cli import operator_context
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.expire import ExpiryResult
@@ -176,10 +176,10 @@ def resume(refund_id: int | None, yes: bool, as_json: bool) -> None:
     results: Counter[ExpiryResult] = Counter()
     deadlines = Deadlines.at(now, settings)
     with_progress(
-        expire.find_processing(),
-        lambda payment_id: results.update([expire.resume(payment_id, deadlines, operator_context())]),
+        resume_payments.find_processing(),
+        lambda payment_id: results.update([resume_payments.resume(payment_id, deadlines, operator_context())]),
         label="Payments in processing",
-        length=expire.count_processing(),
+        length=resume_payments.count_processing(),
     )
     _show_resumed(outcomes, results, as_json=as_json)
 

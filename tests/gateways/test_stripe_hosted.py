@@ -11,7 +11,7 @@ import requests
 from config import ConfigError
 from payments_app import clock
 from payments_app.gateways.base import GatewayName
-from payments_app.payments import expire
+from payments_app.payments import expire, resume
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from tests.gateway_webhooks import state_of, tell, trail_of
@@ -279,9 +279,9 @@ def test_a_payment_on_its_way_is_resumed_by_what_its_session_says(shop: StripeAp
     with shop.app.app_context():
         context = _context()
         deadlines = Deadlines.at(context.at, shop.app.config["SETTINGS"])
-        assert expire.resume(payment_id, deadlines, context) == expire.ExpiryResult.LEFT
+        assert resume.resume(payment_id, deadlines, context) == expire.ExpiryResult.LEFT
         shop.fake.finish(reference, paid=False)
-        assert expire.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
+        assert resume.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id)["status"] == "failed"
 

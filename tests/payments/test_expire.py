@@ -10,7 +10,7 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from payments_app import clock
-from payments_app.payments import expire
+from payments_app.payments import expire, resume
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.event import AuditContext
@@ -59,10 +59,10 @@ def expire_payment(app: Flask, payment_id: int) -> ExpiryResult:
         return expire.expire(payment_id, context())
 
 
-def resume(app: Flask, payment_id: int) -> ExpiryResult:
+def resume_processing(app: Flask, payment_id: int) -> ExpiryResult:
     with app.app_context():
-        assert payment_id in list(expire.find_processing())
-        return expire.resume(payment_id, deadlines(), context())
+        assert payment_id in list(resume.find_processing())
+        return resume.resume(payment_id, deadlines(), context())
 
 
 def create(people: People, consultation_id: int = 5, **members: Any) -> int:
@@ -221,7 +221,7 @@ def test_money_on_its_way_by_a_gateway_that_is_not_configured_any_more_is_left(
 ) -> None:
     payment_id, _ = processing_payment(stripe_app)
 
-    assert resume(app, payment_id) == ExpiryResult.LEFT
+    assert resume_processing(app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id)["status"] == "processing"
 
 
@@ -466,7 +466,7 @@ def test_money_that_has_arrived_completes_the_payment(stripe_app: StripeApp, row
     payment_id, reference = processing_payment(stripe_app)
     stripe_app.fake.pay(reference)
 
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     paid = state_of(rows, payment_id)
     assert (paid["status"], paid["version"], paid["received_minor"]) == ("completed", 2, 500_000)
@@ -477,7 +477,7 @@ def test_a_session_that_was_cancelled_cancels_the_payment(stripe_app: StripeApp,
     payment_id, reference = processing_payment(stripe_app)
     stripe_app.fake.tamper(reference, status="canceled")
 
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id)["status"] == "cancelled"
     assert session_status(rows, payment_id) == "cancelled"
@@ -489,7 +489,7 @@ def test_money_still_on_its_way_is_left_however_late(stripe_app: StripeApp, rows
     age(payment_id, timedelta(days=30))
     before = state_of(rows, payment_id)
 
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.LEFT
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id) == before
 
 
@@ -502,7 +502,7 @@ def test_money_on_its_way_is_left_while_the_gateway_is_silent(
     stripe_app.fake.pay(reference)
     stripe_app.fake.misbehave(mode, method="GET", path=INTENTS, times=None)
 
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.LEFT
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id)["status"] == "processing"
 
 
@@ -512,11 +512,11 @@ def test_a_declined_payment_may_be_tried_again_until_its_time_is_up(
     payment_id, reference = processing_payment(stripe_app)
     stripe_app.fake.decline(reference)
 
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.LEFT
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.LEFT
     assert state_of(rows, payment_id)["status"] == "processing"
 
     age(payment_id, PENDING_TTL + MOMENT)
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.FAILED
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.FAILED
     assert state_of(rows, payment_id)["status"] == "failed"
     assert trail_of(rows, payment_id) == ["payment.created", "payment.processing", "payment.failed"]
     assert stripe_app.fake.intents[reference]["status"] == "canceled"
@@ -532,7 +532,7 @@ def test_a_failed_payment_paid_late_completes_or_is_quarantined(
     payment_id, reference = processing_payment(stripe_app)
     stripe_app.fake.decline(reference)
     age(payment_id, PENDING_TTL + MOMENT)
-    assert resume(stripe_app.app, payment_id) == ExpiryResult.FAILED
+    assert resume_processing(stripe_app.app, payment_id) == ExpiryResult.FAILED
     if not consultation_is_free:
         create(stripe_app.people)
     # A gateway that changes its mind about what it said was cancelled.
@@ -551,17 +551,17 @@ def test_a_payment_that_is_not_processing_is_not_resumed(stripe_app: StripeApp, 
     payment_id = pay_by_card(stripe_app.people, stripe_app.fake, 5)
     before = state_of(rows, payment_id)
     with stripe_app.app.app_context():
-        assert list(expire.find_processing()) == []
-        assert expire.resume(payment_id, deadlines(), context()) == ExpiryResult.FOLLOWED
+        assert list(resume.find_processing()) == []
+        assert resume.resume(payment_id, deadlines(), context()) == ExpiryResult.FOLLOWED
     assert state_of(rows, payment_id) == before
 
 
 def test_processing_payments_are_found_in_batches(stripe_app: StripeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expire, "BATCH_SIZE", 1)
+    monkeypatch.setattr(resume, "BATCH_SIZE", 1)
     payment_ids = [processing_payment(stripe_app, number)[0] for number in (1, 2, 3)]
 
     with stripe_app.app.app_context():
-        assert list(expire.find_processing()) == payment_ids
+        assert list(resume.find_processing()) == payment_ids
 
 
 def test_one_payment_expiring_leaves_others_alone(stripe_app: StripeApp, age: Age, rows: Rows) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from payments_app import clock
 from payments_app.errors import PaymentDisputed
 from payments_app.idempotency import repository as idempotency
-from payments_app.payments import audit, expire
+from payments_app.payments import audit, expire, resume
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service
@@ -81,8 +81,8 @@ class ServiceUnderTest:
             for refund_id in list(service.find_open(clock.now())):
                 with suppress(PaymentDisputed):  # it stays open, and is not sent
                     service.resume(refund_id, lease_seconds=settings.refund_lease_seconds, context=self._context())
-            for payment_id in list(expire.find_processing()):
-                expire.resume(payment_id, self._deadlines(), self._context())
+            for payment_id in list(resume.find_processing()):
+                resume.resume(payment_id, self._deadlines(), self._context())
 
     def prune(self) -> None:
         retention = timedelta(seconds=self.app.config["SETTINGS"].idempotency_retention_seconds)

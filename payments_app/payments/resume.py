@@ -1,0 +1,70 @@
+"""Settles payments that stay in ``processing``: the gateway is asked what became of their money."""
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from payments_app.db.transaction import read_transaction
+from payments_app.errors import AppError
+from payments_app.gateways.base import CheckoutSession, SessionStatus
+from payments_app.gateways.registry import find_gateway
+from payments_app.payments.cancel import CancellationPlan
+from payments_app.payments.deadlines import Deadlines
+from payments_app.payments.expire import BATCH_SIZE, ExpiryResult, end_payment, leave_for_next_run, load
+from payments_app.payments.gateway_updates import apply_session_update
+from payments_app.payments.models.event import AuditContext
+from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import PaymentStatus
+
+
+@read_transaction
+def count_processing(session: Session) -> int:
+    """The number of payments in ``processing``."""
+    processing = Payment.status == PaymentStatus.PROCESSING.value
+    return session.scalars(select(func.count()).select_from(Payment).where(processing)).one()
+
+
+def find_processing() -> Iterator[int]:
+    """Ids of all payments in ``processing``, in ascending order."""
+    last_id = 0
+    while batch := _next_processing(last_id):
+        yield from batch
+        last_id = batch[-1]
+
+
+def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
+    """Look up a payment in ``processing`` at its gateway, and apply the outcome.
+
+    If the gateway's session is open again and the deadline has passed, the session is ended and the payment fails.
+    """
+    payment, plan = load(payment_id)
+    if payment.status != PaymentStatus.PROCESSING:
+        return ExpiryResult.FOLLOWED
+    try:
+        found = _look_up(plan)
+        if found is None:
+            return ExpiryResult.LEFT
+        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED, SessionStatus.EXPIRED):
+            apply_session_update(payment_id, found, context)
+            return ExpiryResult.FOLLOWED
+    except AppError as error:
+        return leave_for_next_run(payment_id, error)
+    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
+    return end_payment(payment, plan, context) if is_over else ExpiryResult.LEFT
+
+
+def _look_up(plan: CancellationPlan) -> CheckoutSession | None:
+    """The session by which the payment may still be paid; None if there is none, or if the gateway does not answer."""
+    gateway = find_gateway(plan.gateway)
+    for reference in plan.references:
+        found = gateway.look_up_session(plan.charge, reference)
+        if isinstance(found, CheckoutSession):
+            return found
+    return None
+
+
+@read_transaction
+def _next_processing(session: Session, last_id: int) -> Sequence[int]:
+    query = select(Payment.id).where(Payment.status == PaymentStatus.PROCESSING.value, Payment.id > last_id)
+    return session.scalars(query.order_by(Payment.id).limit(BATCH_SIZE)).all()
