@@ -31,6 +31,7 @@ def upgrade() -> None:
     _add_columns("consultations", _consultation_columns())
     _add_columns("users", [sa.Column("language", sa.String(8))])
     _add_columns("payments", [sa.Column("is_disputed", sa.Boolean(), nullable=False, server_default=sa.false())])
+    _add_columns("payment_events", [sa.Column("reference", sa.String(255))])
     _change_sessions()
     with _beside_the_service():
         _create_index(
@@ -71,6 +72,7 @@ def downgrade() -> None:
         op.drop_column("consultations", column.name)
     op.drop_column("users", "language")
     op.drop_column("payments", "is_disputed")
+    op.drop_column("payment_events", "reference")
 
 
 def _consultation_columns() -> list[sa.Column[Any]]:
