@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -19,6 +20,7 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import get_for_update, keyset
+from payments_app.payments.sessions import find_newest_session
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +83,10 @@ def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
 def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
     """Look up a payment in ``processing`` at its gateway, and apply the outcome.
 
+    If none of its sessions is open here, the newest is looked up: that its money is on its way may be reported late.
     If the gateway's session is open again and the deadline has passed, the session is ended and the payment fails.
     """
-    payment, plan = _load(payment_id)
+    payment, plan = _load_with_newest_session(payment_id)
     if payment.status != PaymentStatus.PROCESSING:
         return ExpiryResult.FOLLOWED
     try:
@@ -100,7 +103,7 @@ def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> Expi
 
 
 def _look_up(plan: CancellationPlan) -> CheckoutSession | None:
-    """The session by which the payment may still be paid; None if there is none, or if the gateway does not answer."""
+    """The session by which the payment may be paid; None if there is none, or if the gateway does not answer."""
     gateway = find_gateway(plan.gateway)
     for reference in plan.references:
         found = gateway.look_up_session(plan.charge, reference)
@@ -140,6 +143,14 @@ def _write_ended(session: Session, payment_id: int, plan: CancellationPlan, cont
 def _load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
     payment = session.get_one(Payment, payment_id)
     return payment, CancellationPlan.of(session, payment)
+
+
+@read_transaction
+def _load_with_newest_session(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+    payment = session.get_one(Payment, payment_id)
+    plan = CancellationPlan.of(session, payment)
+    newest = None if plan.references else find_newest_session(session, payment_id)
+    return payment, plan if newest is None else replace(plan, references=[str(newest.reference)])
 
 
 @read_transaction

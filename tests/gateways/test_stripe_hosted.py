@@ -289,6 +289,24 @@ def test_a_payment_on_its_way_is_resumed_by_what_its_session_says(shop: StripeAp
     assert state_of(rows, payment_id)["status"] == "failed"
 
 
+def test_a_payment_on_its_way_is_resumed_though_its_session_was_told_to_have_ended(shop: StripeApp, rows: Rows) -> None:
+    """The events come in the wrong order: that the money did not come, and then that it is on its way."""
+    payment_id, reference, _ = opened(shop)
+    intent = shop.fake.submit(reference, "later")
+    on_its_way = shop.fake.intent_event("processing", intent["id"])
+    shop.fake.finish(reference, paid=False)
+    tell(shop, shop.fake.session_event("async_payment_failed", reference))
+    tell(shop, on_its_way)
+    assert (state_of(rows, payment_id)["status"], sessions(rows)) == ("processing", [(1, "expired")])
+
+    with shop.app.app_context():
+        context = _context()
+        deadlines = Deadlines.at(context.at, shop.app.config["SETTINGS"])
+        assert expire.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
+
+    assert state_of(rows, payment_id)["status"] == "failed"
+
+
 def test_a_refund_that_is_told_of_before_the_money_is_not_lost(shop: StripeApp, rows: Rows) -> None:
     payment_id, reference, _ = opened(shop)
     intent = shop.fake.submit(reference)
