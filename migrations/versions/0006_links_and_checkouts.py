@@ -31,6 +31,7 @@ def upgrade() -> None:
     _add_columns("consultations", _consultation_columns())
     _add_columns("users", [sa.Column("language", sa.String(8))])
     _add_columns("payments", _payment_columns())
+    _add_columns("payment_events", [sa.Column("reference", sa.String(255))])
     _add_columns("refunds", [sa.Column("sent_at_version", sa.Integer())])
     _change_sessions()
     with _beside_the_service():
@@ -72,6 +73,7 @@ def downgrade() -> None:
         op.drop_column("consultations", column.name)
     op.drop_column("users", "language")
     op.drop_column("refunds", "sent_at_version")
+    op.drop_column("payment_events", "reference")
     for column in reversed(_payment_columns()):
         op.drop_column("payments", column.name)
 

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from payments_app.db.base import dialect_insert
-from payments_app.db.transaction import write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateway_webhooks.models import WebhookEvent
 from payments_app.gateways.base import CheckoutSession, GatewayPayment, GatewayRefund
 from payments_app.gateways.events import (
@@ -16,10 +16,11 @@ from payments_app.gateways.events import (
     GatewayEvent,
     MoneyOnItsWay,
     MoneyReceived,
+    NotBelieved,
     PaymentAttemptFailed,
 )
 from payments_app.payments.disputes import apply_dispute_update, find_disputed_payment
-from payments_app.payments.gateway_updates import apply_session, record_received_money
+from payments_app.payments.gateway_updates import apply_session, flag_once, record_received_money
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
@@ -36,13 +37,23 @@ class ReceivedEvent:
     is_new: bool
 
 
+@read_transaction
+def is_known(session: Session, gateway: str, transaction_id: str) -> bool:
+    """Whether the transaction, or the session of the same name, is one of our payments'."""
+    return _by_reference(session, gateway, transaction_id) is not None
+
+
 @write_transaction
-def ingest(session: Session, gateway: str, event: GatewayEvent, context: AuditContext) -> ReceivedEvent:
-    """Store the event and apply it. An event that is stored already has no effect.
+def ingest(
+    session: Session, gateway: str, event: GatewayEvent, context: AuditContext, money: GatewayPayment | None = None
+) -> ReceivedEvent:
+    """Store the event and apply it. An event that was applied has no effect; one that was about none of our payments
+    is judged anew.
 
     Events arrive late, twice and in any order: each is compared with the current state, and no status goes backwards.
+    ``money``: what the event's transaction is for, if the gateway was asked.
     """
-    payment_id = None if event.payload is None else _find_payment(session, gateway, event.payload)
+    payment_id = None if event.payload is None else _find_payment(session, gateway, event.payload, money)
     # Locked before the event's row is inserted, whose foreign key locks the payment too: two transactions that insert
     # first and lock the payment afterwards would deadlock.
     payment = None if payment_id is None else get_for_update(session, payment_id)
@@ -51,11 +62,17 @@ def ingest(session: Session, gateway: str, event: GatewayEvent, context: AuditCo
         event_id=event.event_id,
         type=event.type,
         reference=event.reference,
-        payment_id=payment_id,
+        # Kept as one of no payment, so that it is judged anew if staff have it sent again.
+        payment_id=None if isinstance(event.payload, NotBelieved) else payment_id,
         created_at=event.created_at,
         received_at=context.at,
     )
-    is_new = session.execute(new.on_conflict_do_nothing().returning(WebhookEvent.event_id)).first() is not None
+    finds_its_payment = new.on_conflict_do_update(
+        index_elements=[WebhookEvent.gateway, WebhookEvent.event_id],
+        set_={"payment_id": new.excluded.payment_id},
+        where=WebhookEvent.payment_id.is_(None) & new.excluded.payment_id.is_not(None),
+    )
+    is_new = session.execute(finds_its_payment.returning(WebhookEvent.event_id)).first() is not None
     if is_new and payment is not None and event.payload is not None:
         _apply(session, payment, event, event.payload, context)
     return ReceivedEvent(payment_id, is_new)
@@ -71,17 +88,23 @@ def _apply(
             payment.note("payment.attempt_failed", context)
         case MoneyReceived(money=money):
             record_received_money(session, payment, money, context=context)
+        case NotBelieved(money=money) if not payment.received_minor or money.transaction_id not in (
+            None,
+            payment.transaction_id,
+        ):
+            # Both events of one payment, of which one does not name it: once for both.
+            flag_once(session, payment, "payment.paid_unconfirmed", None, context)
         case MoneyOnItsWay() if payment.status == PaymentStatus.PENDING:
             payment.begin_processing(context)
         case GatewayRefund():
-            apply_refund_update(payment, payload, context)
+            apply_refund_update(session, payment, payload, context)
         case ChargeRefunded():
-            reconcile_refunded_total(payment, payload, context)
+            reconcile_refunded_total(session, payment, payload, context)
         case GatewayDispute():
             apply_dispute_update(session, payment, payload, told_at=event.created_at, context=context)
 
 
-def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int | None:
+def _find_payment(session: Session, gateway: str, payload: EventPayload, asked: GatewayPayment | None) -> int | None:
     """The payment an event is about: by its session or transaction id, or by our ids in the metadata."""
     match payload:
         case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
@@ -90,8 +113,11 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload) -> int 
             return _by_reference(session, gateway, money.transaction_id) or _by_metadata(session, gateway, money)
         case ChargeRefunded() if payload.transaction_id is not None:  # its money may not be known yet
             return _by_reference(session, gateway, payload.transaction_id) or _by_metadata(session, gateway, payload)
+        case NotBelieved(reference=reference, money=money):
+            return _by_reference(session, gateway, reference) or _by_metadata(session, gateway, money)
         case GatewayRefund():
-            return _by_reference(session, gateway, payload.transaction_id)
+            found = _by_reference(session, gateway, payload.transaction_id)
+            return found if found or asked is None else _by_metadata(session, gateway, asked)
         case GatewayDispute():
             return (
                 find_disputed_payment(session, gateway, payload.reference)

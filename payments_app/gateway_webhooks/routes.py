@@ -10,8 +10,8 @@ from payments_app.api.json_body import read_all
 from payments_app.errors import Conflict, DatabaseBusy, GatewayUnavailable, WebhookNotGenuine, WebhookOfOtherMode
 from payments_app.gateway_webhooks import repository, schemas
 from payments_app.gateway_webhooks.repository import ReceivedEvent
-from payments_app.gateways.base import OutcomeUnknown
-from payments_app.gateways.events import GatewayDispute, GatewayEvent, InvalidSignature, OtherMode
+from payments_app.gateways.base import GatewayPayment, GatewayRefund, OutcomeUnknown
+from payments_app.gateways.events import GatewayDispute, GatewayEvent, InvalidSignature, NotBelieved, OtherMode
 from payments_app.gateways.registry import SENDERS_OF_WEBHOOKS, find_event_source
 from payments_app.observability import metrics
 from payments_app.observability.logging import current_request_id, get_logger
@@ -50,8 +50,9 @@ def _receive(gateway: str) -> Response:
     body = read_all(request, max_bytes=MAX_BODY_BYTES)
     context = AuditContext(f"gateway:{gateway}", current_request_id(), clock.now())
     event = _read(gateway, body, context)
+    money = _money_returned(gateway, event)
     try:
-        received = repository.ingest(gateway, event, context)
+        received = repository.ingest(gateway, event, context, money)
     except Conflict as error:
         # Nothing was stored. The response is 503, not our usual 4xx, because the gateway is to send the event again.
         log.warning("Webhook: not processed", event_id=event.event_id, type=event.type, reason=error.code)
@@ -73,10 +74,33 @@ def _read(gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
         log.warning("Webhook: other mode", gateway=gateway, reference=error.reference)
         raise WebhookOfOtherMode from None
     if isinstance(event, OutcomeUnknown):
-        metrics.WEBHOOK_EVENTS.labels("unanswered").inc()
-        log.warning("Webhook: unanswered", gateway=gateway, reason=event.reason)
-        raise GatewayUnavailable
+        raise _unanswered(gateway, event)
     return event
+
+
+def _money_returned(gateway: str, event: GatewayEvent) -> GatewayPayment | None:
+    """What the money was for that a refund returns, by the gateway, if we do not know that money.
+
+    A refund that was made in the gateway's dashboard does not name our payment, and may be told of before its money is.
+
+    Raises:
+        GatewayUnavailable: the gateway did not answer, and has to send the event again (503).
+    """
+    payload, source = event.payload, find_event_source(gateway)
+    if not isinstance(payload, GatewayRefund) or payload.transaction_id is None or source is None:
+        return None
+    if repository.is_known(gateway, payload.transaction_id):
+        return None
+    money = source.look_up_money(payload.transaction_id)
+    if isinstance(money, OutcomeUnknown):
+        raise _unanswered(gateway, money)
+    return money
+
+
+def _unanswered(gateway: str, outcome: OutcomeUnknown) -> GatewayUnavailable:
+    metrics.WEBHOOK_EVENTS.labels("unanswered").inc()
+    log.warning("Webhook: unanswered", gateway=gateway, reason=outcome.reason)
+    return GatewayUnavailable()
 
 
 def _refused(gateway: str) -> WebhookNotGenuine:
@@ -96,6 +120,9 @@ def _log_outcome(event: GatewayEvent, received: ReceivedEvent) -> None:
     elif isinstance(event.payload, GatewayDispute) and received.payment_id is None:
         metrics.WEBHOOK_EVENTS.labels("not_followed").inc()
         log.warning("Webhook: stored, a dispute of unknown money", **fields, reference=event.payload.reference)
+    elif isinstance(event.payload, NotBelieved):
+        metrics.WEBHOOK_EVENTS.labels("not_believed").inc()
+        log.warning("Webhook: not believed", **fields, payment_id=received.payment_id)
     elif event.is_readable:
         metrics.WEBHOOK_EVENTS.labels("taken_in").inc()
         log.info("Webhook: processed", **fields, payment_id=received.payment_id)

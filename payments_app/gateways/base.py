@@ -267,6 +267,13 @@ class EventSource(Protocol):
         """
         ...
 
+    def look_up_money(self, transaction_id: str) -> GatewayPayment | OutcomeUnknown | None:
+        """Ask what a transaction is for. Not to be called in a transaction.
+
+        None: the gateway has no such transaction, or it cannot be read. OutcomeUnknown: the gateway did not answer.
+        """
+        ...
+
 
 def verify(charge: Charge, session: CheckoutSession) -> Approved | Declined:
     """Approved if the session pays the charge: it has succeeded, and amount, currency and ids match."""

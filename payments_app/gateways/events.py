@@ -41,6 +41,14 @@ class MoneyOnItsWay:
 
 
 @dataclass(frozen=True, slots=True)
+class NotBelieved:
+    """Money that arrived by an event's account, and not by the gateway's own answer, for longer than it may be late."""
+
+    reference: str
+    money: GatewayPayment
+
+
+@dataclass(frozen=True, slots=True)
 class ChargeRefunded:
     """How much of a payment is returned or on its way back by now, and, in some versions of the API, by what."""
 
@@ -88,6 +96,7 @@ EventPayload = (
     | PaymentAttemptFailed
     | MoneyReceived
     | MoneyOnItsWay
+    | NotBelieved
     | GatewayRefund
     | ChargeRefunded
     | GatewayDispute

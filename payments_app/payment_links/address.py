@@ -1,7 +1,8 @@
 """The address of a payment link."""
 
-from flask import current_app, request
+from flask import current_app
 
+from payments_app.api.own_address import own_address
 from payments_app.errors import PaymentLinksOff
 
 
@@ -12,11 +13,9 @@ def base_of_request() -> str:
         PaymentLinksOff: it is not set, and this is production (409).
     """
     settings = current_app.config["SETTINGS"]
-    if settings.public_url is not None:
-        return str(settings.public_url)
-    if settings.is_production:  # a request may call us by any name
+    if settings.public_url is None and settings.is_production:
         raise PaymentLinksOff
-    return request.host_url.rstrip("/")
+    return own_address()
 
 
 def of_token(base: str, token: str) -> str:

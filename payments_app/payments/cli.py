@@ -66,6 +66,7 @@ def show_payment(payment_id: int, as_json: bool) -> None:
             "status": event.to_status,
             "version": event.version,
             "who": event.actor,
+            "reference": event.reference,
         }
         for event in repository.list_events(payment_id, caller=caller)
     ]
@@ -81,7 +82,7 @@ def show_payment(payment_id: int, as_json: bool) -> None:
     say()
     show_rows(("id", "amount", "status"), refunds, as_json=False, nothing="no refunds")
     say()
-    show_rows(("when", "event", "status", "version", "who"), trail, as_json=False, nothing="no events")
+    show_rows(("when", "event", "status", "version", "who", "reference"), trail, as_json=False, nothing="no events")
 
 
 @payments.command("expire")

@@ -119,6 +119,7 @@ def _event_row(payment: Row, context: AuditContext) -> Row:
         "version": payment["version"],
         "actor": context.actor,
         "request_id": context.request_id,
+        "reference": None,
         "created_at": context.at,
     }
 

@@ -53,7 +53,7 @@ def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
 
     If the patient has opened another session since the payment was found to be overdue, it stays pending.
     """
-    payment, plan = load(payment_id)
+    payment, plan = _load(payment_id)
     is_continued = plan.session_ends_at is not None and plan.session_ends_at >= context.at
     if payment.status != PaymentStatus.PENDING or is_continued:
         return ExpiryResult.FOLLOWED
@@ -89,8 +89,7 @@ def _write_ended(session: Session, payment_id: int, plan: CancellationPlan, cont
 
 
 @read_transaction
-def load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
-    """A payment, and how to end it."""
+def _load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
     payment = session.get_one(Payment, payment_id)
     return payment, CancellationPlan.of(session, payment)
 

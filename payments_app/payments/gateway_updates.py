@@ -1,6 +1,6 @@
 """Applies a gateway's report to a payment. This is the only place that decides about late money."""
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -9,7 +9,7 @@ from payments_app.db.errors import constraint_meaning
 from payments_app.db.transaction import write_transaction
 from payments_app.errors import ActivePaymentExists
 from payments_app.gateways.base import CheckoutSession, GatewayPayment, SessionStatus
-from payments_app.payments.models.event import AuditContext
+from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, UNPAID, PaymentStatus
@@ -45,15 +45,31 @@ def record_received_money(
     """Record money that the gateway has received: it completes the payment, or is quarantined for staff to refund."""
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
-            payment.flag_for_review("payment.paid_again", context)
+            flag_once(session, payment, "payment.paid_again", money.transaction_id, context)
         return
     if money.currency != payment.currency:  # our amount columns could not hold it: they count the payment's currency
-        payment.flag_for_review("payment.paid_in_other_currency", context)
+        flag_once(session, payment, "payment.paid_in_other_currency", money.transaction_id, context)
         return
     assert money.transaction_id is not None  # noqa: S101  # for the type checker: money that came has a transaction
     fits = money.mismatch_reason(payment.charge) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
     if not fits or not _completes(session, payment, money.transaction_id, receipt_url, context):
         payment.quarantine(money.transaction_id, amount_minor=money.amount_minor, context=context)
+
+
+def flag_once(session: Session, payment: Payment, event: str, reference: str | None, context: AuditContext) -> None:
+    """Start a review of the payment, unless the same has been said before of this money, the gateway's ``reference``.
+
+    A gateway tells of the same money in several events, and again if it is asked: it raises the version once.
+    """
+    said_before = select(PaymentEvent.id).where(
+        PaymentEvent.payment_id == payment.id,
+        PaymentEvent.event == event,
+        PaymentEvent.reference.is_not_distinct_from(reference),
+    )
+    with session.no_autoflush:  # it would flush half of an effect, and raise the version twice
+        if session.scalars(said_before.limit(1)).first() is not None:
+            return
+    payment.flag_for_review(event, context, reference=reference)
 
 
 def _completes(

@@ -5,10 +5,11 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
 
-from flask import Response, current_app, json, request
+from flask import Response, json, request
 
 from payments_app import clock
 from payments_app.accounts.caller import Caller
+from payments_app.api.own_address import own_address
 from payments_app.errors import RETRY_AFTER_SECONDS
 from payments_app.i18n.locale import translate
 from payments_app.i18n.messages import N_
@@ -78,13 +79,8 @@ def return_url() -> str:
 
 
 def absolute(url: str) -> str:
-    """The same URL, or the whole one of a path of this service.
-
-    Without ``PUBLIC_URL`` it begins with the address that the request was sent to. In production no gateway that moves
-    money and leads patients away is configured without it.
-    """
-    base = current_app.config["SETTINGS"].public_url or request.host_url
-    return urljoin(base, url)
+    """The same URL, or the whole one of a path of this service."""
+    return urljoin(own_address(), url)
 
 
 def dump_changed(payment: Payment) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Settles payments that stay in ``processing``: the gateway is asked what became of their money."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -11,11 +12,12 @@ from payments_app.gateways.base import CheckoutSession, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.payments.cancel import CancellationPlan
 from payments_app.payments.deadlines import Deadlines
-from payments_app.payments.expire import BATCH_SIZE, ExpiryResult, end_payment, leave_for_next_run, load
+from payments_app.payments.expire import BATCH_SIZE, ExpiryResult, end_payment, leave_for_next_run
 from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
+from payments_app.payments.sessions import find_newest_session
 
 
 @read_transaction
@@ -36,9 +38,10 @@ def find_processing() -> Iterator[int]:
 def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> ExpiryResult:
     """Look up a payment in ``processing`` at its gateway, and apply the outcome.
 
+    If none of its sessions is open here, the newest is looked up: that its money is on its way may be reported late.
     If the gateway's session is open again and the deadline has passed, the session is ended and the payment fails.
     """
-    payment, plan = load(payment_id)
+    payment, plan = _load_with_newest_session(payment_id)
     if payment.status != PaymentStatus.PROCESSING:
         return ExpiryResult.FOLLOWED
     try:
@@ -52,6 +55,14 @@ def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> Expi
         return leave_for_next_run(payment_id, error)
     is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
     return end_payment(payment, plan, context) if is_over else ExpiryResult.LEFT
+
+
+@read_transaction
+def _load_with_newest_session(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+    payment = session.get_one(Payment, payment_id)
+    plan = CancellationPlan.of(session, payment)
+    newest = None if plan.references else find_newest_session(session, payment_id)
+    return payment, plan if newest is None else replace(plan, references=[str(newest.reference)])
 
 
 def _look_up(plan: CancellationPlan) -> CheckoutSession | None:

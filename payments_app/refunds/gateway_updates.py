@@ -1,16 +1,19 @@
 """Applies a gateway's reports about refunds, made here or elsewhere. Reports may arrive in any order."""
 
+from sqlalchemy.orm import Session
+
 from payments_app.gateways.base import Approved, Declined, GatewayRefund
 from payments_app.gateways.events import ChargeRefunded
+from payments_app.payments.gateway_updates import flag_once
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund
 
 
-def apply_refund_update(payment: Payment, reported: GatewayRefund, context: AuditContext) -> None:
+def apply_refund_update(session: Session, payment: Payment, reported: GatewayRefund, context: AuditContext) -> None:
     """Apply the gateway's report about one refund to the payment, whose row is locked."""
     if not _is_about(payment, reported.transaction_id, reported.currency):
-        payment.flag_for_review("refund.of_other_money", context)
+        flag_once(session, payment, "refund.of_other_money", reported.transaction_id, context)
         return
     refund = _find(payment, reported)
     if refund is not None:
@@ -25,17 +28,19 @@ def apply_refund_update(payment: Payment, reported: GatewayRefund, context: Audi
         _record_failed(payment, reported, reported.outcome, context)
 
 
-def reconcile_refunded_total(payment: Payment, reported: ChargeRefunded, context: AuditContext) -> None:
+def reconcile_refunded_total(
+    session: Session, payment: Payment, reported: ChargeRefunded, context: AuditContext
+) -> None:
     """Apply the gateway's total of refunds, settled and pending, to the payment.
 
     If known refunds do not add up to the total, the difference was made elsewhere; a separate event, before or after
     this one, names that refund. Failed refunds count too: the total may be older than their failure.
     """
     if not _is_about(payment, reported.transaction_id, reported.currency):
-        payment.flag_for_review("refund.of_other_money", context)
+        flag_once(session, payment, "refund.of_other_money", reported.transaction_id, context)
         return
     for refund in reported.refunds:
-        apply_refund_update(payment, refund, context)
+        apply_refund_update(session, payment, refund, context)
     unexplained_minor = reported.returned_minor - sum(
         refund.amount_minor for refund in payment.refunds if refund.was_accepted
     )

@@ -17,10 +17,12 @@ from payments_app.gateways.events import (
     GatewayEvent,
     InvalidSignature,
     MoneyReceived,
+    NotBelieved,
     OtherMode,
     PaymentAttemptFailed,
 )
 from payments_app.gateways.paymongo.client import PayMongoGateway
+from payments_app.gateways.paymongo.webhooks import MAY_BE_LATE
 from tests.gateways.test_paymongo import BILL, opened, order_of
 from tests.support.fake_gateway import Wire
 from tests.support.fake_paymongo import FakePayMongo
@@ -227,12 +229,19 @@ def test_a_paid_payment_is_money_that_arrived(fake: FakePayMongo, gateway: PayMo
 
 
 def test_money_is_not_believed_before_the_gateway_says_it_too(fake: FakePayMongo, gateway: PayMongoGateway) -> None:
-    """It may only be late: an answer that is no 200 has the event sent again."""
+    """It may only be late: an answer that is no 200 has the event sent again, until that could cost us the webhook."""
     reference = opened(gateway)
     transaction_id = fake.start_processing(reference)
     for event in (fake.session_paid(reference), fake.payment_event("paid", transaction_id)):
-        body = json.dumps(event).encode()
+        body, at = json.dumps(event).encode(), datetime.now(UTC)
         assert isinstance(read_signed(gateway, body, fake.sign(body)), OutcomeUnknown)
+        late, signature = at + MAY_BE_LATE, fake.sign(body, at=(at + MAY_BE_LATE).timestamp())
+        found = read_signed(gateway, body, signature, at=late)
+        assert isinstance(found, GatewayEvent)
+        assert isinstance(found.payload, NotBelieved)
+        # One that does not say when it was made could be as old.
+        del event["data"]["attributes"]["created_at"]
+        assert isinstance(read(fake, gateway, event).payload, NotBelieved)
     fake.pay(reference)
     for event in (fake.session_paid(reference), fake.payment_event("paid", transaction_id)):
         assert read(fake, gateway, event).payload is not None

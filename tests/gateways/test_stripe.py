@@ -26,7 +26,8 @@ from payments_app.gateways.base import (
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.gateways.stripe.objects import refund_of, session_of
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe, Mode
+from tests.support.fake_gateway import Mode
+from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_http import FakeResponse, Received, Server
 from tests.support.people import People
 from tests.support.rows import Rows

@@ -238,12 +238,15 @@ def test_money_by_an_older_session_is_second_money(shop: StripeApp, rows: Rows) 
     second = shop.fake.submit(list(shop.fake.sessions)[1])
     tell(shop, shop.fake.intent_event("succeeded", second["id"]))
 
+    # The gateway tells of the same money in two events: one effect.
     tell(shop, late)
+    tell(shop, shop.fake.intent_event("succeeded", first["id"]))
 
     state = state_of(rows, payment_id)
     assert (state["status"], state["transaction_id"], state["received_minor"]) == ("completed", second["id"], 500_000)
     assert state["needs_review"]
-    assert "payment.paid_again" in trail_of(rows, payment_id)
+    assert trail_of(rows, payment_id).count("payment.paid_again") == 1
+    assert state["version"] == 2
     assert first["status"] == "succeeded"
 
 
@@ -282,6 +285,24 @@ def test_a_payment_on_its_way_is_resumed_by_what_its_session_says(shop: StripeAp
         assert resume.resume(payment_id, deadlines, context) == expire.ExpiryResult.LEFT
         shop.fake.finish(reference, paid=False)
         assert resume.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
+
+    assert state_of(rows, payment_id)["status"] == "failed"
+
+
+def test_a_payment_on_its_way_is_resumed_though_its_session_was_told_to_have_ended(shop: StripeApp, rows: Rows) -> None:
+    """The events come in the wrong order: that the money did not come, and then that it is on its way."""
+    payment_id, reference, _ = opened(shop)
+    intent = shop.fake.submit(reference, "later")
+    on_its_way = shop.fake.intent_event("processing", intent["id"])
+    shop.fake.finish(reference, paid=False)
+    tell(shop, shop.fake.session_event("async_payment_failed", reference))
+    tell(shop, on_its_way)
+    assert (state_of(rows, payment_id)["status"], sessions(rows)) == ("processing", [(1, "expired")])
+
+    with shop.app.app_context():
+        context = _context()
+        deadlines = Deadlines.at(context.at, shop.app.config["SETTINGS"])
+        assert expire.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id)["status"] == "failed"
 

@@ -11,7 +11,8 @@ from payments_app.gateways.base import GatewayName
 from tests.support.apps import app_with
 from tests.support.commands import CommandRunner
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe, Mode
+from tests.support.fake_gateway import Mode
+from tests.support.fake_stripe import FakeStripe
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
 GOOD = {"key": "ok", "webhooks": "ok", "open": "ok", "read": "ok", "repeat": "ok", "end": "ok"}

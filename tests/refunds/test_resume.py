@@ -14,7 +14,8 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
 from payments_app.refunds import service
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe, Mode
+from tests.support.fake_gateway import Mode
+from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.apps import app_with
 from tests.support.databases import Database
-from tests.support.fake_stripe import FakeStripe, Mode
+from tests.support.fake_gateway import Mode
+from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import (

@@ -17,7 +17,7 @@ Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "
 
 
 class Refusal(Exception):
-    """An answer that is no success, as the gateway writes it."""
+    """An error response, as the gateway writes it."""
 
     def __init__(self, answer: FakeResponse) -> None:
         super().__init__(answer.status)
@@ -26,12 +26,16 @@ class Refusal(Exception):
 
 @dataclass
 class Trouble:
-    """What happens to the next requests of a kind; ``left`` is None as long as it happens to all of them."""
+    """A fault for the next requests of a kind; ``left`` counts them down, None is for all of them.
+
+    ``should_retry``: the header Stripe-Should-Retry of a 500; None: without it.
+    """
 
     mode: Mode
     method: str
     path: str
     left: int | None
+    should_retry: bool | None = None
 
     def concerns(self, request: Received) -> bool:
         return self.left != 0 and request.method == self.method and request.path.startswith(self.path)
@@ -39,8 +43,9 @@ class Trouble:
 
 @dataclass(eq=False)
 class Hanging:
-    """A request whose client waits for an answer. The bell ends it."""
+    """A request whose client waits for a response. Shutting down the bell ends it."""
 
+    key: str | None
     client: socket.socket
     bell: socket.socket
 
@@ -68,49 +73,53 @@ class FakeGateway:
         self._late: list[Received] = []
 
     def count(self, method: str, path_prefix: str) -> int:
-        """How many such requests have arrived, whatever became of them."""
+        """How many such requests have arrived, answered or not."""
         with self._lock:
             return sum(seen.method == method and seen.path.startswith(path_prefix) for seen in self.received)
 
     def misbehave(self, mode: Mode, *, method: str = "POST", path: str, times: int | None = 1) -> None:
-        """Do so with the next requests whose path begins like this; with all of them where ``times`` is None.
+        """Do so with the next ``times`` requests whose path begins with ``path``; None is for all of them.
 
-        - ``drop``: apply, and close the connection without an answer.
-        - ``error``: apply, and answer 500.
-        - ``error_before``: answer 500, with nothing applied.
-        - ``hang``: apply, and answer only after ``release()``.
-        - ``hang_before``: never answer, with nothing applied; ``release()`` closes the connection.
+        - ``drop``: apply, and close the connection without a response.
+        - ``error``: apply, and respond with 500.
+        - ``error_before``: respond with 500; apply nothing.
+        - ``hang``: apply, and respond only after ``release()``.
+        - ``hang_before``: never respond; apply nothing. ``release()`` closes the connection.
         - ``late``: close the connection at once, and apply at ``apply_late()``.
-        - ``refuse``: refuse for a reason of the gateway's own, with nothing applied.
+        - ``refuse``: respond with an error of the gateway's own; apply nothing.
         """
-        assert mode in get_args(Mode)
+        self._expect(Trouble(mode, method, path, times))
+
+    def _expect(self, trouble: Trouble) -> None:
+        assert trouble.mode in get_args(Mode)
         with self._lock:
-            self._troubles.append(Trouble(mode, method, path, times))
+            self._troubles.append(trouble)
 
     def behave(self) -> None:
-        """Treat new requests well again; what hangs goes on hanging, and what is late stays late."""
+        """Serve new requests normally again; requests that hang still hang, and late ones stay late."""
         with self._lock:
             self._troubles.clear()
 
     def wait_until_hanging(self, count: int = 1) -> None:
+        """Wait until so many clients wait for a response: only then has a ``hang`` been applied."""
         with self._lock:
             assert self._lock.wait_for(lambda: len(self._hanging) >= count, PATIENCE_SECONDS)
 
     def release(self) -> None:
-        """Let go of the requests that hang now; the next ones may hang again."""
+        """Release the requests that hang now; later ones may hang again."""
         with self._lock:
             while self._hanging:
                 self._hanging.pop().bell.shutdown(socket.SHUT_WR)
 
     def apply_late(self) -> None:
-        """What was lost on its way arrives after all."""
+        """Apply the ``late`` requests now."""
         with self._lock:
             late, self._late = self._late, []
             for request in late:
                 self._once(request)
 
     def answer(self, request: Received, authorization: str | None, client: socket.socket) -> FakeResponse | None:
-        """What to answer; None where the connection is to be closed without a word."""
+        """The response; None to close the connection without one."""
         with self._lock:
             self.received.append(request)
             try:
@@ -125,33 +134,33 @@ class FakeGateway:
             answer = self._spoilt(trouble, request)
             if trouble.mode not in ("hang", "hang_before"):
                 return answer
-            hanging, waiting = self._start_hanging(client)
+            hanging, waiting = self._start_hanging(request.idempotency_key, client)
         return answer if self._hang(hanging, waiting) else None
 
     def _spoilt(self, trouble: Trouble, request: Received) -> FakeResponse | None:
-        """Apply what is to be applied. What is answered after all."""
+        """Apply the request if the fault says so; returns the response that is sent, if any."""
         answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
         if trouble.mode in ("error", "error_before"):
-            return self._internal_error()
+            return self._internal_error(trouble)
         if trouble.mode == "refuse":
-            return self._refusal_of(request).answer
+            return self._refuse(request)
         if trouble.mode == "late":
             self._late.append(request)
         return answer if trouble.mode == "hang" else None
 
-    def _start_hanging(self, client: socket.socket) -> tuple[Hanging, socket.socket]:
+    def _start_hanging(self, key: str | None, client: socket.socket) -> tuple[Hanging, socket.socket]:
         waiting, bell = socket.socketpair()
-        hanging = Hanging(client, bell)
+        hanging = Hanging(key, client, bell)
         self._hanging.append(hanging)
         self._lock.notify_all()
         return hanging, waiting
 
     def _hang(self, hanging: Hanging, waiting: socket.socket) -> bool:
-        """Whether it was released; otherwise the client has left."""
+        """True if it was released; False if the client closed the connection."""
         with hanging.bell, waiting:
             ready, _, _ = select.select([hanging.client, waiting], [], [])
             with self._lock:
-                # Whoever releases it has taken it out; nobody rings a bell that is closed.
+                # ``release`` removes it before it shuts down the bell, so that no closed bell is shut down.
                 if hanging in self._hanging:
                     self._hanging.remove(hanging)
         return waiting in ready
@@ -160,19 +169,23 @@ class FakeGateway:
 
     @abstractmethod
     def _once(self, request: Received) -> FakeResponse:
-        """Do it, or refuse it, unless an answer is kept under its key already."""
+        """Do it, or refuse it, unless a response is stored under its key already."""
 
     @abstractmethod
     def _check_key(self, request: Received, authorization: str | None) -> None:
-        """Raise the refusal of whoever has no key of the account."""
+        """Check the API key.
+
+        Raises:
+            Refusal: it is not the account's.
+        """
 
     @abstractmethod
-    def _refusal_of(self, request: Received) -> Refusal:
-        """A refusal for a reason of the gateway's own."""
+    def _refuse(self, request: Received) -> FakeResponse:
+        """Refuse it for a reason of the gateway's own."""
 
     @abstractmethod
-    def _internal_error(self) -> FakeResponse:
-        """What it answers when it failed."""
+    def _internal_error(self, trouble: Trouble) -> FakeResponse:
+        """The response of a gateway that failed."""
 
 
 Wire = dict[str, Any]

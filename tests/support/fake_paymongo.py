@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-from tests.support.fake_gateway import FakeGateway, Refusal, Wire
+from tests.support.fake_gateway import FakeGateway, Refusal, Trouble, Wire
 from tests.support.fake_paymongo_state import Account, refusal
 from tests.support.fake_stripe_http import FakeResponse, Received
 from tests.support.waiting import PATIENCE_SECONDS
@@ -134,10 +134,10 @@ class FakePayMongo(Account, FakeGateway):
         if authorization != wanted and not request.path.startswith("/checkout/"):
             raise refusal(401, "authentication_failed", f"No such key: {authorization}.")
 
-    def _refusal_of(self, _request: Received) -> Refusal:
-        return refusal(400, "insufficient_balance", "The account's balance does not cover this.")
+    def _refuse(self, _request: Received) -> FakeResponse:
+        return refusal(400, "insufficient_balance", "The account's balance does not cover this.").answer
 
-    def _internal_error(self) -> FakeResponse:
+    def _internal_error(self, _trouble: Trouble) -> FakeResponse:
         return refusal(500, "internal_server_error", "Something went wrong.").answer
 
     # The page on which customers pay.

@@ -4,18 +4,17 @@ import hashlib
 import hmac
 import json
 import secrets
-import select
 import socket
-import threading
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any
 
 import requests
 
+from tests.support.fake_gateway import FakeGateway, Mode, Trouble
 from tests.support.fake_stripe_checkout import page_of
-from tests.support.fake_stripe_http import FakeResponse, Received, Server, gone
+from tests.support.fake_stripe_http import FakeResponse, Received, gone
 from tests.support.fake_stripe_state import CARD_DECLINED, Account, Refusal, Wire
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -38,34 +37,9 @@ Memory = tuple[
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
-Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
 
-
-@dataclass
-class Trouble:
-    """A fault for the next requests of a kind; ``left`` counts them down, None is for all of them."""
-
-    mode: Mode
-    method: str
-    path: str
-    left: int | None
-    should_retry: bool | None
-
-    def concerns(self, request: Received) -> bool:
-        return self.left != 0 and request.method == self.method and request.path.startswith(self.path)
-
-
-@dataclass(eq=False)
-class Hanging:
-    """A request whose client waits for a response. Shutting down the bell ends it."""
-
-    key: str | None
-    client: socket.socket
-    bell: socket.socket
-
-
-class FakeStripe(Account):
-    """Stripe for one merchant, in threads of the process that runs the tests: it outlives any service they kill.
+class FakeStripe(Account, FakeGateway):
+    """Stripe for one merchant.
 
     It stores responses under their idempotency keys as Stripe does: errors too, once the endpoint has read the object.
     A request is applied once however often it is sent, and the same key gets a lost response later.
@@ -78,20 +52,11 @@ class FakeStripe(Account):
     webhook_secret = "whsec_fake"
     # The service that is told what happens on the pages of Checkout Sessions; None: tests deliver by themselves.
     webhooks_to: str | None = None
+    _answers: dict[str, tuple[Received, FakeResponse]]
 
     def __init__(self) -> None:
+        self._forget_objects()
         super().__init__()
-        self._hanging: list[Hanging] = []
-        self._answers: dict[str, tuple[Received, FakeResponse]] = {}
-        self._forget_requests()
-        self._server = Server(self.answer)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def close(self) -> None:
-        self.release()
-        self._server.shutdown()
-        self._server.server_close()
 
     def set_clock_ahead(self, seconds: int) -> None:
         """Set its clock ahead by so many seconds; below 0, behind."""
@@ -118,15 +83,8 @@ class FakeStripe(Account):
             self.intents, self.sessions, self.charges, self.refunds, self._answers, self.disputes = deepcopy(memory)
 
     def _forget_requests(self) -> None:
-        self.received: list[Received] = []
+        super()._forget_requests()
         self._answers = {}
-        self._troubles: list[Trouble] = []
-        self._late: list[Received] = []
-
-    def count(self, method: str, path_prefix: str) -> int:
-        """How many such requests have arrived, answered or not."""
-        with self._lock:
-            return sum(seen.method == method and seen.path.startswith(path_prefix) for seen in self.received)
 
     def forget_keys(self) -> None:
         """As Stripe does after a day: the same key is then another request."""
@@ -144,45 +102,13 @@ class FakeStripe(Account):
         times: int | None = 1,
         should_retry: bool | None = None,
     ) -> None:
-        """Do so with the next ``times`` requests whose path begins with ``path``; None is for all of them.
+        """Misbehave as any look-alike does; ``should_retry`` is the header Stripe-Should-Retry of a 500.
 
-        - ``drop``: apply, and close the connection without a response.
-        - ``error``: apply, and respond with 500.
-        - ``error_before``: respond with 500; apply nothing.
-        - ``hang``: apply, and respond only after ``release()``. As long as the client waits, its key is in use.
-        - ``hang_before``: never respond; apply nothing. ``release()`` closes the connection.
-        - ``late``: close the connection at once, and apply at ``apply_late()``.
-        - ``refuse``: respond with an error of Stripe's; apply nothing. It is stored under the key, as Stripe does.
-
-        A request whose key was applied before is not applied again: only its response is affected.
-        ``should_retry`` is the header Stripe-Should-Retry of a 500; without it the SDK decides.
+        Without that header the SDK decides. As long as the client of a ``hang`` waits, its key is in use. What
+        ``refuse`` responds is stored under the key. A request whose key was applied before is not applied again: only
+        its response is affected.
         """
-        assert mode in get_args(Mode)
-        with self._lock:
-            self._troubles.append(Trouble(mode, method, path, times, should_retry))
-
-    def behave(self) -> None:
-        """Serve new requests normally again; requests that hang still hang, and late ones stay late."""
-        with self._lock:
-            self._troubles.clear()
-
-    def wait_until_hanging(self, count: int = 1) -> None:
-        """Wait until so many clients wait for a response: only then has a ``hang`` been applied."""
-        with self._lock:
-            assert self._lock.wait_for(lambda: len(self._hanging) >= count, PATIENCE_SECONDS)
-
-    def release(self) -> None:
-        """Release the requests that hang now; later ones may hang again."""
-        with self._lock:
-            while self._hanging:
-                self._hanging.pop().bell.shutdown(socket.SHUT_WR)
-
-    def apply_late(self) -> None:
-        """Apply the ``late`` requests now, except those whose key was applied meanwhile."""
-        with self._lock:
-            late, self._late = self._late, []
-            for request in late:
-                self._once(request)
+        self._expect(Trouble(mode, method, path, times, should_retry))
 
     # Webhooks.
 
@@ -250,23 +176,7 @@ class FakeStripe(Account):
         """The response; None to close the connection without one."""
         if request.path.startswith("/c/pay/"):
             return self._page(request)
-        with self._lock:
-            self.received.append(request)
-            try:
-                self._check_key(authorization)
-                self._check_in_use(request.idempotency_key)
-            except Refusal as refusal:
-                return _refused(refusal)
-            trouble = next((trouble for trouble in self._troubles if trouble.concerns(request)), None)
-            if trouble is None:
-                return self._once(request)
-            if trouble.left is not None:
-                trouble.left -= 1
-            answer = self._spoilt(trouble, request)
-            if trouble.mode not in ("hang", "hang_before"):
-                return answer
-            hanging, waiting = self._start_hanging(request.idempotency_key, client)
-        return answer if self._hang(hanging, waiting) else None
+        return super().answer(request, authorization, client)
 
     def _page(self, request: Received) -> FakeResponse:
         """The page of a Checkout Session, which needs no API key: the address is enough."""
@@ -291,17 +201,6 @@ class FakeStripe(Account):
                 self.deliver(self.webhooks_to, event)
         return answer
 
-    def _spoilt(self, trouble: Trouble, request: Received) -> FakeResponse | None:
-        """Apply the request if the fault says so; returns the response that is sent, if any."""
-        answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
-        if trouble.mode in ("error", "error_before"):
-            return _internal_error(trouble.should_retry)
-        if trouble.mode == "refuse":
-            return self._once(request, _refusal_of(request))
-        if trouble.mode == "late":
-            self._late.append(request)
-        return answer if trouble.mode == "hang" else None
-
     def _once(self, request: Received, refusal: Refusal | None = None) -> FakeResponse:
         """Do it, or refuse it, unless a response is stored under its key already."""
         key = request.idempotency_key if request.method == "POST" else None
@@ -310,7 +209,7 @@ class FakeStripe(Account):
         if key in self._answers:
             first, kept = self._answers[key]
             if first != request:
-                return _refused(Refusal(400, OTHER_PARAMETERS.format(key), "idempotency_error"))
+                return Refusal(400, OTHER_PARAMETERS.format(key), "idempotency_error").answer
             return replace(kept, headers={"Idempotent-Replayed": "true"})
         answer, begun = self._do(request, refusal)
         if begun:
@@ -323,14 +222,15 @@ class FakeStripe(Account):
                 raise refusal
             done = self._perform(request.method, request.path, request.params)
         except Refusal as refused:
-            return _refused(refused), refused.begun
+            return refused.answer, refused.begun
         return FakeResponse(200, json.dumps(done).encode()), True
 
-    def _check_key(self, authorization: str | None) -> None:
+    def _check_key(self, request: Received, authorization: str | None) -> None:
         if authorization is None:
             raise Refusal(401, "You did not provide an API key.")
         if authorization != f"Bearer {self.api_key}":
             raise Refusal(401, "Invalid API Key provided.")
+        self._check_in_use(request.idempotency_key)
 
     def _check_in_use(self, key: str | None) -> None:
         # A client that gave up may repeat the request before the serving thread has noticed: its socket shows it.
@@ -338,34 +238,14 @@ class FakeStripe(Account):
             message = "There is currently another in-progress request using this Idempotent Key."
             raise Refusal(409, message, code="idempotency_key_in_use")
 
-    def _start_hanging(self, key: str | None, client: socket.socket) -> tuple[Hanging, socket.socket]:
-        waiting, bell = socket.socketpair()
-        hanging = Hanging(key, client, bell)
-        self._hanging.append(hanging)
-        self._lock.notify_all()
-        return hanging, waiting
+    def _refuse(self, request: Received) -> FakeResponse:
+        if request.path.startswith("/v1/refunds"):
+            message = "Charge ch_... has already been refunded."
+            return self._once(request, Refusal(400, message, begun=True, code="charge_already_refunded"))
+        return self._once(request, Refusal(402, kind="card_error", begun=True, **CARD_DECLINED))
 
-    def _hang(self, hanging: Hanging, waiting: socket.socket) -> bool:
-        """True if it was released; False if the client closed the connection."""
-        with hanging.bell, waiting:
-            ready, _, _ = select.select([hanging.client, waiting], [], [])
-            with self._lock:
-                # ``release`` removes it before it shuts down the bell, so that no closed bell is shut down.
-                if hanging in self._hanging:
-                    self._hanging.remove(hanging)
-        return waiting in ready
-
-
-def _refused(refusal: Refusal) -> FakeResponse:
-    return FakeResponse(refusal.status, json.dumps(refusal.body).encode())
-
-
-def _refusal_of(request: Received) -> Refusal:
-    if request.path.startswith("/v1/refunds"):
-        return Refusal(400, "Charge ch_... has already been refunded.", begun=True, code="charge_already_refunded")
-    return Refusal(402, kind="card_error", begun=True, **CARD_DECLINED)
-
-
-def _internal_error(should_retry: bool | None) -> FakeResponse:
-    headers = {} if should_retry is None else {"Stripe-Should-Retry": str(should_retry).lower()}
-    return replace(_refused(Refusal(500, "An unknown error occurred.", "api_error")), headers=headers)
+    def _internal_error(self, trouble: Trouble) -> FakeResponse:
+        headers = {}
+        if trouble.should_retry is not None:
+            headers["Stripe-Should-Retry"] = str(trouble.should_retry).lower()
+        return replace(Refusal(500, "An unknown error occurred.", "api_error").answer, headers=headers)

@@ -1,5 +1,6 @@
 """The objects of the fake Stripe (intents, charges, refunds), and the operations of its API and dashboard."""
 
+import json
 import secrets
 import threading
 import time
@@ -7,7 +8,9 @@ from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
+from tests.support.fake_gateway import Refusal as RefusalOfGateway
 from tests.support.fake_stripe_checkout import KNOWN, Refused, new_session, shown
+from tests.support.fake_stripe_http import FakeResponse
 
 Wire = dict[str, Any]
 
@@ -19,7 +22,7 @@ REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 CARD_DECLINED = {"code": "card_declined", "decline_code": "generic_decline", "message": "Your card was declined."}
 
 
-class Refusal(Exception):
+class Refusal(RefusalOfGateway):
     """A response in the shape of Stripe's errors.
 
     Stripe stores a response under its idempotency key once the endpoint has ``begun``: not if the parameters are
@@ -29,21 +32,16 @@ class Refusal(Exception):
     def __init__(
         self, status: int, message: str, kind: str = "invalid_request_error", *, begun: bool = False, **more: Any
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        body = {"error": {"type": kind, "message": message, **more}}
+        super().__init__(FakeResponse(status, json.dumps(body).encode()))
         self.begun = begun
-        self.body = {"error": {"type": kind, "message": message, **more}}
 
 
 class Account:
     """All objects of one merchant, each as the dict that is sent, in order of creation."""
 
-    def __init__(self) -> None:
-        # One lock for all objects: twenty refunds at once are done one after the other. It is also notified when a
-        # request begins to hang.
-        self._lock = threading.Condition()
-        self.url = ""
-        self._forget_objects()
+    url: str
+    _lock: threading.Condition
 
     def _forget_objects(self) -> None:
         self.intents: dict[str, Wire] = {}

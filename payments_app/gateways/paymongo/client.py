@@ -18,6 +18,7 @@ from payments_app.gateways.base import (
     Charge,
     CheckoutSession,
     Declined,
+    GatewayPayment,
     GatewayRefund,
     GatewayRefundRequest,
     OutcomeUnknown,
@@ -145,6 +146,16 @@ class PayMongoGateway:
         self, body: bytes, headers: Mapping[str, str], *, received_at: datetime
     ) -> GatewayEvent | OutcomeUnknown:
         return self._events.read(body, headers.get("Paymongo-Signature"), received_at=received_at)
+
+    def look_up_money(self, transaction_id: str) -> GatewayPayment | OutcomeUnknown | None:
+        money = _call(lambda: self._money_of(transaction_id), of_other_mode=_PAYS_NOTHING)
+        return None if isinstance(money, Declined) else money
+
+    def _money_of(self, transaction_id: str) -> GatewayPayment | None:
+        try:
+            return self._api.get_payment(transaction_id).money
+        except UNEXPECTED:
+            return None  # nor will it be readable the next time
 
     def _opened(self, request: SessionRequest, types: list[str]) -> CheckoutSession:
         session = self._api.open_session(request, types)

@@ -22,6 +22,7 @@ from payments_app.gateways.base import (
     Charge,
     CheckoutSession,
     Declined,
+    GatewayPayment,
     GatewayRefund,
     GatewayRefundRequest,
     Headers,
@@ -39,7 +40,7 @@ from payments_app.gateways.stripe.objects import (
     session_of,
 )
 from payments_app.gateways.stripe.webhooks import read_event
-from payments_app.gateways.untrusted import livemode_of, of_mode
+from payments_app.gateways.untrusted import UNEXPECTED, livemode_of, of_mode
 from payments_app.i18n.messages import N_, LocalizedMessage
 
 log = logging.getLogger(__name__)
@@ -222,6 +223,17 @@ class StripeGateway:
             case CheckoutSession(money=money):
                 named = replace(dispute, payment_id=money.payment_id, consultation_id=money.consultation_id)
                 return replace(event, payload=named)
+
+    def look_up_money(self, transaction_id: str) -> GatewayPayment | OutcomeUnknown | None:
+        money = _call(lambda: self._money_of(transaction_id), of_other_mode=_OTHER_MODE_DECLINED)
+        return None if isinstance(money, Declined) else money
+
+    def _money_of(self, transaction_id: str) -> GatewayPayment | None:
+        intent = self._intents.retrieve(transaction_id)
+        try:
+            return self._session_of(intent).money
+        except UNEXPECTED:
+            return None  # nor will it be readable the next time
 
     def _look_up(
         self, reference: str, *, of_other_mode: Declined | OutcomeUnknown

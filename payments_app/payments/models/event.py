@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, Index, String, event
 from sqlalchemy.orm import Mapped, mapped_column
@@ -60,6 +61,8 @@ class PaymentEvent(Base):
     version: Mapped[int] = mapped_column()
     actor: Mapped[str] = mapped_column(String(64))
     request_id: Mapped[str | None] = mapped_column(String(64))
+    # The gateway's id of the money that a review is about, if it is not the payment's own transaction.
+    reference: Mapped[str | None] = mapped_column(String(255))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -69,13 +72,15 @@ def _log_event(_mapper: object, _connection: object, payment_event: PaymentEvent
     if payment_event.event in _LOGGED_ELSEWHERE:
         return
     log_event = log.info if payment_event.event in _ROUTINE else log.warning
-    facts = {
+    facts: dict[str, Any] = {
         "payment_id": payment_event.payment_id,
         "from_status": payment_event.from_status,
         "to_status": payment_event.to_status,
         "version": payment_event.version,
         "actor": payment_event.actor,
     }
+    if payment_event.reference is not None:
+        facts["reference"] = payment_event.reference
     after_commit(payment_event, lambda: log_event(_log_text(payment_event.event), **facts))
 
 

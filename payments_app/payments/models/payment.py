@@ -302,9 +302,14 @@ class Payment(Base):
         self.deleted_at = None
         self._count_excess(context)
 
-    def flag_for_review(self, event: str, context: AuditContext, *, sticky: bool = True) -> None:
-        """Start a review by staff. A ``sticky`` one is not ended by refunds: only staff can end it."""
-        self._change(event, context)
+    def flag_for_review(
+        self, event: str, context: AuditContext, *, sticky: bool = True, reference: str | None = None
+    ) -> None:
+        """Start a review by staff. A ``sticky`` one is not ended by refunds: only staff can end it.
+
+        ``reference``: the gateway's id of the money that it is about, if that is not the payment's own transaction.
+        """
+        self._change(event, context, reference=reference)
         self.needs_review = True
         self.review_sticky = self.review_sticky or sticky
 
@@ -472,13 +477,17 @@ class Payment(Base):
         self.require_move(to)
         self._change(event, context, to)
 
-    def _change(self, event: str, context: AuditContext, to: PaymentStatus | None = None) -> None:
+    def _change(
+        self, event: str, context: AuditContext, to: PaymentStatus | None = None, *, reference: str | None = None
+    ) -> None:
         # The version after this effect's flush. One effect may append several events.
-        self._append(event, to or self.status, self.version + 1, context)
+        self._append(event, to or self.status, self.version + 1, context, reference)
         self.status = to or self.status
         self.updated_at = context.at
 
-    def _append(self, event: str, to_status: str, version: int, context: AuditContext) -> None:
+    def _append(
+        self, event: str, to_status: str, version: int, context: AuditContext, reference: str | None = None
+    ) -> None:
         self.events.add(
             PaymentEvent(
                 event=event,
@@ -487,6 +496,7 @@ class Payment(Base):
                 version=version,
                 actor=context.actor,
                 request_id=context.request_id,
+                reference=reference,
                 created_at=context.at,
             )
         )
