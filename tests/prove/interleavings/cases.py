@@ -15,6 +15,7 @@ from tests.prove.states import (
     returned_elsewhere,
     succeeded,
 )
+from tests.support.links import payer_of
 from tests.support.operations import (
     Expire,
     Operation,
@@ -26,6 +27,7 @@ from tests.support.operations import (
     confirm,
     create,
     refund,
+    revoke,
     webhook,
 )
 from tests.support.stripe_apps import StripeApp, open_by_card
@@ -70,6 +72,24 @@ def create_and_late_money(stripe_app: StripeApp) -> list[Operation]:
         create(stripe_app.people.patient, CONSULTATION, "a"),
         confirm(stripe_app.people.admin, payment_id, "TXN-1", "b"),
     ]
+
+
+# By a payment link.
+
+
+def create_by_link_and_revoke(stripe_app: StripeApp) -> list[Operation]:
+    payer = payer_of(stripe_app.people, CONSULTATION)
+    return [create(payer, CONSULTATION, "a"), revoke(stripe_app.people.admin, CONSULTATION, payer.link_id)]
+
+
+def creates_by_patient_and_link(stripe_app: StripeApp) -> list[Operation]:
+    people = stripe_app.people
+    return [create(people.patient, CONSULTATION, "a"), create(payer_of(people, CONSULTATION), CONSULTATION, "b")]
+
+
+def checkout_by_link_and_revoke(stripe_app: StripeApp) -> list[Operation]:
+    payment_id, payer = pending(stripe_app), payer_of(stripe_app.people, CONSULTATION)
+    return [checkout(payer, payment_id, "a"), revoke(stripe_app.people.admin, CONSULTATION, payer.link_id)]
 
 
 # What closes a consultation.
@@ -247,6 +267,9 @@ PAIRS: list[Prepare] = [
     creates_of_one_key,
     create_and_cancel,
     create_and_late_money,
+    create_by_link_and_revoke,
+    creates_by_patient_and_link,
+    checkout_by_link_and_revoke,
     create_and_close,
     twin_closes,
     late_money_and_close,
