@@ -88,7 +88,9 @@ def creates_by_patient_and_link(stripe_app: StripeApp) -> list[Operation]:
 
 
 def checkout_by_link_and_revoke(stripe_app: StripeApp) -> list[Operation]:
-    payment_id, payer = pending(stripe_app), payer_of(stripe_app.people, CONSULTATION)
+    """Of a session that is open: one that is opened meanwhile stays at Stripe, and nobody is given it."""
+    payment_id, _ = open_by_card(stripe_app.people, CONSULTATION)
+    payer = payer_of(stripe_app.people, CONSULTATION)
     return [checkout(payer, payment_id, "a"), revoke(stripe_app.people.admin, CONSULTATION, payer.link_id)]
 
 
