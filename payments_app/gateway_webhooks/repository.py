@@ -106,25 +106,25 @@ def _apply(
 
 def _find_payment(session: Session, gateway: str, payload: EventPayload, asked: GatewayPayment | None) -> int | None:
     """The payment an event is about: by its session or transaction id, or by our ids in the metadata."""
+    known: int | None = None
+    reference: str | None
+    named: GatewayPayment | ChargeRefunded | GatewayDispute | None
     match payload:
         case PaymentAttemptFailed(session=reported) | (CheckoutSession() as reported):
-            return _by_reference(session, gateway, reported.reference) or _by_metadata(session, gateway, reported.money)
+            reference, named = reported.reference, reported.money
         case MoneyReceived(money=money) | MoneyOnItsWay(money=money):
-            return _by_reference(session, gateway, money.transaction_id) or _by_metadata(session, gateway, money)
-        case ChargeRefunded() if payload.transaction_id is not None:  # its money may not be known yet
-            return _by_reference(session, gateway, payload.transaction_id) or _by_metadata(session, gateway, payload)
-        case NotBelieved(reference=reference, money=money):
-            return _by_reference(session, gateway, reference) or _by_metadata(session, gateway, money)
+            reference, named = money.transaction_id, money
+        case ChargeRefunded():  # its money may not be known yet
+            reference, named = payload.transaction_id, None if payload.transaction_id is None else payload
+        case NotBelieved():
+            reference, named = payload.reference, payload.money
         case GatewayRefund():
-            found = _by_reference(session, gateway, payload.transaction_id)
-            return found if found or asked is None else _by_metadata(session, gateway, asked)
+            reference, named = payload.transaction_id, asked
         case GatewayDispute():
-            return (
-                find_disputed_payment(session, gateway, payload.reference)
-                or _by_reference(session, gateway, payload.transaction_id)
-                or _by_metadata(session, gateway, payload)
-            )
-    return None
+            known = find_disputed_payment(session, gateway, payload.reference)
+            reference, named = payload.transaction_id, payload
+    found = known or _by_reference(session, gateway, reference)
+    return found if found or named is None else _by_metadata(session, gateway, named)
 
 
 def _by_reference(session: Session, gateway: str, reference: str | None) -> int | None:

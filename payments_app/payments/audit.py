@@ -1,4 +1,4 @@
-"""Audits all payments against the promises M1 to M7. Each check is one query that finds the rows that break a promise.
+"""Audits all payments against M1 to M7 and M11. Each check is one query that finds the rows that break a promise.
 
 A query sees one moment, so an audit may run beside a busy service. Two promises are about the code, and no row can
 prove them: amounts are exact (M9), and no gateway call is made inside a transaction (M8).
@@ -129,6 +129,59 @@ CHECKS = (
             gateway || ' transfer ' || normalized_reference || ' paid ' || count(*) || ' payments' AS detail
         FROM payments WHERE normalized_reference IS NOT NULL
         GROUP BY gateway, payment_method, normalized_reference HAVING count(*) > 1""",
+    ),
+    Check(
+        "M5",
+        "at most one session of a payment is open, and at most one is being opened",
+        """
+        SELECT payment_id AS id, count(*) || ' of its sessions are ' || status AS detail
+        FROM gateway_sessions WHERE status IN ('open', 'opening') GROUP BY payment_id, status HAVING count(*) > 1""",
+    ),
+    Check(
+        "M5",
+        "each session of a payment has a number of its own",
+        """
+        SELECT payment_id AS id, 'has ' || count(*) || ' sessions with the number ' || number AS detail
+        FROM gateway_sessions WHERE number IS NOT NULL GROUP BY payment_id, number HAVING count(*) > 1""",
+    ),
+    Check(
+        "M5",
+        "one session of a gateway belongs to one payment",
+        """
+        SELECT min(payment_id) AS id,
+            gateway || ' session ' || reference || ' belongs to ' || count(*) || ' payments' AS detail
+        FROM gateway_sessions WHERE reference IS NOT NULL GROUP BY gateway, reference HAVING count(*) > 1""",
+    ),
+    Check(
+        "M5",
+        "the sessions of a payment are at its own gateway, and ask for its own amount",
+        """
+        SELECT p.id, 'session ' || s.id || ' is at ' || s.gateway || ', for '
+            || coalesce(s.amount_minor, p.amount_minor) || ' ' || coalesce(s.currency, p.currency)
+            || '; the payment is at ' || p.gateway || ', of ' || p.amount_minor || ' ' || p.currency
+            || ' (minor units)' AS detail
+        FROM gateway_sessions s JOIN payments p ON p.id = s.payment_id
+        WHERE s.gateway <> p.gateway OR coalesce(s.amount_minor, p.amount_minor) <> p.amount_minor
+            OR coalesce(s.currency, p.currency) <> p.currency""",
+    ),
+    Check(
+        "M5",
+        "no payment was paid by the session of another payment",
+        """
+        SELECT p.id, 'was paid by ' || p.gateway || ' session ' || s.reference
+            || ' of payment ' || s.payment_id AS detail
+        FROM payments p JOIN gateway_sessions s ON s.gateway = p.gateway AND s.reference = p.transaction_id
+        WHERE s.payment_id <> p.id""",
+    ),
+    # Money in another currency is not counted: the payment's events have it.
+    Check(
+        "M5",
+        "the money of each session that was paid is known",
+        """
+        SELECT p.id, s.gateway || ' session ' || s.reference || ' was paid, and the payment has no money' AS detail
+        FROM gateway_sessions s JOIN payments p ON p.id = s.payment_id
+        WHERE s.status = 'succeeded' AND p.received_minor = 0 AND NOT EXISTS (
+            SELECT 1 FROM payment_events e WHERE e.payment_id = p.id AND e.event = 'payment.paid_in_other_currency')""",
     ),
     Check("M6", "each payment has one invoice", _exactly_one("invoices", "invoices")),
     Check("M6", "each payment has one tax record", _exactly_one("tax records", "tax_records")),

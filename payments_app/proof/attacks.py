@@ -5,48 +5,34 @@ shows that each attack succeeds if its defence is removed.
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from payments_app.proof import repository
 from payments_app.proof.client import Request, Response
-from payments_app.proof.repository import PaymentSnapshot
+from payments_app.proof.link_attacks import checkouts, links
+from payments_app.proof.promises import (
+    CONFLICT,
+    CREATED,
+    OK,
+    UNPROCESSABLE,
+    Attack,
+    SetupFailed,
+    Size,
+    Violation,
+    listed,
+    one_payment,
+    only,
+    pay_all,
+    pay_one,
+)
 from payments_app.proof.scenario import LoadProfile, Patient, Scenario
-
-OK, CREATED, CONFLICT, UNPROCESSABLE = 200, 201, 409, 422
 
 # Workers are killed at a random moment within this time, which is about the duration of a burst of payments.
 KILLED_WITHIN_SECONDS = 0.03
 
 # How many refunds of 30 % fit into a payment.
 PARTS_THAT_FIT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken promise. ``what`` is one of a few fixed texts, ``detail`` names the rows."""
-
-    what: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """The rows that an attack needs, and the number of its requests without repetitions."""
-
-    users: int
-    consultations: int
-    requests: int
-
-
-@dataclass(frozen=True, slots=True)
-class Attack:
-    name: str
-    promise: str
-    size: Callable[[LoadProfile], Size]
-    run: Callable[[Scenario], Iterator[Violation]]
 
 
 def storm(scenario: Scenario) -> Iterator[Violation]:
@@ -59,10 +45,10 @@ def storm(scenario: Scenario) -> Iterator[Violation]:
             for _ in range(scenario.load.clicks_of(number))
         ]
     )
-    yield from _only(responses, CREATED, CONFLICT)
+    yield from only(responses, CREATED, CONFLICT)
     for patient in patients:
         (consultation,) = patient.consultations
-        yield from _one_payment(scenario, consultation)
+        yield from one_payment(scenario, consultation)
         created = [response for response in _of(responses, patient) if response.status == CREATED]
         if len(created) > 1:
             yield Violation(
@@ -81,10 +67,10 @@ def twins(scenario: Scenario) -> Iterator[Violation]:
             for _ in range(scenario.load.clicks_of(number))
         ]
     )
-    yield from _only(responses, CREATED, CONFLICT)  # 409 if IDEMPOTENCY_REPLAY is "conflict"
+    yield from only(responses, CREATED, CONFLICT)  # 409 if IDEMPOTENCY_REPLAY is "conflict"
     for patient in patients:
         (consultation,) = patient.consultations
-        yield from _one_payment(scenario, consultation)
+        yield from one_payment(scenario, consultation)
         own_responses = _of(responses, patient)
         if len({response.data.get("payment_id") for response in own_responses}) > 1:
             yield Violation("one key had responses with different payments", f"consultation {consultation}")
@@ -103,22 +89,22 @@ def key_reuse(scenario: Scenario) -> Iterator[Violation]:
             )
         )
     )
-    yield from _only(responses, CREATED, CONFLICT, UNPROCESSABLE)
+    yield from only(responses, CREATED, CONFLICT, UNPROCESSABLE)
     for patient in patients:
         made = scenario.snapshots(*patient.consultations)
         if len(made) != 1:
             yield Violation(
-                "one key made several payments" if made else "no payment was made", _listed(made, patient.consultations)
+                "one key made several payments" if made else "no payment was made", listed(made, patient.consultations)
             )
 
 
 def confirms(scenario: Scenario) -> Iterator[Violation]:
     """One payment, confirmed many times at once, each time with another transaction."""
-    payment_id, consultation = _pay_one(scenario)
+    payment_id, consultation = pay_one(scenario)
     responses = scenario.client.at_once(
         [scenario.confirming(payment_id, scenario.new_transaction()) for _ in range(scenario.load.clients)]
     )
-    yield from _only(responses, OK, CONFLICT)
+    yield from only(responses, OK, CONFLICT)
     yield from _completed_once(scenario, responses, consultation)
 
 
@@ -126,7 +112,7 @@ def confirm_against_cancel(scenario: Scenario) -> Iterator[Violation]:
     """Payments that are confirmed and cancelled at the same moment: only one of the two may happen."""
     pairs = _pairs(scenario.load)
     patient = scenario.add_patient(consultations=pairs)
-    paid = _pay_all(scenario, patient)
+    paid = pay_all(scenario, patient)
     responses = scenario.client.at_once(
         [
             request
@@ -137,7 +123,7 @@ def confirm_against_cancel(scenario: Scenario) -> Iterator[Violation]:
             )
         ]
     )
-    yield from _only(responses, OK, CONFLICT)
+    yield from only(responses, OK, CONFLICT)
     for payment_id, consultation in zip(paid, patient.consultations, strict=True):
         winners = [
             response for response in responses if f"/{payment_id}/" in response.request.path and response.status == OK
@@ -155,15 +141,15 @@ def confirm_against_cancel(scenario: Scenario) -> Iterator[Violation]:
 def one_transaction(scenario: Scenario) -> Iterator[Violation]:
     """One transaction of a gateway, presented for many payments at once."""
     patient = scenario.add_patient(consultations=_several(scenario.load))
-    paid = _pay_all(scenario, patient)
+    paid = pay_all(scenario, patient)
     transaction = scenario.new_transaction()
     responses = scenario.client.at_once([scenario.confirming(payment_id, transaction) for payment_id in paid])
-    yield from _only(responses, OK, CONFLICT)
+    yield from only(responses, OK, CONFLICT)
     completed = [snapshot for snapshot in scenario.snapshots(*patient.consultations) if snapshot.received_minor]
     if len(completed) != 1:
         yield Violation(
             "one transaction paid several payments" if completed else "nothing was paid",
-            _listed(completed, patient.consultations),
+            listed(completed, patient.consultations),
         )
 
 
@@ -171,7 +157,7 @@ def refunds(scenario: Scenario) -> Iterator[Violation]:
     """One payment, and many refunds of 30 % at once: only three fit."""
     payment_id, consultation = _pay_confirmed(scenario)
     responses = scenario.client.at_once([scenario.refunding(payment_id) for _ in range(scenario.load.clients)])
-    yield from _only(responses, OK, CONFLICT, UNPROCESSABLE)
+    yield from only(responses, OK, CONFLICT, UNPROCESSABLE)
     for snapshot in scenario.snapshots(consultation):
         if snapshot.returned_minor > snapshot.received_minor:
             yield Violation(
@@ -188,7 +174,7 @@ def refund_twins(scenario: Scenario) -> Iterator[Violation]:
     key = scenario.new_key()
     responses = scenario.client.at_once([scenario.refunding(payment_id, key=key) for _ in range(scenario.load.clients)])
     accepted = 202  # a repeated request that arrives before the outcome
-    yield from _only(responses, OK, accepted)
+    yield from only(responses, OK, accepted)
     for snapshot in scenario.snapshots(consultation):
         if snapshot.refunds != 1:
             yield Violation(
@@ -210,9 +196,9 @@ def killed_workers(scenario: Scenario) -> Iterator[Violation]:
     responses = scenario.client.at_once(
         [scenario.paying(patient, consultation) for consultation in patient.consultations], meanwhile=kill
     )
-    yield from _only(responses, CREATED, CONFLICT)
+    yield from only(responses, CREATED, CONFLICT)
     for consultation in patient.consultations:
-        yield from _one_payment(scenario, consultation)
+        yield from one_payment(scenario, consultation)
 
 
 def _pairs(load: LoadProfile) -> int:
@@ -272,6 +258,18 @@ ATTACKS = (
         lambda load: Size(1, 1, 2 + load.clients),
         refund_twins,
     ),
+    Attack(
+        "checkouts",
+        "many checkouts of one payment at once open one session",
+        lambda load: Size(1, 1, 1 + load.clients),
+        checkouts,
+    ),
+    Attack(
+        "links",
+        "many phones with one link make one payment, and none after its end",
+        lambda load: Size(load.patients, load.patients, 5 * load.clients + 2 * load.patients),
+        links,
+    ),
 )
 
 KILLED_WORKERS = Attack(
@@ -280,10 +278,6 @@ KILLED_WORKERS = Attack(
     lambda load: Size(1, _several(load), _several(load)),
     killed_workers,
 )
-
-
-class SetupFailed(Exception):
-    """The payments that an attack needs could not be created."""
 
 
 def attack(chosen: Attack, scenario: Scenario) -> list[Violation]:
@@ -298,20 +292,6 @@ def attack(chosen: Attack, scenario: Scenario) -> list[Violation]:
     return found + [Violation("an audit finds it", text) for text in audited]
 
 
-def _only(responses: Sequence[Response], *allowed: int) -> Iterator[Violation]:
-    """A violation for each kind of response with another status than ``allowed``."""
-    others = Counter(str(response) for response in responses if response.status not in allowed)
-    for text, number in others.items():
-        yield Violation("an answer that no promise allows", f"{number} times: {text}")
-
-
-def _one_payment(scenario: Scenario, consultation: int) -> Iterator[Violation]:
-    active = [snapshot for snapshot in scenario.snapshots(consultation) if snapshot.is_active]
-    if len(active) != 1:
-        what = "one consultation has several active payments" if active else "no payment was made"
-        yield Violation(what, _listed(active, [consultation]))
-
-
 def _completed_once(scenario: Scenario, responses: Sequence[Response], consultation: int) -> Iterator[Violation]:
     done = [response for response in responses if response.status == OK and not response.replayed]
     for snapshot in scenario.snapshots(consultation):
@@ -324,11 +304,6 @@ def _completed_once(scenario: Scenario, responses: Sequence[Response], consultat
             yield Violation("no confirm was done", f"payment {snapshot.payment_id}")
 
 
-def _listed(found: Sequence[PaymentSnapshot], consultations: Sequence[int]) -> str:
-    payments = ", ".join(str(snapshot.payment_id) for snapshot in found) or "none"
-    return f"consultation {', '.join(map(str, consultations))}: payments {payments}"
-
-
 def _of(responses: Sequence[Response], patient: Patient) -> list[Response]:
     return [response for response in responses if response.request.token == patient.token]
 
@@ -338,27 +313,10 @@ def _alternating(scenario: Scenario, patient: Patient, clicks: int) -> list[Requ
     return [scenario.paying(patient, patient.consultations[click % 2], key=key) for click in range(clicks)]
 
 
-def _pay_one(scenario: Scenario) -> tuple[int, int]:
-    """Create a payment; returns the ids of the payment and of its consultation."""
-    patient = scenario.add_patient(consultations=1)
-    (payment_id,) = _pay_all(scenario, patient)
-    return payment_id, patient.consultations[0]
-
-
 def _pay_confirmed(scenario: Scenario) -> tuple[int, int]:
     """Create and confirm a payment; returns the ids of the payment and of its consultation."""
-    payment_id, consultation = _pay_one(scenario)
+    payment_id, consultation = pay_one(scenario)
     response = scenario.client.request(scenario.confirming(payment_id, scenario.new_transaction()))
     if response.status != OK:
         raise SetupFailed(response)
     return payment_id, consultation
-
-
-def _pay_all(scenario: Scenario, patient: Patient) -> list[int]:
-    responses = scenario.client.at_once(
-        [scenario.paying(patient, consultation) for consultation in patient.consultations]
-    )
-    for response in responses:
-        if response.status != CREATED:
-            raise SetupFailed(response)
-    return [response.data["payment_id"] for response in responses]

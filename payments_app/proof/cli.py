@@ -15,7 +15,7 @@ from payments_app.proof.own_server import DoesNotStart, OwnWorkers
 from payments_app.proof.report import print_faults, print_findings, print_removed, print_report, show_plan
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.runner import NotRemoved, ProofPlan, Report, Stopped
-from payments_app.proof.scenario import LoadProfile, WrongTarget
+from payments_app.proof.scenario import LoadProfile, WrongTarget, method_by_hand
 
 # Simultaneous connections that deploy/nginx/payments.conf allows one network (limit_conn).
 MAX_CLIENTS = 100
@@ -76,6 +76,11 @@ def prove(
         if kill_workers and (url is not None or not OwnWorkers.can_be_found()):
             raise CommandFailed("--kill-workers needs Linux, and a gunicorn started for this run: without --url.")
         _require_address(url)
+        if method_by_hand() is None:
+            raise CommandFailed(
+                "PAYMENT_GATEWAYS gives every method to a gateway that moves money: nothing was tried."
+                " The proof needs one that is paid by hand (manual)."
+            )
         seed = secrets.randbelow(10**9) if seed is None else seed
         plan = ProofPlan(_load_profile(clients), rounds, seed, url, pace, kill_workers)
         raise SystemExit(_run(plan, yes=yes, as_json=as_json))

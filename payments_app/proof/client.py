@@ -28,7 +28,7 @@ _RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request of one user under one key; ``path`` below ``/api/v1``."""
+    """A request of one user under one key; ``path`` below ``/api/v1``. An empty ``token``: of nobody."""
 
     method: str
     path: str
@@ -129,7 +129,9 @@ class Client:
 
     def _send_once(self, request: Request) -> tuple[Response, float | None]:
         """Send the request once. Returns the response, and after how many seconds to repeat the request, or None."""
-        headers = {**self._headers, "Authorization": f"Bearer {request.token}"}
+        headers = dict(self._headers)
+        if request.token:
+            headers["Authorization"] = f"Bearer {request.token}"
         if request.key is not None:
             headers["Idempotency-Key"] = request.key
         with self._lock:

@@ -7,7 +7,7 @@ from payments_app.commands import say, say_json, show_facts
 from payments_app.proof import repository
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.runner import ProofPlan, Report
-from payments_app.proof.scenario import METHOD
+from payments_app.proof.scenario import method_by_hand
 
 # The maximum number of violations shown per attack: without an index there may be thousands.
 SHOWN_VIOLATIONS = 5
@@ -28,7 +28,7 @@ def show_plan(plan: ProofPlan, left: Leftovers) -> None:
         + f", {plan.pace} requests a second on average" * (plan.url is not None),
         "writes": f"in each round {users} users and {consultations} consultations, with a payment each at the most",
         "ids": f"consultations within {FIRST_CONSULTATION} to {LAST_CONSULTATION}, where nothing else is",
-        "money": f"none moves: method {METHOD}, confirmed and refunded on the word of a user of its own",
+        "money": f"none moves: method {method_by_hand()}, confirmed and refunded on the word of a user of its own",
         "removes": "all of it at the end of each round, and when it is interrupted"
         + f"; and first what a run that was killed has left: {left}" * (left.users > 0),
         "seed": plan.seed,

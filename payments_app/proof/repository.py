@@ -7,24 +7,27 @@ other row is ever changed here.
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, TextClause, bindparam, delete, func, select, text
 from sqlalchemy.orm import Session
 
 from payments_app import clock
-from payments_app.accounts.models import Role, User
+from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.accounts.passwords import NO_PASSWORD
 from payments_app.accounts.repository import Credentials, NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
 from payments_app.db.engine import current_engines
 from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.gateways.base import SessionStatus
 from payments_app.idempotency.models import IdempotencyKey
 from payments_app.invoices.models import Invoice, TaxRecord
+from payments_app.payment_links.repository import TOKEN_BYTES, hash_of
 from payments_app.payments.audit import CHECKS, Check
 from payments_app.payments.models.dispute import Dispute
 from payments_app.payments.models.event import PaymentEvent
+from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
 
@@ -39,12 +42,15 @@ CONSULTATIONS_OF_A_ROUND = 10_000
 
 _DOMAIN = "proof.invalid"
 
+# Longer than a round can last.
+LINK_LIFETIME = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True)
 class PaymentSnapshot:
     """A payment's state from its rows; amounts in minor units.
 
-    ``returned_minor`` and ``refunds`` exclude failed refunds.
+    ``returned_minor`` and ``refunds`` exclude failed refunds. ``open_sessions``: by which it could be paid.
     """
 
     payment_id: int
@@ -55,6 +61,7 @@ class PaymentSnapshot:
     returned_minor: int
     refunds: int
     completions: int
+    open_sessions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,22 @@ def add_user(
     return Credentials(user.id, user.role, user.token_version, user.password_hash, disabled=False)
 
 
+@write_transaction
+def add_link(session: Session, consultation_id: int) -> tuple[int, str]:
+    """Add a payment link of a scratch consultation; returns its id and its token."""
+    now, token = clock.now(), secrets.token_urlsafe(TOKEN_BYTES)
+    link = PaymentLink(
+        consultation_id=consultation_id,
+        token_hash=hash_of(token),
+        created_by=session.get_one(Consultation, consultation_id).patient_id,
+        created_at=now,
+        expires_at=now + LINK_LIFETIME,
+    )
+    session.add(link)
+    session.flush()
+    return link.id, token
+
+
 @read_transaction
 def find_foreign_consultations(session: Session) -> Sequence[int]:
     """Up to three consultations in the range of the proof that are not the proof's."""
@@ -133,7 +156,14 @@ def find_snapshots(session: Session, consultations: Sequence[int]) -> list[Payme
         .where(PaymentEvent.payment_id == Payment.id, PaymentEvent.event == "payment.completed")
         .scalar_subquery()
     )
-    query = select(Payment, returned, refunds, completions).where(Payment.consultation_id.in_(consultations))
+    open_sessions = (
+        select(func.count())
+        .where(GatewaySession.payment_id == Payment.id, GatewaySession.status == SessionStatus.OPEN.value)
+        .scalar_subquery()
+    )
+    query = select(Payment, returned, refunds, completions, open_sessions).where(
+        Payment.consultation_id.in_(consultations)
+    )
     return [
         PaymentSnapshot(
             payment.id,
@@ -144,8 +174,9 @@ def find_snapshots(session: Session, consultations: Sequence[int]) -> list[Payme
             int(returned_minor),
             number,
             completed,
+            sessions,
         )
-        for payment, returned_minor, number, completed in session.execute(query.order_by(Payment.id))
+        for payment, returned_minor, number, completed, sessions in session.execute(query.order_by(Payment.id))
     ]
 
 
@@ -186,12 +217,14 @@ def remove(session: Session, name: str | None = None) -> int:
     """
     payments = select(Payment.id).where(Payment.user_id.in_(_users(name)))
     removed = 0
-    for model in (IdempotencyKey, Refund, Dispute, PaymentEvent, TaxRecord, Invoice):
+    for model in (IdempotencyKey, Refund, Dispute, GatewaySession, PaymentEvent, TaxRecord, Invoice):
         table = table_of(model)
         removed += _delete(session, model, table.c.payment_id.in_(payments))
     removed += _delete(session, Payment, Payment.user_id.in_(_users(name)))
     within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
-    removed += _delete(session, Consultation, within & Consultation.patient_id.in_(_users(name)))
+    ours = within & Consultation.patient_id.in_(_users(name))
+    removed += _delete(session, PaymentLink, PaymentLink.consultation_id.in_(select(Consultation.id).where(ours)))
+    removed += _delete(session, Consultation, ours)
     return removed + _delete(session, User, _is_ours(name))
 
 

@@ -16,9 +16,10 @@ from payments_app import clock
 from payments_app.db.engine import current_engines
 from payments_app.errors import AppError
 from payments_app.proof import own_server, repository
-from payments_app.proof.attacks import ATTACKS, KILLED_WORKERS, Attack, Violation, attack
+from payments_app.proof.attacks import ATTACKS, KILLED_WORKERS, attack
 from payments_app.proof.client import Client
 from payments_app.proof.own_server import Workers, own_gunicorn
+from payments_app.proof.promises import Attack, Violation
 from payments_app.proof.scenario import LoadProfile, Scenario, WrongTarget
 
 # Longer than a round can last: older rows belong to a killed run.

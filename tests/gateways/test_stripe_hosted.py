@@ -302,7 +302,7 @@ def test_a_payment_on_its_way_is_resumed_though_its_session_was_told_to_have_end
     with shop.app.app_context():
         context = _context()
         deadlines = Deadlines.at(context.at, shop.app.config["SETTINGS"])
-        assert expire.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
+        assert resume.resume(payment_id, deadlines, context) == expire.ExpiryResult.FOLLOWED
 
     assert state_of(rows, payment_id)["status"] == "failed"
 

@@ -307,6 +307,70 @@ def a_payment_by_a_link_that_had_expired(books: Books) -> Named:
     return payment_id, (f"payer:{link_id} ", "payment.created")
 
 
+@breaks("at most one session of a payment is open, and at most one is being opened", without_guard=True)
+def two_open_sessions(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("DROP INDEX uq_gateway_sessions_open")
+    books.raw.session(payment_id)
+    books.raw.session(payment_id)
+    return payment_id, ("2 of its sessions are open",)
+
+
+@breaks("at most one session of a payment is open, and at most one is being opened", without_guard=True)
+def two_sessions_that_are_being_opened(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("DROP INDEX uq_gateway_sessions_opening")
+    for number in (1, 2):
+        books.raw.session(payment_id, status="opening", reference=None, number=number)
+    return payment_id, ("2 of its sessions are opening",)
+
+
+@breaks("each session of a payment has a number of its own", without_guard=True)
+def two_sessions_with_one_number(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("DROP INDEX uq_gateway_sessions_number")
+    for status in ("lost", "open"):
+        books.raw.session(payment_id, status=status, number=3)
+    return payment_id, ("2 sessions with the number 3",)
+
+
+@breaks("one session of a gateway belongs to one payment", without_guard=True)
+def a_session_of_two_payments(books: Books) -> Named:
+    first_id, second_id = books.pay(1), books.pay(2)
+    books.drop_constraint("gateway_sessions", "uq_gateway_sessions_reference")
+    for payment_id in (first_id, second_id):
+        books.raw.session(payment_id, reference="cs_1")
+    return first_id, ("sandbox session cs_1", "2 payments")
+
+
+@breaks("the sessions of a payment are at its own gateway, and ask for its own amount")
+def a_session_at_another_gateway(books: Books) -> Named:
+    payment_id = books.pay(1)
+    session_id = books.raw.session(payment_id, gateway="paymongo")
+    return payment_id, (f"session {session_id} ", "paymongo", "sandbox")
+
+
+@breaks("the sessions of a payment are at its own gateway, and ask for its own amount")
+def a_session_that_asks_for_more(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.raw.session(payment_id, number=1, amount_minor=AMOUNT_MINOR + 1, currency="PHP")
+    return payment_id, ("for 500001 PHP", "of 500000 PHP")
+
+
+@breaks("no payment was paid by the session of another payment")
+def a_payment_paid_by_the_session_of_another(books: Books) -> Named:
+    payment_id, other_id = books.confirm(books.pay(1)), books.pay(2)
+    books.raw.session(other_id, reference=f"TXN-{payment_id}")
+    return payment_id, (f"sandbox session TXN-{payment_id} of payment {other_id}",)
+
+
+@breaks("the money of each session that was paid is known")
+def a_paid_session_without_money(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.raw.session(payment_id, status="succeeded", reference="cs_1")
+    return payment_id, ("sandbox session cs_1",)
+
+
 @breaks("each payment has one invoice")
 def a_payment_without_an_invoice(books: Books) -> Named:
     payment_id = books.pay(1)

@@ -10,13 +10,14 @@ from tests.support.rows import Rows
 class Payer(Person):
     """Somebody with a payment link; ``link_token`` is the last part of its address."""
 
-    def __init__(self, people: People, consultation_id: int, link: dict[str, Any]) -> None:
+    def __init__(self, people: People, consultation_id: int, link: dict[str, Any], of: Person | None = None) -> None:
         self._people = people
         self.consultation_id = consultation_id
         self.link_id: int = link["id"]
         self.link_token: str = link["url"].rpartition("/")[2]
         token = exchange(people, self.link_token).json["token"]
-        super().__init__(client_of(people.app), people.patient.id, people.patient.email, token)
+        patient = of or people.patient
+        super().__init__(client_of(people.app), patient.id, patient.email, token)
 
     @property
     def link_path(self) -> str:
@@ -46,8 +47,8 @@ def exchange(people: People, token: Any, **options: Any) -> ApiResponse:
     return people.anonymous().post("/api/v1/payment-links/exchange", json={"token": token}, **options)
 
 
-def payer_of(people: People, consultation_id: int = 5, **members: Any) -> Payer:
-    """Somebody who has opened a new link of the consultation, which is the patient's."""
+def payer_of(people: People, consultation_id: int = 5, *, of: Person | None = None, **members: Any) -> Payer:
+    """Somebody who has opened a new link of the consultation, which is the patient's, or another person's."""
     made = make_link(people, consultation_id, **members)
     assert made.status_code == 201, made.text
-    return Payer(people, consultation_id, made.json["data"])
+    return Payer(people, consultation_id, made.json["data"], of)

@@ -4,7 +4,7 @@ They can be done in another thread, in a process that is killed, or again, as a 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flask import Flask
@@ -47,13 +47,14 @@ class Request:
     path: str
     body: bytes
     headers: tuple[tuple[str, str], ...]
+    method: str = "POST"
 
     def do(self, app: Flask) -> OperationResult:
         return self._ask(app, self.headers)
 
     def _ask(self, app: Flask, headers: tuple[tuple[str, str], ...]) -> OperationResult:
-        answer = client_of(app).post(f"/api/v1{self.path}", data=self.body, headers=list(headers))
-        said = answer.get_json()
+        answer = client_of(app).open(f"/api/v1{self.path}", method=self.method, data=self.body, headers=list(headers))
+        said = answer.get_json() if answer.data else {}
         kind = said["type"].rpartition("/")[2] if "type" in said else "replayed" if _is_replay(answer.headers) else ""
         # A client repeats the request for an open refund too: 202 with Retry-After.
         again = said.get("retryable", False) or answer.status_code in (202, 503)
@@ -146,6 +147,11 @@ def checkout(person: Person, payment_id: int, key: str) -> Request:
 
 def close(person: Person, consultation_id: int) -> Request:
     return ask(person, f"/consultations/{consultation_id}/close")
+
+
+def revoke(person: Person, consultation_id: int, link_id: int) -> Request:
+    """Revoke a payment link."""
+    return replace(ask(person, f"/consultations/{consultation_id}/links/{link_id}"), method="DELETE")
 
 
 def refund(person: Person, payment_id: int, amount: int, key: str) -> Request:

@@ -154,6 +154,9 @@ class SeenState:
         state = {
             "payments": [self._payment(payment) for payment in self._rows["payments"]],
             "closed": sorted(each["id"] for each in self._rows["consultations"] if each["closed_at"] is not None),
+            "revoked": sorted(
+                each["consultation_id"] for each in self._rows["payment_links"] if each["revoked_at"] is not None
+            ),
             "sessions": sorted(
                 (self._names[each["payment_id"]], self._session_status(each))
                 for each in self._rows["gateway_sessions"]

@@ -8,8 +8,8 @@ from typing import Any
 import requests
 from stripe import WebhookSignature
 
-from payments_app.proof.attacks import Attack, Size, Violation
 from payments_app.proof.client import Request
+from payments_app.proof.promises import Attack, Size, Violation
 from payments_app.proof.scenario import Patient, Scenario
 from tests.support.service import at_once
 from tests.support.waiting import PATIENCE_SECONDS

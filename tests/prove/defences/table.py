@@ -29,6 +29,8 @@ How each defence is removed, in the service under test only:
 - **The row version**: it is increased as usual, but the `UPDATE` no longer compares it.
 - **The check of the refundable amount**: a refund is compared with all money received, not with the rest.
 - **The signature**: every signature is accepted.
+- **The check of a payer's link**: a request by a payment link is let in whatever became of the link; the statement that
+  makes a payment still looks. **Whether a link was revoked**: a revoked link counts as an open one in both.
 
 How to read the rows:
 
@@ -38,6 +40,8 @@ How to read the rows:
   payment.
 - **The CHECK constraint on refunds** and the check of the refundable amount each work without the other. The constraint
   is for unknown bugs in the code, and its response is a 500.
+- **A link that was revoked** only reads without the check at each request: a change looks at the link once more, in its
+  own transaction.
 - **The inbox** keeps the audit trail clean. Money is not counted twice without it: an event is compared with its
   payment, whose row is locked.
 """

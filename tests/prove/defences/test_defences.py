@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from payments_app.proof.attacks import Attack
+from payments_app.proof.promises import Attack
 from tests.prove.defences.table import PAGE, page_of
 from tests.prove.defences.trials import (
     ALL_ATTACKS,

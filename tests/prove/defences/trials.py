@@ -17,15 +17,18 @@ from sqlalchemy import text
 from urllib3.exceptions import HTTPError
 
 from payments_app.proof import repository
-from payments_app.proof.attacks import ATTACKS, Attack, Violation, attack
+from payments_app.proof.attacks import ATTACKS, attack
 from payments_app.proof.client import Client
+from payments_app.proof.promises import Attack, Violation
 from payments_app.proof.scenario import LoadProfile, Scenario
 from tests.prove.defences import weaknesses
 from tests.prove.defences.card_attacks import DOUBLED_MONEY, DOUBLED_WEBHOOK, FORGED_WEBHOOK, STRIPE
 from tests.prove.defences.weaknesses import (
     LOOK_EACH_TIME,
     NO_BALANCE,
+    NO_LINK_CHECK,
     NO_LOOK,
+    NO_REVOCATION,
     NO_SIGNATURE,
     NO_VERSION,
     PLAIN_INSERT,
@@ -46,7 +49,7 @@ TRIES = 30
 # Where a defence is expected to hold, and where all are in place.
 TRIES_THAT_FAIL = 2
 
-STORM, _TWINS, KEY_REUSE, CONFIRMS, CONFIRM_AGAINST_CANCEL, ONE_TRANSACTION, REFUNDS, _REFUND_TWINS = ATTACKS
+STORM, _TWINS, KEY_REUSE, CONFIRMS, CONFIRM_AGAINST_CANCEL, ONE_TRANSACTION, REFUNDS, *_, LINKS = ATTACKS
 ALL_ATTACKS = (*ATTACKS, FORGED_WEBHOOK, DOUBLED_WEBHOOK, DOUBLED_MONEY)
 
 # What a service does that is not well, and that harms nobody's money.
@@ -59,6 +62,7 @@ NO_HARM = {
     "nothing was paid",
     "no refund was made",
     "money that could be returned was not",
+    "no session was opened",
 }
 
 
@@ -108,6 +112,7 @@ class Trial:
 SEVERAL_PAYMENTS = "one consultation has several active payments"
 SEVERAL_CONFIRMS = "several confirms of one payment were done"
 TOO_MUCH = "more was sent back than came"
+ANSWERED = "a link that was revoked was answered"
 
 TRIALS = (
     Trial("the index over active payments, and its readiness check", STORM, SEVERAL_PAYMENTS,
@@ -136,6 +141,8 @@ TRIALS = (
     Trial("the signature of webhooks", FORGED_WEBHOOK, "a forged webhook paid a payment", (NO_SIGNATURE,)),
     Trial("the unique event in the inbox", DOUBLED_WEBHOOK, "one event was processed several times",
           (), (_INBOX,)),
+    Trial("the check of a payer's link at each request, not that of each change", LINKS, ANSWERED, (NO_LINK_CHECK,)),
+    Trial("the check whether a link was revoked", LINKS, "a link that was revoked made a payment", (NO_REVOCATION,)),
     Trial("the unique event in the inbox: the comparison with the payment holds", DOUBLED_MONEY, None, (), (_INBOX,)),
 )  # fmt: skip
 

@@ -77,6 +77,8 @@ def endpoints(people: People, payer: Payer, ended_id: int) -> list[Request]:
         Request("POST", f"{ended}/checkout", patient, {}),
         Request("POST", f"{ended}/confirm", admin, {"transaction_id": "TXN-9", "receipt_url": None, **stale}),
         Request("POST", f"{ended}/cancel", admin, stale),
+        Request("POST", f"{ended}/refresh", patient, {}),
+        Request("POST", f"{v1}/consultations/5/close", admin, {}),
         Request("POST", f"{ended}/refund", admin, {"amount": 1000, "reason": None, **stale}),
         Request("GET", f"{v1}/idempotency-keys/5", patient),
         Request("POST", links, admin, {"expires_in": 3600, "return_url": None}),
@@ -86,6 +88,7 @@ def endpoints(people: People, payer: Payer, ended_id: int) -> list[Request]:
         Request("GET", "/pay/unknown", ""),
         *of_a_payer(payer, ended_id),
         Request("POST", f"{v1}/webhooks/stripe", "", {"id": "evt_1", "type": "payment_intent.succeeded"}),
+        Request("POST", f"{v1}/webhooks/paymongo", "", {"data": {"id": "evt_1", "attributes": {}}}),
         *(Request("GET", path, "") for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")),
         Request("GET", "/problems/not-found", ""),
     ]

@@ -17,6 +17,7 @@ from tests.prove.states import (
     returned_elsewhere,
     succeeded,
 )
+from tests.support.links import payer_of
 from tests.support.operations import (
     Expire,
     Operation,
@@ -28,6 +29,7 @@ from tests.support.operations import (
     confirm,
     create,
     refund,
+    revoke,
     webhook,
 )
 from tests.support.stripe_apps import StripeApp, open_by_card
@@ -72,6 +74,26 @@ def create_and_late_money(stripe_app: StripeApp) -> list[Operation]:
         create(stripe_app.people.patient, CONSULTATION, "a"),
         confirm(stripe_app.people.admin, payment_id, "TXN-1", "b"),
     ]
+
+
+# By a payment link.
+
+
+def create_by_link_and_revoke(stripe_app: StripeApp) -> list[Operation]:
+    payer = payer_of(stripe_app.people, CONSULTATION)
+    return [create(payer, CONSULTATION, "a"), revoke(stripe_app.people.admin, CONSULTATION, payer.link_id)]
+
+
+def creates_by_patient_and_link(stripe_app: StripeApp) -> list[Operation]:
+    people = stripe_app.people
+    return [create(people.patient, CONSULTATION, "a"), create(payer_of(people, CONSULTATION), CONSULTATION, "b")]
+
+
+def checkout_by_link_and_revoke(stripe_app: StripeApp) -> list[Operation]:
+    """Of a session that is open: one that is opened meanwhile stays at Stripe, and nobody is given it."""
+    payment_id, _ = open_by_card(stripe_app.people, CONSULTATION)
+    payer = payer_of(stripe_app.people, CONSULTATION)
+    return [checkout(payer, payment_id, "a"), revoke(stripe_app.people.admin, CONSULTATION, payer.link_id)]
 
 
 # What closes a consultation.
@@ -288,6 +310,9 @@ PAIRS: list[Prepare] = [
     creates_of_one_key,
     create_and_cancel,
     create_and_late_money,
+    create_by_link_and_revoke,
+    creates_by_patient_and_link,
+    checkout_by_link_and_revoke,
     create_and_close,
     twin_closes,
     late_money_and_close,

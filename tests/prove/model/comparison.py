@@ -9,11 +9,12 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from tests.prove.model.records import ADMIN, Belief, Key, ModelResponse, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, Belief, Key, Link, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.reference_model import ReferenceModel
 from tests.prove.model.service_under_test import PATIENTS, SHOWN, ServiceUnderTest, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.client import ApiResponse
+from tests.support.links import Payer
 from tests.support.people import Person
 
 INTENTS = "/v1/payment_intents"
@@ -35,6 +36,7 @@ class Comparison(RuleBasedStateMachine):
         self.touched: Payment | None = None
         self.nothing_happened = True
         self.asked: list[tuple[Rule, dict[str, Any]]] = []
+        self.payers: dict[Link, Payer] = {}
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._seen_in_detail: dict[Payment, int] = {}
         self._numbers = itertools.count(1)

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, initialize, multiple, precondition, rule
 
 from tests.prove.model.comparison import INTENTS, REFUNDS, Comparison, Rule, headers_for, id_of
-from tests.prove.model.records import ADMIN, Belief, Dispute, ModelResponse, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, Belief, Dispute, Link, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.service_under_test import PATIENTS, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.fake_stripe_state import PAYABLE, Wire
+from tests.support.links import payer_of
 
 # What Stripe says of a dispute, and what that is here.
 OF_STRIPE = {
@@ -39,6 +40,9 @@ choices = st.integers(0, 11)
 # The same amount may be written in several ways.
 amounts = st.sampled_from([5000, 5000, 5000, "5000", "5000.00", 6000, 999])
 methods = st.sampled_from(["stripe", "stripe", "bank_transfer"])
+
+# What somebody with a payment link asks for.
+by_link = st.sampled_from(["create", "create", "checkout", "cancel", "look"])
 
 # How far the first payments have come when an example begins: random steps alone seldom go a long way.
 OPENINGS: dict[str, tuple[str, ...]] = {
@@ -77,6 +81,7 @@ class PaymentsMachine(Comparison):
 
     payments = Bundle("payments")
     events = Bundle("events")
+    links = Bundle("links")
 
     @initialize(target=payments, openings=st.tuples(openings, openings, openings), method=methods)
     def open_with(self, openings: tuple[str, ...], method: str) -> MultipleResults[Payment]:
@@ -302,6 +307,54 @@ class PaymentsMachine(Comparison):
     def look(self, who: str, payment: Payment) -> None:
         expected = 200 if who in (ADMIN, payment.patient) else 403
         assert self._person(who).get(f"/payments/{payment.id}").status_code == expected
+
+    # What somebody with a payment link does, who has no password: as the patient, of one consultation
+
+    @rule(target=links, number=st.sampled_from([1, 1, 2]))
+    def open_a_link(self, number: int) -> Any:
+        patient = self.model.consultations[number].patient
+        link = Link(number, patient)
+        self.payers[link] = payer_of(self.service.people, number, of=self._person(patient))
+        return link
+
+    @rule(target=payments, link=links, what=by_link, key=keys, payment=payments, number=st.sampled_from([1, 1, 1, 2]))
+    def ask_by_link(self, link: Link, what: str, key: str | None, payment: Payment, number: int) -> Any:
+        """Of the payment; or, to create one, of a consultation: of any of them, so often of another one's."""
+        payer, model_key, fine = self.payers[link], self._model_key(key), Weather.FINE
+        number = number if what == "create" else payment.consultation
+        missing = "consultation-not-found" if what == "create" else "payment-not-found"
+
+        def judged() -> Any:
+            who = self.model.by_link(link, number, missing)
+            judges: dict[str, Callable[[], Any]] = {
+                "create": lambda: self.model.create(who, model_key, number, 5000, "stripe"),
+                "checkout": lambda: self.model.checkout(who, model_key, payment, fine),
+                "cancel": lambda: self.model.cancel(who, model_key, payment, Belief(), fine),
+                "look": lambda: self.model.get_owned(who, payment),
+            }
+            return judges[what]()
+
+        expected = self._judge(judged)
+        headers = headers_for(key)
+        if what == "create":
+            answer = payer.pay(number, key)
+        elif what == "look":
+            answer = payer.get(f"/payments/{payment.id}")
+        else:
+            answer = payer.post(f"/payments/{payment.id}/{what}", headers=headers)
+        self._learn_references()
+        if isinstance(expected, Refusal | ModelResponse):
+            self._compare(answer, expected)
+        else:
+            assert answer.status_code == 200, answer.text
+        is_made = what == "create" and isinstance(expected, ModelResponse) and expected.made is not None
+        return expected.payment if is_made else multiple()
+
+    @rule(link=links)
+    def revoke(self, link: Link) -> None:
+        """Once or again; from then on it does nothing."""
+        link.is_revoked = True
+        assert self.payers[link].revoke().status_code == 204
 
     # What customers do at Stripe, and people at its dashboard; each is told by an event, which may come at any time
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from payments_app.accounts.caller import Caller, LinkRecord
 from payments_app.accounts.models import Role
 from payments_app.db.statement import DirectStatement
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
@@ -155,6 +156,15 @@ def with_payments_for_everybody(patch: pytest.MonkeyPatch, _engine: Engine) -> N
     patch.setattr(repository, "_owned", anybodys)
 
 
+def with_links_that_cannot_be_revoked(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
+    is_usable = LinkRecord.is_usable
+    patch.setattr(LinkRecord, "is_usable", lambda link, now: is_usable(link._replace(revoked_at=None), now))
+
+
+def with_links_that_pay_any_consultation(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
+    patch.setattr(Caller, "require_access", lambda *_, **__: None)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     without_the_index,
     with_keys_that_are_not_compared,
@@ -174,4 +184,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     without_events_of_a_cancel,
     with_invoices_that_stay_as_they_are,
     with_payments_for_everybody,
+    with_links_that_cannot_be_revoked,
+    with_links_that_pay_any_consultation,
 )

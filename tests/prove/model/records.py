@@ -22,6 +22,15 @@ class Consultation:
 
 
 @dataclass(eq=False)
+class Link:
+    """A payment link of a consultation; whoever has it acts for the one who was the patient when it was opened."""
+
+    consultation: int
+    patient: str
+    is_revoked: bool = False
+
+
+@dataclass(eq=False)
 class Refund:
     amount: int
     status: str = "pending"

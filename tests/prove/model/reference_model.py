@@ -21,6 +21,7 @@ from tests.prove.model.records import (
     Consultation,
     Dispute,
     Key,
+    Link,
     ModelResponse,
     Payment,
     Refund,
@@ -78,6 +79,14 @@ class ReferenceModel:
             raise Refusal(412, "precondition-failed")
         if belief.expected_version is False:
             raise Refusal(409, "version-conflict")
+
+    def by_link(self, link: Link, consultation: int | None, missing: str) -> str:
+        """M11: the patient for whom a link acts, in its own consultation; nothing else exists for it."""
+        if link.is_revoked or self.consultations[link.consultation].patient != link.patient:
+            raise Refusal(401, "not-authenticated")
+        if consultation != link.consultation:
+            raise Refusal(404, missing)
+        return link.patient
 
     # Requests
 

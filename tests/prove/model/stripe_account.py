@@ -23,9 +23,10 @@ class Weather(Enum):
 
 
 class StripeAccount:
-    """Sessions by their payment: ``open``, ``processing``, ``succeeded``, ``canceled``; or ``refused`` to open one.
+    """Sessions by their payment: ``open``, ``processing``, ``succeeded``, ``canceled``.
 
-    What is asked again under the same gateway key is done once, and answered as it was the first time.
+    What is asked again under the same gateway key is done once, and answered as it was the first time. A session that
+    was refused is asked for under another key the next time.
     """
 
     def __init__(self) -> None:
@@ -37,12 +38,12 @@ class StripeAccount:
         self._late: list[tuple[Payment, Refund]] = []
 
     def open_session(self, payment: "Payment", weather: Weather) -> str | None:
-        """What is answered; None for silence."""
+        """What is answered: ``open``, or ``refused``; None for silence."""
+        if weather is Weather.REFUSING and payment not in self.sessions:
+            return "refused"
         if weather is not Weather.BROKEN:
-            self.sessions.setdefault(payment, "refused" if weather is Weather.REFUSING else "open")
-        if weather.is_silent:
-            return None
-        return "refused" if self.sessions[payment] == "refused" else "open"
+            self.sessions.setdefault(payment, "open")
+        return None if weather.is_silent else "open"
 
     def find_session(self, payment: "Payment", weather: Weather) -> str | None:
         return None if weather.is_silent else self.sessions[payment]
