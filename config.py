@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel.core import get_global
 from babel.numbers import get_territory_currencies
@@ -233,6 +234,10 @@ class Settings:
     checkout_page: bool
     public_url: str | None
     return_url_origins: frozenset[str]
+    clinic_timezone: ZoneInfo
+    clinic_name: str | None
+    clinic_address: str | None
+    clinic_tax_number: str | None
 
     @property
     def is_production(self) -> bool:
@@ -297,6 +302,10 @@ class Settings:
             checkout_page=read.flag("CHECKOUT_PAGE", default=app_env != "production"),
             public_url=read.public_url("PUBLIC_URL", app_env),
             return_url_origins=read.origins("RETURN_URL_ORIGINS", app_env),
+            clinic_timezone=read.timezone("CLINIC_TIMEZONE", "UTC"),
+            clinic_name=read.printed("CLINIC_NAME", at_most=200),
+            clinic_address=read.printed("CLINIC_ADDRESS", at_most=500),
+            clinic_tax_number=read.printed("CLINIC_TAX_NUMBER", at_most=64),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")
@@ -511,6 +520,20 @@ class _Reader:
                 raise ConfigError(f"{name} names {method} twice")
             given[method] = gateway
         return given
+
+    def timezone(self, name: str, default: str) -> ZoneInfo:
+        value = self.text(name, default)
+        try:
+            return ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name of a folder of zones, such as Asia
+            raise ConfigError(f"{name} must be an IANA name such as Asia/Manila, not {_shown(value)}") from None
+
+    def printed(self, name: str, *, at_most: int) -> str | None:
+        """A line for pages and paper; None if there is none."""
+        value = self.text(name, "")
+        if len(value) > at_most or not value.isprintable():
+            raise ConfigError(f"{name} must be one line of at most {at_most} printable characters")
+        return value or None
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)

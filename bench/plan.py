@@ -147,5 +147,5 @@ def _cursor(store: Store, page: int) -> str:
         ).one()
     engine.dispose()
     with app_with(store.url, **SECRETS) as app, app.app_context():
-        cursor: str = _serializer("payments").dumps([clock.to_text(last_before.created_at), last_before.id])
+        cursor: str = _serializer("payments", {}).dumps([clock.to_text(last_before.created_at), last_before.id])
     return cursor

@@ -6,18 +6,18 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import Settings
-from payments_app import redis_client
+from payments_app import extensions, redis_client
 from payments_app.accounts import auth
 from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
+from payments_app.checkout import pay_page
 from payments_app.checkout.routes import init_app as init_checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
-from payments_app.extensions import db, migrate
 from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
 from payments_app.health import backlog_metrics, checks
@@ -30,6 +30,9 @@ from payments_app.idempotency.cli import idempotency as idempotency_commands
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
 from payments_app.locking.cli import locks as locks_commands
 from payments_app.observability import logging, metrics, request_log
+from payments_app.payment_links.cli import links as links_commands
+from payments_app.payment_links.routes import blueprint as links_blueprint
+from payments_app.payment_links.routes import exchange_blueprint
 from payments_app.payments.cli import payments as payments_commands
 from payments_app.payments.routes import blueprint as payments_blueprint
 from payments_app.payments.routes import methods_blueprint
@@ -65,8 +68,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     https_only.init_app(app)
     locale.init_app(app)
     problems.init_app(app)
-    db.init_app(app)
-    migrate.init_app(app, db, directory=str(MIGRATIONS))
+    extensions.db.init_app(app)
+    extensions.migrate.init_app(app, extensions.db, directory=str(MIGRATIONS))
     engine.init_app(app)
     ids.init_app(app)
     redis_client.init_app(app)
@@ -84,6 +87,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         login_blueprint,
         accounts_blueprint,
         consultations_blueprint,
+        links_blueprint,
+        exchange_blueprint,
         payments_blueprint,
         methods_blueprint,
         refunds_blueprint,
@@ -92,6 +97,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     init_checkout_page(app)
+    pay_page.init_app(app)
     init_sandbox_page(app)
     # From packages above payments, which payments must not import.
     payments_commands.add_command(prove)
@@ -101,6 +107,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         refunds_commands,
         users_commands,
         consultations_commands,
+        links_commands,
         idempotency_commands,
         locks_commands,
         demo_commands,

@@ -287,6 +287,40 @@ class ConsultationCurrency(Conflict):
         )
 
 
+class ConsultationClosed(Conflict):
+    """Nobody can pay it any more, and it no longer changes."""
+
+    code = "consultation-closed"
+    text = N_("The consultation is closed: it can be neither paid nor changed.")
+
+    @classmethod
+    def to_late_money(cls) -> "ConsultationClosed":
+        """For money of a payment that had ended before it came."""
+        return cls(N_("The consultation is closed; the money that arrived too late is recorded, and staff return it."))
+
+
+class PaymentLinksOff(Conflict):
+    """In production a link's address is a setting, and never what a request calls this service."""
+
+    code = "payment-links-off"
+    text = N_("This service makes no payment links, because its setting PUBLIC_URL is missing; ask its operator.")
+
+
+class ReferenceFixed(Conflict):
+    """Once a consultation has a reference, it keeps it: other systems know the consultation by it."""
+
+    code = "reference-fixed"
+    text = N_("The consultation already has another reference, which cannot change.")
+
+    def __init__(self, *, reference: str | None = None) -> None:
+        super().__init__(data={"reference": reference} if reference is not None else None)
+
+
+class ReferenceTaken(Conflict):
+    code = "reference-taken"
+    text = N_("Another consultation has this reference; send this consultation's own.")
+
+
 class LockTimeout(Conflict):
     """A configured lock was not acquired in time. Nothing was changed; the same request may succeed in a moment."""
 

@@ -26,6 +26,17 @@ def test_a_laptop_needs_no_settings() -> None:
     assert settings.payment_max_amount_minor == 1_000_000_000
     assert settings.payment_tax_rate_basis_points == 1_200
     assert settings.sandbox_offered
+    assert (settings.clinic_timezone.key, settings.clinic_name) == ("UTC", None)
+
+
+def test_the_clinic_is_as_it_says() -> None:
+    settings = Settings.from_environment(
+        {"CLINIC_TIMEZONE": "Asia/Manila", "CLINIC_NAME": " Klinik Siti Nur'aini ", "CLINIC_TAX_NUMBER": "123-456-789"}
+    )
+
+    assert settings.clinic_timezone.key == "Asia/Manila"
+    assert settings.clinic_name == "Klinik Siti Nur'aini"
+    assert (settings.clinic_address, settings.clinic_tax_number) == (None, "123-456-789")
 
 
 def test_addresses_that_links_lead_to_are_origins() -> None:
@@ -126,6 +137,15 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"GATEWAY_TIMEOUT": "60"}, "REFUND_LEASE"),
         ({"PAYMENT_PENDING_TTL": "soon"}, "PAYMENT_PENDING_TTL"),
         ({"ALLOW_SQLITE": "maybe"}, "ALLOW_SQLITE"),
+        ({"CLINIC_TIMEZONE": "Manila"}, "CLINIC_TIMEZONE"),
+        ({"CLINIC_TIMEZONE": "Asia"}, "CLINIC_TIMEZONE"),
+        ({"CLINIC_TIMEZONE": "../../etc/passwd"}, "CLINIC_TIMEZONE"),
+        ({"CLINIC_TIMEZONE": "+08:00"}, "CLINIC_TIMEZONE"),
+        ({"CLINIC_NAME": "Santos\nClinic"}, "CLINIC_NAME"),
+        ({"CLINIC_NAME": "S" * 201}, "CLINIC_NAME"),
+        ({"CLINIC_ADDRESS": "\x1b[31m"}, "CLINIC_ADDRESS"),
+        ({"CLINIC_ADDRESS": "a" * 501}, "CLINIC_ADDRESS"),
+        ({"CLINIC_TAX_NUMBER": "1" * 65}, "CLINIC_TAX_NUMBER"),
         ({**PRODUCTION, "ALLOW_SQLITE": "0"}, "DATABASE_URL"),
         ({**PRODUCTION, "JWT_SECRET_KEY": PRODUCTION["SECRET_KEY"]}, "JWT_SECRET_KEY"),
         ({**PRODUCTION, "FLASK_DEBUG": "1"}, "FLASK_DEBUG"),

@@ -92,6 +92,7 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_refunds_settled_when_over", "refund", {"status": "pending", "settled_at": MOMENT}),
     ("ck_refunds_settled_when_over", "refund", {"status": "unknown", "settled_at": MOMENT}),
     ("ck_refunds_version_not_negative", "refund", {"version": -1}),
+    ("ck_payment_links_lives", "link", {"expires_at": MOMENT}),
 ]
 
 
@@ -197,6 +198,7 @@ def test_what_belongs_to_a_payment_cannot_be_untrue_either(
         "tax_record": lambda **row: raw.tax_record(payment_id, **row),
         "key": lambda **row: raw.key(patient, payment_id, **row),
         "refund": lambda **row: raw.refund(payment_id, **row),
+        "link": lambda **row: raw.link(5, patient, **row),
         "id_block": lambda **row: raw.insert("id_blocks", **row),
     }
 
@@ -522,6 +524,7 @@ def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
     patient = people.patient.id
     payment_id = raw.payment(patient, 5, "completed", transaction_id="TXN-1", normalized_reference="txn1")
     raw.key(patient, payment_id, key="the-key")
+    raw.update("consultations", 5, reference="BK-1")
     return {
         "pk_idempotency_keys": lambda: raw.key(patient, payment_id, key="the-key"),
         "uq_payments_active_consultation": lambda: raw.payment(patient, 5),
@@ -529,6 +532,7 @@ def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
         "uq_payments_normalized_reference": lambda: raw.payment(
             patient, 6, "completed", transaction_id="TXN 1", normalized_reference="txn1"
         ),
+        "uq_consultations_reference": lambda: raw.update("consultations", 6, reference="BK-1"),
         "fk_payments_consultation_patient": lambda: raw.update("consultations", 5, patient_id=people.other.id),
     }
 

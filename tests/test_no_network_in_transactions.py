@@ -138,6 +138,9 @@ def test_no_request_calls_out_or_leaves_a_connection_open(
         lambda: person.get("/consultations"),
         lambda: person.get("/consultations/5"),
         lambda: people.booking.put("/consultations/77", {"patient_id": person.id}),
+        lambda: people.booking.get("/consultations/77"),
+        lambda: people.booking.get("/payments"),
+        lambda: people.booking.post("/consultations/77/close"),
         lambda: person.get("/payment-methods"),
         lambda: person.get("/payments"),
         lambda: people.admin.get("/payments"),
@@ -221,6 +224,8 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
     open_id, _ = open_by_card(people, 2)
     assert people.patient.post(f"/payments/{open_id}/refresh").status_code == 200
     assert people.patient.post(f"/payments/{open_id}/cancel").status_code == 200
+    closed_id, _ = open_by_card(people, 7)
+    assert people.admin.post("/consultations/7/close").status_code == 200
     too_late_id, too_late = open_by_card(people, 3)
     fake.pay(too_late)
     assert people.patient.post(f"/payments/{too_late_id}/cancel").status_code == 409
@@ -244,8 +249,9 @@ def test_no_gateway_is_asked_inside_a_transaction_by_what_comes_in(
 
     kept = {row["id"]: row["status"] for row in rows.all("SELECT id, status FROM payments")}
     assert [kept[i] for i in (paid_id, open_id, too_late_id)] == ["completed", "cancelled", "completed"]
+    assert kept[closed_id] == "cancelled"
     assert [kept[i] for i in (told_id, late_id, slow_id)] == ["partially_refunded", "expired", "completed"]
-    assert_asked_outside_transactions(gateway_calls, at_least=13, stripe_app=stripe_app)
+    assert_asked_outside_transactions(gateway_calls, at_least=14, stripe_app=stripe_app)
 
 
 def test_no_gateway_is_asked_inside_a_transaction_by_what_goes_back(

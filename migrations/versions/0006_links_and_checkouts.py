@@ -47,6 +47,9 @@ def upgrade() -> None:
             unique=True,
         )
         _create_index("uq_gateway_sessions_opening", "gateway_sessions", ["payment_id"], OPENING, unique=True)
+        _create_index("ix_payments_method_history", "payments", ["payment_method", "created_at", "id"], None)
+        _create_index("ix_payments_completed", "payments", ["completed_at"], "completed_at IS NOT NULL")
+        _create_index("ix_payments_transaction", "payments", ["transaction_id"], "transaction_id IS NOT NULL")
         if _is_postgresql():
             op.execute("ALTER TABLE gateway_sessions VALIDATE CONSTRAINT ck_gateway_sessions_status_known")
             op.execute("ALTER TABLE gateway_sessions VALIDATE CONSTRAINT ck_gateway_sessions_reference_known")
@@ -57,6 +60,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("disputes")
     op.drop_table("payment_links")
+    for index in ("ix_payments_transaction", "ix_payments_completed", "ix_payments_method_history"):
+        op.drop_index(index, "payments")
     for index in ("uq_gateway_sessions_opening", "uq_gateway_sessions_number"):
         op.drop_index(index, "gateway_sessions")
     _change_sessions_back()
@@ -197,10 +202,10 @@ def _create_disputes() -> None:
     op.create_index("ix_disputes_open", "disputes", ["id"], postgresql_where=where, sqlite_where=where)
 
 
-def _create_index(name: str, table: str, columns: list[str], predicate: str, *, unique: bool = False) -> None:
+def _create_index(name: str, table: str, columns: list[str], predicate: str | None, *, unique: bool = False) -> None:
     # CREATE INDEX CONCURRENTLY that was cut short leaves an index that nobody may use and every insert keeps up.
     op.drop_index(name, table, if_exists=True)
-    where = sa.text(predicate)
+    where = None if predicate is None else sa.text(predicate)
     op.create_index(
         name, table, columns, unique=unique, postgresql_concurrently=True, postgresql_where=where, sqlite_where=where
     )

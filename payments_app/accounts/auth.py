@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from flask import Flask, Request, Response, current_app, g, request
@@ -17,13 +18,15 @@ from flask_jwt_extended import JWTManager, create_access_token, decode_token
 
 from payments_app.accounts import repository
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import USER_ROLES, Role
 from payments_app.accounts.repository import Credentials
 from payments_app.api.problems import problem_response
 from payments_app.errors import Forbidden, NotAuthenticated
 from payments_app.extensions import jwt
 
 R = TypeVar("R")
+
+SCHEME = "Bearer"  # RFC 6750
 
 # Each process caches the claims of so many verified tokens, at about 1 KiB each: decoding a token takes a fifth of the
 # time of a create. A token that is no longer in the cache is verified again.
@@ -35,6 +38,14 @@ VERIFIED_TOKENS_CACHE_SIZE = 4_096
 # warning. RFC 7519 (4.1.4) allows "some small leeway, usually no more than a few minutes"; a token is valid for that
 # much longer.
 CLOCK_LEEWAY_SECONDS = 30
+
+# For so long a payer's token is valid: the page that has the link exchanges it again.
+PAYER_TOKEN_TTL_SECONDS = 900
+
+_STAFF = frozenset([Role.ADMIN, Role.BOOKING])
+
+# Methods of requests that change nothing.
+_READING = frozenset(["GET", "HEAD"])
 
 
 # The scheme is case-insensitive, and several spaces may follow it (RFC 9110, 11.1 and 11.4). A token has no spaces.
@@ -80,28 +91,49 @@ def issue(user: Credentials) -> str:
     return token
 
 
-def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Pass the authenticated ``caller`` to the view; require one of ``roles``, or any role if none is given.
+def issue_for_link(*, link_id: int, consultation_id: int, return_url: str | None, patient_id: int, version: int) -> str:
+    """A token for whoever has a payment link; valid for ``PAYER_TOKEN_TTL_SECONDS``.
 
-    The role of staff is read from the database for each request, because staff may see and change everybody's rows. The
-    role of a patient is checked by the transaction of each write.
+    ``return_url`` is for the page that shows the payment, and nothing here reads it again.
+    """
+    claims = {
+        "role": Role.PAYER,
+        "ver": version,
+        "link": link_id,
+        "consultation": consultation_id,
+        "return_url": return_url,
+    }
+    ttl = timedelta(seconds=PAYER_TOKEN_TTL_SECONDS)
+    token: str = create_access_token(str(patient_id), additional_claims=claims, expires_delta=ttl)
+    return token
+
+
+def authenticated(*roles: Role) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Pass the authenticated ``caller`` to the view; require one of ``roles``, or any role of a user if none is given.
+
+    The role of staff is read from the database for each request, because staff may see and change everybody's rows; so
+    are a payer's link and its patient. The role of a patient is checked by the transaction of each write.
 
     Raises:
         NotAuthenticated: no token, or a bad one (401).
-        Forbidden: another role (403).
+        Forbidden: another role, or a change by a link that has expired (403).
     """
+    allowed = roles or USER_ROLES
 
     def decorate(view: Callable[..., R]) -> Callable[..., R]:
         @functools.wraps(view)
         def wrapper(*args: Any, **kwargs: Any) -> R:
             caller = _read_token()
             g.caller = caller  # for the rate limits and the log, which do not get the view's arguments
-            if roles and caller.role not in roles:
+            if caller.role == Role.PAYER:  # before its role: a link that was revoked learns nothing
+                repository.check_link(caller, changes=request.method not in _READING)
+            if caller.role not in allowed:
                 raise Forbidden
-            if caller.role != Role.PATIENT:
+            if caller.role in _STAFF:
                 repository.check_valid(caller)
             return view(*args, caller=caller, **kwargs)
 
+        wrapper.roles = frozenset(allowed)  # type: ignore[attr-defined]  # for the table of docs/roles.md
         return wrapper
 
     return decorate

@@ -1,12 +1,19 @@
 """The caller: the user that a token names, and what they may access."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol, Self, TypeVar
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from payments_app.accounts.models import Role
 from payments_app.errors import Forbidden, NotAuthenticated, NotFound
+from payments_app.i18n.messages import N_
+
+# For so long an expired link still shows what was paid by it.
+READABLE_AFTER_EXPIRY = timedelta(days=90)
+
+# Beyond these, no column holds the value of a claim.
+_ID_END, _VERSION_END = 2**63, 2**31
 
 
 class UserRecord(Protocol):
@@ -21,6 +28,31 @@ class UserRecord(Protocol):
 
 
 AnyUserRecord = TypeVar("AnyUserRecord", bound=UserRecord)
+
+
+class LinkRecord(NamedTuple):
+    """What the database says of a payment link and of the patient whose consultation it pays."""
+
+    role: str
+    token_version: int
+    disabled_at: datetime | None
+    expires_at: datetime
+    revoked_at: datetime | None
+    # Whether the consultation has a payment, in any status.
+    has_payment: bool
+
+    def is_usable(self, now: datetime) -> bool:
+        """Whether the link gives a token: for paying, or after its end for reading what was paid."""
+        return self.disabled_at is None and self.revoked_at is None and (self._is_open(now) or self._is_readable(now))
+
+    def may_change(self, now: datetime) -> bool:
+        return self.is_usable(now) and self._is_open(now)
+
+    def _is_open(self, now: datetime) -> bool:
+        return now < self.expires_at
+
+    def _is_readable(self, now: datetime) -> bool:
+        return self.has_payment and now < self.expires_at + READABLE_AFTER_EXPIRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +75,12 @@ class Caller:
         """
         try:
             caller = cls(user_id=int(claims["sub"]), role=Role(claims["role"]), token_version=int(claims["ver"]))
-        except (KeyError, ValueError, TypeError):
+            if caller.role == Role.PAYER:
+                caller = replace(caller, link_id=int(claims["link"]), consultation_id=int(claims["consultation"]))
+        except (KeyError, ValueError, TypeError, OverflowError):
             raise NotAuthenticated from None
-        if not (0 < caller.user_id < 2**63 and 0 <= caller.token_version < 2**31):  # the columns' limits
+        ids = [id_ for id_ in (caller.user_id, caller.link_id, caller.consultation_id) if id_ is not None]
+        if not (all(0 < id_ < _ID_END for id_ in ids) and 0 <= caller.token_version < _VERSION_END):
             raise NotAuthenticated
         return caller
 
@@ -55,8 +90,8 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The caller's name in the audit trail, such as ``patient:7``."""
-        return f"{self.role}:{self.user_id}"
+        """The caller's name in the audit trail, such as ``patient:7``; for a payer with the link's id: ``payer:12``."""
+        return f"{self.role}:{self.user_id if self.link_id is None else self.link_id}"
 
     @property
     def user_role(self) -> str:
@@ -87,6 +122,22 @@ class Caller:
             case _:
                 if patient_id != self.user_id:
                     raise Forbidden
+
+    def require_link(self, link: LinkRecord | None, *, now: datetime, changes: bool) -> None:
+        """What a payer's token claims must still be so; ``changes``: the request is not for reading alone.
+
+        Raises:
+            NotAuthenticated: the link was revoked or has expired, its patient was disabled or their tokens ended, or
+                the consultation has another patient by now (401).
+            Forbidden: the link has expired, and only shows the payment (403).
+        """
+        link = self.require_unchanged(link)
+        if not link.is_usable(now):
+            raise NotAuthenticated
+        if changes and not link.may_change(now):
+            raise Forbidden(
+                N_("This payment link has expired: it shows the payment, and nothing can be changed by it.")
+            )
 
     def require_unchanged(self, user: AnyUserRecord | None) -> AnyUserRecord:
         """Require that the database still agrees with the token's claims; returns ``user``.

@@ -25,7 +25,7 @@ MIN_PASSWORD_LENGTH = 12  # characters; for staff (NIST SP 800-63B asks for at l
     type=click.Choice([str(role) for role in USER_ROLES]),
     default=str(Role.PATIENT),
     show_default=True,
-    help="patient: pays. admin: staff, sees and refunds everything. booking: only registers consultations.",
+    help="patient: pays. admin: staff, sees and refunds everything. booking: registers consultations, and reads those.",
 )
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input, without a prompt.")
 @json_option

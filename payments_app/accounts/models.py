@@ -1,4 +1,4 @@
-"""Those who may use the service: users who log in, and links that stand in for a patient's login."""
+"""The tables of users and of payment links."""
 
 from datetime import datetime
 from enum import StrEnum

@@ -10,6 +10,9 @@ from functools import cache
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+# In place of a hash, for a user whom no password lets in: nothing verifies against it.
+NO_PASSWORD = "none"  # noqa: S105  # nosec B105  # no password fits it
+
 _hasher = PasswordHasher()
 
 
@@ -26,8 +29,10 @@ def hash_password(password: str) -> str:
 def is_correct(password: str, password_hash: str | None) -> bool:
     """Whether the password is correct. Call it outside any transaction: it takes tens of milliseconds.
 
-    Without a hash (unknown e-mail address) the result is False, after the same work.
+    Without a hash (unknown e-mail address, or a user without a password) the result is False, after the same work.
     """
+    if password_hash == NO_PASSWORD:
+        password_hash = None  # verifying against it would be quicker, and so would tell that this user exists
     # Also as typed: older passwords were hashed without NFKC. Both are always tried, so that the time depends on the
     # input only, and not on the result.
     spellings = {_normalized(password), password}

@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Select, bindparam, or_, select
+from sqlalchemy import BindParameter, Select, bindparam, column, exists, literal_column, or_, select, table
 from sqlalchemy.orm import Session
 
 from payments_app import clock
-from payments_app.accounts import emails, names
-from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role, User
+from payments_app.accounts import emails, names, passwords
+from payments_app.accounts.caller import Caller, LinkRecord
+from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.db.base import dialect_insert
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import UserExists, UserNotFound, ValidationFailed
 from payments_app.i18n.messages import N_
+
+S = TypeVar("S", bound=Select[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,11 @@ def get_self(session: Session, caller: Caller) -> User:
     """The caller's own record.
 
     Raises:
-        NotAuthenticated: the user was disabled or their tokens ended (401).
+        NotAuthenticated: the user was disabled or their tokens ended, or the link of a payer no longer stands (401).
     """
-    return require_valid(session, caller)
+    if caller.link_id is not None:
+        _require_link(session, caller, _LINK, changes=False)
+    return caller.require_unchanged(session.get(User, caller.user_id))
 
 
 @read_transaction
@@ -54,6 +58,23 @@ def check_valid(session: Session, caller: Caller) -> None:
     """``require_valid`` in its own transaction: for reads by staff, and for responses that come from Redis."""
     row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
     caller.require_unchanged(None if row is None else _Record(*row))
+
+
+@read_transaction
+def check_link(session: Session, caller: Caller, *, changes: bool) -> None:
+    """Ask of the database, in one statement, whether a payer's link and its patient still stand.
+
+    Raises:
+        NotAuthenticated: they do not (401).
+        Forbidden: the link has expired and only shows the payment, and the request is not for reading alone (403).
+    """
+    _require_link(session, caller, _LINK, changes=changes)
+
+
+def _require_link(session: Session, caller: Caller, statement: DirectStatement, *, changes: bool) -> None:
+    asked = {"link_id": caller.link_id, "consultation_id": caller.consultation_id, "user_id": caller.user_id}
+    row = next(iter(statement.rows(session, asked)), None)
+    caller.require_link(None if row is None else LinkRecord(*row), now=clock.now(), changes=changes)
 
 
 class _Record(NamedTuple):
@@ -69,26 +90,76 @@ _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
 )
 _RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # typed for rows of any columns
 
+# Named by string: consultations and payments are of rooms above, and know this one.
+_CONSULTATIONS = table("consultations", column("id"), column("patient_id"))
+_PAYMENTS = table("payments", column("consultation_id"), column("deleted_at"))
+
+
+def select_link(*by: Any, more: tuple[Any, ...] = ()) -> Select[Any]:
+    """Selects the columns of ``LinkRecord``, and ``more``, of the links that fit ``by``, each with its patient."""
+    paid = exists().where(_PAYMENTS.c.consultation_id == PaymentLink.consultation_id, _PAYMENTS.c.deleted_at.is_(None))
+    shown = (User.role, User.token_version, User.disabled_at, PaymentLink.expires_at, PaymentLink.revoked_at, paid)
+    wanted: Select[Any] = select(*shown, *more)
+    return (
+        wanted.select_from(PaymentLink)
+        .join(_CONSULTATIONS, _CONSULTATIONS.c.id == PaymentLink.consultation_id)
+        .join(User, User.id == _CONSULTATIONS.c.patient_id)
+        .where(*by)
+    )
+
+
+_OF_PAYER = select_link(
+    PaymentLink.id == bindparam("link_id", type_=PaymentLink.id.type),
+    PaymentLink.consultation_id == bindparam("consultation_id", type_=PaymentLink.consultation_id.type),
+    User.id == bindparam("user_id", type_=User.id.type),
+)
+_LINK = DirectStatement(_OF_PAYER)
+# Locked until the end of the transaction: whoever revokes the link or disables the patient waits for it, so that after
+# their answer no transaction that was let in before has yet to commit.
+_LOCKED_LINK = DirectStatement(_OF_PAYER.with_for_update(read=True, of=(PaymentLink, User)))
+
 
 def by_email(email: str) -> Select[User]:
     """Selects the user with that e-mail address in any spelling.
 
     From before the normalization, two users may have one address in two spellings: each is found by their own spelling.
     """
-    spelling = emails.storable(email).lower()
-    found = select(User).where(or_(User.normalized_email == emails.normalized(email), User.email == spelling))
-    return found.order_by(User.email != spelling).limit(1)
+    spelled = as_spelled_and_normalized(email)
+    return _by_email(select(User), spelled["spelled_email"], spelled["normalized_email"])
+
+
+def as_spelled_and_normalized(email: str) -> dict[str, str]:
+    """The two forms in which a user may be stored under that address, by the names of ``ID_BY_EMAIL``'s parameters."""
+    return {"spelled_email": emails.storable(email).lower(), "normalized_email": emails.normalized(email)}
+
+
+def _by_email(wanted: S, spelled: str | BindParameter[str], normalized: str | BindParameter[str]) -> S:
+    found = wanted.where(or_(User.normalized_email == normalized, User.email == spelled))
+    # As a literal: a statement that is compiled once gets its parameters by name, and a limit has none.
+    return found.order_by(User.email != spelled).limit(literal_column("1"))
+
+
+# For statements that are compiled once: the id of the user whom ``by_email`` finds.
+ID_BY_EMAIL = _by_email(
+    select(User.id),
+    bindparam("spelled_email", type_=User.email.type),
+    bindparam("normalized_email", type_=User.email.type),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewUser:
-    """A user to add. ``password_hash`` is ``none`` if no password is valid for them."""
+    """A user to add. ``password_hash`` is ``passwords.NO_PASSWORD`` if no password is valid for them.
+
+    ``language``: of the pages and messages that the user gets, such as ``en``; None if it is not known.
+    """
 
     email: str
     name: str
     role: Role
     password_hash: str
     token_version: int = 0
+    language: str | None = None
 
 
 def insert_user(session: Session, new: NewUser) -> int | None:
@@ -112,10 +183,29 @@ def insert_user(session: Session, new: NewUser) -> int | None:
         role=new.role.value,
         password_hash=new.password_hash,
         token_version=new.token_version,
+        language=new.language,
         created_at=clock.now(),
     )
     user_id: int | None = session.scalar(inserted.on_conflict_do_nothing().returning(User.id))
     return user_id
+
+
+def find_or_add_patient(session: Session, *, email: str, name: str, language: str | None) -> User | None:
+    """The patient who has that e-mail address; if nobody has it, a new one who cannot log in, for want of a password.
+
+    None if a member of staff or a booking system has it. Of a patient who is there already, nothing changes.
+
+    Raises:
+        ValidationFailed: no e-mail address, or no name (422).
+    """
+    # The look decides nothing. It comes first because an older user may have the address in a spelling that no
+    # constraint compares with this one.
+    user = session.scalar(by_email(email))
+    if user is None:
+        new = NewUser(email=email, name=name, role=Role.PATIENT, password_hash=passwords.NO_PASSWORD, language=language)
+        insert_user(session, new)
+        user = session.scalars(by_email(email)).one()  # by this request, or by another that was first
+    return user if user.role == Role.PATIENT else None
 
 
 @write_transaction
@@ -160,11 +250,14 @@ def get_user(session: Session, user_id: int) -> User:
     return session.get_one(User, user_id)
 
 
-def require_valid(session: Session, caller: Caller) -> User:
+def require_valid(session: Session, caller: Caller) -> None:
     """Compare a token's claims with the database; part of every transaction that writes.
 
     Raises:
-        NotAuthenticated: the user was disabled or their tokens ended (401).
-        Forbidden: the user no longer has the role that the token names (403).
+        NotAuthenticated: the user was disabled or their tokens ended, or the link of a payer no longer stands (401).
+        Forbidden: the user no longer has the role that the token names, or the link has expired (403).
     """
-    return caller.require_unchanged(session.get(User, caller.user_id))
+    if caller.link_id is not None:
+        _require_link(session, caller, _LOCKED_LINK, changes=True)
+    else:
+        caller.require_unchanged(session.get(User, caller.user_id))

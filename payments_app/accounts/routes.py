@@ -3,8 +3,9 @@
 from flask import Response, current_app, g
 
 from payments_app.accounts import auth, emails, passwords, repository, schemas
-from payments_app.accounts.auth import authenticated
+from payments_app.accounts.auth import SCHEME, authenticated
 from payments_app.accounts.caller import Caller
+from payments_app.accounts.models import Role
 from payments_app.accounts.repository import Credentials
 from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.rate_limits import failed_logins, failed_logins_per_address
@@ -12,8 +13,6 @@ from payments_app.errors import InvalidCredentials
 
 login_blueprint = Blueprint("login", __name__, url_prefix="/api", description="Login: a bearer token for a password")
 blueprint = Blueprint("accounts", __name__, url_prefix="/api/v1", description="The user of the token")
-
-SCHEME = "Bearer"  # RFC 6750
 
 
 @login_blueprint.route("/login", methods=["POST"])
@@ -45,10 +44,10 @@ def _check(email: str, password: str) -> Credentials:
 
 
 @blueprint.route("/me")
-@authenticated()
+@authenticated(*Role)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.User)
 @blueprint.problems(401, 403, 422, 503)
 def show_me(caller: Caller) -> Response:
-    """Show the user of the token."""
-    return ok(schemas.User().dump(repository.get_self(caller)), message="OK")
+    """Show the user of the token; for a payment link its patient, with the role `payer`."""
+    return ok({**schemas.User().dump(repository.get_self(caller)), "role": caller.role}, message="OK")

@@ -31,4 +31,4 @@ class User(Schema):
     id = fields.Integer(required=True)
     email = fields.String(required=True)
     name = fields.String(required=True)
-    role = fields.String(required=True, metadata={"enum": ["patient", "admin", "booking"]})
+    role = fields.String(required=True, metadata={"enum": ["patient", "admin", "booking", "payer"]})

@@ -12,6 +12,7 @@ from marshmallow import ValidationError as MarshmallowError
 from webargs.flaskparser import FlaskParser
 
 from payments_app.api.examples import Examples
+from payments_app.api.fields import errors_by_field
 from payments_app.api.json_body import names_one_type, read_all, read_json
 from payments_app.api.query import refuse_contradictions, refuse_parameters
 from payments_app.errors import ValidationFailed
@@ -54,9 +55,9 @@ class StrictParser(FlaskParser):
         return read_json(req)
 
     def handle_error(self, error: MarshmallowError, *_args: Any, **_kwargs: Any) -> NoReturn:
-        located = error.messages
+        parts: Mapping[str, Any] = error.messages  # type: ignore[assignment]  # webargs nests them by location
         raise ValidationFailed(
-            {str(name): list(texts) for part in located.values() for name, texts in part.items()}  # type: ignore[union-attr]  # webargs nests by location
+            {name: texts for part in parts.values() for name, texts in errors_by_field(part).items()}
         )
 
 

@@ -1,6 +1,6 @@
 """Keyset pagination: a cursor holds the position of the last row, so page 60,000 costs as much as page 1."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -13,17 +13,21 @@ from payments_app.pagination import Page
 
 Row = TypeVar("Row")
 
+# What may be another from page to page.
+_NO_FILTERS = ("per_page", "cursor")
 
-def read_cursor(kind: str, cursor: str | None) -> list[Any] | None:
-    """The position in a cursor; None without a cursor. ``kind``: the list that it belongs to.
+
+def read_cursor(kind: str, query: Mapping[str, Any]) -> list[Any] | None:
+    """The position in the query's cursor; None without a cursor. ``kind``: the list that it belongs to.
 
     Raises:
-        ValidationFailed: the cursor was not issued by this service for this list (422).
+        ValidationFailed: the cursor was not issued by this service for this list with these filters (422).
     """
+    cursor = query.get("cursor")
     if cursor is None:
         return None
     try:
-        position: list[Any] = _serializer(kind).loads(cursor)
+        position: list[Any] = _serializer(kind, query).loads(cursor)
     except BadData:
         raise ValidationFailed({"cursor": [N_("Not a cursor of this list.")]}) from None
     return position
@@ -38,18 +42,22 @@ def paginated_response(
     position: Callable[[Row], list[Any]],
 ) -> Response:
     """``{"data": [...], "meta": {...}}`` with a ``Link: rel="next"`` (RFC 8288) if there are more rows."""
-    next_cursor = _serializer(kind).dumps(position(page.rows[-1])) if page.has_more else None
+    next_cursor = _serializer(kind, query).dumps(position(page.rows[-1])) if page.has_more else None
     body = {
         "data": [render(row) for row in page.rows],
         "meta": {"next_cursor": next_cursor, "per_page": query["per_page"]},
     }
     response = Response(json.dumps(body), mimetype="application/json")
     if next_cursor is not None:
-        # Only with the parameters that were checked.
-        response.headers["Link"] = f'<{request.path}?{urlencode({**query, "cursor": next_cursor})}>; rel="next"'
+        # Only with the parameters that were checked, in the spelling in which they came.
+        given = {name: request.args.get(name, value) for name, value in query.items()}
+        response.headers["Link"] = f'<{request.path}?{urlencode({**given, "cursor": next_cursor})}>; rel="next"'
     return response
 
 
-def _serializer(kind: str) -> URLSafeSerializer:
-    # Signed, so that a position that this service never issued is refused.
-    return URLSafeSerializer(current_app.secret_key or "", salt=f"cursor.{kind}")
+def _serializer(kind: str, query: Mapping[str, Any]) -> URLSafeSerializer:
+    # Signed, so that a position that this service never issued is refused; together with the filters, so that a client
+    # that changes a filter between two pages is told so, and does not miss rows.
+    filters = {name: value for name, value in sorted(query.items()) if name not in _NO_FILTERS}
+    salt = f"cursor.{kind}?{urlencode(filters)}" if filters else f"cursor.{kind}"
+    return URLSafeSerializer(current_app.secret_key or "", salt=salt)

@@ -9,6 +9,7 @@ from payments_app.api.problem_catalog import CATALOG, Problem, title_of
 from payments_app.errors import (
     ActivePaymentExists,
     AppError,
+    ConsultationClosed,
     ConsultationCurrency,
     ConsultationHasPayments,
     GatewayRefused,
@@ -17,8 +18,11 @@ from payments_app.errors import (
     InvalidTransition,
     LockTimeout,
     NotReady,
+    PaymentLinksOff,
     PaymentNotVerified,
     PreconditionFailed,
+    ReferenceFixed,
+    ReferenceTaken,
     RefundableChanged,
     RefundDeclined,
     RefundExceedsBalance,
@@ -36,7 +40,15 @@ Examples = dict[str, dict[str, Any]]
 CREATE_BODY = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
 CONFIRM_BODY = {"transaction_id": "TXN-123456789"}
 REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
-PUT_CONSULTATION_BODY = {"patient_email": "patient@test.com", "fee": 5000}
+PUT_CONSULTATION_BODY = {
+    "patient": {"email": "patient@test.com", "name": "Maria Santos", "language": "en"},
+    "fee": 5000,
+    "description": "Consultation with Dr Reyes",
+    "starts_at": "2026-03-16T10:00:00+08:00",
+    "reference": "BK-77",
+}
+LINK_BODY = {"expires_in": 604800}
+EXCHANGE_BODY = {"token": "qIw3cJ2n8Uq0mY8oXH1vV8xJmM5uC0m2cZl0oT7rK9E"}  # nosec B105  # of no link
 EMPTY_BODY: dict[str, Any] = {}
 
 _REQUEST_ID = "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1"
@@ -164,6 +176,7 @@ CREATE = _refusals(
     "/api/v1/payments",
     {
         "active-payment-exists": ActivePaymentExists(payment_id=41, payment_status="pending"),
+        "consultation-closed": ConsultationClosed(),
         "consultation-currency": ConsultationCurrency(of_consultation="PHP", of_payments="USD"),
         "lock-timeout": LockTimeout(),
         "validation-failed": ValidationFailed({"amount": ["Must be from 1000.00 to 10000000.00."]}),
@@ -183,6 +196,7 @@ CONFIRM = _refusals(
         # Late money for a payment that failed or expired, and whose consultation has another active payment: the money
         # is recorded, and ``needs_review`` is set so that staff return it.
         "active-payment-exists": ActivePaymentExists.instead_of_late_money(payment_id=42, payment_status="pending"),
+        "consultation-closed": ConsultationClosed.to_late_money(),
         "lock-timeout": LockTimeout(),
         "precondition-failed": PreconditionFailed(current_version=1),
         "idempotency-key-reused": IdempotencyKeyReused(["transaction_id"]),
@@ -226,7 +240,28 @@ PUT_CONSULTATION = _refusals(
     "/api/v1/consultations/5",
     {
         "consultation-has-payments": ConsultationHasPayments(),
+        "consultation-closed": ConsultationClosed(),
+        "reference-fixed": ReferenceFixed(reference="BK-77"),
+        "reference-taken": ReferenceTaken(),
         "validation-failed": ValidationFailed({"patient_email": ["No such patient."]}),
+    },
+)
+
+
+CLOSE = _refusals(
+    "/api/v1/consultations/5/close",
+    {
+        "invalid-transition": InvalidTransition(payment_status="processing"),
+        "version-conflict-lost-race": VersionConflict.lost_every_race(),
+        "gateway-unavailable": GatewayUnavailable(),
+    },
+)
+
+CREATE_LINK = _refusals(
+    "/api/v1/consultations/5/links",
+    {
+        "consultation-closed": ConsultationClosed(),
+        "payment-links-off": PaymentLinksOff(),
     },
 )
 
@@ -234,7 +269,7 @@ PUT_CONSULTATION = _refusals(
 def _examples_by_code() -> dict[str, dict[str, Any]]:
     """One example body per problem code: the first one above, or else a body without details."""
     shown = {code: _without_details(problem) for code, problem in CATALOG.items()}
-    for refusals in (REFUND, PUT_CONSULTATION, REFUSED_CHECKOUT, CANCEL, CONFIRM, CREATE):
+    for refusals in (REFUND, CREATE_LINK, CLOSE, PUT_CONSULTATION, REFUSED_CHECKOUT, CANCEL, CONFIRM, CREATE):
         for examples in refusals.values():
             for example in reversed(examples.values()):
                 shown[example["value"]["type"].removeprefix("/problems/")] = example["value"]

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from flask import current_app
 from marshmallow import ValidationError, fields, validate
+from marshmallow.exceptions import SCHEMA
 
 from config import BASIS_POINTS_PER_ONE
 from payments_app import clock, money
@@ -29,6 +30,11 @@ KEY_PATTERN = f"^{_KEY}$"
 # A key in a header has no comma: servers and proxies join two lines of one header with a comma (RFC 9110, 5.3).
 _KEY_IN_HEADER = _KEY.replace("[!#-", r"[!#-+\--")
 KEY_HEADER_PATTERN = f'^(?:{_KEY_IN_HEADER}|"{_KEY_IN_HEADER}")$'
+# A date and a time of day to the minute or finer, and a zone.
+ZONED_TIME_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:[0-9]{2})$"
+)
+_ZONED_TIME = re.compile(ZONED_TIME_PATTERN)
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 _TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
 _URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
@@ -72,8 +78,8 @@ class OneOf(validate.OneOf):
 class StrictInteger(fields.Integer):
     """A JSON integer from ``least`` to 2^63-1; no strings, no fractions, no booleans."""
 
-    def __init__(self, *, least: int, **kwargs: Any) -> None:
-        super().__init__(strict=True, validate=Range(least, MAX_ID), **kwargs)
+    def __init__(self, *, least: int, most: int = MAX_ID, **kwargs: Any) -> None:
+        super().__init__(strict=True, validate=Range(least, most), **kwargs)
 
 
 class QueryInteger(fields.Integer):
@@ -221,3 +227,44 @@ class UtcDateTimeField(fields.Field[Any]):
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else clock.to_text(value)
+
+
+class ZonedDateTime(UtcDateTimeField):
+    """A time, taken as ISO 8601 with its zone (``2026-03-14T17:26:53+08:00``); UTC inside, and when given."""
+
+    default_error_messages: dict[str, Any] = {
+        "invalid": N_("Not an ISO 8601 time with a zone, such as 2026-03-14T17:26:53+08:00; in a URL, write + as %2B."),
+    }
+
+    def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        described = {"pattern": ZONED_TIME_PATTERN, "description": "ISO 8601 with a zone.", **(metadata or {})}
+        super().__init__(metadata=described, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
+        if not isinstance(value, str) or not _ZONED_TIME.fullmatch(value):
+            raise self.make_error("invalid")
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):  # no such day, or in UTC before the year 1
+            raise self.make_error("invalid") from None
+
+
+class QueryBoolean(fields.Boolean):
+    """``true`` or ``false`` in a query, and no other word."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        if value not in ("true", "false"):
+            raise self.make_error("invalid")
+        return bool(value == "true")
+
+
+def errors_by_field(messages: Mapping[Any, Any], prefix: str = "") -> dict[str, list[str]]:
+    """marshmallow's errors, nested as the body is, by the path of each field, such as ``patient.email``."""
+    found: dict[str, list[str]] = {}
+    for name, inner in messages.items():
+        path = prefix if name == SCHEMA else ".".join(filter(None, (prefix, str(name))))
+        if isinstance(inner, Mapping):
+            found.update(errors_by_field(inner, path))
+        else:
+            found[path or str(name)] = list(inner)
+    return found

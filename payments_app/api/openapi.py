@@ -159,6 +159,7 @@ def init_app(app: Flask) -> Api:
     api.register_field(fields.PayableAmount, ["number", "string"], None)
     api.register_field(fields.RateField, "number", None)
     api.register_field(fields.UtcDateTimeField, "string", "date-time")
+    api.register_field(fields.ZonedDateTime, "string", "date-time")
     api.init_app(app)
     api.ma_plugin.converter.add_attribute_function(_limits_of_amounts(app.config["SETTINGS"]))
     for name, parameter in PARAMETERS.items():

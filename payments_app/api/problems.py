@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 from payments_app.api.problem_catalog import CATALOG, title_of
 from payments_app.errors import RETRY_AFTER_SECONDS, AppError
 from payments_app.i18n.locale import translate
+from payments_app.observability.link_tokens import without_link_token
 from payments_app.observability.logging import current_request_id
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def _body(
         "title": title_of(code, status),
         "status": status,
         "detail": text,
-        "instance": request.path if has_request_context() else None,
+        "instance": without_link_token(request.path) if has_request_context() else None,
         "message": text,
         "retryable": retryable,
         "request_id": current_request_id(),

@@ -68,10 +68,11 @@ def _failed(response: Response) -> bool:
     return response.status_code == 401  # noqa: PLR2004  # only a wrong password is 401 here
 
 
-# New payments per user. A replay is not counted.
+# New payments per user. A replay is not counted. A payment link has a count of its own: its holder cannot use up the
+# patient's.
 payments_per_user: Decorator = limiter.limit(
     lambda: _settings().ratelimit_payments,
-    key_func=lambda: f"user:{g.caller.user_id}",
+    key_func=lambda: f"user:{g.caller.user_id}" if g.caller.link_id is None else f"link:{g.caller.link_id}",
     deduct_when=lambda response: "Idempotent-Replayed" not in response.headers,
 )
 
@@ -86,6 +87,13 @@ failed_logins: Decorator = limiter.limit(
 # Failed logins per network: against trying one e-mail address after another.
 failed_logins_per_address: Decorator = limiter.limit(
     lambda: _settings().ratelimit_failed_logins_per_address, deduct_when=_failed
+)
+
+# Payment links that lead nowhere, per network: the same limit as for failed logins, with a count of its own. A token
+# has 256 random bits and cannot be guessed; the limit protects the database from the attempts.
+failed_exchanges: Decorator = limiter.limit(
+    lambda: _settings().ratelimit_failed_logins_per_address,
+    deduct_when=lambda response: response.status_code == 404,  # noqa: PLR2004  # of this one endpoint
 )
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, Strin
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from payments_app.db.base import Base, BigId, UtcDateTime
+from payments_app.errors import ConsultationClosed, ReferenceFixed
 
 if TYPE_CHECKING:
     from payments_app.payments.models.payment import Payment
@@ -58,7 +59,34 @@ class Consultation(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    # Named by string: payments import consultations, not the other way round. At most one row, by the index of M1.
+    @property
+    def status(self) -> str:
+        """``open``; or ``closed``: it takes no new payment, and no longer changes."""
+        return "open" if self.closed_at is None else "closed"
+
+    def require_open(self) -> None:
+        """Raises:
+        ConsultationClosed: nobody can pay it any more (409).
+        """
+        if self.closed_at is not None:
+            raise ConsultationClosed
+
+    def close(self, at: datetime) -> None:
+        """From now on nobody can pay it, and nothing of it changes."""
+        self.require_open()
+        self.closed_at = self.updated_at = at
+
+    def name(self, reference: str) -> None:
+        """Give it the booking system's own name, once.
+
+        Raises:
+            ReferenceFixed: it has another one (409).
+        """
+        if self.reference not in (None, reference):
+            raise ReferenceFixed(reference=self.reference)
+        self.reference = reference
+
+    # Named by string: payments know consultations, not the other way round. At most one row, by the index of M1.
     active_payment: Mapped["Payment | None"] = relationship(
         primaryjoin="and_(Payment.consultation_id == Consultation.id, Payment.is_active)",
         foreign_keys="Payment.consultation_id",

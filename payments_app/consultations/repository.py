@@ -1,6 +1,7 @@
 """Consultations in the database. The booking system registers them, and their patients read them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session, aliased, joinedload
 from payments_app import clock
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role, User
-from payments_app.accounts.repository import by_email, require_valid
+from payments_app.accounts.repository import by_email, find_or_add_patient, require_valid
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import read_transaction, write_transaction
@@ -18,13 +19,29 @@ from payments_app.pagination import Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """A consultation as the booking system registers it. Exactly one of patient id and patient e-mail is set."""
+class NewPatient:
+    """A patient who is added if nobody has the e-mail address; otherwise name and language are ignored."""
 
-    patient_id: int | None
-    patient_email: str | None
+    email: str
+    name: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What the booking system says of a consultation; exactly one of the three ways to name the patient is set.
+
+    The fee in minor units. All that is None is so from then on, but for the reference, which stays.
+    """
+
+    patient_id: int | None = None
+    patient_email: str | None = None
+    patient: NewPatient | None = None
     fee_minor: int | None
     currency: str
+    description: str | None = None
+    starts_at: datetime | None = None
+    reference: str | None = None
 
 
 @read_transaction
@@ -49,11 +66,24 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
 
 
 @read_transaction
-def list_page(session: Session, *, caller: Caller, after_id: int, per_page: int) -> Page[Consultation]:
-    """The caller's consultations by ascending id; all consultations if the caller is an admin."""
+def list_page(
+    session: Session, *, caller: Caller, after_id: int, per_page: int, reference: str | None = None
+) -> Page[Consultation]:
+    """Consultations by ascending id: a patient's own, those that a booking system registered, or for an admin all.
+
+    A payer gets that of the link.
+
+    With ``reference``, only the one that has it.
+    """
     query = select(Consultation).where(Consultation.id > after_id)
-    if not caller.is_admin:
+    if caller.consultation_id is not None:
+        query = query.where(Consultation.id == caller.consultation_id)
+    if caller.role == Role.BOOKING:
+        query = query.where(Consultation.registered_by == caller.user_id)
+    elif not caller.is_admin:
         query = query.where(Consultation.patient_id == caller.user_id)
+    if reference is not None:
+        query = query.where(Consultation.reference == reference)
     # The limit in a subquery, the join after it: if it joined first, PostgreSQL would read all payments up to the page.
     page = aliased(Consultation, query.order_by(Consultation.id).limit(per_page + 1).subquery())
     with_payments = select(page).options(joinedload(page.active_payment)).order_by(page.id)
@@ -69,32 +99,46 @@ def put(
     It gets the currency of the settings, except while a payment is active: then it keeps its currency.
 
     Raises:
-        ValidationFailed: no patient has that id or e-mail address (422).
+        ValidationFailed: no patient has that id or e-mail address, or the e-mail address is staff's (422).
+        ConsultationClosed: the consultation is closed (409).
+        ReferenceFixed: it has another reference (409).
+        ReferenceTaken: another consultation has that reference (409).
         ConsultationHasPayments: the patient changes and a payment exists, or the fee changes and one is active (409).
     """
     require_valid(session, caller)
     patient_id = _find_patient(session, registration)
     now = clock.now()
+    # The reference comes later: a conflict with another consultation's is none that this insert may pass over.
     new = dialect_insert(session, Consultation).values(
         id=consultation_id,
         patient_id=patient_id,
         fee_minor=registration.fee_minor,
         currency=registration.currency,
+        registered_by=caller.user_id,
         created_at=now,
         updated_at=now,
     )
     is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
     # The lock waits for the creation of payments, which takes a key share lock on the same row.
     consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
+    consultation.require_open()
     is_free = consultation.active_payment is None
     if consultation.fee_minor != registration.fee_minor and not is_free:
         raise ConsultationHasPayments
     # While a payment is active, the fee keeps the currency that is being paid.
     currency = registration.currency if is_free else consultation.currency
-    new_values = (patient_id, registration.fee_minor, currency)
-    if (consultation.patient_id, consultation.fee_minor, consultation.currency) != new_values:
-        # Another patient breaks the foreign key of existing payments: the database refuses it.
-        consultation.patient_id, consultation.fee_minor, consultation.currency = new_values
+    # Another patient breaks the foreign key of existing payments: the database refuses it.
+    consultation.patient_id, consultation.fee_minor, consultation.currency = (
+        patient_id,
+        registration.fee_minor,
+        currency,
+    )
+    consultation.description, consultation.starts_at = registration.description, registration.starts_at
+    if registration.reference is not None:
+        consultation.name(registration.reference)
+    if consultation.registered_by is None:  # registered by an earlier release, which did not keep the user
+        consultation.registered_by = caller.user_id
+    if session.is_modified(consultation):
         consultation.updated_at = now
         session.flush()
     session.refresh(consultation, ["active_payment"])
@@ -106,7 +150,8 @@ def count_unpaid_in_other_currency(session: Session, currency: str) -> int:
     """The number of unpaid consultations in another currency, for which no new payment can be created."""
     is_unpaid = or_(~Consultation.active_payment.has(), Consultation.active_payment.has(status="pending"))
     unpaid = select(func.count()).select_from(Consultation).where(is_unpaid)
-    return session.scalars(unpaid.where(Consultation.currency != currency)).one()
+    is_open = Consultation.closed_at.is_(None)
+    return session.scalars(unpaid.where(Consultation.currency != currency, is_open)).one()
 
 
 def lock_consultation(session: Session, consultation_id: int) -> None:
@@ -114,7 +159,53 @@ def lock_consultation(session: Session, consultation_id: int) -> None:
     session.execute(select(Consultation.id).where(Consultation.id == consultation_id).with_for_update())
 
 
+def get_for_update(session: Session, consultation_id: int, *, caller: Caller) -> Consultation:
+    """A consultation, locked until the end of the transaction, for a caller who may close it or give out links to it.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        ConsultationNotFound: no such consultation (404).
+        Forbidden: another booking system has registered it (403).
+    """
+    require_valid(session, caller)
+    consultation = session.get(Consultation, consultation_id, with_for_update=True)
+    return _require_changeable(consultation, caller)
+
+
+def get_changeable(session: Session, consultation_id: int, *, caller: Caller) -> Consultation:
+    """``get_for_update`` without the lock."""
+    require_valid(session, caller)
+    return _require_changeable(session.get(Consultation, consultation_id), caller)
+
+
+def _require_changeable(consultation: Consultation | None, caller: Caller) -> Consultation:
+    if consultation is None:
+        raise ConsultationNotFound
+    caller.require_access(
+        ConsultationNotFound,
+        patient_id=consultation.patient_id,
+        consultation_id=consultation.id,
+        # Of what an earlier release registered it is not known who did: any booking system may change that.
+        registered_by=consultation.registered_by or caller.user_id,
+    )
+    return consultation
+
+
+def is_closed(session: Session, consultation_id: int) -> bool:
+    """Whether nobody can pay it any more."""
+    closed = select(Consultation.closed_at.is_not(None)).where(Consultation.id == consultation_id)
+    return session.scalars(closed).one()
+
+
 def _find_patient(session: Session, registration: Registration) -> int:
+    if registration.patient is not None:
+        wanted_patient = registration.patient
+        found = find_or_add_patient(
+            session, email=wanted_patient.email, name=wanted_patient.name, language=wanted_patient.language
+        )
+        if found is None:
+            raise ValidationFailed({"patient.email": [N_("Belongs to a user who is not a patient.")]})
+        return found.id
     if registration.patient_email is not None:
         field, query = "patient_email", by_email(registration.patient_email)
     else:

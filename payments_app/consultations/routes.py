@@ -11,21 +11,28 @@ from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.consultations import repository, schemas
-from payments_app.consultations.repository import Registration
 from payments_app.i18n.messages import N_
 
 blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="Consultations")
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
 @blueprint.arguments(schemas.ConsultationListQuery, location="query")
 @blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's consultations with fee and active payment; an admin gets all consultations."""
-    position = read_cursor("consultations", query.get("cursor"))
-    page = repository.list_page(caller=caller, after_id=position[0] if position else 0, per_page=query["per_page"])
+    """Consultations with fee and active payment: a patient's own, a booking system's own, or for an admin all.
+
+    A booking system's own are those that it registered; a payer's is that of the link.
+    """
+    position = read_cursor("consultations", query)
+    page = repository.list_page(
+        caller=caller,
+        after_id=position[0] if position else 0,
+        per_page=query["per_page"],
+        reference=query.get("reference"),
+    )
     return paginated_response(
         page,
         kind="consultations",
@@ -36,7 +43,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:consultation_id>")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -53,13 +60,12 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.PUT_CONSULTATION)
 def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
-    """Register a consultation, or replace its data."""
-    registration = Registration(
-        patient_id=body.get("patient_id"),
-        patient_email=body.get("patient_email"),
-        fee_minor=body["fee"],
-        currency=current_app.config["SETTINGS"].payment_currency,
-    )
+    """Register a consultation, or replace its data.
+
+    The patient named by ``patient`` is added if nobody has the e-mail address. A patient who is added cannot log in
+    before a password is set.
+    """
+    registration = schemas.registration(body, currency=current_app.config["SETTINGS"].payment_currency)
     consultation, is_new = repository.put(consultation_id, registration, caller=caller)
     location = url_for("consultations.show_consultation", consultation_id=consultation_id)
     return ok(

@@ -143,7 +143,9 @@ def current_engines() -> EngineViews:
     return engines
 
 
-def execute_directly(engine: Engine, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+def execute_directly(
+    engine: Engine, statement: str, values: Sequence[Any], *, planned_by_values: bool = False
+) -> list[tuple[Any, ...]]:
     """Execute a statement with PostgreSQL's placeholders ($1 ...) on a pooled connection, in autocommit mode.
 
     It bypasses SQLAlchemy's execution and psycopg's translation of placeholders, because the two take longer than the
@@ -162,7 +164,9 @@ def execute_directly(engine: Engine, statement: str, values: Sequence[Any]) -> l
         # then roll this statement back after the response.
         if not driver.autocommit:
             driver.autocommit = True
-        return psycopg.RawCursor(driver).execute(statement.encode(), values).fetchall()
+        # Not prepared, it is planned by its values. None: the driver prepares what comes again and again.
+        prepare = False if planned_by_values else None
+        return psycopg.RawCursor(driver).execute(statement.encode(), values, prepare=prepare).fetchall()
     except psycopg.Error as error:
         is_broken = driver.closed or error.sqlstate == _DEMOTED_SQLSTATE
         if is_broken:

@@ -13,6 +13,7 @@ from payments_app.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
     NotReady,
+    ReferenceTaken,
     TransactionAlreadyUsed,
     VersionConflict,
 )
@@ -74,6 +75,7 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
         "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.normalized_reference",
         TransactionAlreadyUsed,
     ),
+    ("uq_consultations_reference", "UNIQUE constraint failed: consultations.reference", ReferenceTaken),
     # The only parent row that the API ever changes is a consultation's patient.
     ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
 )

@@ -19,8 +19,12 @@ class DirectStatement:
     itself. Otherwise it runs in the session's transaction.
     """
 
-    def __init__(self, statement: Select[Any] | CompoundSelect[Any]) -> None:
+    def __init__(self, statement: Select[Any] | CompoundSelect[Any], *, planned_by_values: bool = False) -> None:
+        """``planned_by_values``: PostgreSQL plans it anew each time, by the values that it is given, and not once for
+        all: for what is asked seldom, and has a good plan for few rows and another one for many.
+        """
         self._statement = statement
+        self._planned_by_values = planned_by_values
 
     def rows(self, session: Session, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """The resulting rows, with columns in the statement's order."""
@@ -30,7 +34,8 @@ class DirectStatement:
             rows: Sequence[Sequence[Any]] = session.execute(self._statement, values).all()
             return rows
         text, names = self._compiled
-        return execute_directly(engine, text, [values[name] for name in names])
+        parameters = [values[name] for name in names]
+        return execute_directly(engine, text, parameters, planned_by_values=self._planned_by_values)
 
     @cached_property
     def _compiled(self) -> tuple[str, Sequence[str]]:

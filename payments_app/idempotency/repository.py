@@ -70,7 +70,7 @@ def get_key(session: Session, caller: Caller, key: str) -> IdempotencyKey:
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
         Forbidden: the user no longer has the role that the token names (403).
-        IdempotencyKeyNotFound: nothing is committed under the key so far (404).
+        IdempotencyKeyNotFound: nothing is committed under the key so far; for a payer, not by their consultation (404).
     """
     found = session.execute(
         select(User, IdempotencyKey)
@@ -80,7 +80,7 @@ def get_key(session: Session, caller: Caller, key: str) -> IdempotencyKey:
     ).one_or_none()
     user, row = found or (None, None)
     caller.require_unchanged(user)
-    if row is None:
+    if row is None or caller.consultation_id not in (None, row.payment.consultation_id):
         raise IdempotencyKeyNotFound
     return row
 

@@ -28,7 +28,8 @@ def run_idempotent(
     """The response of ``execute``, which is one transaction with its retries, run under the configured lock.
 
     ``prepare`` runs before the lock: it checks the request and calls the gateway. It returns the input of ``execute``,
-    or a response that is stored already. Redis is read before and written after, never in between.
+    or a response that is stored already. Redis is read before and written after, never in between. For a
+    payer Redis is not read: a copy does not name its consultation, so the database judges the request.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
@@ -36,7 +37,7 @@ def run_idempotent(
         LockTimeout: the lock was not acquired in time, and the same request was not processed meanwhile (409,
             retryable).
     """
-    response = get(request)
+    response = get(request) if request.caller.link_id is None else None
     if response is None:
         response = _first_or_known(request, lock=lock, prepare=prepare, execute=execute)
     else:

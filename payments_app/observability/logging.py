@@ -22,6 +22,7 @@ from structlog.processors import ExceptionRenderer, JSONRenderer, StackInfoRende
 from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter, filter_by_level
 from structlog.typing import EventDict, ExcInfo, Processor
 
+from payments_app.observability.link_tokens import without_link_token
 from payments_app.printable import printable
 
 # The request ids that a proxy or a client may choose: no spaces, quotes or control characters, which could forge log
@@ -79,9 +80,13 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
         else (_escape_line_breaks, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
     )
     tracebacks = ExceptionRenderer(_format_traceback)
-    return ProcessorFormatter(
-        processors=[TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks, *render]
-    )
+    ordered: tuple[Processor, ...] = (TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks)
+    return ProcessorFormatter(processors=[*ordered, *render, _hide_link_tokens])
+
+
+def _hide_link_tokens(_logger: Any, _level: str, line: Any) -> str:
+    """Removes them from the finished line: Flask and gunicorn log the path of a request that fails."""
+    return without_link_token(line)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events receiv
 # that first appears with 1.
 for outcome in ("other_mode", "unreadable"):
     WEBHOOK_EVENTS.labels(outcome)
+PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
 LOCK_WAIT_SECONDS = Histogram(
     "payments_lock_wait_seconds",
     "Seconds spent waiting for a Redis lock, by outcome",

@@ -157,6 +157,25 @@ CHECKS = (
                 lag(version) OVER (PARTITION BY payment_id ORDER BY id) AS version_before FROM payment_events) AS trail
         WHERE coalesce(from_status, '') <> coalesce(before, '') OR version < coalesce(version_before, 0)""",
     ),
+    Check(
+        "M11",
+        "a link changed payments of its own consultation alone",
+        """
+        SELECT p.id, e.actor || ' changed it, which is of consultation ' || p.consultation_id AS detail
+        FROM payment_events e JOIN payments p ON p.id = e.payment_id
+            LEFT JOIN payment_links l ON e.actor = 'payer:' || l.id
+        WHERE e.actor LIKE 'payer:%' AND coalesce(l.consultation_id, 0) <> p.consultation_id""",
+    ),
+    # Both times are of the process that let the request in. When a link was revoked, another process's clock has said,
+    # which may be a moment behind: that no row can prove.
+    Check(
+        "M11",
+        "a link changed nothing after its end",
+        """
+        SELECT e.payment_id AS id, e.actor || ' had expired at ' || l.expires_at || ' before ' || e.event AS detail
+        FROM payment_events e JOIN payment_links l ON e.actor = 'payer:' || l.id
+        WHERE e.created_at >= l.expires_at""",
+    ),
 )
 
 

@@ -23,7 +23,9 @@ from payments_app.commands import (
     show_rows,
     with_progress,
 )
+from payments_app.consultations.cli import consultations
 from payments_app.payments import audit, expire, queries, repository, review
+from payments_app.payments.close import close
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.expire import ExpiryResult
 from payments_app.payments.models.event import AuditContext
@@ -113,6 +115,25 @@ def expire_payments(as_json: bool) -> None:
         say(f"{results[ExpiryResult.FOLLOWED]} were paid, cancelled or changed at the same moment")
     if results[ExpiryResult.LEFT]:
         say(f"{results[ExpiryResult.LEFT]} are left for the next run: their gateway did not answer")
+
+
+@consultations.command("close")
+@click.argument("consultation_id", type=ID)
+@json_option
+def close_consultation(consultation_id: int, as_json: bool) -> None:
+    """Close a consultation, so that nobody can pay it any more; its pending payment is cancelled, at the gateway first.
+
+    What was paid stays paid. One that is closed already stays as it is.
+    """
+    consultation = close(consultation_id, caller=system_caller(), context=operator_context())
+    facts = {
+        "consultation": consultation.id,
+        "reference": consultation.reference,
+        "status": consultation.status,
+        "closed_at": consultation.closed_at,
+        "active_payment": consultation.active_payment and consultation.active_payment.id,
+    }
+    show_facts(facts, as_json=as_json)
 
 
 @payments.command("resolve-review")

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from payments_app.consultations.repository import is_closed
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
+    Conflict,
+    ConsultationClosed,
     Forbidden,
     GatewayUnavailable,
     InvalidTransition,
@@ -46,8 +49,8 @@ class PaymentProof:
 def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> StoredResponse:
     """Mark a payment completed and its invoice paid, if its gateway confirms the money.
 
-    If the money comes too late, because the consultation has another payment by then, it is recorded for staff to
-    refund.
+    If the money comes too late, because the consultation is closed or has another payment by then, it is recorded for
+    staff to refund.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
@@ -58,6 +61,7 @@ def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> Store
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
         InvalidTransition: the payment's status does not allow it (409).
         ActivePaymentExists: it has ended, and its consultation has another payment (409).
+        ConsultationClosed: it has ended, and its consultation is closed (409).
         TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
         LockTimeout: a configured lock was not acquired in time (409, retryable).
         GatewayUnavailable: no response from the gateway; nothing changed (503).
@@ -87,7 +91,7 @@ def _read_and_judge(
 @write_transaction
 def _write(
     session: Session, change: ChangeCommand, proof: PaymentProof, money: GatewayPayment, render: Render
-) -> StoredResponse | ActivePaymentExists | InvalidTransition:
+) -> StoredResponse | Conflict:
     payment = get_owned_for_update(session, change.payment_id, change.caller)
     stored = _judge(session, payment, change, proof, render)
     if stored is not None:
@@ -139,10 +143,14 @@ def _verify(payment: Payment, proof: PaymentProof) -> GatewayPayment:
     return found.money
 
 
-def _refusal(session: Session, payment: Payment) -> ActivePaymentExists | InvalidTransition:
-    """The error for late money: names the consultation's other payment, or this payment's status if there is none."""
+def _refusal(session: Session, payment: Payment) -> Conflict:
+    """The error for late money: names the consultation's other payment, or says that the consultation is closed;
+    otherwise names this payment's status.
+    """
     of_consultation = Payment.consultation_id == payment.consultation_id
     other = session.scalar(select(Payment).where(of_consultation, Payment.is_active, Payment.id != payment.id))
-    if other is None:
-        return InvalidTransition(payment_status=payment.status)
-    return ActivePaymentExists.instead_of_late_money(payment_id=other.id, payment_status=other.status)
+    if other is not None:
+        return ActivePaymentExists.instead_of_late_money(payment_id=other.id, payment_status=other.status)
+    if is_closed(session, payment.consultation_id):
+        return ConsultationClosed.to_late_money()
+    return InvalidTransition(payment_status=payment.status)

@@ -19,12 +19,14 @@ from sqlalchemy.orm import Session
 
 from payments_app import money
 from payments_app.accounts.caller import Caller
+from payments_app.accounts.repository import require_valid
 from payments_app.consultations.repository import lock_consultation
 from payments_app.db.errors import IdempotencyKeyConflict, RetryTransaction, constraint_meaning
 from payments_app.db.ids import next_id
 from payments_app.db.transaction import write_statement, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
+    ConsultationClosed,
     ConsultationCurrency,
     ConsultationNotFound,
     Forbidden,
@@ -40,12 +42,12 @@ from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 from payments_app.payments.create_statement import (
     _CURRENT_STATE,
-    _ONE_STATEMENT,
-    _STATEMENTS_IN_TURN,
     EVENTS,
     INVOICES,
     KEYS,
     PAYMENTS,
+    STATEMENTS,
+    STATEMENTS_OF_PAYER,
     TAX_RECORDS,
     NewPayment,
     Row,
@@ -68,15 +70,18 @@ def create(
     """Create a pending payment with its invoice, tax record, event and key; or return the response stored for the key.
 
     Raises:
-        NotAuthenticated: the user was disabled or their tokens ended (401).
-        ConsultationNotFound: no such consultation (404).
+        NotAuthenticated: the user was disabled or their tokens ended, or the link of a payer no longer stands (401).
+        ConsultationNotFound: no such consultation, or not the one of the payer's link (404).
         Forbidden: the consultation belongs to another patient (403).
         IdempotencyKeyReused: the key was used for another request (422).
         ActivePaymentExists: the consultation has an active payment (409).
+        ConsultationClosed: the consultation is closed (409).
         ConsultationCurrency: the consultation was registered in another currency (409).
         ValidationFailed: the amount is not the consultation's fee (422).
         LockTimeout: a configured lock was not acquired in time (409, retryable).
     """
+    if caller.consultation_id not in (None, new.consultation_id):
+        raise ConsultationNotFound
     lock = locks.create_lock(new.consultation_id, caller.user_id)
     try:
         return run_idempotent(
@@ -161,10 +166,12 @@ def _insert_or_replay(
     """
     values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
     values.update(caller_role=caller.user_role, caller_token_version=caller.token_version)
+    values.update(caller_link_id=caller.link_id, caller_at=rows[PAYMENTS]["created_at"])
+    statements = STATEMENTS_OF_PAYER if caller.link_id is not None else STATEMENTS
     if session.get_bind().dialect.name != "postgresql":
-        is_inserted = all(session.execute(statement, values).first() is not None for statement in _STATEMENTS_IN_TURN)
+        is_inserted = all(session.execute(statement, values).first() is not None for statement in statements.in_turn)
         return response if is_inserted else None
-    for payment_id, status, body in _ONE_STATEMENT.rows(session, values):
+    for payment_id, status, body in statements.at_once.rows(session, values):
         if payment_id == rows[PAYMENTS]["id"]:
             return response
         if body is not None:  # None: the response was pruned
@@ -181,6 +188,8 @@ def _explain(session: Session, payment: Row, caller: Caller, request: Idempotent
     parameters = {"consultation_id": payment["consultation_id"], "user_id": request.user_id, "key": request.key}
     (row,) = _CURRENT_STATE.rows(session, parameters)
     state = _CurrentState(*row)
+    if caller.link_id is not None:
+        require_valid(session, caller)
     caller.require_unchanged(None if state.user_id is None else state)
     if state.patient_id is None:
         raise ConsultationNotFound
@@ -190,6 +199,8 @@ def _explain(session: Session, payment: Row, caller: Caller, request: Idempotent
         return session.get_one(IdempotencyKey, (request.user_id, request.key))
     if state.payment_id is not None:
         raise ActivePaymentExists(payment_id=state.payment_id, payment_status=state.status)
+    if state.closed_at is not None:
+        raise ConsultationClosed
     if state.currency != payment["currency"]:
         raise ConsultationCurrency(of_consultation=state.currency, of_payments=payment["currency"])
     if state.fee_minor not in (None, payment["amount_minor"]):

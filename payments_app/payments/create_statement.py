@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from payments_app import money
-from payments_app.accounts.models import User
+from payments_app.accounts.models import PaymentLink, User
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
 from payments_app.db.statement import DirectStatement
@@ -122,14 +122,23 @@ def _event_row(payment: Row, context: AuditContext) -> Row:
     }
 
 
-def _one_statement() -> CompoundSelect[Any]:
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The inserts: as one statement for PostgreSQL, and one by one for SQLite."""
+
+    at_once: DirectStatement
+    in_turn: list[Executable]
+
+
+def _one_statement(*, by_link: bool) -> CompoundSelect[Any]:
     """All inserts as one statement: each one after the first selects from the payment's RETURNING.
 
     If the key is known already, nothing is inserted. That saves work, and does not decide: two requests with one key at
     the same moment do not see each other's key, and the constraint stops the second.
     """
-    known = _known_response().cte("known")
-    payment = _payment_insert(postgresql.insert(PAYMENTS), ~exists().select_from(known)).cte("payment")
+    known = _known_response(by_link=by_link).cte("known")
+    is_new = ~exists().select_from(known)
+    payment = _payment_insert(postgresql.insert(PAYMENTS), is_new, by_link=by_link).cte("payment")
     inserts = {
         table: insert(table).from_select(_columns(table), _values(table).select_from(payment))
         for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
@@ -142,56 +151,71 @@ def _one_statement() -> CompoundSelect[Any]:
     return found.add_cte(*(inserted.cte(f"inserted_{table.name}") for table, inserted in inserts.items()))
 
 
-def _known_response() -> Select[int, int, str | None]:
+def _known_response(*, by_link: bool) -> Select[int, int, str | None]:
     """The payment and the response stored for the key and the same request, if the caller's user is unchanged.
 
     There is no condition on ``response_body`` here: it is the predicate of an index, and PostgreSQL would use that
     index to scan every key that still has its response.
     """
-    return (
-        select(KEYS.c.payment_id, KEYS.c.response_status, KEYS.c.response_body)
-        .join_from(KEYS, User, User.id == KEYS.c.user_id)
-        .where(
-            KEYS.c.user_id == _value(KEYS, "user_id"),
-            KEYS.c.key == _value(KEYS, "key"),
-            KEYS.c.request_hash == _value(KEYS, "request_hash"),
-            *_caller_is_unchanged(),
-        )
+    response = select(KEYS.c.payment_id, KEYS.c.response_status, KEYS.c.response_body)
+    response = response.join_from(KEYS, User, User.id == KEYS.c.user_id)
+    if by_link:
+        response = response.join(PaymentLink, PaymentLink.consultation_id == _value(PAYMENTS, "consultation_id"))
+    return response.where(
+        KEYS.c.user_id == _value(KEYS, "user_id"),
+        KEYS.c.key == _value(KEYS, "key"),
+        KEYS.c.request_hash == _value(KEYS, "request_hash"),
+        *_caller_is_unchanged(by_link=by_link),
     )
 
 
-def _caller_is_unchanged() -> tuple[ColumnElement[bool], ...]:
-    return (
+def _caller_is_unchanged(*, by_link: bool) -> tuple[ColumnElement[bool], ...]:
+    user = (
         User.disabled_at.is_(None),
         User.role == bindparam("caller_role", type_=User.role.type),
         User.token_version == bindparam("caller_token_version", type_=User.token_version.type),
     )
+    if not by_link:
+        return user
+    return (
+        *user,
+        PaymentLink.id == bindparam("caller_link_id", type_=PaymentLink.id.type),
+        PaymentLink.revoked_at.is_(None),
+        PaymentLink.expires_at > bindparam("caller_at", type_=PaymentLink.expires_at.type),
+    )
 
 
-def _statements_in_turn() -> list[Executable]:
+def _statements_in_turn(*, by_link: bool) -> list[Executable]:
     """The same inserts one by one, for SQLite, where no other connection writes meanwhile."""
     others = (
         insert(table).from_select(_columns(table), _values(table)) for table in (TAX_RECORDS, INVOICES, EVENTS, KEYS)
     )
-    return [_payment_insert(sqlite.insert(PAYMENTS)), *(statement.returning(literal(1)) for statement in others)]
+    payment = _payment_insert(sqlite.insert(PAYMENTS), by_link=by_link)
+    return [payment, *(statement.returning(literal(1)) for statement in others)]
 
 
-def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool]) -> Any:
+def _payment_insert(insert_payment: Any, *conditions: ColumnElement[bool], by_link: bool) -> Any:
     """Insert the payment if its consultation is the caller's, has this fee and currency, and has no active payment."""
+    payable = _values(PAYMENTS).join_from(Consultation, User, User.id == Consultation.patient_id)
+    if by_link:
+        payable = payable.join(PaymentLink, PaymentLink.consultation_id == Consultation.id)
     payable = (
-        _values(PAYMENTS)
-        .join_from(Consultation, User, User.id == Consultation.patient_id)
-        .where(
+        payable.where(
             Consultation.id == _value(PAYMENTS, "consultation_id"),
             Consultation.patient_id == _value(PAYMENTS, "user_id"),
+            Consultation.closed_at.is_(None),
             Consultation.currency == _value(PAYMENTS, "currency"),
             or_(Consultation.fee_minor.is_(None), Consultation.fee_minor == _value(PAYMENTS, "amount_minor")),
-            *_caller_is_unchanged(),
+            *_caller_is_unchanged(by_link=by_link),
             *conditions,
         )
-        # Waits until a concurrent change of the fee has committed; inserts only if the amount still fits.
+        # Waits until a concurrent change of the fee, or closing, has committed; inserts only if the payment is still
+        # possible.
         .with_for_update(key_share=True, read=True, of=Consultation)
     )
+    if by_link:
+        # Waits also for a concurrent end of the link or of its patient; a later one waits for this transaction.
+        payable = payable.with_for_update(read=True, of=(Consultation, PaymentLink, User))
     return (
         insert_payment.from_select(_columns(PAYMENTS), payable)
         .on_conflict_do_nothing(index_elements=["consultation_id"], index_where=ACTIVE_PREDICATE)
@@ -212,8 +236,10 @@ def _value(table: Table, column: str) -> BindParameter[Any]:
     return bindparam(f"{table.name}__{column}", type_=table.c[column].type)
 
 
-_ONE_STATEMENT = DirectStatement(_one_statement())
-_STATEMENTS_IN_TURN = _statements_in_turn()
+STATEMENTS, STATEMENTS_OF_PAYER = (
+    Statements(DirectStatement(_one_statement(by_link=by_link)), _statements_in_turn(by_link=by_link))
+    for by_link in (False, True)
+)
 
 
 class _CurrentState(NamedTuple):
@@ -226,6 +252,7 @@ class _CurrentState(NamedTuple):
     patient_id: int | None
     fee_minor: int | None
     currency: str
+    closed_at: datetime | None
     key: str | None
     payment_id: int | None
     status: str
@@ -247,6 +274,7 @@ def _current_state() -> Select[Any]:
         "patient_id": Consultation.patient_id,
         "fee_minor": Consultation.fee_minor,
         "currency": Consultation.currency,
+        "closed_at": Consultation.closed_at,
         "key": IdempotencyKey.key,
         "payment_id": active.c.id,
         "status": active.c.status,

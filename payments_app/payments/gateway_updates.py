@@ -4,6 +4,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from payments_app.consultations.repository import is_closed
 from payments_app.db.errors import constraint_meaning
 from payments_app.db.transaction import write_transaction
 from payments_app.errors import ActivePaymentExists
@@ -58,10 +59,16 @@ def record_received_money(
 def _completes(
     session: Session, payment: Payment, transaction_id: str, receipt_url: str | None, context: AuditContext
 ) -> bool:
-    """Complete the payment, unless it has ended and its consultation has another one by now; the index decides that."""
+    """Complete the payment, unless it has ended and its consultation is closed or has another one by now; of another
+    one, the index decides.
+    """
     if payment.is_active:
         payment.complete(transaction_id, receipt_url=receipt_url, context=context)
         return True
+    # Read without a lock, which would be taken in the wrong order: payment, then consultation. If the closing has not
+    # committed yet, this money was earlier, and the closing leaves what is paid as it is.
+    if is_closed(session, payment.consultation_id):
+        return False
     try:
         with session.begin_nested():
             payment.complete(transaction_id, receipt_url=receipt_url, context=context)

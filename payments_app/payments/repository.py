@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Select, Tuple, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, Tuple, cast, func, literal, null, select, tuple_
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app.accounts.caller import Caller
+from payments_app.accounts.models import Role
 from payments_app.accounts.repository import require_valid
+from payments_app.consultations.models import Consultation
 from payments_app.db.transaction import read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
 from payments_app.gateways.references import normalized_reference
@@ -115,14 +117,20 @@ def list_events(session: Session, payment_id: int, *, caller: Caller) -> Sequenc
     """
     # One statement. The outer join tells a payment without events from a payment that does not exist.
     found = session.execute(
-        select(Payment.user_id, Payment.consultation_id, PaymentEvent)
+        select(Payment.user_id, Payment.consultation_id, _registered_by(caller).label("registered_by"), PaymentEvent)
         .outerjoin(PaymentEvent, PaymentEvent.payment_id == Payment.id)
         .where(Payment.id == payment_id, Payment.deleted_at.is_(None))
         .order_by(PaymentEvent.id)
     ).all()
     if not found:
         raise PaymentNotFound
-    caller.require_access(PaymentNotFound, patient_id=found[0].user_id, consultation_id=found[0].consultation_id)
+    first = found[0]
+    caller.require_access(
+        PaymentNotFound,
+        patient_id=first.user_id,
+        consultation_id=first.consultation_id,
+        registered_by=first.registered_by,
+    )
     return [event for *_owner, event in found if event is not None]
 
 
@@ -170,11 +178,25 @@ def get_for_update(session: Session, payment_id: int) -> Payment:
 
 
 def _owned(session: Session, query: Select[Payment], payment_id: int, caller: Caller) -> Payment:
-    payment = _find(session, query, payment_id)
-    if payment is None:
+    found = query.add_columns(_registered_by(caller)).where(Payment.id == payment_id, Payment.deleted_at.is_(None))
+    row = session.execute(found).unique().one_or_none()
+    if row is None:
         raise PaymentNotFound
-    caller.require_access(PaymentNotFound, patient_id=payment.user_id, consultation_id=payment.consultation_id)
-    return payment
+    payment, registered_by = row
+    caller.require_access(
+        PaymentNotFound,
+        patient_id=payment.user_id,
+        consultation_id=payment.consultation_id,
+        registered_by=registered_by,
+    )
+    return payment  # type: ignore[no-any-return]  # of a row of two
+
+
+def _registered_by(caller: Caller) -> ColumnElement[int | None]:
+    """Who registered the payment's consultation: looked up only for a booking system, whose right depends on it."""
+    if caller.role != Role.BOOKING:
+        return cast(null(), Consultation.registered_by.type)
+    return select(Consultation.registered_by).where(Consultation.id == Payment.consultation_id).scalar_subquery()
 
 
 def find_whole(session: Session, payment_id: int) -> Payment | None:

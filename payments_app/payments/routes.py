@@ -16,7 +16,9 @@ from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import payments_per_user
 from payments_app.api.serializer import renderer
-from payments_app.errors import ActivePaymentExists, ValidationFailed
+from payments_app.consultations import schemas as consultation_schemas
+from payments_app.consultations.routes import blueprint as consultations_blueprint
+from payments_app.errors import ActivePaymentExists, Forbidden, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.i18n.locale import reader_language, translate
@@ -27,6 +29,7 @@ from payments_app.payments import create as creation
 from payments_app.payments import queries, repository, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
+from payments_app.payments.close import close
 from payments_app.payments.confirm import PaymentProof, confirm
 from payments_app.payments.create_statement import NewPayment
 from payments_app.payments.deadlines import Deadlines
@@ -59,7 +62,7 @@ METHODS_TTL_SECONDS = 3600
 
 
 @methods_blueprint.route("")
-@authenticated()
+@authenticated(*Role)
 @methods_blueprint.without_parameters
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
@@ -78,7 +81,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any aut
 
 
 @blueprint.route("", methods=["POST"])
-@authenticated()
+@authenticated(*Role)
 @requires_readiness
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
@@ -114,18 +117,24 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
 @blueprint.arguments(schemas.PaymentListQuery, location="query")
 @blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
-    """The caller's payments, newest first; an admin gets all payments."""
-    position = read_cursor("payments", query.get("cursor"))
+    """Payments, newest first: a patient's own, those of a booking system's consultations, or for an admin all.
+
+    A booking system's consultations are those that it registered; a payer's is that of the link. If several filters
+    are given, all of them apply.
+    """
+    if not caller.is_admin and query.keys() & {"user_id", "patient_email"}:
+        raise Forbidden
+    position = read_cursor("payments", query)
+    conditions = {name: value for name, value in query.items() if name not in ("cursor", "user_id")}
     filters = queries.Filter(
-        status=query.get("status"),
-        consultation_id=query.get("consultation_id"),
+        **conditions,
+        patient_id=query.get("user_id"),
         after=(datetime.fromisoformat(position[0]), position[1]) if position else None,
-        per_page=query["per_page"],
     )
     return paginated_response(
         queries.list_page(filters, caller=caller),
@@ -137,7 +146,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -148,7 +157,7 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/events")
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentEvent, many=True)
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -159,7 +168,7 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
-@authenticated(Role.PATIENT)
+@authenticated(Role.PATIENT, Role.PAYER)
 @blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
@@ -217,7 +226,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
 @blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional
@@ -227,6 +236,21 @@ def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
     """Cancel a pending payment and free its consultation. Its session at the gateway ends first."""
     change = build_change("cancel", payment_id, body, caller, render_current=render_current_state)
     return respond(cancel(change, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
+
+
+@consultations_blueprint.route("/<id:consultation_id>/close", methods=["POST"])
+@authenticated(Role.ADMIN, Role.BOOKING)
+@consultations_blueprint.arguments(consultation_schemas.ConsultationClose, required=False, example=examples.EMPTY_BODY)
+@consultations_blueprint.success_response(200, consultation_schemas.Consultation)
+@consultations_blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.CLOSE)
+def close_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:  # noqa: ARG001  # it has no members
+    """Close a consultation, so that nobody can pay it any more; one that is closed stays as it is.
+
+    A pending payment is cancelled first, its session at the gateway before it. While money is on its way (409
+    ``invalid-transition``) the consultation stays open. What was paid stays paid, for staff to refund.
+    """
+    consultation = close(consultation_id, caller=caller, context=audit_context_for(caller))
+    return ok(consultation_schemas.Consultation().dump(consultation), message=N_("Consultation closed"))
 
 
 def _method_on_offer(code: str) -> PaymentMethod:

@@ -5,6 +5,7 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from payments_app.accounts.schemas import ANY_SPELLING
 from payments_app.api.fields import (
     KEY_PATTERN,
     Amount,
@@ -13,17 +14,25 @@ from payments_app.api.fields import (
     Length,
     OneOf,
     PayableAmount,
+    QueryBoolean,
     QueryInteger,
     StorableString,
     StrictInteger,
     UtcDateTimeField,
+    ZonedDateTime,
 )
 from payments_app.api.query import Query
 from payments_app.api.serializer import renderer
+from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.invoices.schemas import Invoice, TaxRecord
 from payments_app.payments.models.status import PaymentStatus
 
 STATUSES = [str(status) for status in PaymentStatus]
+
+FINAL_STATUSES = (
+    "Only refunded is final for money. failed and expired can still become completed, by money that comes late; "
+    "cancelled stays, but money that comes late is recorded for staff to return."
+)
 
 
 class Payment(Schema):
@@ -34,7 +43,7 @@ class Payment(Schema):
     currency = fields.String(required=True)
     payment_method = fields.String(required=True)
     gateway = fields.String(required=True)
-    status = fields.String(required=True, metadata={"enum": STATUSES})
+    status = fields.String(required=True, metadata={"enum": STATUSES, "description": FINAL_STATUSES})
     transaction_id = fields.String(required=True, allow_none=True)
     receipt_url = fields.String(required=True, allow_none=True)
     refunded_amount = Amount(required=True, attribute="refunded_minor")
@@ -100,6 +109,13 @@ class PaymentMethod(Schema):
     code = fields.String(required=True)
     name = fields.String(required=True)
     gateway = fields.String(required=True)
+    checkout = fields.String(
+        required=True,
+        metadata={
+            "enum": [str(kind) for kind in CheckoutKind],
+            "description": "How it is paid: on the gateway's page, in a form of your page, or by hand.",
+        },
+    )
 
 
 class IdempotentRequest(Schema):
@@ -150,9 +166,24 @@ class PaymentCheckout(IdempotentRequest):
 
 
 class PaymentListQuery(Query):
+    """Conditions, all of which a payment fulfils. A time ``_to`` is the first one that is not shown any more."""
+
     per_page = QueryInteger(load_default=15, largest=100)
-    status = fields.String(validate=OneOf(STATUSES))
+    status = fields.String(validate=OneOf(STATUSES), metadata={"description": FINAL_STATUSES})
     consultation_id = QueryInteger()
+    created_from = ZonedDateTime()
+    created_to = ZonedDateTime()
+    completed_from = ZonedDateTime()
+    completed_to = ZonedDateTime()
+    payment_method = StorableString(min_length=1, max_length=32)
+    needs_review = QueryBoolean()
+    transaction_id = StorableString(
+        min_length=1, max_length=255, metadata={"description": "As it is stored; of references by hand too."}
+    )
+    user_id = QueryInteger(metadata={"description": "The patient's id. For admins alone: others get 403."})
+    patient_email = StorableString(
+        min_length=1, max_length=254, metadata={"description": f"For admins alone: others get 403. {ANY_SPELLING}"}
+    )
     cursor = Cursor()
 
 

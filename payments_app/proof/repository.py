@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts.models import Role, User
+from payments_app.accounts.passwords import NO_PASSWORD
 from payments_app.accounts.repository import Credentials, NewUser, by_email, insert_user
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
@@ -84,7 +85,7 @@ def add_user(
         email=email,
         name="payments prove",
         role=role,
-        password_hash="none",  # noqa: S106  # not a hash: every password fails
+        password_hash=NO_PASSWORD,
         # SQLite reuses the ids of removed users: a token of this run must not become valid for a later user.
         token_version=1 + secrets.randbelow(2**30),
     )

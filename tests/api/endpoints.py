@@ -18,7 +18,10 @@ ENDPOINTS: dict[str, tuple[str, str, Body]] = {
     "cancel": ("POST", "/api/v1/payments/{pending_id}/cancel", {"expected_version": 0}),
     "checkout": ("POST", "/api/v1/payments/{pending_id}/checkout", {"idempotency_key": "the-endpoint"}),
     "refund": ("POST", "/api/v1/payments/{pending_id}/refund", {"amount": 1000, "reason": "asked for"}),
+    "link": ("POST", "/api/v1/consultations/5/links", {"expires_in": 3600}),
+    "exchange": ("POST", "/api/v1/payment-links/exchange", {"token": "a-token-that-nobody-has"}),
     "consultation": ("PUT", "/api/v1/consultations/500", {"patient_email": "patient@example.com"}),
+    "close": ("POST", "/api/v1/consultations/500/close", {}),
 }
 
 

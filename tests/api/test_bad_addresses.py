@@ -15,12 +15,18 @@ REGISTRATION = {"patient_email": "patient@example.com"}
 ADDRESSES = {
     "consultation": ("GET", "/consultations/{id}", None),
     "registration": ("PUT", "/consultations/{id}", REGISTRATION),
+    "closing": ("POST", "/consultations/{id}/close", {}),
     "payment": ("GET", "/payments/{id}", None),
     "events": ("GET", "/payments/{id}/events", None),
     "confirmation": ("POST", "/payments/{id}/confirm", CONFIRMATION),
     "cancellation": ("POST", "/payments/{id}/cancel", {}),
     "refund": ("POST", "/payments/{id}/refund", {}),
+    "link": ("POST", "/consultations/{id}/links", {}),
+    "links": ("GET", "/consultations/{id}/links", None),
+    "revocation": ("DELETE", "/consultations/5/links/{id}", None),
+    "revocation elsewhere": ("DELETE", "/consultations/{id}/links/1", None),
 }
+OF_CONSULTATIONS = ("consultation", "link", "links", "revocation elsewhere")
 every_address = pytest.mark.parametrize(("method", "path", "body"), ADDRESSES.values(), ids=ADDRESSES)
 
 
@@ -78,7 +84,8 @@ def test_the_largest_id_is_an_id_of_nothing(api: ApiUnderTest, address: str) -> 
     with api.nothing_written():
         answer = api.people.admin.send(method, path.format(id=LARGEST_ID), json=body)
 
-    assert_problem(answer, 404, code="consultation-not-found" if address == "consultation" else "payment-not-found")
+    codes = {"revocation": "not-found", **dict.fromkeys(OF_CONSULTATIONS, "consultation-not-found")}
+    assert_problem(answer, 404, code=codes.get(address, "payment-not-found"))
 
 
 def test_a_consultation_may_have_the_largest_id(people: People, rows: Rows) -> None:
@@ -126,6 +133,32 @@ BAD_FILTERS = [
     *(("/payments", "per_page", value) for value in [*BAD_NUMBERS, "101"]),
     *(("/consultations", "per_page", value) for value in ["", "0", "101", "%D9%A5", "5" * 5000]),
     *(("/payments", "consultation_id", value) for value in ["", "0", "%2B5", "5.0", "five", "1%D9%A5", str(2**63)]),
+    *(("/consultations", "reference", value) for value in ["", "%20", "BK%2077", "BK-77%00", "B" * 65, "%C3%A9"]),
+    *(
+        ("/payments", "created_from", value)
+        for value in [
+            "",
+            "2026-11-28",
+            "2026-11-28T00:00:00",
+            "2026-11-28T00:00:00+08:00",
+            "2026-11-28 00:00:00Z",
+            "2026-02-30T00:00:00Z",
+            "2026-11-28T24:01:00Z",
+            "2026-W48-6T00:00Z",
+            "20261128T000000Z",
+            "now",
+            "%00",
+            "0001-01-01T00:00:00%2B14:00",
+            "2026-11-28T00:00:00%2B99:00",
+            "%D9%A2026-11-28T00:00:00Z",
+        ]
+    ),
+    *(("/payments", name, "2026-11-28") for name in ("created_to", "completed_from", "completed_to")),
+    *(("/payments", "needs_review", value) for value in ["", "1", "True", "yes", "null", "%00"]),
+    *(("/payments", "payment_method", value) for value in ["", "%00", "a" * 33]),
+    *(("/payments", "transaction_id", value) for value in ["", "%00", "a" * 256]),
+    *(("/payments", "user_id", value) for value in ["", "0", "-1", str(2**63)]),
+    *(("/payments", "patient_email", value) for value in ["", "%00", "a" * 255]),
     *(
         ("/payments", "status", value)
         for value in ["", "PENDING", "pending%20", "pending,failed", "paid", "%00", "%ff"]

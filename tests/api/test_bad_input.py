@@ -244,8 +244,9 @@ def test_every_endpoint_refuses_an_array(api: ApiUnderTest, endpoint: str) -> No
         ("create", ["consultation_id", "amount", "payment_method"]),
         ("confirm", ["transaction_id"]),
         ("consultation", ["patient_id"]),
+        ("exchange", ["token"]),
     ],
-    ids=["login", "create", "confirm", "consultation"],
+    ids=["login", "create", "confirm", "consultation", "exchange"],
 )
 def test_no_body_is_an_empty_object(api: ApiUnderTest, endpoint: str, missing: list[str]) -> None:
     with api.nothing_written():

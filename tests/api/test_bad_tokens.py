@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from payments_app.accounts.auth import CLOCK_LEEWAY_SECONDS
-from tests.api.assertions import ApiUnderTest, assert_problem
+from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
+from tests.support.links import payer_of
 from tests.support.people import People, Person
+from tests.support.rows import Rows
 
 Token = Callable[[ApiUnderTest], str]
 
@@ -122,6 +124,17 @@ PROOFS_OF_NOTHING: dict[str, Token] = {
     "without a version": with_claims(ver=None),
     "nobody's": with_claims(sub=str(NOBODY)),
     "an older version": with_claims(ver=-1),
+    "a payer's without a link": with_claims(role="payer", consultation=5),
+    "a payer's without a consultation": with_claims(role="payer", link=1),
+    "a payer's of a link that is none": with_claims(role="payer", link=True, consultation=5),
+    "a payer's of a link that is a text": with_claims(role="payer", link="one", consultation=5),
+    "a payer's of a link of 5,000 digits": with_claims(role="payer", link="1" * 5000, consultation=5),
+    "a payer's of a link beyond 63 bits": with_claims(role="payer", link=2**63, consultation=5),
+    "a payer's of a link that is infinite": with_claims(role="payer", link=float("inf"), consultation=5),
+    "a payer's of a list of links": with_claims(role="payer", link=[1], consultation=5),
+    "a payer's of the link zero": with_claims(role="payer", link=0, consultation=5),
+    "a payer's of no consultation that is one": with_claims(role="payer", link=1, consultation=-5),
+    "a payer's of a link that nobody made": with_claims(role="payer", link=NOBODY, consultation=5),
 }
 
 
@@ -195,6 +208,7 @@ EVERYTHING_BUT_LOGIN = [
     ("GET", "/consultations"),
     ("GET", "/consultations/6"),
     ("PUT", "/consultations/6"),
+    ("POST", "/consultations/6/close"),
     ("POST", "/payments"),
     ("GET", "/payments"),
     ("GET", "/payments/{id}"),
@@ -203,6 +217,10 @@ EVERYTHING_BUT_LOGIN = [
     ("POST", "/payments/{id}/cancel"),
     ("POST", "/payments/{id}/checkout"),
     ("POST", "/payments/{id}/refund"),
+    ("POST", "/consultations/5/links"),
+    ("GET", "/consultations/5/links"),
+    ("DELETE", "/consultations/5/links/1"),
+    ("GET", "/idempotency-keys/k"),
 ]
 
 
@@ -216,6 +234,29 @@ def test_nothing_but_login_is_to_be_had_without_a_token(api: ApiUnderTest, metho
 
     for answer in (bare, forged, in_query):
         assert_problem(answer, 401, code="not-authenticated")
+
+
+def test_a_payers_token_is_good_for_its_own_link_patient_and_consultation(people: People, rows: Rows) -> None:
+    """Each claim is changed to another row that is there, and signed with our key."""
+    payer, of_another, of_other = payer_of(people, 5), payer_of(people, 6), payer_of(people, 21)
+    forged: dict[str, dict[str, Any]] = {
+        "a link of another consultation": {"link": of_another.link_id},
+        "another consultation": {"consultation": 6},
+        "another patient": {"sub": str(people.other.id)},
+        "another patient's link": {"link": of_other.link_id, "consultation": 21},
+        "another patient's consultation": {"consultation": 21},
+        "an admin": {"sub": str(people.admin.id)},
+        "a later version": {"ver": 1},
+    }
+    with nothing_written(rows):
+        for claims in forged.values():
+            holder = Person(people.anonymous(), payer.id, payer.email, signed(people, payer, **claims))
+            for answer in (holder.get("/me"), holder.get("/consultations"), holder.pay(5), holder.pay(6)):
+                assert_problem(answer, 401, code="not-authenticated")
+    # By the other roles it names nothing: the patient's own token has none of these claims, and needs none.
+    as_patient = Person(people.anonymous(), payer.id, payer.email, signed(people, people.patient, link=payer.link_id))
+    assert as_patient.get("/consultations/6").status_code == 200
+    assert payer.pay(5).status_code == 201
 
 
 def test_a_token_of_nobody_changes_nothing(api: ApiUnderTest) -> None:

@@ -116,6 +116,72 @@ def test_a_patient_is_named_in_one_way(api: ApiUnderTest) -> None:
     assert_problem(answer, 422, "patient_id")
 
 
+# Of a patient who may be new: what is wrong is named by its path.
+BAD_PATIENTS: dict[str, tuple[Any, str]] = {
+    "null": (None, "patient"),
+    "a text": ("patient@example.com", "patient"),
+    "an array": ([], "patient"),
+    "no e-mail": ({"name": "Maria"}, "patient.email"),
+    "no name": ({"email": "m@example.com"}, "patient.name"),
+    "a member more": ({"email": "m@example.com", "name": "Maria", "role": "admin"}, "patient.role"),
+    "no address": ({"email": "m.example.com", "name": "Maria"}, "patient.email"),
+    "an address with a blank": ({"email": "m @example.com", "name": "Maria"}, "patient.email"),
+    "an address with a line feed": ({"email": "m@example.com\n", "name": "Maria"}, "patient.email"),
+    "an address of 255 characters": ({"email": f"{'m' * 243}@example.com", "name": "Maria"}, "patient.email"),
+    "an admin's address": ({"email": "ADMIN@example.com", "name": "Maria"}, "patient.email"),
+    "the booking system's address": ({"email": "booking@example.com", "name": "Maria"}, "patient.email"),
+    "a blank name": ({"email": "m@example.com", "name": "  "}, "patient.name"),
+    "a name with a control": ({"email": "m@example.com", "name": "Maria\x1b[31m"}, "patient.name"),
+    "a name that turns the text": ({"email": "m@example.com", "name": "Maria\u202e"}, "patient.name"),
+    "a name of 201 characters": ({"email": "m@example.com", "name": "M" * 201}, "patient.name"),
+    "a number as name": ({"email": "m@example.com", "name": 5}, "patient.name"),
+    "no language": ({"email": "m@example.com", "name": "Maria", "language": ""}, "patient.language"),
+    "another language": ({"email": "m@example.com", "name": "Maria", "language": "English"}, "patient.language"),
+    "a locale": ({"email": "m@example.com", "name": "Maria", "language": "en_US"}, "patient.language"),
+}
+
+
+@cases(BAD_PATIENTS)
+def test_what_is_no_patient_is_not_added(api: ApiUnderTest, value: tuple[Any, str]) -> None:
+    patient, field = value
+    with api.nothing_written():
+        answer = api.people.booking.put("/consultations/500", {"patient": patient})
+
+    assert_problem(answer, 422, field)
+
+
+BAD_DETAILS: dict[str, tuple[str, Any]] = {
+    "a description of 201 characters": ("description", "a" * 201),
+    "a description with NUL": ("description", NUL),
+    "a description with a lone surrogate": ("description", LONE_SURROGATE),
+    "a number as description": ("description", 5),
+    "a time without a zone": ("starts_at", "2026-03-16T10:00:00"),
+    "a date": ("starts_at", "2026-03-16"),
+    "no such day": ("starts_at", "2026-02-30T10:00:00Z"),
+    "no such time": ("starts_at", "2026-03-16T25:00:00Z"),
+    "a blank for the T": ("starts_at", "2026-03-16 10:00:00Z"),
+    "a zone by its name": ("starts_at", "2026-03-16T10:00:00 Asia/Manila"),
+    "before the year 1": ("starts_at", "0001-01-01T00:00:00+08:00"),
+    "seconds since 1970": ("starts_at", 1773626400),
+    "no time": ("starts_at", ""),
+    "no reference": ("reference", ""),
+    "a reference with a blank": ("reference", "BK 77"),
+    "a reference in other letters": ("reference", "\u0412K-77"),
+    "a reference with a line feed": ("reference", "BK-77\n"),
+    "a reference of 65 characters": ("reference", "B" * 65),
+    "a number as reference": ("reference", 77),
+}
+
+
+@cases(BAD_DETAILS)
+def test_what_a_consultation_cannot_have_is_refused(api: ApiUnderTest, value: tuple[str, Any]) -> None:
+    field, wrong = value
+    with api.nothing_written():
+        answer = send_with(api, "consultation", **{field: wrong})
+
+    assert_problem(answer, 422, field)
+
+
 @cases(BAD_TEXTS | {"33 characters": "a" * 33, "capitals": "STRIPE", "a blank behind": "stripe ", "unknown": "cash"})
 def test_a_payment_method_that_is_not_on_offer_is_refused(api: ApiUnderTest, value: Any) -> None:
     with api.nothing_written():

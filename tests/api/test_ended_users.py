@@ -47,6 +47,10 @@ def register(person: Person, _payment_id: int) -> ApiResponse:
     return person.put("/consultations/500", {"patient_email": "other@example.com"})
 
 
+def close(person: Person, _payment_id: int) -> ApiResponse:
+    return person.post("/consultations/5/close")
+
+
 class Writer(NamedTuple):
     """Somebody, what they write, and the status they get while they may."""
 
@@ -68,6 +72,8 @@ WRITERS = [
     Writer("admin", refund, 409),
     Writer("admin", register, 201),
     Writer("booking", register, 201),
+    Writer("admin", close, 200),
+    Writer("booking", close, 200),
 ]
 
 

@@ -22,8 +22,11 @@ CONFIRM = ("post", "/api/v1/payments/{payment_id}/confirm")
 CANCEL = ("post", "/api/v1/payments/{payment_id}/cancel")
 CHECKOUT = ("post", "/api/v1/payments/{payment_id}/checkout")
 REFUND = ("post", "/api/v1/payments/{payment_id}/refund")
+LINK = ("post", "/api/v1/consultations/{consultation_id}/links")
 PUT = ("put", "/api/v1/consultations/{consultation_id}")
+CLOSE = ("post", "/api/v1/consultations/{consultation_id}/close")
 LOGIN = ("post", "/api/login")
+EXCHANGE = ("post", "/api/v1/payment-links/exchange")
 METHODS = ("get", "/api/v1/payment-methods")
 
 # An operation and an answer that it gave.
@@ -132,7 +135,7 @@ def test_the_headers_of_requests_are_described(
 
 
 def test_answers_match_the_document(people: People, document: dict[str, Any]) -> None:
-    for operation, answer in given_answers(people):
+    for operation, answer in (*given_answers(people), *given_answers_about_links(people)):
         judge_answer(document, operation, answer)
 
 
@@ -180,6 +183,23 @@ def given_answers(people: People) -> Iterator[Given]:
     yield LOGIN, people.anonymous().post("/api/login", json={"email": patient.email, "password": PASSWORD})
     yield LOGIN, people.anonymous().post("/api/login", data={"email": patient.email, "password": PASSWORD})
     yield LOGIN, people.anonymous().post("/api/login", data={"email": patient.email, "password": "wrong"})
+
+
+def given_answers_about_links(people: People) -> Iterator[Given]:
+    links = "/api/v1/consultations/{consultation_id}/links"
+    made = people.admin.post("/consultations/5/links", {})
+    yield LINK, made
+    yield LINK, people.admin.post("/consultations/999/links", {})
+    yield LINK, people.booking.post("/consultations/5/links", {})
+    yield LINK, people.admin.post("/consultations/5/links", {"expires_in": 1})
+    yield ("get", links), people.admin.get("/consultations/5/links?per_page=1")
+    yield ("delete", f"{links}/{{link_id}}"), people.admin.send("DELETE", "/consultations/5/links/999")
+    token = made.json["data"]["url"].rpartition("/")[2]
+    yield EXCHANGE, people.anonymous().post(EXCHANGE[1], json={"token": token})
+    yield EXCHANGE, people.anonymous().post(EXCHANGE[1], json={"token": "unknown"})
+    yield EXCHANGE, people.anonymous().post(EXCHANGE[1], json={"token": 5})
+    one_link = f"/consultations/5/links/{made.json['data']['id']}"
+    yield ("delete", f"{links}/{{link_id}}"), people.admin.send("DELETE", one_link)
 
 
 def test_an_answer_of_a_service_that_is_not_ready_matches_the_document(
@@ -282,11 +302,18 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
     late_or_twice = {("invalid-transition", False), ("lock-timeout", True)}
 
     assert shown == {
-        CREATE: {("active-payment-exists", False), ("consultation-currency", False), ("lock-timeout", True)},
+        CREATE: {
+            ("active-payment-exists", False),
+            ("consultation-closed", False),
+            ("consultation-currency", False),
+            ("lock-timeout", True),
+        },
+        LINK: {("consultation-closed", False), ("payment-links-off", False)},
         CONFIRM: {
             *version_conflicts,
             *late_or_twice,
             ("active-payment-exists", False),
+            ("consultation-closed", False),
             ("transaction-already-used", False),
         },
         CANCEL: {*version_conflicts, *late_or_twice},
@@ -297,7 +324,13 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
             ("refundable-changed", False),
         },
         CHECKOUT: {("invalid-transition", False)},
-        PUT: {("consultation-has-payments", False)},
+        PUT: {
+            ("consultation-closed", False),
+            ("consultation-has-payments", False),
+            ("reference-fixed", False),
+            ("reference-taken", False),
+        },
+        CLOSE: {("invalid-transition", False), ("version-conflict", True)},
     }
     # Users are made by a command alone.
     of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}

@@ -15,7 +15,7 @@ FOR_PATIENTS = ("payments.create_payment", "payments.open_checkout")
 
 def endpoints(app: Flask, api: ApiUnderTest) -> Iterator[tuple[str, str, str]]:
     """Name, method and path of whatever there is under /api/v1 but gateways' webhooks."""
-    values = {"payment_id": api.pending_id, "consultation_id": 5, "key": "k"}
+    values = {"payment_id": api.pending_id, "consultation_id": 5, "key": "k", "link_id": 1}
     adapter = app.url_map.bind("localhost")
     for rule in app.url_map.iter_rules():
         if not rule.rule.startswith("/api/v1/") or rule.endpoint.startswith("webhooks."):
@@ -43,8 +43,12 @@ def test_the_error_names_the_known_parameters(api: ApiUnderTest) -> None:
     payments = api.people.admin.get(f"/payments?{UNKNOWN}&per_page=0")
     me = api.people.admin.get(f"/me?{UNKNOWN}", headers={"Accept-Language": "id"})
 
+    known = (
+        "per_page, status, consultation_id, created_from, created_to, completed_from, completed_to, payment_method, "
+        "needs_review, transaction_id, user_id, patient_email, cursor"
+    )
     assert payments.json["errors"] == {
-        "created_after": ["Unknown parameter; known are: per_page, status, consultation_id, cursor."],
+        "created_after": [f"Unknown parameter; known are: {known}."],
         "per_page": ["Not a valid integer."],
     }
     assert me.json["errors"] == {"created_after": ["Parameter tidak dikenal; di sini tidak ada parameter."]}
@@ -91,6 +95,7 @@ def test_what_is_not_asked_by_programs_of_ours_ignores_them(api: ApiUnderTest) -
         ("/payments", "consultation_id=5&consultation_id=6&status=pending", "consultation_id"),
         ("/payments", "per_page=1&per_page=", "per_page"),
         ("/consultations", "per_page=1&per_page=2&per_page=1", "per_page"),
+        ("/payments", "needs_review=true&needs_review=false", "needs_review"),
     ],
 )
 def test_a_parameter_given_twice_is_refused_if_the_values_differ(

@@ -8,6 +8,7 @@ from flask import Flask
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
+from tests.support.links import exchange, payer_of
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
 
@@ -72,6 +73,27 @@ def test_the_limit_comes_after_the_token_and_before_the_body(limited: People) ->
 
     assert limited.anonymous().post("/api/v1/payments").status_code == 401
     assert limited.patient.post("/payments", data=b"{", content_type="application/json").status_code == 429
+
+
+def test_whoever_has_a_link_does_not_keep_the_patient_from_paying(limited: People) -> None:
+    payer = payer_of(limited)
+
+    assert [payer.pay(5).status_code for _ in range(11)] == [201, *[409] * 9, 429]
+    assert limited.patient.pay(6).status_code == 201
+
+
+def test_links_that_lead_nowhere_are_limited_by_network(limited: People) -> None:
+    payer = payer_of(limited)
+
+    def opened(token: str, address: str) -> int:
+        return exchange(limited, token, environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert {opened(payer.link_token, "192.0.2.1") for _ in range(60)} == {200}
+    assert {opened("unknown", "192.0.2.1") for _ in range(50)} == {404}
+    assert opened("unknown", "192.0.2.1") == opened(payer.link_token, "192.0.2.1") == 429
+    assert opened(payer.link_token, "192.0.2.2") == 200
+    # Logins are counted by themselves.
+    assert login(limited.app, limited.patient.email, PASSWORD).status_code == 200
 
 
 def test_reading_is_not_limited(limited: People) -> None:

@@ -29,7 +29,7 @@ def fold(operation: Locator) -> None:
 
 
 def log_in(page: Page) -> None:
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log in", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("Logged in as")
 
 
@@ -96,7 +96,7 @@ def test_staff_put_a_consultation_confirm_and_refund(page: Page, service: Servic
 def test_a_wrong_password_is_told_in_words(page: Page) -> None:
     page.goto("/docs")
     page.get_by_label("Password").fill("wrong")
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log in", exact=True).click()
 
     said = "Not logged in: The e-mail or the password is wrong; check both and try again."
     expect(page.get_by_role("status")).to_have_text(said)

@@ -1,5 +1,7 @@
 """Many real requests at the same moment against two worker processes. What counts is the money: the rows."""
 
+from functools import partial
+
 import pytest
 
 from tests.support.people import People
@@ -113,6 +115,31 @@ def test_confirm_against_cancel_has_one_winner(service: Service, people: People,
         assert kept["version"] == 1
         winners = {answer.json()["data"]["status"] for answer in answers if answer.status_code == 200}
         assert winners == {kept["status"]}
+
+
+def test_closing_and_ten_clicks_at_once_leave_nothing_to_be_paid(service: Service, people: People, rows: Rows) -> None:
+    """In each round some clicks come before the closing and some after it; whichever was made is cancelled by then."""
+    for consultation_id in range(1, 6):
+        path = f"/consultations/{consultation_id}/close"
+        clicks = [
+            partial(service.pay, people.patient, consultation_id, f"click-{consultation_id}-{n}")
+            for n in range(CLICKS // 5)
+        ]
+        closings = [partial(service.post, people.admin, path, {})] * 2
+        answers = at_once([*clicks[:3], *closings, *clicks[3:]])
+
+        for answer in answers[3:5]:
+            # Overtaken three times it says so, and is sent again.
+            assert answer.status_code == 200 or answer.json()["retryable"], answer.text
+        for answer in (*answers[:3], *answers[5:]):
+            problem = answer.json().get("type", "").rpartition("/")[2]
+            assert answer.status_code == 201 or problem in ("active-payment-exists", "consultation-closed"), answer.text
+        assert service.post(people.admin, path, {}).json()["data"]["status"] == "closed"
+        made = sum(answer.status_code == 201 for answer in answers)
+        assert rows.count("payments", "consultation_id = :id", id=consultation_id) == made
+
+    assert rows.count("payments", "status <> 'cancelled'") == 0
+    assert rows.count("consultations", "closed_at IS NOT NULL") == 5
 
 
 def test_no_storm_was_answered_by_one_process_alone(service: Service) -> None:

@@ -23,6 +23,12 @@ def test_a_patient_sees_own_consultations_with_fee_and_active_payment(people: Pe
         "patient_id": people.patient.id,
         "fee": None,
         "currency": "PHP",
+        "description": None,
+        "starts_at": None,
+        "reference": None,
+        "status": "open",
+        "closed_at": None,
+        "registered_by": None,
         "active_payment": None,
     }
     assert answer.json["data"][4]["active_payment"] == {

@@ -6,7 +6,9 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
@@ -88,6 +90,24 @@ def test_of_a_request_that_cannot_be_read_the_log_has_no_word(
     worker.tmp.close()
 
     assert caplog.messages == ["Invalid request: InvalidHeader"]
+
+
+@pytest.mark.parametrize("path", ["/pay/the-token", "/p%61y%2fthe-token", "/pay/the-token/x"])
+def test_an_access_log_has_no_token_of_a_link(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """The service switches it off; an operator may switch it on."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    logger = settings["GunicornLogger"](Config())
+    referrer = "https://pay.example.org/pay/the-token"
+    environ = {"RAW_URI": path, "PATH_INFO": "/pay/the-token", "HTTP_REFERER": referrer}
+    environ |= {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1"}
+    response = SimpleNamespace(status="200 OK", headers=[], sent=0)
+
+    atoms = logger.atoms(response, [("Referer", referrer)], environ, timedelta(0))
+
+    assert (atoms["r"], atoms["U"], atoms["f"]) == ("GET /pay/* HTTP/1.1", "/pay/*", "https://pay.example.org/pay/*")
+    assert "the-token" not in str(atoms)
 
 
 def value(answer: str, name: str) -> float:

@@ -58,7 +58,8 @@ def test_without_the_index_nothing_is_sound(own_database: Database, alter: Alter
 def test_unpaid_consultations_in_another_currency_are_counted(own_database: Database) -> None:
     with app_with(own_database.url) as app:
         people = People(app)
-        people.add_consultations("patient", 1, 3)
+        people.add_consultations("patient", 1, 4)
+        assert people.admin.post("/consultations/4/close").status_code == 200  # nobody can register it again
         paid, _pending = (people.patient.pay(consultation).json["data"]["payment_id"] for consultation in (1, 2))
         assert people.patient.confirm(paid).status_code == 200
 

@@ -72,10 +72,6 @@ def test_filters_by_status_and_consultation(people: People) -> None:
     assert walk(people.patient, "/payments?consultation_id=1&status=pending") == [again]
 
 
-def test_a_booking_system_reads_no_payments(people: People) -> None:
-    assert people.booking.get("/payments").status_code == 403
-
-
 @pytest.mark.parametrize("who", ["patient", "admin"])
 def test_a_deep_page_is_read_from_its_index_alone(people: People, engine: Engine, who: str) -> None:
     """The plan of a page in the middle of 20,000 payments: one index range, no sort, no scan of what came before."""

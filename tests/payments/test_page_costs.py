@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from payments_app.api.cursors import _serializer
 from payments_app.payments import review
 from tests.support.apps import app_with, engine_of
 from tests.support.fresh_databases import fresh_database
-from tests.support.people import People
+from tests.support.people import People, Person
 from tests.support.statements import statements_sent
 
 PAYMENTS = 40_000
@@ -95,7 +96,7 @@ def test_a_page_reads_no_more_rows_than_it_shows(
     """
     app, people = loaded
     person = getattr(people, who)
-    cursor = f"&cursor={cursor_behind(app, depth)}" if depth else ""
+    cursor = f"&cursor={cursor_behind(app, depth, filters)}" if depth else ""
     with app.app_context():
         engine = app.extensions["sqlalchemy"].engine
         with statements_sent(engine) as sent:
@@ -110,6 +111,75 @@ def test_a_page_reads_no_more_rows_than_it_shows(
         1 + passed_over
     )
     assert plan["Actual Rows"] == PAGE + 1
+
+
+DAY, NEXT_DAY = "2025-01-01T06:00:00Z", "2025-01-01T06:10:00Z"
+# Payments in that time, and those of them that were completed.
+IN_TIME, COMPLETED_IN_TIME = 600, 600 // TURN
+
+
+@pytest.mark.parametrize(
+    ("who", "filters", "reads"),
+    [
+        # In one walk along an index, from newest to oldest: a page's worth.
+        ("admin", f"created_from={DAY}&created_to={NEXT_DAY}", PAGE + 1),
+        ("admin", f"created_to={NEXT_DAY}", PAGE + 1),
+        ("patient", f"created_from={DAY}&created_to={NEXT_DAY}", PAGE + 1),
+        ("admin", "payment_method=stripe", PAGE + 1),
+        ("admin", "payment_method=gcash", 0),
+        ("admin", "needs_review=false", PAGE + 2),
+        ("admin", "patient_email=patient@example.com", PAGE + 1),
+        ("admin", f"completed_from={DAY}", (PAGE + 1) * (TURN + 1)),
+        # All that the filter leaves, which are sorted.
+        ("admin", "needs_review=true", PAYMENTS // 5000),
+        ("admin", "transaction_id=TXN-4", 1),
+        ("admin", f"completed_from={DAY}&completed_to={NEXT_DAY}", COMPLETED_IN_TIME + 1),
+    ],
+)
+def test_a_filter_is_found_by_an_index(loaded: tuple[Flask, People], who: str, filters: str, reads: int) -> None:
+    app, people = loaded
+
+    rows, sent = rows_read(app, getattr(people, who), f"/payments?per_page={PAGE}&{filters}")
+
+    assert rows <= reads, sent
+
+
+@pytest.mark.parametrize("has_many", [False, True])
+def test_a_booking_system_with_few_or_many_consultations_reads_a_page(
+    loaded: tuple[Flask, People], has_many: bool
+) -> None:
+    """Planned by who asks: along its consultations, or along the history."""
+    app, people = loaded
+    engine = engine_of(app)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE consultations SET registered_by = CASE WHEN id = :theirs THEN :booking ELSE :admin END"),
+            {
+                "theirs": 21 if has_many else ONE_CONSULTATION,
+                "booking": people.booking.id,
+                "admin": people.admin.id,
+            },
+        )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE consultations"))
+
+    rows, sent = rows_read(app, people.booking, f"/payments?per_page={PAGE}")
+
+    # Of few consultations all payments, or as many of the history: one in PATIENT_HAS is theirs.
+    assert rows <= (PAGE + 2 if has_many else (PAGE + 1) * PATIENT_HAS), sent
+
+
+def rows_read(app: Flask, person: Person, path: str) -> tuple[int, Any]:
+    """How many payments the last statement of a request takes from the table, those included that it then drops."""
+    with app.app_context():
+        engine = app.extensions["sqlalchemy"].engine
+        with statements_sent(engine) as sent:
+            assert person.get(path).status_code == 200
+    plan = kept_plan(engine, *sent[-1], executions=0)  # planned by its values, each time
+    nodes = [node for node in all_nodes(plan) if node.get("Relation Name") == "payments"]
+    assert {node["Node Type"] for node in nodes} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, nodes
+    rows = sum((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in nodes)
+    return int(rows), sent[-1]
 
 
 def test_counting_the_payments_in_review_reads_those_alone(loaded: tuple[Flask, People]) -> None:
@@ -149,16 +219,18 @@ def test_sqlite_too_counts_the_payments_in_review_by_their_index() -> None:
     assert "ix_payments_review" in plan
 
 
-def cursor_behind(app: Flask, depth: int) -> str:
+def cursor_behind(app: Flask, depth: int, filters: str) -> str:
     """Where the page begins that has so many payments before it, as the service would say on the page before."""
     query = text("SELECT created_at, id FROM payments ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :depth")
     with app.app_context(), app.extensions["sqlalchemy"].engine.connect() as connection:
         row = connection.execute(query, {"depth": depth - 1}).one()
-        cursor: str = _serializer("payments").dumps([clock.to_text(row.created_at), row.id])
+        cursor: str = _serializer("payments", dict(parse_qsl(filters))).dumps([clock.to_text(row.created_at), row.id])
     return cursor
 
 
-def kept_plan(engine: Engine, statement: str, parameters: dict[str, Any] | Sequence[Any]) -> dict[str, Any]:
+def kept_plan(
+    engine: Engine, statement: str, parameters: dict[str, Any] | Sequence[Any], executions: int = EXECUTIONS
+) -> dict[str, Any]:
     """What the database does for a statement that a connection has prepared, and has sent before."""
     prepared, given = statement, list(parameters)
     if isinstance(parameters, dict):  # SQLAlchemy's; what goes alone is in PostgreSQL's own words
@@ -168,7 +240,7 @@ def kept_plan(engine: Engine, statement: str, parameters: dict[str, Any] | Seque
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.ClientCursor(psycopg.connect(url, autocommit=True)) as cursor:
         cursor.execute(f"PREPARE asked AS {prepared}".encode())
-        for _ in range(EXECUTIONS):
+        for _ in range(executions):
             cursor.execute(f"EXECUTE asked {values}".encode(), given)
         cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked {values}".encode(), given)
         explained = cursor.fetchone()

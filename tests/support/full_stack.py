@@ -32,6 +32,7 @@ PRODUCTION = {
     "JWT_SECRET_KEY": os.urandom(32).hex(),
     "ALLOW_SANDBOX_GATEWAY": "1",  # there is no Stripe here
     "TRUSTED_PROXIES": "1",
+    "PUBLIC_URL": "https://payments.example.org",
     "WEB_CONCURRENCY": "2",
     # The load is sent by one user, who may pay without limit; failed logins stay limited.
     "RATELIMIT_PAYMENTS": "1000000 per minute",

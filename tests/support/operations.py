@@ -142,6 +142,10 @@ def checkout(person: Person, payment_id: int, key: str) -> Request:
     return ask(person, f"/payments/{payment_id}/checkout", key)
 
 
+def close(person: Person, consultation_id: int) -> Request:
+    return ask(person, f"/consultations/{consultation_id}/close")
+
+
 def refund(person: Person, payment_id: int, amount: int, key: str) -> Request:
     return ask(person, f"/payments/{payment_id}/refund", key, amount=amount)
 

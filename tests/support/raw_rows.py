@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -43,6 +43,20 @@ class Raw:
     def new_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+    def link(self, consultation_id: int, created_by: int, **otherwise: Any) -> int:
+        """A payment link that has ended; its id."""
+        link_id = self.new_id()
+        sound = {
+            "id": link_id,
+            "consultation_id": consultation_id,
+            "token_hash": f"{link_id:064x}",
+            "created_by": created_by,
+            "created_at": MOMENT,
+            "expires_at": MOMENT + timedelta(days=1),
+        }
+        self.insert("payment_links", **{**sound, **otherwise})
+        return link_id
 
     def payment(self, user_id: int, consultation_id: int, status: str = "pending", **otherwise: Any) -> int:
         """Insert a payment that is consistent with its status; returns its id."""

@@ -42,4 +42,12 @@ class Rows:
 
 
 MADE_TOGETHER = ("payments", "invoices", "tax_records", "payment_events", "idempotency_keys")
-EVERYTHING = ("users", "consultations", *MADE_TOGETHER, "gateway_sessions", "refunds", "webhook_events")
+EVERYTHING = (
+    "users",
+    "consultations",
+    "payment_links",
+    *MADE_TOGETHER,
+    "gateway_sessions",
+    "refunds",
+    "webhook_events",
+)

@@ -84,6 +84,20 @@ class Payment(Base):
         # For lists by status: few payments are refunded, and most are not.
         Index("ix_payments_status_history", "status", "created_at", "id"),
         Index("ix_payments_consultation_history", "consultation_id", "created_at", "id"),
+        Index("ix_payments_method_history", "payment_method", "created_at", "id"),
+        # For lists by the time of completion, and by the gateway's transaction. A create does not write to them.
+        Index(
+            "ix_payments_completed",
+            "completed_at",
+            postgresql_where=text("completed_at IS NOT NULL"),
+            sqlite_where=text("completed_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_payments_transaction",
+            "transaction_id",
+            postgresql_where=text("transaction_id IS NOT NULL"),
+            sqlite_where=text("transaction_id IS NOT NULL"),
+        ),
         # The few payments in review: counted for the metrics, and listed by the audit.
         Index("ix_payments_review", "id", postgresql_where=text("needs_review"), sqlite_where=text("needs_review = 1")),
         CheckConstraint(in_check("status", PaymentStatus), name="status_known"),

@@ -24,7 +24,7 @@ from tests.prove.states import (
 )
 from tests.support.databases import Database
 from tests.support.kill_points import Doomed, Point, When, points
-from tests.support.operations import Expire, Operation, Resume, cancel, checkout, confirm, create, refund
+from tests.support.operations import Expire, Operation, Resume, cancel, checkout, close, confirm, create, refund
 from tests.support.recorded_figures import note
 from tests.support.snapshots import LASTING, Snapshot, stripe_app_on_empty
 from tests.support.stripe_apps import StripeApp, open_by_card, stripe_settings
@@ -51,6 +51,11 @@ def a_webhook(stripe_app: StripeApp) -> Operation:
 
 def a_cancel(stripe_app: StripeApp) -> Operation:
     return cancel(stripe_app.people.patient, open_by_card(stripe_app.people, CONSULTATION)[0], "the-key")
+
+
+def a_closing(stripe_app: StripeApp) -> Operation:
+    open_by_card(stripe_app.people, CONSULTATION)
+    return close(stripe_app.people.admin, CONSULTATION)
 
 
 def an_expiry(stripe_app: StripeApp) -> Operation:
@@ -83,6 +88,7 @@ OPERATIONS: list[Prepare] = [
     a_confirm,
     a_webhook,
     a_cancel,
+    a_closing,
     an_expiry,
     a_confirm_by_hand,
     a_refund,

@@ -19,6 +19,7 @@ OF_ITS_TIME = {
     "fee",
     "payment_method",
     "receipt_url",
+    "return_url",
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.api.assertions import INTERNALS, contents
 from tests.prove.fuzz import corpus
 from tests.support.databases import Database
+from tests.support.links import Payer, payer_of
 from tests.support.people import PASSWORD, People
 from tests.support.recorded_figures import note
 from tests.support.rows import Rows
@@ -56,9 +57,10 @@ class Request:
         return b"\r\n".join(lines) + b"\r\n\r\n" + content
 
 
-def endpoints(people: People, ended_id: int) -> list[Request]:
+def endpoints(people: People, payer: Payer, ended_id: int) -> list[Request]:
     """All endpoints, by those who may."""
     patient, admin = people.patient.token, people.admin.token
+    links = f"/api/v1/consultations/{payer.consultation_id}/links"
     ended, v1 = f"/api/v1/payments/{ended_id}", "/api/v1"
     stale: dict[str, object] = {"expected_version": 99}
     return [
@@ -77,15 +79,34 @@ def endpoints(people: People, ended_id: int) -> list[Request]:
         Request("POST", f"{ended}/cancel", admin, stale),
         Request("POST", f"{ended}/refund", admin, {"amount": 1000, "reason": None, **stale}),
         Request("GET", f"{v1}/idempotency-keys/5", patient),
+        Request("POST", links, admin, {"expires_in": 3600, "return_url": None}),
+        Request("GET", links, admin),
+        Request("DELETE", f"{links}/{payer.link_id}", admin),
+        Request("POST", f"{v1}/payment-links/exchange", "", {"token": "unknown"}),
+        Request("GET", "/pay/unknown", ""),
+        *of_a_payer(payer, ended_id),
         Request("POST", f"{v1}/webhooks/stripe", "", {"id": "evt_1", "type": "payment_intent.succeeded"}),
         *(Request("GET", path, "") for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")),
         Request("GET", "/problems/not-found", ""),
     ]
 
 
-def crossings(people: People, ended_id: int) -> Iterator[tuple[str, Request]]:
+def of_a_payer(payer: Payer, ended_id: int) -> list[Request]:
+    """What somebody with a payment link may ask."""
+    ended, v1 = f"/api/v1/payments/{ended_id}", "/api/v1"
+    create: dict[str, object] = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
+    return [
+        *(Request("GET", f"{v1}/{path}", payer.token) for path in ("me", "consultations/5", "payments")),
+        Request("GET", f"{v1}/idempotency-keys/5", payer.token),
+        Request("POST", f"{v1}/payments", payer.token, create),
+        Request("POST", f"{ended}/checkout", payer.token, {}),
+        Request("POST", f"{ended}/cancel", payer.token, {"expected_version": 99}),
+    ]
+
+
+def crossings(people: People, payer: Payer, ended_id: int) -> Iterator[tuple[str, Request]]:
     """Each item of the corpus at each endpoint where there is a place for it."""
-    for endpoint in endpoints(people, ended_id):
+    for endpoint in endpoints(people, payer, ended_id):
         name = f"{endpoint.method} {endpoint.path}"
         for item, body in corpus.BODIES.items():
             yield f"{name} body {item}", replace(endpoint, raw_body=body)
@@ -137,6 +158,16 @@ def send(service: Service, request: bytes) -> tuple[int, str, str]:
 
 
 @pytest.fixture
+def payer(people: People, rows: Rows) -> Payer:
+    """Somebody with a link of consultation 5, which is closed then: it gets no other one. Another link was revoked."""
+    payer, revoked = payer_of(people), payer_of(people)
+    assert revoked.revoke().status_code == 204
+    payer.link_id = revoked.link_id  # to be revoked again and again
+    rows.execute("UPDATE consultations SET closed_at = created_at WHERE id = 5")
+    return payer
+
+
+@pytest.fixture
 def fortress(database: Database, people: People) -> Iterator[tuple[Service, int]]:
     """A gunicorn; consultation 5, which is paid, and a payment that has ended: there is nothing to do any more."""
     paid_id = people.patient.pay(5).json["data"]["payment_id"]
@@ -149,14 +180,14 @@ def fortress(database: Database, people: People) -> Iterator[tuple[Service, int]
 
 @on_postgresql
 def test_whatever_hostile_is_sent_to_whatever_endpoint_nothing_changes(
-    fortress: tuple[Service, int], people: People, rows: Rows, effort: int
+    fortress: tuple[Service, int], people: People, payer: Payer, rows: Rows, effort: int
 ) -> None:
     service, ended_id = fortress
     before = contents(rows)
     host = service.url.removeprefix("http://")
     answered: Counter[str] = Counter()
 
-    for name, request in list(crossings(people, ended_id))[:: STRIDE if effort == 1 else 1]:
+    for name, request in list(crossings(people, payer, ended_id))[:: STRIDE if effort == 1 else 1]:
         status, media_type, text = send(service, request.on_the_wire(host))
         assert 200 <= status < 500, (name, status, text)
         assert not [word for word in INTERNALS if word in text] or request.path == "/docs", (name, text)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import ROOT, Database
+from tests.support.links import payer_of
 from tests.support.people import People
 from tests.support.recorded_figures import note
 from tests.support.service import Service
@@ -22,11 +23,12 @@ SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(H
 EXAMPLES = 3
 # So much more than other proofs the long form tries.
 LONG_FACTOR = 2
-# "coverage" tries what the document itself gives, the same each time; in the short form as one of the two.
-SHORT_PHASES = {"patient": "examples,fuzzing", "admin": "coverage"}
+# "coverage" tries what the document itself gives, the same each time; in the short form as one of them. A payer, who
+# may do little, tries the examples.
+SHORT_PHASES = {"patient": "examples,fuzzing", "admin": "coverage", "payer": "examples"}
 LONG_PHASES = "examples,coverage,fuzzing,stateful"
-# What is tried at the least, as each of the two.
-LEAST_REQUESTS = 40
+# What is tried at the least, as each of them.
+LEAST_REQUESTS = {"patient": 40, "admin": 40, "payer": 10}
 
 # What production has.
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
@@ -42,11 +44,11 @@ def fuzzed(database: Database, people: People) -> Iterator[Service]:
 
 
 @on_postgresql
-@pytest.mark.parametrize("who", ["patient", "admin"])
+@pytest.mark.parametrize("who", ["patient", "admin", "payer"])
 def test_every_answer_matches_the_document(  # noqa: PLR0917  # fixtures
     fuzzed: Service, people: People, who: str, effort: int, seed: int, tmp_path: Path
 ) -> None:
-    person = getattr(people, who)
+    person = payer_of(people) if who == "payer" else getattr(people, who)
     times = effort if effort == 1 else LONG_FACTOR * effort
     report = tmp_path / "report.json"
     options = {
@@ -73,6 +75,6 @@ def test_every_answer_matches_the_document(  # noqa: PLR0917  # fixtures
 
     assert run.returncode == 0, f"{run.stdout}{run.stderr}"
     tried = json.loads(report.read_text())["test_cases"]["generated"]
-    assert tried >= LEAST_REQUESTS
+    assert tried >= LEAST_REQUESTS[who]
     assert "Traceback" not in fuzzed.log.read_text()
     note(f"schemathesis-{who}", seed=seed, requests=tried)

@@ -22,6 +22,7 @@ from tests.support.operations import (
     Resume,
     cancel,
     checkout,
+    close,
     confirm,
     create,
     refund,
@@ -68,6 +69,47 @@ def create_and_late_money(stripe_app: StripeApp) -> list[Operation]:
     return [
         create(stripe_app.people.patient, CONSULTATION, "a"),
         confirm(stripe_app.people.admin, payment_id, "TXN-1", "b"),
+    ]
+
+
+# What closes a consultation.
+
+
+def create_and_close(stripe_app: StripeApp) -> list[Operation]:
+    return [create(stripe_app.people.patient, CONSULTATION, "a"), close(stripe_app.people.admin, CONSULTATION)]
+
+
+def twin_closes(stripe_app: StripeApp) -> list[Operation]:
+    by_hand(stripe_app)
+    return [close(stripe_app.people.admin, CONSULTATION)] * 2
+
+
+def late_money_and_close(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
+    Expire(payment_id).do(stripe_app.app)
+    return [
+        confirm(stripe_app.people.admin, payment_id, "TXN-1", "a"),
+        close(stripe_app.people.admin, CONSULTATION),
+    ]
+
+
+def checkout_and_close(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = pending(stripe_app)
+    return [checkout(stripe_app.people.patient, payment_id, "a"), close(stripe_app.people.admin, CONSULTATION)]
+
+
+def pay_and_close(stripe_app: StripeApp) -> list[Operation]:
+    """The patient pays in the very moment in which the consultation is closed."""
+    _, intent = open_by_card(stripe_app.people, CONSULTATION)
+    return [PayAtStripe(stripe_app.fake, intent), close(stripe_app.people.admin, CONSULTATION)]
+
+
+def create_cancel_and_close(stripe_app: StripeApp) -> list[Operation]:
+    payment_id = by_hand(stripe_app)
+    return [
+        cancel(stripe_app.people.patient, payment_id, "a"),
+        create(stripe_app.people.patient, CONSULTATION, "b"),
+        close(stripe_app.people.admin, CONSULTATION),
     ]
 
 
@@ -205,6 +247,11 @@ PAIRS: list[Prepare] = [
     creates_of_one_key,
     create_and_cancel,
     create_and_late_money,
+    create_and_close,
+    twin_closes,
+    late_money_and_close,
+    checkout_and_close,
+    pay_and_close,
     confirms,
     twin_confirms,
     confirm_and_cancel,
@@ -224,6 +271,7 @@ PAIRS: list[Prepare] = [
 ]
 TRIPLES: list[Prepare] = [
     three_creates,
+    create_cancel_and_close,
     confirm_cancel_and_expire,
     confirm_webhook_and_cancel,
     pay_and_cancel_and_expire,

@@ -25,10 +25,12 @@ from tests.support.stripe_apps import StripeApp
 ALL_OF = [
     cases.twin_creates,
     cases.creates_of_one_key,
+    cases.create_and_close,
     cases.confirm_and_cancel,
 ]
 SOME_OF = [
     cases.creates,
+    cases.late_money_and_close,
     cases.confirms,
     cases.confirm_and_expire,
     cases.confirm_and_webhook,

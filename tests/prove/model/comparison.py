@@ -83,6 +83,7 @@ class Comparison(RuleBasedStateMachine):
             active = self.model.active(number)
             seen = consultations[number]
             assert seen["fee"] == consultation.fee
+            assert seen["status"] == ("closed" if consultation.is_closed else "open")
             assert seen["patient_id"] == self._person(consultation.patient).id
             assert (seen["active_payment"] or {}).get("id") == (active and active.id)
 

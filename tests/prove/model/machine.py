@@ -259,6 +259,21 @@ class PaymentsMachine(Comparison):
             assert answer.status_code == 200, answer.text
         self._compare_consultations()
 
+    # One of three alone: nothing more is paid of what is closed, and little would be left to do.
+    @rule(
+        who=st.sampled_from(["booking", "booking", ADMIN, "patient"]), number=st.sampled_from([3, 3, 9]), weather=line
+    )
+    def close(self, who: str, number: int, weather: Weather) -> None:
+        self.touched = self.model.active(number)
+        expected = self._judge(lambda: self.model.close(who, number, weather))
+        with self._stripe(weather, INTENTS):
+            answer = self._person(who).post(f"/consultations/{number}/close")
+        if isinstance(expected, Refusal):
+            self._compare(answer, expected)
+        else:
+            assert answer.status_code == 200, answer.text
+        self._compare_consultations()
+
     @rule(who=whoever, key=st.sampled_from(["k1", "k2", "k3"]))
     def ask_what_a_key_did(self, who: str, key: str) -> None:
         """Whoever else used the same key, it is another one."""

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from payments_app.accounts.models import Role
+from payments_app.db.statement import DirectStatement
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
@@ -32,9 +33,11 @@ def without_the_index(patch: pytest.MonkeyPatch, engine: Engine) -> None:
     with pytest.MonkeyPatch.context() as while_made:
         for dialect in (sqlite, postgresql):
             while_made.setattr(dialect.Insert, "on_conflict_do_nothing", lambda statement, **_: statement)
-        one, in_turn = create_statement._one_statement(), create_statement._statements_in_turn()
-    patch.setattr(create, "_ONE_STATEMENT", one)
-    patch.setattr(create, "_STATEMENTS_IN_TURN", in_turn)
+        statements = create_statement.Statements(
+            DirectStatement(create_statement._one_statement(by_link=False)),
+            create_statement._statements_in_turn(by_link=False),
+        )
+    patch.setattr(create, "STATEMENTS", statements)
 
 
 def with_keys_that_are_not_compared(patch: pytest.MonkeyPatch, _engine: Engine) -> None:

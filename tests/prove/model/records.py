@@ -15,6 +15,7 @@ ADMIN = "admin"
 class Consultation:
     patient: str
     fee: int | None = None
+    is_closed: bool = False
 
 
 @dataclass(eq=False)

@@ -80,10 +80,36 @@ class ReferenceModel:
 
     def put_consultation(self, number: int, patient: str, fee: int | None) -> None:
         found = self.consultations[number]
+        if found.is_closed:
+            raise Refusal(409, "consultation-closed")
         others = patient != found.patient and any(p.consultation == number for p in self.payments)
         if others or (fee != found.fee and self.active(number) is not None):
             raise Refusal(409, "consultation-has-payments")
         found.patient, found.fee = patient, fee
+
+    def close(self, who: str, number: int, weather: Weather) -> None:
+        """Cancel what is pending, the session first; what is paid stays, and what is on its way stands in the way."""
+        if who == "patient":
+            raise Refusal(403, "forbidden")
+        if number not in self.consultations:
+            raise Refusal(404, "consultation-not-found")
+        consultation = self.consultations[number]
+        payment = self.active(number)
+        if not consultation.is_closed and payment is not None and payment.status == "pending":
+            self._cancel_for_closing(payment, weather)
+        if payment is not None and payment.status == "processing":
+            raise Refusal(409, "invalid-transition")
+        consultation.is_closed = True
+
+    def _cancel_for_closing(self, payment: Payment, weather: Weather) -> None:
+        try:
+            self._end_session(payment, weather)
+        except Refusal as refusal:
+            if refusal.status == 503:
+                raise
+            return  # paid in this moment, or on its way
+        payment.status = "cancelled"
+        payment.version += 1
 
     def create(self, who: str, key: str, number: int, amount: int, method: str) -> ModelResponse:
         if amount < LEAST_AMOUNT:
@@ -98,6 +124,8 @@ class ReferenceModel:
             return self.replay(known)
         if self.active(number) is not None:
             raise Refusal(409, "active-payment-exists")
+        if consultation.is_closed:
+            raise Refusal(409, "consultation-closed")
         if consultation.fee not in (None, amount):
             raise Refusal(422, "validation-failed")
         payment = Payment(number, who, amount, method)
@@ -159,8 +187,10 @@ class ReferenceModel:
             raise Refusal(402, "payment-not-verified")
 
     def _refuse_late(self, payment: Payment) -> NoReturn:
-        is_taken = self.active(payment.consultation) is not None
-        raise Refusal(409, "active-payment-exists" if is_taken else "invalid-transition")
+        if self.active(payment.consultation) is not None:
+            raise Refusal(409, "active-payment-exists")
+        is_closed = self.consultations[payment.consultation].is_closed
+        raise Refusal(409, "consultation-closed" if is_closed else "invalid-transition")
 
     def cancel(self, who: str, key: str, payment: Payment | None, belief: Belief, weather: Weather) -> ModelResponse:
         payment = self.get_owned(who, payment)
@@ -279,7 +309,8 @@ class ReferenceModel:
     def _receive(self, payment: Payment, transaction: str) -> None:
         if payment.received:
             return
-        is_free = payment.status in ("expired", "failed") and self.active(payment.consultation) is None
+        is_open = not self.consultations[payment.consultation].is_closed
+        is_free = is_open and payment.status in ("expired", "failed") and self.active(payment.consultation) is None
         if payment.status in UNPAID or is_free:
             payment.status = "completed"
         else:

@@ -22,6 +22,7 @@ TESTS = {
     "confirm/cancel/expire": f"{_RANDOM}[confirm_cancel_and_expire]",
     "refund/refund/webhook": f"{_RANDOM}[refunds_and_webhook]",
     "one key for two consultations": f"{_SHORT}[creates_of_one_key]",
+    "create/close": f"{_SHORT}[create_and_close]",
     "cancel/checkout (`--long`)": f"{_LONG}[cancel_and_checkout]",
     "a confirm killed": f"{_KILLED}[postgresql-a_confirm]",
     "a webhook killed": f"{_KILLED}[postgresql-a_webhook]",
@@ -71,6 +72,8 @@ _MODELS = "payments_app/payments/models/payment.py"
 _CREATE = "payments_app/payments/create_statement.py"
 _CONFIRM = "payments_app/payments/confirm.py"
 _CANCEL = "payments_app/payments/cancel.py"
+_CONSULTATIONS = "payments_app/consultations/repository.py"
+_UNLOCKED = "session.get(Consultation, consultation_id)"
 _REFUNDS = "payments_app/refunds/repository.py"
 _PROCESS = "payments_app/refunds/service.py"
 _STRIPE = "payments_app/gateways/stripe/client.py"
@@ -195,6 +198,11 @@ MUTATIONS = (
         "a cancel does not lock the payment's row",
         (Edit(_CANCEL, "    lock_payment(session, change.payment_id)\n", ""),),
         noticed_by=("cancel/checkout (`--long`)",),
+    ),
+    Mutation(
+        "the closing does not lock the consultation",
+        (Edit(_CONSULTATIONS, "session.get(Consultation, consultation_id, with_for_update=True)", _UNLOCKED),),
+        noticed_by=("create/close",),
     ),
     Mutation(
         "a resume ignores the lease",
