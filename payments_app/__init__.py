@@ -100,8 +100,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(blueprint)
     init_checkout_page(app)
-    init_sandbox_page(app)
     pay_page.init_app(app)
+    init_sandbox_page(app)
     # From packages above payments, which payments must not import.
     payments_commands.add_command(prove)
     payments_commands.add_command(resume)

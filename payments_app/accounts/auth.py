@@ -91,10 +91,12 @@ def issue(user: Credentials) -> str:
     return token
 
 
-def issue_for_link(*, link_id: int, consultation_id: int, return_url: str | None, patient_id: int, version: int) -> str:
+def issue_for_link(
+    *, link_id: int, consultation_id: int, return_url: str | None, read_only: bool, patient_id: int, version: int
+) -> str:
     """A token for whoever has a payment link; valid for ``PAYER_TOKEN_TTL_SECONDS``.
 
-    ``return_url`` is for the page that shows the payment, and nothing here reads it again.
+    ``return_url`` and ``read_only`` are for the page that shows the payment, and nothing here reads them again.
     """
     claims = {
         "role": Role.PAYER,
@@ -102,6 +104,7 @@ def issue_for_link(*, link_id: int, consultation_id: int, return_url: str | None
         "link": link_id,
         "consultation": consultation_id,
         "return_url": return_url,
+        "read_only": read_only,
     }
     ttl = timedelta(seconds=PAYER_TOKEN_TTL_SECONDS)
     token: str = create_access_token(str(patient_id), additional_claims=claims, expires_delta=ttl)

@@ -24,7 +24,7 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
     """Consultations with fee and active payment: a patient's own, a booking system's own, or for an admin all.
 
-    A booking system's own are those that it registered. A payment link shows its own one.
+    A booking system's own are those that it registered; a payer's is that of the link.
     """
     position = read_cursor("consultations", query)
     page = repository.list_page(

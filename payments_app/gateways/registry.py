@@ -43,6 +43,8 @@ class PaymentMethod:
     code: str
     name: str
     gateway: str
+    # How it is paid at present: the kind of its gateway's checkout.
+    checkout: str
 
 
 def init_app(app: Flask) -> None:
@@ -94,11 +96,11 @@ def _methods(gateways: Mapping[str, Gateway], settings: Settings) -> Iterator[Pa
         wanted = settings.payment_gateways.get(code)
         if wanted is not None:
             _require_carrier(gateways, code, wanted)
-            yield PaymentMethod(code, name, wanted)
-            continue
-        carrier = next((carrier for carrier in _DEFAULT_CARRIERS[code] if carrier in gateways), None)
+            carrier: str | None = wanted
+        else:
+            carrier = next((each.value for each in _DEFAULT_CARRIERS[code] if each in gateways), None)
         if carrier is not None:
-            yield PaymentMethod(code, name, carrier.value)
+            yield PaymentMethod(code, name, carrier, gateways[carrier].capabilities.checkout.value)
 
 
 def _require_carrier(gateways: Mapping[str, Gateway], code: str, wanted: str) -> None:

@@ -41,6 +41,8 @@ class OpenedLink:
     link_id: int
     consultation_id: int
     return_url: str | None
+    # It has expired: it shows the payment, and nothing can be changed by it.
+    read_only: bool
     patient_id: int
     token_version: int
 
@@ -132,12 +134,14 @@ def find_by_token(session: Session, token: str) -> OpenedLink | None:
         return None
     link_id, consultation_id, return_url, patient_id = row[-4:]
     link = LinkRecord(*row[:-4])
-    if link.role != Role.PATIENT or not link.is_usable(clock.now()):
+    now = clock.now()
+    if link.role != Role.PATIENT or not link.is_usable(now):
         return None
     return OpenedLink(
         link_id=link_id,
         consultation_id=consultation_id,
         return_url=return_url,
+        read_only=not link.may_change(now),
         patient_id=patient_id,
         token_version=link.token_version,
     )

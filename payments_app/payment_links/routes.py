@@ -105,6 +105,7 @@ def exchange_payment_link(body: dict[str, str]) -> Response:
         link_id=link.link_id,
         consultation_id=link.consultation_id,
         return_url=link.return_url,
+        read_only=link.read_only,
         patient_id=link.patient_id,
         version=link.token_version,
     )

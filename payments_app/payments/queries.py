@@ -110,22 +110,19 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
 
 @read_transaction
 def list_page(session: Session, filters: Filter, *, caller: Caller) -> Page[Any]:
-    """Rows of payments, newest first: the patient's, those of the booking system's consultations, or all (admin).
-
-    For a payer those of the link's consultation.
-    """
-    if caller.consultation_id is not None and filters.consultation_id not in (None, caller.consultation_id):
-        return Page([], has_more=False)
+    """Rows of payments, newest first: the patient's, those of the booking system's or the link's, or all (admin)."""
     values = filters.values()
     match caller.role:
         case Role.ADMIN:
             pass
         case Role.BOOKING:
             values["registered_by"] = caller.user_id
+        case Role.PAYER:
+            if filters.consultation_id not in (None, caller.consultation_id):
+                return Page([], has_more=False)
+            values["user_id"], values["consultation_id"] = caller.user_id, caller.consultation_id
         case _:
             values["user_id"] = caller.user_id
-    if caller.consultation_id is not None:
-        values["consultation_id"] = caller.consultation_id
     status = None if filters.status is None else PaymentStatus(filters.status)
     rows = _page(frozenset(values), status, filters.per_page, filters.needs_review).rows(session, values)
     return Page.cut([PaymentRow._make(row) for row in rows], filters.per_page)

@@ -124,8 +124,8 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     """Payments, newest first: a patient's own, those of a booking system's consultations, or for an admin all.
 
-    A booking system's consultations are those that it registered. A payment link shows those of its consultation. If
-    several filters are given, all of them apply.
+    A booking system's consultations are those that it registered; a payer's is that of the link. If several filters
+    are given, all of them apply.
     """
     if not caller.is_admin and query.keys() & {"user_id", "patient_email"}:
         raise Forbidden

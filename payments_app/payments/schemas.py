@@ -23,6 +23,7 @@ from payments_app.api.fields import (
 )
 from payments_app.api.query import Query
 from payments_app.api.serializer import renderer
+from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.invoices.schemas import Invoice, TaxRecord
 from payments_app.payments.models.status import PaymentStatus
 
@@ -108,6 +109,13 @@ class PaymentMethod(Schema):
     code = fields.String(required=True)
     name = fields.String(required=True)
     gateway = fields.String(required=True)
+    checkout = fields.String(
+        required=True,
+        metadata={
+            "enum": [str(kind) for kind in CheckoutKind],
+            "description": "How it is paid: on the gateway's page, in a form of your page, or by hand.",
+        },
+    )
 
 
 class IdempotentRequest(Schema):

@@ -110,4 +110,4 @@ def _page(checkout: SandboxCheckout, *, was_declined: bool) -> Response:
 def _policy(checkout: SandboxCheckout) -> str:
     """Browsers apply ``form-action`` to where a form is redirected, too."""
     back = origin_of(checkout.return_url)
-    return page_policy(forms=f"'self' {back}" if back else "'self'")
+    return page_policy(images="data:", forms=f"'self' {back}" if back else "'self'")

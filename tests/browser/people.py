@@ -23,9 +23,18 @@ def choose(page: Page, consultation_id: int, *, method: str = "stripe") -> None:
 
 
 def pay(page: Page, consultation_id: int, *, method: str = "stripe") -> None:
+    """Choose, press *Pay* and, for a card, pay on the sandbox's page."""
     choose(page, consultation_id, method=method)
     page.get_by_test_id("pay").click()
+    if method == "stripe":
+        pay_in_sandbox(page)
     see_result(page)
+
+
+def pay_in_sandbox(page: Page) -> None:
+    """On the sandbox's page; afterwards the browser is back."""
+    page.wait_for_url("**/sandbox/**")
+    page.locator("button[value=pay]").click()
 
 
 def see_result(page: Page) -> None:

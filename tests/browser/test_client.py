@@ -9,10 +9,12 @@ from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import Engine
 
+from tests.browser.people import pay_in_sandbox
 from tests.support.browser import ON_SQLITE, visitor
 from tests.support.cutting_proxy import EMPTY_PAGE, Canned, CuttingProxy, Mode, proxy_to
 from tests.support.databases import ROOT, Database
 from tests.support.fake_stripe import FakeStripe
+from tests.support.links import payer_of
 from tests.support.people import PASSWORD, People
 from tests.support.raw_rows import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
@@ -732,16 +734,74 @@ def test_a_lost_refund_is_sent_again_with_its_first_request(
 
 def test_the_example_in_the_documentation_pays(tab: Tab, people: People, rows: Rows) -> None:
     document = (ROOT / "docs" / "javascript-client.md").read_text()
-    tab.page.set_content(document.split("```html\n")[1].split("```")[0])
+    sample = document.split("```html\n")[1].split("```")[0]
+    tab.page.route("**/sample", lambda route: route.fulfill(body=sample, content_type="text/html"))
+    tab.page.goto(f"{tab.url}/sample")
 
     tab.page.get_by_label("E-mail").fill(people.patient.email)
     tab.page.get_by_label("Password").fill(PASSWORD)
     tab.page.get_by_role("button", name="Sign in").click()
     expect(tab.page.get_by_role("status")).to_have_text("Signed in.")
     tab.page.get_by_role("button", name="Pay").click()
-    expect(tab.page.get_by_role("status")).to_have_text("Payment created successfully")
+    pay_in_sandbox(tab.page)
+    expect(tab.page.get_by_role("status")).to_have_text("Paid. Thank you.")
 
+    assert rows.all("SELECT status FROM payments") == [{"status": "completed"}]
+
+
+def test_who_comes_back_to_the_documentations_example_without_paying_has_not_paid(
+    tab: Tab, people: People, rows: Rows
+) -> None:
+    payment_id = tab.pay()["data"]["payment_id"]
+    document = (ROOT / "docs" / "javascript-client.md").read_text()
+    sample = document.split("```html\n")[1].split("```")[0]
+    tab.page.route("**/sample", lambda route: route.fulfill(body=sample, content_type="text/html"))
+    tab.run(f"const other = new PaymentClient(); await other.signIn('{people.patient.email}', '{PASSWORD}');")
+
+    tab.page.goto(f"{tab.url}/sample#payment={payment_id}")
+
+    expect(tab.page.get_by_role("status")).to_have_text("Not paid yet.")
+    assert rows.all("SELECT status FROM payments") == [{"status": "pending"}]
+
+
+def test_a_payers_token_pays_like_any_other(tab: Tab, proxy: CuttingProxy, people: People, rows: Rows) -> None:
+    payer = payer_of(people, 5)
+    proxy.misbehave("lose_answer")
+
+    opened, outcome, payment = tab.run(f"""
+        const payer = new PaymentClient({{ firstPauseMs: 10 }});
+        const opened = await payer.openLink('{payer.link_token}');
+        const wanted = {{ consultationId: opened.consultationId, amount: 5000, paymentMethod: 'stripe' }};
+        const outcome = await payer.createPayment(wanted);
+        return [opened, outcome, await payer.refreshPayment(outcome.data.payment_id)];
+    """)
+
+    assert opened == {"consultationId": 5, "returnUrl": None, "readOnly": False}
+    assert (outcome["success"], outcome["replayed"], payment["status"]) == (True, True, "pending")
     assert rows.counts(*MADE_TOGETHER) == ONE_PAYMENT
+    assert tab.page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
+
+
+def test_the_way_back_from_a_gateway_leads_to_our_own_pages_only(tab: Tab) -> None:
+    found = tab.run("""
+        const { wayBack, forgetWayBack } = await import('/checkout/static/payment-client.js');
+        const keep = (to, until) => localStorage.setItem('payment-return', JSON.stringify({ to, until }));
+        const found = [wayBack()];
+        const [soon, past] = [Date.now() + 1e6, Date.now() - 1];
+        for (const [to, until] of [
+          ['/pay/x', soon], ['/pay/x', past], ['https://elsewhere.example/', soon], ['//elsewhere.example', soon],
+        ]) {
+          keep(to, until);
+          found.push(wayBack());
+        }
+        keep('/pay/x', soon);
+        forgetWayBack('/pay/other');
+        found.push(wayBack());
+        forgetWayBack('/pay/x');
+        return [...found, wayBack()];
+    """)
+
+    assert found == [None, "/pay/x", None, None, None, "/pay/x", None]
 
 
 def test_a_refund_on_its_way_keeps_its_key_until_its_outcome_is_known(

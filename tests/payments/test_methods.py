@@ -15,7 +15,9 @@ def test_the_list_can_be_kept_for_an_hour_and_asked_for_again(people: People) ->
     again = people.patient.get("/payment-methods", headers={"If-None-Match": first.headers["ETag"]})
 
     assert first.headers["Cache-Control"] == "private, max-age=3600"
-    assert first.json["data"][0] == {"code": "stripe", "name": "Card", "gateway": "sandbox"}
+    card = {"code": "stripe", "name": "Card", "gateway": "sandbox", "checkout": "redirect"}
+    assert first.json["data"][0] == card
+    assert {method["checkout"] for method in first.json["data"][1:]} == {"instructions"}
     assert (again.status_code, again.data) == (304, b"")
     assert again.headers["ETag"] == first.headers["ETag"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.support.databases import ROOT
 
@@ -42,39 +42,44 @@ def chromium_started() -> Iterator[Browser]:
 
 
 @contextmanager
-def visitor(chromium: Browser, url: str, **more: Any) -> Iterator[Page]:
+def visitor(chromium: Browser, url: str, *, beside: str | None = None, **more: Any) -> Iterator[Page]:
     """The first tab of a new browser profile; ``page.context.new_page()`` opens the next one.
 
     ``more`` goes to ``Browser.new_context``: ``locale``, ``color_scheme``, ``viewport``. At the end this fails if a tab
     wrote errors or warnings to the console, broke its Content-Security-Policy, or sent a request to a host other than
-    ``url``'s.
+    ``url``'s. ``beside`` is a gateway with pages of its own: it may be asked, but must not get the address of our page.
     """
     context = chromium.new_context(base_url=url, **more)
     context.set_default_timeout(PATIENCE_MS)
-    faults = _watched(context, url)
+    faults = _watched(context, url, beside)
     yield context.new_page()
     context.close()
     assert not faults, "\n".join(faults)
 
 
-def _watched(context: BrowserContext, url: str) -> list[str]:
+def _watched(context: BrowserContext, url: str, beside: str | None) -> list[str]:
     """A list to which faults of any tab are added as they happen."""
     faults: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
         # Chromium calls every 409 an error. Showing errors of the API is the page's task.
-        is_answer = message.text.startswith("Failed to load resource") and "/api/" in message.location["url"]
-        if message.type in ("error", "warning") and not is_answer:
+        where = message.location["url"]
+        is_answer = message.text.startswith("Failed to load resource") and "/api/" in where
+        is_elsewhere = beside is not None and where.startswith(beside)
+        if message.type in ("error", "warning") and not is_answer and not is_elsewhere:
             faults.append(f"{message.type}: {message.text}")
 
     context.on("console", hear)
     context.on("weberror", lambda error: faults.append(f"uncaught: {error.error}"))
-    context.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith((url, "data:", "blob:")) else faults.append(f"asked {request.url}")
-        ),
-    )
+
+    def see(request: Request) -> None:
+        if beside is not None and request.url.startswith(beside):
+            if request.headers.get("referer", beside).startswith(url):
+                faults.append(f"{request.url} was sent the address {request.headers['referer']}")
+        elif not request.url.startswith((url, "data:", "blob:")):
+            faults.append(f"asked {request.url}")
+
+    context.on("request", see)
     return faults
 
 

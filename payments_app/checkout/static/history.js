@@ -13,7 +13,7 @@ export class History {
   constructor(session, onDetails) {
     this.#session = session;
     this.#onDetails = onDetails;
-    this.#more.addEventListener('click', () => session.press(this.#more, () => this.#loadMore()));
+    this.#more.addEventListener('click', () => session.press(this.#more, () => this.#loadMore(), { problem: document.getElementById('page-problem') }));
   }
 
   clear() {

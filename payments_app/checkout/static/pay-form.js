@@ -1,11 +1,9 @@
 /** The form: choose a consultation and a method, and pay once. */
 
-import { ENDED } from './payment-client.js';
+import { hasEnded, isPaid, otherInWords, pay } from './paying.js';
 import { GREATEST_AMOUNT, LEAST_AMOUNT, money, say } from './reader.js';
-import { consultationChoice, inWords } from './views.js';
-
-/** Statuses of active payments that are paid. */
-const PAID = ['completed', 'partially_refunded'];
+import { addressOf, endedInWords } from './result.js';
+import { consultationChoice } from './views.js';
 
 export class PayForm {
   #form = document.getElementById('pay-form');
@@ -33,12 +31,12 @@ export class PayForm {
       this.#pay();
     });
     this.#consultations.addEventListener('change', () => this.#showAmount());
-    this.#more.addEventListener('click', () => session.press(this.#more, () => this.#loadPage()));
+    this.#more.addEventListener('click', () => session.press(this.#more, () => this.#loadPage(), { problem: document.getElementById('page-problem') }));
   }
 
   /** Offer these methods. */
   offer(methods) {
-    this.#method.replaceChildren(...methods.map(({ code, name }) => new Option(name, code)));
+    this.#method.replaceChildren(...[...methods].map(({ code, name }) => new Option(name, code)));
   }
 
   clear() {
@@ -103,7 +101,7 @@ export class PayForm {
     if (this.#button.disabled) return;
     this.#button.disabled = true;
     this.#result.clear(); // or the outcome of another payment would be taken for this one's
-    const { client, call } = this.#session;
+    const { call } = this.#session;
     const progress = document.getElementById('progress');
     const wanted = {
       consultationId: this.#chosen().id,
@@ -111,42 +109,35 @@ export class PayForm {
       paymentMethod: this.#method.value,
     };
     progress.textContent = say('sending');
-    await this.#session.attempt(async () => this.#proceed(await client.createPayment(wanted, call), wanted, call, progress), {
-      progress,
-      problem: document.getElementById('pay-problem'),
-    });
+    let isLeaving = false;
+    await this.#session.attempt(
+      async () => {
+        const found = await pay(this.#session, wanted, addressOf);
+        isLeaving = Boolean(found.isLeaving);
+        if (!isLeaving) await this.#result.show(found.payment, this.#wordsFor(found));
+      },
+      { progress, problem: document.getElementById('pay-problem') },
+    );
     if (call.signal.aborted) return;
+    if (isLeaving) {
+      progress.textContent = say('opening');
+      return;
+    }
     await this.#onChange(); // also after a failure: the list may be out of date
     this.#button.disabled = false;
   }
 
-  /** Continue with a new or an existing payment: show it, confirm it in the sandbox, or show how to pay. */
-  async #proceed({ type, data }, wanted, call, progress) {
-    const { client, methods } = this.#session;
-    const payment = await client.getPayment(data.payment_id, call);
-    const isOther = payment.amount !== wanted.amount || payment.payment_method !== wanted.paymentMethod;
-    if (payment.status !== 'pending') await this.#result.show(payment, wordsFor(payment, type === 'existing'));
-    else if (type === 'existing' && isOther) {
-      const about = { amount: money(payment.amount), method: methods[payment.payment_method] ?? payment.payment_method };
-      await this.#result.show(payment, { heading: say('open'), notice: say('other_open_notice', about) });
-    } else if (payment.gateway === 'sandbox') {
-      progress.textContent = say('confirming');
-      // Always the same transaction id: another tab that confirms it too gets the same payment.
-      await client.confirmPayment(payment.id, { transactionId: `sandbox-${payment.id}` }, call);
-      await this.#result.load(payment.id, { heading: say('paid') });
-    } else {
-      const { instructions, reference } = await client.openCheckout(payment.id, call);
-      const already = type === 'existing' ? `${say('already_open_notice')} ` : '';
-      const how = instructions ?? say('card_notice', { reference });
-      await this.#result.show(payment, { heading: say('open'), notice: already + how });
-    }
+  /** What is said of the payment that was found or made. */
+  #wordsFor({ payment, checkout, isExisting, isOther }) {
+    if (hasEnded(payment)) return endedInWords(payment);
+    if (isExisting && isPaid(payment)) return { heading: say('already_paid'), notice: say('already_paid_notice') };
+    if (isExisting && isOther && payment.status === 'pending') return { notice: otherInWords(this.#session, payment) };
+    return { checkout, notice: isExisting ? say('already_open_notice') : '' };
   }
-}
 
-/** Heading and notice of a payment for which the patient has nothing to do. */
-function wordsFor(payment, isExisting) {
-  if (ENDED.includes(payment.status)) return { notice: say('ended_notice', { status: inWords(payment.status) }) };
-  if (!isExisting) return {};
-  if (PAID.includes(payment.status)) return { heading: say('already_paid'), notice: say('already_paid_notice') };
-  return { notice: say('already_open_notice') };
+  /** The browser is back from a page of its memory: one may pay again. */
+  wake() {
+    document.getElementById('progress').textContent = '';
+    this.#button.disabled = false;
+  }
 }

@@ -68,12 +68,26 @@ export interface PaymentDetails extends Payment {
   refunds: Refund[];
 }
 
+/** How to pay: one of `redirect_url`, `client_secret` and `instructions`. */
 export interface CheckoutSession {
   gateway: string;
   reference: string;
+  /** When the payment ends if it is not paid. */
+  expires_at: string;
+  /** The gateway's own page: pass the session to `goToGateway`. */
+  redirect_url?: string;
   client_secret?: string;
   instructions?: string;
   payment: Payment;
+}
+
+/** What a payment link is for. */
+export interface OpenedLink {
+  consultationId: Id;
+  /** Where the booking system wants the patient to go on. */
+  returnUrl: string | null;
+  /** The link has expired: it shows the payment, and changes nothing. */
+  readOnly: boolean;
 }
 
 export interface KeyStatus {
@@ -177,6 +191,12 @@ export class PaymentClient {
 
   /** Stores a token in sessionStorage. PaymentError 401: wrong; 422: not filled in; 429: too many failures. */
   signIn(email: string, password: string, call?: Call): Promise<void>;
+  /**
+   * Exchanges the token of a payment link. From then on the calls are a payer's, and the token is exchanged again in
+   * time. Nothing is stored. PaymentError 404: the link is unknown, expired or revoked.
+   */
+  openLink(token: string, call?: Call): Promise<OpenedLink>;
+  /** Forgets the token, and a link. */
   signOut(): void;
   /** Whether there is a token that has not expired. A token given as an option is not checked for expiry. */
   readonly signedIn: boolean;
@@ -205,6 +225,13 @@ export class PaymentClient {
   ): Promise<Outcome>;
   /** The gateway's session for paying the payment: opened now, or the one that is open. */
   openCheckout(paymentId: Id, call?: Call): Promise<CheckoutSession>;
+  /**
+   * Sends the browser to the gateway's page. It comes back by `/pay/return` to `returnTo`, a path of this origin;
+   * default: this address. Then call `refreshPayment`: whoever comes back need not have paid.
+   */
+  goToGateway(session: { redirect_url?: string }, way?: { returnTo?: string }): void;
+  /** Brings the payment up to what its gateway says of it; the service asks the gateway at most every 2 s. */
+  refreshPayment(paymentId: Id, call?: Call): Promise<Payment>;
 
   getPayment(paymentId: Id, call?: Call): Promise<PaymentDetails>;
   /** A page of payments, newest first; `meta.next_cursor` is null at the end. */
@@ -217,3 +244,8 @@ export class PaymentClient {
   /** Any GET below /api/v1; returns its whole body. */
   read(path: string, call?: Call): Promise<any>;
 }
+
+/** Where the browser is to go on after a gateway's page, if `goToGateway` sent this browser there; null if not. */
+export function wayBack(): string | null;
+/** Removes the stored way back, if it leads to this address. */
+export function forgetWayBack(to: string | null): void;

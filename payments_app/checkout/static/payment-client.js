@@ -16,6 +16,7 @@
  * @typedef {{status: number, body: any, replayed: boolean}} Answer
  * @typedef {{method: string, path: string, body?: object, key?: string, bearer?: string|null, unsure?: boolean, signal?: AbortSignal}} Request
  * @typedef {{answer: Promise<Outcome>, stop: AbortController, callers: number}} Job
+ * @typedef {{token: string, bearer: string, renewAt: number}} OpenLink
  */
 
 /** Milliseconds after which an attempt is abandoned. Longer than nginx's timeout (60 s), the one before it in line. */
@@ -27,6 +28,10 @@ const FIRST_PAUSE_MS = 500;
 const GREATEST_PAUSE_MS = 8_000;
 /** Milliseconds. Users do not watch a spinner for longer: if the server asks for more, the caller gets an error. */
 const LONGEST_WAIT_MS = 15_000;
+/** Milliseconds for which the way back from a gateway's page is kept: no session of a gateway lasts longer. */
+const WAY_BACK_TTL_MS = 24 * 3_600_000;
+/** Name of the stored way back, in both storages. */
+const WAY_BACK = 'payment-return';
 
 /** The greatest id of the service, which has 64 bits. JavaScript's numbers are exact up to 2^53 only. */
 const GREATEST_ID = 2n ** 63n - 1n;
@@ -75,6 +80,8 @@ export class PaymentClient {
   #settings;
   #keys;
   #session = new Drawer(() => globalThis.sessionStorage);
+  /** A payment link, and the bearer token that it was exchanged for: in memory only. @type {OpenLink | null} */
+  #link = null;
   /** @type {Map<string, Job>} */
   #inFlight = new Map();
 
@@ -102,11 +109,26 @@ export class PaymentClient {
     this.#session.set(this.#tokenName, JSON.stringify({ token: body.token, until }));
   }
 
+  /**
+   * Exchange the token of a payment link; from then on the calls are a payer's, who may pay one consultation.
+   * @param {string} token the last part of the link's address @param {Call} [call]
+   */
+  async openLink(token, { signal } = {}) {
+    const path = '/api/v1/payment-links/exchange';
+    const { body } = await this.#persist({ method: 'POST', path, body: { token }, bearer: null, signal });
+    // Exchanged again after half of its life, so that what begins with it also ends with it.
+    this.#link = { token, bearer: body.token, renewAt: Date.now() + body.expires_in * 500 };
+    const claims = claimsOf(body.token);
+    return { consultationId: claims.consultation, returnUrl: claims.return_url ?? null, readOnly: claims.read_only === true };
+  }
+
   signOut() {
+    this.#link = null;
     this.#session.remove(this.#tokenName);
   }
 
   get signedIn() {
+    if (this.#link) return true;
     return this.#settings.token == null ? Date.now() < (this.#signedIn?.until ?? 0) : Boolean(this.#bearer);
   }
 
@@ -151,6 +173,28 @@ export class PaymentClient {
     return (await this.#persist({ method: 'POST', path, body: {}, key: newKey(), signal })).body.data;
   }
 
+  /**
+   * Send the browser to the gateway's page of a session with `redirect_url`. From there it comes back to `/pay/return`,
+   * which leads on to `returnTo`: stored for this tab, and for the tab that a wallet's app may open instead.
+   * @param {{redirect_url?: string}} session @param {{returnTo?: string}} [way]
+   */
+  goToGateway({ redirect_url: url }, { returnTo } = {}) {
+    if (!url) throw new TypeError('This session has no redirect_url');
+    const { pathname, search, hash } = globalThis.location;
+    const kept = JSON.stringify({ to: returnTo ?? pathname + search + hash, until: Date.now() + WAY_BACK_TTL_MS });
+    for (const drawer of wayBackDrawers()) drawer.set(WAY_BACK, kept);
+    globalThis.location.assign(url);
+  }
+
+  /**
+   * Bring the payment up to what its gateway says, and return it. The service asks at most every 2 s.
+   * @param {Id} paymentId @param {Call} [call]
+   */
+  async refreshPayment(paymentId, { signal } = {}) {
+    const path = `/api/v1/payments/${digits(paymentId)}/refresh`;
+    return (await this.#persist({ method: 'POST', path, signal })).body.data.payment;
+  }
+
   /** @param {Id} paymentId @param {Call} [call] */
   async getPayment(paymentId, call) {
     return (await this.read(`/payments/${digits(paymentId)}`, call)).data;
@@ -191,7 +235,7 @@ export class PaymentClient {
    * @returns {Promise<Outcome>}
    */
   async #once(intention, path, body, { signal } = {}) {
-    const bearer = this.#bearer;
+    const bearer = await this.#currentBearer(signal);
     const name = `payment-intention:${this.#settings.baseUrl}:${await this.#userId(bearer, signal)}:${intention}`;
     signal?.throwIfAborted();
     let job = this.#inFlight.get(name);
@@ -295,8 +339,8 @@ export class PaymentClient {
    * Make attempts, with growing pauses, until there is a definite response.
    * @param {Request} request @returns {Promise<Answer>}
    */
-  async #persist({ unsure = false, bearer = this.#bearer, ...rest }) {
-    const request = { ...rest, bearer };
+  async #persist({ unsure = false, bearer, ...rest }) {
+    const request = { ...rest, bearer: bearer === undefined ? await this.#currentBearer(rest.signal) : bearer };
     for (let attempt = 1; ; attempt += 1) {
       this.#tell(request, { phase: attempt === 1 ? 'sending' : 'again', attempt });
       try {
@@ -386,7 +430,14 @@ export class PaymentClient {
     return parsed(this.#session.get(this.#tokenName));
   }
 
+  /** The token to send; a link's is exchanged again in time. @param {AbortSignal} [signal] */
+  async #currentBearer(signal) {
+    if (this.#link && Date.now() > this.#link.renewAt) await this.openLink(this.#link.token, { signal });
+    return this.#bearer;
+  }
+
   get #bearer() {
+    if (this.#link) return this.#link.bearer;
     if (this.#settings.token == null) return this.#signedIn?.token;
     return typeof this.#settings.token === 'function' ? this.#settings.token() : this.#settings.token;
   }
@@ -397,8 +448,7 @@ export class PaymentClient {
    */
   async #userId(bearer, signal) {
     try {
-      const claims = (bearer ?? '').split('.')[1].replaceAll('-', '+').replaceAll('_', '/');
-      return JSON.parse(atob(claims)).sub;
+      return claimsOf(bearer ?? '').sub;
     } catch {
       return (await this.read('/me', { signal })).data.id;
     }
@@ -418,6 +468,26 @@ export class PaymentClient {
   #tell(request, step) {
     if (request.key) this.#settings.onProgress({ ...step, of: this.#settings.maxAttempts });
   }
+}
+
+/** Where the browser is to go on after a gateway's page, if this browser went there; null if not. */
+export function wayBack() {
+  for (const drawer of wayBackDrawers()) {
+    const { to, until } = parsed(drawer.get(WAY_BACK)) ?? {};
+    const { origin } = globalThis.location;
+    if (until > Date.now() && URL.canParse(to, origin) && new URL(to, origin).origin === origin) return String(to);
+  }
+  return null;
+}
+
+/** Remove the way back to this address, once it has come to its end. @param {string | null} to */
+export function forgetWayBack(to) {
+  for (const drawer of wayBackDrawers()) if (to !== null && parsed(drawer.get(WAY_BACK))?.to === to) drawer.remove(WAY_BACK);
+}
+
+/** This tab's way back first. @returns {Drawer[]} */
+function wayBackDrawers() {
+  return [new Drawer(() => globalThis.sessionStorage), new Drawer(() => globalThis.localStorage)];
 }
 
 /** Storage that fails (switched off, full) must not stop a payment: then the values are kept in memory. */
@@ -521,6 +591,12 @@ function fromJson(text) {
     return isRounded ? `"${token}"` : token;
   });
   return JSON.parse(exact);
+}
+
+/** What a bearer token says, which is for the service to check. @param {string} bearer @returns {any} */
+function claimsOf(bearer) {
+  const bytes = atob(bearer.split('.')[1].replaceAll('-', '+').replaceAll('_', '/'));
+  return fromJson(new TextDecoder().decode(Uint8Array.from(bytes, (byte) => byte.charCodeAt(0))));
 }
 
 /** @param {string} key */

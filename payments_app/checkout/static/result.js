@@ -1,8 +1,13 @@
-/** One payment with its invoice and VAT; for staff also its history and the refund dialog. */
+/**
+ * One payment with its invoice and VAT. For its patient also what is left to do, if it is not finished; for staff its
+ * history and the refund dialog.
+ */
 
 import { OPEN } from './payment-client.js';
+import { hasEnded, isPaid } from './paying.js';
+import { Pending } from './pending.js';
 import { money, say } from './reader.js';
-import { paymentDetails, staffDetails } from './views.js';
+import { inWords, paymentDetails, staffDetails } from './views.js';
 
 /** Statuses that can be refunded. A payment in another status can hold money only if it needs a review. */
 const REFUNDABLE = ['completed', 'partially_refunded'];
@@ -16,6 +21,7 @@ export class Result {
   #reason = document.getElementById('refund-reason');
   #session;
   #onChange;
+  #pending;
   /** Number of the latest request: if several payments were requested, only the last one is shown. */
   #latest = 0;
   /** The payment in the refund dialog. */
@@ -23,16 +29,22 @@ export class Result {
   /** A refund request without a response: only the same request is safe to send again. */
   #unanswered = null;
 
-  /** @param {() => Promise<void>} onChange called if money may have been refunded */
+  /** @param {() => Promise<void>} onChange called if a payment may have changed */
   constructor(session, onChange) {
     this.#session = session;
     this.#onChange = onChange;
+    this.#pending = new Pending(session, {
+      returnTo: addressOf,
+      onChange: (payment) => this.#reload(payment),
+      onCancelled: (payment) => this.#reload(payment),
+    });
     this.#dialog.addEventListener('close', () => {
       if (this.#dialog.returnValue === 'refund') this.#refund(this.#asked);
     });
   }
 
   clear() {
+    this.#pending.stop();
     this.#latest += 1;
     this.#unanswered = null;
     this.#dialog.close();
@@ -47,21 +59,42 @@ export class Result {
 
   /**
    * @param payment a payment, or a promise of one
-   * @param {{heading?: string, notice?: string}} [words]
+   * @param {{heading?: string, notice?: string, checkout?: object}} [words] `checkout`: its session, if it was opened
    */
-  async show(payment, { heading, notice = '' } = {}) {
+  async show(payment, { heading, notice = '', checkout } = {}) {
     const turn = (this.#latest += 1);
+    this.#pending.stop();
     const shown = await payment;
-    const body = [paymentDetails(shown, this.#session.methods)];
+    const body = [paymentDetails(shown, (code) => this.#session.methodName(code))];
+    let lead = '';
     if (this.#session.isStaff) body.push(await this.#forStaff(shown));
+    else if (['pending', 'processing'].includes(shown.status)) {
+      const next = await this.#pending.show(shown, { checkout });
+      body.unshift(next.body);
+      heading = next.heading;
+      lead = next.lead;
+    }
     if (turn !== this.#latest) return;
     document.getElementById('result-heading').textContent = heading ?? say('payment_heading', { id: shown.id });
+    document.getElementById('result-lead').textContent = lead;
     this.#notice.textContent = notice;
     this.#notice.hidden = !notice;
     this.#problem.textContent = '';
     document.getElementById('result-body').replaceChildren(...body);
     this.#section.hidden = false;
     this.#section.focus(); // screen readers read its heading, and the browser scrolls to it
+  }
+
+  /** Show what has become of a payment. */
+  async #reload({ id }) {
+    await this.#session.attempt(
+      async () => {
+        const payment = await this.#session.client.getPayment(id, this.#session.call);
+        await this.show(payment, isPaid(payment) ? { heading: say('paid') } : endedInWords(payment));
+      },
+      { problem: this.#problem },
+    );
+    await this.#onChange();
   }
 
   async #forStaff(payment) {
@@ -110,6 +143,16 @@ export class Result {
     button.disabled = false;
     await this.#onChange();
   }
+}
+
+/** Where a gateway's page leads back to: this page with that payment. */
+export function addressOf({ id }) {
+  return `${location.pathname}${location.search}#payment=${id}`;
+}
+
+/** That a payment has ended without money, and what now. */
+export function endedInWords(payment) {
+  return hasEnded(payment) ? { notice: say('ended_notice', { status: inWords(payment.status) }) } : {};
 }
 
 /** Refundable amount of a payment that needs no review. Rounded to hundredths, because 0.1 + 0.2 is not 0.3. */

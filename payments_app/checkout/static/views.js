@@ -3,7 +3,7 @@
 import { knows, LANGUAGE, money, percent, say, when } from './reader.js';
 
 /** A copy of a template with each `data-fill` filled. A row whose value is null or undefined is removed. */
-function filled(template, values) {
+export function filled(template, values) {
   const copy = document.getElementById(template).content.cloneNode(true);
   for (const element of copy.querySelectorAll('[data-fill]')) {
     const value = values[element.dataset.fill];
@@ -50,8 +50,8 @@ export function historyLine(payment, onDetails) {
   return line;
 }
 
-/** A payment with its invoice and VAT. @param {Record<string, string>} methods names of methods by their codes */
-export function paymentDetails(payment, methods) {
+/** A payment with its invoice and VAT. @param {(code: string) => string} methodName */
+export function paymentDetails(payment, methodName) {
   const [invoice] = payment.invoices;
   const [tax] = payment.tax_records;
   const details = filled('payment-template', {
@@ -62,7 +62,7 @@ export function paymentDetails(payment, methods) {
     tax_name: tax && say('tax', { rate: percent(tax.tax_rate) }),
     tax: tax && money(tax.amount, payment.currency),
     invoice: invoice && `${invoice.invoice_number} (${say(`invoice_${invoice.status}`)})`,
-    method: methods[payment.payment_method] ?? payment.payment_method,
+    method: methodName(payment.payment_method),
     transaction: payment.transaction_id,
     returned: payment.refunded_amount > 0 ? money(payment.refunded_amount, payment.currency) : null,
     created: when(payment.created_at),
