@@ -31,6 +31,7 @@ from tests.prove.defences.weaknesses import (
     NO_REVOCATION,
     NO_SIGNATURE,
     NO_VERSION,
+    PLAIN_EVENT,
     PLAIN_INSERT,
 )
 from tests.support.apps import app_with, engine_of, testing
@@ -140,10 +141,11 @@ TRIALS = (
           Locks.REDIS),
     Trial("the signature of webhooks", FORGED_WEBHOOK, "a forged webhook paid a payment", (NO_SIGNATURE,)),
     Trial("the unique event in the inbox", DOUBLED_WEBHOOK, "one event was processed several times",
-          (), (_INBOX,)),
+          (PLAIN_EVENT,), (_INBOX,)),
     Trial("the check of a payer's link at each request, not that of each change", LINKS, ANSWERED, (NO_LINK_CHECK,)),
     Trial("the check whether a link was revoked", LINKS, "a link that was revoked made a payment", (NO_REVOCATION,)),
-    Trial("the unique event in the inbox: the comparison with the payment holds", DOUBLED_MONEY, None, (), (_INBOX,)),
+    Trial("the unique event in the inbox: the comparison with the payment holds", DOUBLED_MONEY, None,
+          (PLAIN_EVENT,), (_INBOX,)),
 )  # fmt: skip
 
 

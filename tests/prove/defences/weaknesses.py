@@ -22,6 +22,8 @@ from payments_app.readiness import Readiness
 
 # The insert of a payment goes past the index: without this, PostgreSQL refuses the statement once the index is gone.
 PLAIN_INSERT = "plain-insert"
+# The same for the insert of an event.
+PLAIN_EVENT = "plain-event"
 # No look at what the service stands on; or else one before every payment, where there is one in ten seconds otherwise.
 NO_LOOK, LOOK_EACH_TIME = "no-look", "look-each-time"
 # The version is raised as ever, and not compared.
@@ -34,6 +36,7 @@ NO_LINK_CHECK, NO_REVOCATION = "no-link-check", "no-revocation"
 
 _REWRITTEN = {
     PLAIN_INSERT: (r"ON CONFLICT \(consultation_id\) WHERE .*? DO NOTHING", ""),
+    PLAIN_EVENT: (r"ON CONFLICT \(gateway, event_id\) DO UPDATE SET .*? (?=RETURNING)", ""),
     NO_REVOCATION: (r"payment_links\.revoked_at IS NULL", "TRUE"),
     NO_VERSION: (r"(UPDATE payments SET .* WHERE payments\.id = \S+) AND payments\.version = \S+", r"\1"),
 }
