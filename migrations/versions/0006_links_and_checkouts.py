@@ -22,19 +22,24 @@ OLD_SESSION_STATUSES = "status IN ('open', 'succeeded', 'cancelled')"
 SESSION_STATUSES = "status IN ('opening', 'open', 'succeeded', 'cancelled', 'expired', 'lost')"
 SESSION_REFERENCE = "status NOT IN ('open', 'succeeded') OR reference IS NOT NULL"
 OPENING = "status = 'opening'"
+LINK_KEYS = {
+    "fk_payment_links_consultation": (["consultation_id"], ["consultations.id"]),
+    "fk_payment_links_created_by": (["created_by"], ["users.id"]),
+}
 DISPUTE_STATUSES = "status IN ('inquiry', 'inquiry_closed', 'needs_response', 'under_review', 'won', 'lost')"
 DISPUTE_IS_OPEN = "status IN ('inquiry', 'needs_response', 'under_review')"
 
 
 def upgrade() -> None:
-    # What is outside a transaction comes first: cut short and run again, it goes on where it stopped.
-    _add_columns("consultations", _consultation_columns())
-    _add_columns("users", [sa.Column("language", sa.String(8))])
-    _add_columns("payments", _payment_columns())
-    _add_columns("payment_events", [sa.Column("reference", sa.String(255))])
-    _add_columns("refunds", [sa.Column("sent_at_version", sa.Integer())])
-    _change_sessions()
+    # Each statement commits by itself: several tables locked at once would deadlock with the service, which goes on.
+    # Cut short and run again, it goes on where it stopped.
     with _beside_the_service():
+        _add_columns("consultations", _consultation_columns())
+        _add_columns("users", [sa.Column("language", sa.String(8))])
+        _add_columns("payments", _payment_columns())
+        _add_columns("payment_events", [sa.Column("reference", sa.String(255))])
+        _add_columns("refunds", [sa.Column("sent_at_version", sa.Integer())])
+        _change_sessions()
         _create_index(
             "uq_consultations_reference", "consultations", ["reference"], "reference IS NOT NULL", unique=True
         )
@@ -55,27 +60,30 @@ def upgrade() -> None:
         if _is_postgresql():
             op.execute("ALTER TABLE gateway_sessions VALIDATE CONSTRAINT ck_gateway_sessions_status_known")
             op.execute("ALTER TABLE gateway_sessions VALIDATE CONSTRAINT ck_gateway_sessions_reference_known")
-    _create_links()
-    _create_disputes()
+        _create_links()
+        _create_disputes()
 
 
 def downgrade() -> None:
-    op.drop_table("disputes")
-    op.drop_table("payment_links")
-    for index in ("ix_payments_transaction", "ix_payments_completed", "ix_payments_method_history"):
-        op.drop_index(index, "payments")
-    for index in ("uq_gateway_sessions_opening", "uq_gateway_sessions_number"):
-        op.drop_index(index, "gateway_sessions")
-    _change_sessions_back()
-    op.drop_index("ix_consultations_registered_by", "consultations")
-    op.drop_index("uq_consultations_reference", "consultations")
-    for column in reversed(_consultation_columns()):
-        op.drop_column("consultations", column.name)
-    op.drop_column("users", "language")
-    op.drop_column("refunds", "sent_at_version")
-    op.drop_column("payment_events", "reference")
-    for column in reversed(_payment_columns()):
-        op.drop_column("payments", column.name)
+    with _beside_the_service():
+        # First the table that is busiest: if it cannot be locked in time, nothing has changed.
+        _drop_columns("payments", _payment_columns())
+        for index in ("ix_payments_transaction", "ix_payments_completed", "ix_payments_method_history"):
+            op.drop_index(index, "payments", if_exists=True)
+        _drop_columns("users", [sa.Column("language", sa.String(8))])
+        op.drop_table("disputes", if_exists=True)
+        if _is_postgresql():
+            for name in LINK_KEYS:
+                _drop_link_key(name)
+        op.drop_table("payment_links", if_exists=True)
+        for index in ("uq_gateway_sessions_opening", "uq_gateway_sessions_number"):
+            op.drop_index(index, "gateway_sessions", if_exists=True)
+        _change_sessions_back()
+        for index in ("ix_consultations_registered_by", "uq_consultations_reference"):
+            op.drop_index(index, "consultations", if_exists=True)
+        _drop_columns("consultations", _consultation_columns())
+        _drop_columns("refunds", [sa.Column("sent_at_version", sa.Integer())])
+        _drop_columns("payment_events", [sa.Column("reference", sa.String(255))])
 
 
 def _consultation_columns() -> list[sa.Column[Any]]:
@@ -114,6 +122,15 @@ def _add_columns(table: str, columns: list[sa.Column[Any]]) -> None:
         op.add_column(table, column, **_if_not_there())
 
 
+def _drop_columns(table: str, columns: list[sa.Column[Any]]) -> None:
+    if _is_postgresql():
+        dropped = (f"DROP COLUMN IF EXISTS {column.name}" for column in columns)
+        op.execute(f"ALTER TABLE {table} {', '.join(dropped)}")
+        return
+    for column in reversed(columns):
+        op.drop_column(table, column.name)
+
+
 def _change_sessions() -> None:
     if not _is_postgresql():  # which changes no column and no CHECK: a new table takes the rows over
         _copy_sessions(more_columns=_session_columns(), statuses=SESSION_STATUSES, reference_is_optional=True)
@@ -121,10 +138,15 @@ def _change_sessions() -> None:
     _add_columns("gateway_sessions", _session_columns())
     op.alter_column("gateway_sessions", "reference", nullable=True)
     for name, promise in (("status_known", SESSION_STATUSES), ("reference_known", SESSION_REFERENCE)):
-        op.execute(f"ALTER TABLE gateway_sessions DROP CONSTRAINT IF EXISTS ck_gateway_sessions_{name}")
-        op.execute(
-            f"ALTER TABLE gateway_sessions ADD CONSTRAINT ck_gateway_sessions_{name} CHECK ({promise}) NOT VALID"
-        )
+        _replace_check(name, f"CHECK ({promise}) NOT VALID")
+
+
+def _replace_check(name: str, promise: str) -> None:
+    """In one statement, so that no row is written in between without it."""
+    op.execute(
+        f"ALTER TABLE gateway_sessions DROP CONSTRAINT IF EXISTS ck_gateway_sessions_{name},"
+        f" ADD CONSTRAINT ck_gateway_sessions_{name} {promise}"
+    )
 
 
 def _change_sessions_back() -> None:
@@ -134,14 +156,10 @@ def _change_sessions_back() -> None:
     if not _is_postgresql():
         _copy_sessions(more_columns=[], statuses=OLD_SESSION_STATUSES, reference_is_optional=False)
         return
-    op.execute("ALTER TABLE gateway_sessions DROP CONSTRAINT ck_gateway_sessions_reference_known")
-    op.execute("ALTER TABLE gateway_sessions DROP CONSTRAINT ck_gateway_sessions_status_known")
-    op.execute(
-        f"ALTER TABLE gateway_sessions ADD CONSTRAINT ck_gateway_sessions_status_known CHECK ({OLD_SESSION_STATUSES})"
-    )
+    op.execute("ALTER TABLE gateway_sessions DROP CONSTRAINT IF EXISTS ck_gateway_sessions_reference_known")
+    _replace_check("status_known", f"CHECK ({OLD_SESSION_STATUSES})")
     op.alter_column("gateway_sessions", "reference", nullable=False)
-    for column in reversed(_session_columns()):
-        op.drop_column("gateway_sessions", column.name)
+    _drop_columns("gateway_sessions", _session_columns())
 
 
 def _copy_sessions(*, more_columns: list[sa.Column[Any]], statuses: str, reference_is_optional: bool) -> None:
@@ -181,12 +199,24 @@ def _create_links() -> None:
         sa.Column("expires_at", MOMENT, nullable=False),
         sa.Column("revoked_at", MOMENT),
         sa.PrimaryKeyConstraint("id", name="pk_payment_links"),
-        sa.ForeignKeyConstraint(["consultation_id"], ["consultations.id"], name="fk_payment_links_consultation"),
-        sa.ForeignKeyConstraint(["created_by"], ["users.id"], name="fk_payment_links_created_by"),
+        *([] if _is_postgresql() else (sa.ForeignKeyConstraint(*key, name=name) for name, key in LINK_KEYS.items())),
         sa.UniqueConstraint("token_hash", name="uq_payment_links_token_hash"),
         sa.CheckConstraint("expires_at > created_at", name="lives"),
+        if_not_exists=True,
     )
-    op.create_index("ix_payment_links_consultation", "payment_links", ["consultation_id", "id"])
+    if _is_postgresql():
+        for name, ((column,), (target,)) in LINK_KEYS.items():
+            _drop_link_key(name)
+            op.execute(
+                f"ALTER TABLE payment_links ADD CONSTRAINT {name} FOREIGN KEY ({column})"
+                f" REFERENCES {target.replace('.', ' (')})"
+            )
+    op.create_index("ix_payment_links_consultation", "payment_links", ["consultation_id", "id"], if_not_exists=True)
+
+
+def _drop_link_key(name: str) -> None:
+    """One by one: a key locks both of its tables, and both keys at once would lock three."""
+    op.execute(f"ALTER TABLE IF EXISTS payment_links DROP CONSTRAINT IF EXISTS {name}")
 
 
 def _create_disputes() -> None:
@@ -208,10 +238,13 @@ def _create_disputes() -> None:
         sa.UniqueConstraint("gateway", "reference", name="uq_disputes_reference"),
         sa.CheckConstraint("amount_minor > 0", name="amount_positive"),
         sa.CheckConstraint(DISPUTE_STATUSES, name="status_known"),
+        if_not_exists=True,
     )
-    op.create_index("ix_disputes_payment", "disputes", ["payment_id", "id"])
+    op.create_index("ix_disputes_payment", "disputes", ["payment_id", "id"], if_not_exists=True)
     where = sa.text(DISPUTE_IS_OPEN)
-    op.create_index("ix_disputes_open", "disputes", ["id"], postgresql_where=where, sqlite_where=where)
+    op.create_index(
+        "ix_disputes_open", "disputes", ["id"], if_not_exists=True, postgresql_where=where, sqlite_where=where
+    )
 
 
 def _create_index(name: str, table: str, columns: list[str], predicate: str | None, *, unique: bool = False) -> None:

@@ -428,7 +428,7 @@ def test_every_link_that_is_not_valid_gets_the_same_page(page: Page, clinic: Pay
     assert [line for line in words if line] == [
         "!",
         "This link does not work",
-        "It may have expired, or not have been copied in full.",
+        "It may have expired or been withdrawn, or not have been copied in full.",
         "Ask San Roque Clinic for a new link.",
         "San Roque Clinic",
         "12 Mabini Street, Quezon City",
