@@ -16,6 +16,18 @@ from tests.support.waiting import PATIENCE_SECONDS
 Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
 
 
+@dataclass(frozen=True)
+class Books:
+    """What of a gateway's objects matters in the end, without their ids unless these are stored.
+
+    ``payable``: each thing by which customers can pay or have paid, in words, sorted. ``returned``: of each refund, by
+    its id, the amount in minor units and the status.
+    """
+
+    payable: list[str]
+    returned: dict[str, tuple[int, str]]
+
+
 class Refusal(Exception):
     """An error response, as the gateway writes it."""
 

@@ -16,10 +16,13 @@ from typing import Any
 
 import requests
 
-from tests.support.fake_gateway import FakeGateway, Refusal, Trouble, Wire
+from tests.support.fake_gateway import Books, FakeGateway, Refusal, Trouble, Wire
 from tests.support.fake_paymongo_state import Account, refusal
 from tests.support.fake_stripe_http import FakeResponse, Received
 from tests.support.waiting import PATIENCE_SECONDS
+
+# Sessions, payments and refunds.
+Memory = tuple[dict[str, Wire], dict[str, Wire], dict[str, Wire]]
 
 PAGE = """<!doctype html>
 <html lang="en"><meta name="viewport" content="width=device-width"><title>Checkout</title>
@@ -60,6 +63,27 @@ class FakePayMongo(Account, FakeGateway):
             self.reset_state()
             self._forget_requests()
             self.release()
+
+    def remember(self) -> Memory:
+        """A copy of its objects, for ``recall``."""
+        with self._lock:
+            return deepcopy((self.sessions, self.payments, self.refunds))
+
+    def recall(self, memory: Memory) -> None:
+        """Restore a copy; requests since then are forgotten."""
+        self.reset()
+        with self._lock:
+            self.sessions, self.payments, self.refunds = deepcopy(memory)
+
+    def books(self) -> Books:
+        """Without what can no longer be paid: sessions that ended, and attempts that failed."""
+        with self._lock:
+            sessions = ["session active" for each in self.sessions if self.can_be_paid(each)]
+            statuses = [each["attributes"]["status"] for each in self.payments.values()]
+            payments = [f"payment {status}" for status in statuses if status != "failed"]
+            made = {refund_id: each["attributes"] for refund_id, each in self.refunds.items()}
+            returned = {refund_id: (each["amount"], each["status"]) for refund_id, each in made.items()}
+            return Books(sorted([*sessions, *payments]), returned)
 
     # Webhooks.
 

@@ -61,6 +61,11 @@ class Account:
         """Oldest first."""
         return [self.payments[each] for each in self.sessions[session_id]["attributes"]["payments"]]
 
+    def can_be_paid(self, session_id: str) -> bool:
+        """Whether its page takes money now."""
+        is_paid = any(each["attributes"]["status"] == "paid" for each in self.payments_of(session_id))
+        return self.sessions[session_id]["attributes"]["status"] == "active" and not is_paid
+
     def paid_by(self, session_id: str) -> str:
         """The id of the payment that paid the session."""
         (paid,) = [each for each in self.payments_of(session_id) if each["attributes"]["status"] != "failed"]
@@ -78,12 +83,15 @@ class Account:
 
     # What customers do, and people at the dashboard.
 
-    def pay(self, session_id: str, by: str | None = None, *, late: bool = False) -> str:
-        """As if the customer had paid: the payment's id. ``late``: by a link chosen before the session ended."""
+    def pay(self, session_id: str, by: str | None = None, *, late: bool = False, payment_id: str | None = None) -> str:
+        """As if the customer had paid: the payment's id, a new one unless it is given.
+
+        ``late``: by a link chosen before the session ended.
+        """
         session = self.sessions[session_id]["attributes"]
         assert late or session["status"] == "active", f"nobody can pay a session that is {session['status']}"
         pending = [each for each in self.payments_of(session_id) if each["attributes"]["status"] == "pending"]
-        payment = pending[0] if pending else self._new_payment(session_id, by, "paid")
+        payment = pending[0] if pending else self._new_payment(session_id, by, "paid", payment_id)
         payment["attributes"].update(status="paid", paid_at=int(time.time()))
         return str(payment["id"])
 
@@ -241,9 +249,9 @@ class Account:
             page["has_more"] = len(found) > limit
         return page
 
-    def _new_payment(self, session_id: str, by: str | None, status: str) -> Wire:
+    def _new_payment(self, session_id: str, by: str | None, status: str, payment_id: str | None = None) -> Wire:
         session = self.sessions[session_id]["attributes"]
-        payment_id = _new_id("pay")
+        payment_id = payment_id or _new_id("pay")
         payment = self.payments[payment_id] = {
             "id": payment_id,
             "type": "payment",

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from tests.support.fake_gateway import FakeGateway, Mode, Trouble
+from tests.support.fake_gateway import Books, FakeGateway, Mode, Trouble
 from tests.support.fake_stripe_checkout import page_of
 from tests.support.fake_stripe_http import FakeResponse, Received, gone
 from tests.support.fake_stripe_state import CARD_DECLINED, Account, Refusal, Wire
@@ -81,6 +81,14 @@ class FakeStripe(Account, FakeGateway):
         self.reset()
         with self._lock:
             self.intents, self.sessions, self.charges, self.refunds, self._answers, self.disputes = deepcopy(memory)
+
+    def books(self) -> Books:
+        """Without what can no longer be paid: cancelled intents, and sessions that expired."""
+        with self._lock:
+            intents = [each["status"] for each in self.intents.values() if each["status"] != "canceled"]
+            sessions = [f"session {each['status']}" for each in self.sessions.values() if each["status"] != "expired"]
+            returned = {refund_id: (each["amount"], each["status"]) for refund_id, each in self.refunds.items()}
+            return Books(sorted([*intents, *sessions]), returned)
 
     def _forget_requests(self) -> None:
         super()._forget_requests()

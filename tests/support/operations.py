@@ -4,7 +4,7 @@ They can be done in another thread, in a process that is killed, or again, as a 
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flask import Flask
@@ -13,8 +13,11 @@ from payments_app import clock
 from payments_app.errors import AppError, PaymentDisputed
 from payments_app.payments import expire
 from payments_app.payments.models.event import AuditContext
-from payments_app.refunds import service
+from payments_app.payments.models.status import PaymentStatus
+from payments_app.payments.repository import get_status
+from payments_app.refunds import repository, service
 from tests.support.client import client_of
+from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import PAYABLE
 from tests.support.people import Person
@@ -74,6 +77,17 @@ class Webhook(Request):
 
 
 @dataclass(frozen=True)
+class PayMongoWebhook(Request):
+    """An event of PayMongo's, signed anew each time it is sent."""
+
+    fake: FakePayMongo = field(kw_only=True)
+
+    def do(self, app: Flask) -> OperationResult:
+        signature = self.fake.sign(self.body)
+        return self._ask(app, (("Content-Type", "application/json"), ("Paymongo-Signature", signature)))
+
+
+@dataclass(frozen=True)
 class Resume:
     """Resumes one refund as the timer does; does nothing if another process holds its lease."""
 
@@ -92,6 +106,24 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class SendAgain:
+    """Sends one refund again as staff do who saw that the gateway never made it, until that is done."""
+
+    refund_id: int
+    lease_seconds: int = 600
+
+    def do(self, app: Flask) -> OperationResult:
+        with app.app_context():
+            try:
+                mine = service.send_again(self.refund_id, lease_seconds=self.lease_seconds, context=_context())
+            except AppError as error:
+                return OperationResult(error.code, ask_again=True)
+            is_open = repository.get(self.refund_id).settled_at is None
+        # Another process may be at work on it, which does not send it.
+        return OperationResult("sent again", ask_again=mine is None and is_open)
+
+
+@dataclass(frozen=True)
 class Expire:
     """Expires one payment as the timer does."""
 
@@ -100,6 +132,20 @@ class Expire:
     def do(self, app: Flask) -> OperationResult:
         with app.app_context():
             return OperationResult(expire.expire(self.payment_id, _context()).value)
+
+
+@dataclass(frozen=True)
+class ExpireInTheEnd(Expire):
+    """Expires one payment as the timer does, again in its next run if another session was opened meanwhile.
+
+    For gateways whose sessions have no end: a session with one would keep the payment pending until then.
+    """
+
+    def do(self, app: Flask) -> OperationResult:
+        result = super().do(app)
+        with app.app_context():
+            is_pending = get_status(self.payment_id) == PaymentStatus.PENDING
+        return replace(result, ask_again=is_pending)
 
 
 @dataclass(frozen=True)
@@ -115,6 +161,24 @@ class PayAtStripe:
             if self.fake.intents[self.intent]["status"] not in PAYABLE:
                 return OperationResult("too late")
             self.fake.pay(self.intent)
+        return OperationResult("paid")
+
+
+@dataclass(frozen=True)
+class PayAtPayMongo:
+    """Pays on PayMongo's page as the patient does; does nothing if the session can no longer be paid."""
+
+    fake: FakePayMongo
+    session_id: str
+    # The payment's id, so that it is the same in each run.
+    payment_id: str = "pay_" + 24 * "a"
+
+    def do(self, app: Flask) -> OperationResult:
+        announce(Step(Kind.CALL, "the patient pays"))
+        with self.fake._lock:
+            if not self.fake.can_be_paid(self.session_id):
+                return OperationResult("too late")
+            self.fake.pay(self.session_id, payment_id=self.payment_id)
         return OperationResult("paid")
 
 
@@ -145,6 +209,10 @@ def checkout(person: Person, payment_id: int, key: str) -> Request:
     return ask(person, f"/payments/{payment_id}/checkout", key)
 
 
+def refresh(person: Person, payment_id: int) -> Request:
+    return ask(person, f"/payments/{payment_id}/refresh")
+
+
 def close(person: Person, consultation_id: int) -> Request:
     return ask(person, f"/consultations/{consultation_id}/close")
 
@@ -160,3 +228,7 @@ def refund(person: Person, payment_id: int, amount: int, key: str) -> Request:
 
 def webhook(event: dict[str, Any]) -> Webhook:
     return Webhook("/webhooks/stripe", json.dumps(event).encode(), ())
+
+
+def paymongo_webhook(fake: FakePayMongo, event: dict[str, Any]) -> PayMongoWebhook:
+    return PayMongoWebhook("/webhooks/paymongo", json.dumps(event).encode(), (), fake=fake)

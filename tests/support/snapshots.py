@@ -1,4 +1,4 @@
-"""An app with a fake Stripe whose state can be restored, and described without ids and times."""
+"""An app with a fake gateway whose state can be restored, and described without ids and times."""
 
 import json
 from collections import Counter
@@ -16,11 +16,17 @@ from payments_app.readiness import current_readiness
 from payments_app.refunds import service
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty, unsynced
-from tests.support.fake_stripe import Memory
+from tests.support.fake_gateway import Books
+from tests.support.fake_paymongo import FakePayMongo
+from tests.support.fake_stripe import FakeStripe
 from tests.support.operations import Operation, OperationResult, Resume
+from tests.support.paymongo_apps import PayMongoApp, fake_paymongo, paymongo_settings
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
+
+# An app and the only gateway that it asks.
+Shop = StripeApp | PayMongoApp
 
 # Tables that an operation may change; users stay.
 CHANGING = [table for table in Base.metadata.sorted_tables if table.name not in ("users", "id_blocks")]
@@ -41,20 +47,39 @@ def stripe_app_on_empty(database: Database) -> Iterator[StripeApp]:
         yield StripeApp(fake, app, people)
 
 
+@contextmanager
+def hosted_app_on_empty(database: Database) -> Iterator[StripeApp]:
+    """The same, and patients pay on Stripe's own page."""
+    hosted = {"STRIPE_CHECKOUT": "hosted", "PUBLIC_URL": "https://pay.example.org"}
+    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake, **LASTING, **hosted)) as app:
+        empty(engine_of(app))
+        yield StripeApp(fake, app, People(app, patient=range(1, 21)))
+
+
+@contextmanager
+def paymongo_app_on_empty(database: Database) -> Iterator[PayMongoApp]:
+    """The same with PayMongo, which carries all methods but cash."""
+    with fake_paymongo() as fake, app_with(database.url, **paymongo_settings(fake, **LASTING)) as app:
+        empty(engine_of(app))
+        yield PayMongoApp(fake, app, People(app, patient=range(1, 21)))
+
+
 @dataclass
 class StoredState:
-    """The rows of the database and the objects at Stripe at one moment."""
+    """The rows of the database and the objects at the gateway at one moment."""
 
     rows: dict[str, list[dict[str, Any]]]
-    stripe: Memory
+    # What the fake remembered, for the same fake.
+    gateway: Any
 
 
 class Snapshot:
-    """The state of an app's database and Stripe, stored when this is made."""
+    """The state of an app's database and gateway, stored when this is made."""
 
-    def __init__(self, stripe_app: StripeApp) -> None:
-        self.fake, self.app, self.people = stripe_app
-        self.engine: Engine = engine_of(stripe_app.app)
+    def __init__(self, shop: Shop) -> None:
+        self.fake: FakeStripe | FakePayMongo = shop.fake
+        self.app, self.people = shop.app, shop.people
+        self.engine: Engine = engine_of(shop.app)
         self.rows = Rows(self.engine)
         self._kept = self._keep()
 
@@ -73,7 +98,7 @@ class Snapshot:
             for table in CHANGING:
                 if self._kept.rows[table.name]:
                     connection.execute(insert(table), self._kept.rows[table.name])
-        self.fake.recall(self._kept.stripe)
+        self.fake.recall(self._kept.gateway)
         with self.app.app_context():  # run the readiness check now: in a schedule it would block the other threads
             assert current_readiness().run_checks() == {}
 
@@ -117,7 +142,7 @@ class Snapshot:
                 table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
                 for table in CHANGING
             }
-        return SeenState(rows, self.fake.remember())
+        return SeenState(rows, self.fake.books())
 
     def violations(self) -> list[audit.Violation]:
         """What `payments audit` finds."""
@@ -129,11 +154,11 @@ _IN_ORDER = {table.name: select(table).order_by(*table.primary_key) for table in
 
 
 class SeenState:
-    """The state of the database and of Stripe at one moment, described without ids and times."""
+    """The state of the database and of the gateway at one moment, described without ids and times."""
 
-    def __init__(self, rows: dict[str, list[dict[str, Any]]], stripe: Memory) -> None:
+    def __init__(self, rows: dict[str, list[dict[str, Any]]], books: Books) -> None:
         self._rows = rows
-        self._intents, _sessions, _, self._returned, *_ = stripe
+        self._books = books
         rows["payments"].sort(key=lambda payment: (payment["consultation_id"], payment["created_at"], payment["id"]))
         self._names = {payment["id"]: f"payment {number}" for number, payment in enumerate(rows["payments"], 1)}
 
@@ -165,9 +190,8 @@ class SeenState:
             ),
             "keys": self._of("idempotency_keys", "user_id", "key", "operation"),
             "webhooks": self._of("webhook_events", "event_id"),
-            # A cancelled intent can no longer be paid, so that it does not matter.
-            "intents": sorted(each["status"] for each in self._intents.values() if each["status"] != "canceled"),
-            "returned": sorted((each["amount"], each["status"]) for each in self._returned.values()),
+            "payable": self._books.payable,
+            "returned": sorted(self._books.returned.values()),
         }
         return json.dumps(state, indent=1, sort_keys=True)
 
@@ -189,12 +213,12 @@ class SeenState:
         }
 
     def _refund(self, refund: Mapping[str, Any]) -> tuple[Any, ...]:
-        """With the amount of the refund at Stripe that has the stored reference."""
-        made = self._returned.get(refund["reference"] or "")
-        return (*(refund[name] for name in _OF_REFUND), "at Stripe", None if made is None else made["amount"])
+        """With the amount of the refund at the gateway that has the stored reference."""
+        amount, _ = self._books.returned.get(refund["reference"] or "", (None, ""))
+        return (*(refund[name] for name in _OF_REFUND), "at the gateway", amount)
 
     def _session_status(self, session: Mapping[str, Any]) -> str:
-        """A paid session may still be stored as open, until Stripe's event arrives."""
+        """A paid session may still be stored as open, until the gateway's event arrives."""
         (payment,) = [each for each in self._rows["payments"] if each["id"] == session["payment_id"]]
         return "succeeded" if session["status"] == "open" and payment["received_minor"] else session["status"]
 

@@ -29,7 +29,7 @@ _CHANGED = re.compile(r"(?<!FOR )(?<!DO )(?<!KEY )\bUPDATE (\w+)|\bDELETE FROM (
 _LOCKING = re.compile(r"\bFOR (NO KEY |KEY )?(UPDATE|SHARE)\b")
 _VERB = re.compile(r"\b(INSERT|UPDATE|DELETE|SELECT|BEGIN|SAVEPOINT|RELEASE|ROLLBACK|\w+)\b")
 
-_IDS = re.compile(r"\b[a-z]+_[0-9a-f]{16,}")
+_IDS = re.compile(r"\b(?:[a-z]+_)+[0-9a-f]{16,}")
 
 # In a connection's info: the tables that its transaction has changed or locked rows of.
 _HELD = "held by this transaction"

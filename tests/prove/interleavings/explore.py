@@ -1,16 +1,28 @@
 """Trying the schedules of a case, and comparing where each ends with where the serial ones do."""
 
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import permutations
+from typing import TypeVar
 
-from tests.prove.interleavings.cases import Prepare
+import pytest
+
 from tests.support.operations import Operation, OperationResult
-from tests.support.schedules import Chooser, InTurn, Search, Stage, Taken, Wandering, describe, letters
-from tests.support.snapshots import Snapshot
-from tests.support.stripe_apps import StripeApp
+from tests.support.recorded_figures import note
+from tests.support.schedules import Chooser, InTurn, Repeated, Search, Stage, Taken, Wandering, describe, letters
+from tests.support.snapshots import Shop, Snapshot
+
+S = TypeVar("S", bound=Shop)
+
+# Random orders of each case that a short run does not try in full: a tenth of a second each.
+SOME = 5
+# The most orders of one case that a long run tries in turn, a tenth of a second each; where there are more, it goes on
+# with so many that are chosen at random.
+MOST = 1_500
+AND_AT_RANDOM = 500
 
 # What each operation was told in the end, and what has become of everything.
 Outcome = tuple[tuple[str, ...], str]
@@ -32,12 +44,12 @@ class Tried:
 class Race:
     """A case on a stage: what may come out is what came out of each serial order."""
 
-    def __init__(self, stripe_app: StripeApp, stage: Stage, prepare: Prepare) -> None:
+    def __init__(self, shop: S, stage: Stage, prepare: Callable[[S], list[Operation]]) -> None:
         self._stage = stage
         self.name = prepare.__name__
-        self._operations: Sequence[Operation] = prepare(stripe_app)
-        Snapshot(stripe_app).end_leases()
-        self._snapshot = Snapshot(stripe_app)
+        self._operations: Sequence[Operation] = prepare(shop)
+        Snapshot(shop).end_leases()
+        self._snapshot = Snapshot(shop)
         self.tried = Tried()
         self._audited: set[str] = set()
         self._deadlocks_before = stage.deadlocks
@@ -100,3 +112,36 @@ class Race:
 
     def _where(self, taken: Sequence[Taken]) -> str:
         return f"SCHEDULE={letters(taken)} pytest -k '{self.name}'\n{describe(taken)}"
+
+
+def name_of(prepare: Callable[[S], list[Operation]]) -> str:
+    return prepare.__name__
+
+
+def race_of(shop: S, stage: Stage, prepare: Callable[[S], list[Operation]]) -> Race:
+    """The case; where one order of it is to be repeated, that alone is tried."""
+    race = Race(shop, stage, prepare)
+    if schedule := os.environ.get("SCHEDULE"):
+        race.check(Repeated(schedule))
+        pytest.skip(f"only {schedule} was tried, and it ends as it should")
+    return race
+
+
+def try_and_note(race: Race, seed: int) -> None:
+    """Every order of the case, or where there are too many the first of them and some at random; with its figures."""
+    race.search(MOST)
+    if not race.tried.is_all:
+        race.wander(AND_AT_RANDOM, seed)
+    tried = race.tried
+    note(
+        f"interleavings-{race.name}",
+        orders=tried.schedules,
+        all_of_them=tried.is_all,
+        steps=tried.steps,
+        outcomes=len(tried.outcomes),
+        serial_outcomes=len(race.serial),
+        deadlocks=tried.deadlocks,
+        begun_again=tried.diverged,
+        given_up=tried.given_up,
+        seed=None if tried.is_all else seed,
+    )

@@ -8,6 +8,7 @@ _INTERLEAVINGS = "tests/prove/interleavings/test_interleavings.py"
 _SHORT = f"{_INTERLEAVINGS}::test_every_order_of_few_steps_ends_as_a_serial_one"
 _RANDOM = f"{_INTERLEAVINGS}::test_random_orders_end_as_a_serial_one"
 _LONG = f"{_INTERLEAVINGS}::test_every_order_ends_as_a_serial_one"
+_OF_PAYMONGO = "tests/prove/interleavings/test_of_paymongo.py::test_every_order_ends_as_a_serial_one"
 _KILLED = "tests/prove/crashes/test_crashes.py::test_a_process_killed_where_something_is_done_does_it_once"
 
 # What docs/proof.md calls a test: the test.
@@ -24,6 +25,9 @@ TESTS = {
     "one key for two consultations": f"{_SHORT}[creates_of_one_key]",
     "create/close": f"{_SHORT}[create_and_close]",
     "cancel/checkout (`--long`)": f"{_LONG}[cancel_and_checkout]",
+    "refund/webhook (`--long`)": f"{_LONG}[refund_and_webhook]",
+    "PayMongo's checkout/close (`--long`)": f"{_OF_PAYMONGO}[paymongo_checkout_and_close]",
+    "PayMongo's send again/send again (`--long`)": f"{_OF_PAYMONGO}[paymongo_sends_again]",
     "a confirm killed": f"{_KILLED}[postgresql-a_confirm]",
     "a webhook killed": f"{_KILLED}[postgresql-a_webhook]",
     "a refund killed": f"{_KILLED}[postgresql-a_refund]",
@@ -70,6 +74,7 @@ class Mutation:
 
 _MODELS = "payments_app/payments/models/payment.py"
 _CREATE = "payments_app/payments/create_statement.py"
+_CHECKOUT = "payments_app/payments/checkout.py"
 _CONFIRM = "payments_app/payments/confirm.py"
 _CANCEL = "payments_app/payments/cancel.py"
 _CONSULTATIONS = "payments_app/consultations/repository.py"
@@ -97,7 +102,7 @@ MUTATIONS = (
             "confirm/confirm",
             "confirm/webhook",
             "refund/refund",
-            "refund/webhook",
+            "refund/webhook (`--long`)",
             "confirm/cancel/expire",
             "refund/refund/webhook",
         ),
@@ -200,6 +205,15 @@ MUTATIONS = (
         noticed_by=("cancel/checkout (`--long`)",),
     ),
     Mutation(
+        "a checkout leaves the session open whose payment ended while it was opened",
+        (
+            Edit(
+                _CHECKOUT, "            gateway.cancel_session(payment.charge, found.reference)\n", "            pass\n"
+            ),
+        ),
+        noticed_by=("cancel/checkout (`--long`)", "PayMongo's checkout/close (`--long`)"),
+    ),
+    Mutation(
         "the closing does not lock the consultation",
         (Edit(_CONSULTATIONS, "session.get(Consultation, consultation_id, with_for_update=True)", _UNLOCKED),),
         noticed_by=("create/close",),
@@ -207,7 +221,7 @@ MUTATIONS = (
     Mutation(
         "a resume ignores the lease",
         (Edit(_REFUNDS, " or refund.leased_until > now", ""),),
-        noticed_by=("`tests/refunds/test_resume.py`",),
+        noticed_by=("`tests/refunds/test_resume.py`", "PayMongo's send again/send again (`--long`)"),
         missed_by=("resume/resume", "a resume killed"),
     ),
 )
