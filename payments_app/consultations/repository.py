@@ -14,7 +14,7 @@ from payments_app.accounts.repository import by_email, find_or_add_patient, requ
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import after_commit, read_transaction, write_transaction
-from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, ValidationFailed
+from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, Forbidden, ValidationFailed
 from payments_app.i18n.messages import N_
 from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
@@ -104,6 +104,7 @@ def put(
 
     Raises:
         ValidationFailed: no patient has that id or e-mail address, or the e-mail address is staff's (422).
+        Forbidden: another booking system has registered it (403).
         ConsultationClosed: the consultation is closed (409).
         ReferenceFixed: it has another reference (409).
         ReferenceTaken: another consultation has that reference (409).
@@ -127,6 +128,7 @@ def put(
     is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
     # The lock waits for the creation of payments, which takes a key share lock on the same row.
     consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
+    _require_replaceable(session, consultation, caller)
     consultation.require_open()
     is_free = consultation.active_payment is None
     if consultation.fee_minor != registration.fee_minor and not is_free:
@@ -151,6 +153,14 @@ def put(
     if ended_links:
         after_commit(consultation, lambda: _record_ended(ended_links, consultation_id, caller))
     return consultation, is_new
+
+
+def _require_replaceable(session: Session, consultation: Consultation, caller: Caller) -> None:
+    """Refuse to replace, and so to show, what another booking system has registered. What staff registered it may."""
+    if caller.role != Role.BOOKING or consultation.registered_by in (None, caller.user_id):
+        return
+    if session.scalar(select(User.role).where(User.id == consultation.registered_by)) == Role.BOOKING:
+        raise Forbidden
 
 
 def _end_links_of_others(session: Session, consultation_id: int, patient_id: int, at: datetime) -> Sequence[int]:
