@@ -1,21 +1,26 @@
 """Consultations in the database. The booking system registers them, and their patients read them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from payments_app import clock
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role, User
+from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.accounts.repository import by_email, find_or_add_patient, require_valid
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert
-from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, ValidationFailed
+from payments_app.db.transaction import after_commit, read_transaction, write_transaction
+from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, Forbidden, ValidationFailed
 from payments_app.i18n.messages import N_
+from payments_app.observability import metrics
+from payments_app.observability.logging import get_logger
 from payments_app.pagination import Page
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +99,12 @@ def put(
 ) -> tuple[Consultation, bool]:
     """Register or replace a consultation. The second value is True if it is new.
 
-    It gets the currency of the settings, except while a payment is active: then it keeps its currency.
+    It gets the currency of the settings, except while a payment is active: then it keeps its currency. Another patient
+    ends its links.
 
     Raises:
         ValidationFailed: no patient has that id or e-mail address, or the e-mail address is staff's (422).
+        Forbidden: another booking system has registered it (403).
         ConsultationClosed: the consultation is closed (409).
         ReferenceFixed: it has another reference (409).
         ReferenceTaken: another consultation has that reference (409).
@@ -106,6 +113,8 @@ def put(
     require_valid(session, caller)
     patient_id = _find_patient(session, registration)
     now = clock.now()
+    # Before the consultation is locked: whoever pays by a link locks the link first.
+    ended_links = _end_links_of_others(session, consultation_id, patient_id, now)
     # The reference comes later: a conflict with another consultation's is none that this insert may pass over.
     new = dialect_insert(session, Consultation).values(
         id=consultation_id,
@@ -119,6 +128,7 @@ def put(
     is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
     # The lock waits for the creation of payments, which takes a key share lock on the same row.
     consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
+    _require_replaceable(session, consultation, caller)
     consultation.require_open()
     is_free = consultation.active_payment is None
     if consultation.fee_minor != registration.fee_minor and not is_free:
@@ -140,7 +150,34 @@ def put(
         consultation.updated_at = now
         session.flush()
     session.refresh(consultation, ["active_payment"])
+    if ended_links:
+        after_commit(consultation, lambda: _record_ended(ended_links, consultation_id, caller))
     return consultation, is_new
+
+
+def _require_replaceable(session: Session, consultation: Consultation, caller: Caller) -> None:
+    """Refuse to replace, and so to show, what another booking system has registered. What staff registered it may."""
+    if caller.role != Role.BOOKING or consultation.registered_by in (None, caller.user_id):
+        return
+    if session.scalar(select(User.role).where(User.id == consultation.registered_by)) == Role.BOOKING:
+        raise Forbidden
+
+
+def _end_links_of_others(session: Session, consultation_id: int, patient_id: int, at: datetime) -> Sequence[int]:
+    """Revoke the links of a consultation that gets another patient, and return their ids.
+
+    Whoever has one would otherwise pay, and read, as that patient.
+    """
+    is_anothers = exists().where(Consultation.id == consultation_id, Consultation.patient_id != patient_id)
+    theirs = (PaymentLink.consultation_id == consultation_id, PaymentLink.revoked_at.is_(None), is_anothers)
+    ended = update(PaymentLink).where(*theirs).values(revoked_at=at).returning(PaymentLink.id)
+    return session.scalars(ended, execution_options={"synchronize_session": False}).all()
+
+
+def _record_ended(links: Sequence[int], consultation_id: int, caller: Caller) -> None:
+    metrics.PAYMENT_LINKS.labels("revoked").inc(len(links))
+    for link_id in links:
+        log.info("Payment link: revoked", link_id=link_id, consultation_id=consultation_id, actor=caller.actor)
 
 
 @read_transaction

@@ -193,6 +193,16 @@ def test_who_registered_first_is_kept(people: People, rows: Rows) -> None:
     assert rows.one("SELECT registered_by FROM consultations WHERE id = 5") == {"registered_by": people.booking.id}
 
 
+def test_a_booking_system_replaces_nothing_of_another_one(people: People, rows: Rows) -> None:
+    put(people.booking, 100, patient_id=people.patient.id, reference="BK-77")
+    rows.execute("UPDATE users SET role = 'booking' WHERE id = :id", id=people.other.id)
+    rows.execute("UPDATE consultations SET registered_by = :id WHERE id = 100", id=people.other.id)
+
+    with nothing_written(rows):
+        assert code(put(people.booking, 100, patient_id=people.patient.id, fee=1500)) == (403, "forbidden")
+    assert put(people.admin, 100, patient_id=people.patient.id).status_code == 200
+
+
 def test_a_booking_system_reads_what_it_registered_and_nothing_else(people: People) -> None:
     put(people.booking, 100, patient_id=people.patient.id)
     put(people.admin, 101, patient_id=people.patient.id)

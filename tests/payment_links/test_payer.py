@@ -9,7 +9,7 @@ from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.links import Payer, exchange, payer_of
-from tests.support.people import People, Person
+from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
@@ -147,18 +147,31 @@ def test_a_copy_in_redis_of_another_consultation_is_not_a_payers(with_redis: Peo
     assert_problem(payer.pay(6, key="k"), 404, code="consultation-not-found")
 
 
-def test_a_consultation_that_got_another_patient_ends_the_tokens_of_the_first(people: People, rows: Rows) -> None:
+def test_a_consultation_that_gets_another_patient_ends_the_links_of_the_first(people: People, rows: Rows) -> None:
+    """Whoever has one would pay as the second patient, and read the second patient's name."""
     payer = payer_of(people)
+    kept = payer_of(people)
+    assert people.admin.put("/consultations/5", {"patient_id": people.patient.id, "fee": 5000}).status_code == 200
+    assert kept.get("/consultations/5").status_code == 200
     assert people.admin.put("/consultations/5", {"patient_id": people.other.id}).status_code == 200
 
     with nothing_written(rows):
         assert_problem(payer.get("/consultations/5"), 401, code="not-authenticated")
         assert_problem(payer.pay(5), 401, code="not-authenticated")
-    # The link is the consultation's, and opens it for its patient of now.
-    token = exchange(people, payer.link_token).json["token"]
-    second = Person(people.anonymous(), people.other.id, people.other.email, token)
+        assert_problem(exchange(people, payer.link_token), 404, code="not-found")
+    second = payer_of(people, 5, of=people.other)
     assert second.pay(5).status_code == 201
     assert rows.one("SELECT user_id FROM payments")["user_id"] == people.other.id
+
+
+def test_a_refused_change_of_the_patient_ends_no_link(people: People) -> None:
+    payer = payer_of(people)
+    assert payer.pay(5).status_code == 201
+
+    refused = people.admin.put("/consultations/5", {"patient_id": people.other.id})
+
+    assert_problem(refused, 409, code="consultation-has-payments")
+    assert payer.get("/consultations/5").status_code == 200
 
 
 def test_an_expired_link_reads_and_changes_nothing(people: People, rows: Rows) -> None:
