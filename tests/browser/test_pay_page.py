@@ -16,6 +16,7 @@ from tests.support.links import Payer
 from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, stripe_settings
+from tests.support.waiting import wait_until
 
 pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
 
@@ -235,7 +236,7 @@ def test_without_a_webhook_refresh_finds_the_money(page: Page, clinic: PayPage) 
     clinic.pay_at_gateway(page)
 
     screen(page, "paid")
-    assert clinic.payments() == PAID_ONCE
+    wait_until(lambda: clinic.payments() == PAID_ONCE, describe=lambda: str(clinic.payments()))
     assert clinic.money_taken() == [150_050]
 
 
