@@ -4,13 +4,12 @@ import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy import CursorResult, or_, update
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.caller import Caller
-from payments_app.consultations.models import Consultation
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import AppError, PaymentNotFound
+from payments_app.errors import AppError
 from payments_app.gateways.base import CheckoutSession, SessionStatus
 from payments_app.gateways.registry import can_be_asked, find_gateway
 from payments_app.payments.gateway_updates import apply_session_update
@@ -18,7 +17,7 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
-from payments_app.payments.repository import find_whole
+from payments_app.payments.repository import get_readable
 from payments_app.payments.sessions import find_open_session
 
 log = logging.getLogger(__name__)
@@ -56,16 +55,7 @@ def refresh(payment_id: int, *, caller: Caller, context: AuditContext) -> Paymen
 @read_transaction
 def _load(session: Session, payment_id: int, caller: Caller) -> tuple[Payment, int, str | None]:
     """The payment, and id and reference of its open session (0 and None if there is none)."""
-    payment = find_whole(session, payment_id)
-    if payment is None:
-        raise PaymentNotFound
-    registered_by = select(Consultation.registered_by).where(Consultation.id == payment.consultation_id)
-    caller.require_access(
-        PaymentNotFound,
-        patient_id=payment.user_id,
-        consultation_id=payment.consultation_id,
-        registered_by=session.scalars(registered_by).one(),
-    )
+    payment = get_readable(session, payment_id, caller)
     row = find_open_session(session, payment_id)
     return (payment, 0, None) if row is None else (payment, row.id, row.reference)
 

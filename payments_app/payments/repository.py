@@ -152,6 +152,16 @@ def get_owned(session: Session, payment_id: int, caller: Caller) -> Payment:
         Forbidden: the payment belongs to another patient (403).
     """
     require_valid(session, caller)
+    return get_readable(session, payment_id, caller)
+
+
+def get_readable(session: Session, payment_id: int, caller: Caller) -> Payment:
+    """A payment with its invoices and refunds, not locked, for a caller who may see it.
+
+    Raises:
+        PaymentNotFound: no such payment (404).
+        Forbidden: the payment belongs to another patient, or another system registered its consultation (403).
+    """
     return _owned(session, _with_related(), payment_id, caller)
 
 
@@ -197,16 +207,6 @@ def _registered_by(caller: Caller) -> ColumnElement[int | None]:
     if caller.role != Role.BOOKING:
         return cast(null(), Consultation.registered_by.type)
     return select(Consultation.registered_by).where(Consultation.id == Payment.consultation_id).scalar_subquery()
-
-
-def find_whole(session: Session, payment_id: int) -> Payment | None:
-    """A payment with its invoices and refunds, not locked; None if there is none, or if it is deleted."""
-    return _find(session, _with_related(), payment_id)
-
-
-def _find(session: Session, query: Select[Payment], payment_id: int) -> Payment | None:
-    found = query.where(Payment.id == payment_id, Payment.deleted_at.is_(None))
-    return session.execute(found).unique().scalar_one_or_none()
 
 
 def _with_related() -> Select[Payment]:
