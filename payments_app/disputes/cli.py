@@ -7,8 +7,9 @@ import click
 
 from payments_app import money
 from payments_app.commands import ID, CommandGroup, json_option, show_rows
+from payments_app.gateways.events import DisputeStatus
 from payments_app.payments.disputes import DisputeFilter, list_page
-from payments_app.payments.models.dispute import Dispute, DisputeStatus
+from payments_app.payments.models.dispute import Dispute
 
 disputes = CommandGroup("disputes", help="See what patients' banks dispute.")
 

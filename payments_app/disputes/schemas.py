@@ -4,7 +4,7 @@ from marshmallow import Schema, fields
 
 from payments_app.api.fields import Amount, Cursor, OneOf, QueryInteger, UtcDateTimeField
 from payments_app.api.query import Query
-from payments_app.payments.models.dispute import DisputeStatus
+from payments_app.gateways.events import DisputeStatus
 
 STATUSES = [str(status) for status in DisputeStatus]
 

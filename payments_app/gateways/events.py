@@ -61,8 +61,8 @@ class ChargeRefunded:
     consultation_id: int | None = None
 
 
-class DisputeState(StrEnum):
-    """How far a dispute is, by the gateway's account. The same words as the payment's own disputes have."""
+class DisputeStatus(StrEnum):
+    """How far a dispute is. Inquiries block nothing; an open or lost dispute blocks refunds."""
 
     INQUIRY = "inquiry"
     INQUIRY_CLOSED = "inquiry_closed"
@@ -85,7 +85,7 @@ class GatewayDispute:
     amount_minor: int
     currency: str
     reason: str | None
-    state: DisputeState
+    status: DisputeStatus
     due_at: datetime | None
     payment_id: int | None = None
     consultation_id: int | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from payments_app.gateways.events import OtherMode
 
+_CURRENCY = re.compile(r"[A-Z]{3}")
 _OUR_ID = re.compile(r"[1-9][0-9]{0,18}")
 # What a signed 64-bit column holds.
 _MOST = 2**63 - 1
@@ -91,6 +92,18 @@ def amount_of(value: Any, *, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST:
         raise Unreadable
     return value
+
+
+def currency_of(value: Any) -> str:
+    """A currency's three letters, for a column that holds no more.
+
+    Raises:
+        Unreadable: no text, or none of three letters.
+    """
+    currency = text_of(value).upper()
+    if not _CURRENCY.fullmatch(currency):
+        raise Unreadable
+    return currency
 
 
 def our_id(value: Any) -> int | None:

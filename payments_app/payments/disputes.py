@@ -8,9 +8,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction
-from payments_app.gateways.events import GatewayDispute
+from payments_app.gateways.events import DisputeStatus, GatewayDispute
 from payments_app.pagination import Page
-from payments_app.payments.models.dispute import OPEN, Dispute, DisputeStatus
+from payments_app.payments.models.dispute import OPEN, Dispute
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 
@@ -25,7 +25,7 @@ def apply_dispute_update(
     # Before the payment is touched: a statement of ours would flush half of its change.
     disputes = session.scalars(select(Dispute).where(Dispute.payment_id == payment.id).order_by(Dispute.id)).all()
     known = next((dispute for dispute in disputes if dispute.reference == reported.reference), None)
-    status = DisputeStatus(reported.state)
+    status = reported.status
     if known is None:
         dispute = Dispute.record(payment, reported, told_at=told_at, context=context)
         session.add(dispute)

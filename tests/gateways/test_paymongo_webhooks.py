@@ -12,7 +12,7 @@ import pytest
 from payments_app.gateways.base import Approved, CheckoutSession, GatewayRefund, OutcomeUnknown, SessionStatus, verify
 from payments_app.gateways.events import (
     ChargeRefunded,
-    DisputeState,
+    DisputeStatus,
     GatewayDispute,
     GatewayEvent,
     InvalidSignature,
@@ -322,19 +322,19 @@ def test_a_refund_that_fails_later_is_read_as_failed(fake: FakePayMongo, gateway
 
 
 @pytest.mark.parametrize(
-    ("kind", "attributes", "state"),
+    ("kind", "attributes", "status"),
     [
-        ("created", {}, DisputeState.NEEDS_RESPONSE),
-        ("created", {"status": "a_status_of_next_year"}, DisputeState.NEEDS_RESPONSE),
-        ("created", {"status": "inquiry"}, DisputeState.INQUIRY),
-        ("updated", {"status": "under_review"}, DisputeState.UNDER_REVIEW),
-        ("resolved", {"status": "won"}, DisputeState.WON),
-        ("resolved", {"status": "lost"}, DisputeState.LOST),
-        ("resolved", {"status": "inquiry_closed"}, DisputeState.INQUIRY_CLOSED),
+        ("created", {}, DisputeStatus.NEEDS_RESPONSE),
+        ("created", {"status": "a_status_of_next_year"}, DisputeStatus.NEEDS_RESPONSE),
+        ("created", {"status": "inquiry"}, DisputeStatus.INQUIRY),
+        ("updated", {"status": "under_review"}, DisputeStatus.UNDER_REVIEW),
+        ("resolved", {"status": "won"}, DisputeStatus.WON),
+        ("resolved", {"status": "lost"}, DisputeStatus.LOST),
+        ("resolved", {"status": "inquiry_closed"}, DisputeStatus.INQUIRY_CLOSED),
     ],
 )
 def test_a_dispute_is_read_from_its_event(
-    fake: FakePayMongo, paid: str, kind: str, attributes: Wire, state: DisputeState
+    fake: FakePayMongo, paid: str, kind: str, attributes: Wire, status: DisputeStatus
 ) -> None:
     gateway = gateway_with(fake, fake.webhook_secret)
     event = fake.dispute_event(kind, paid, reason="fraudulent", due_at=1_795_000_000, **attributes)
@@ -345,7 +345,7 @@ def test_a_dispute_is_read_from_its_event(
         amount_minor=BILL.amount_minor,
         currency="PHP",
         reason="fraudulent",
-        state=state,
+        status=status,
         due_at=datetime.fromtimestamp(1_795_000_000, UTC),
     )
 
@@ -363,6 +363,17 @@ def test_a_dispute_without_an_amount_is_about_the_whole_payment(
 
     assert isinstance(payload, GatewayDispute)
     assert (payload.transaction_id, payload.amount_minor, payload.due_at) == (paid, BILL.amount_minor, None)
+
+
+@pytest.mark.parametrize("currency", ["PESOS", "P", "₱", 7])
+def test_a_dispute_in_what_is_no_currency_is_unreadable(
+    fake: FakePayMongo, gateway: PayMongoGateway, paid: str, currency: Any
+) -> None:
+    event = fake.dispute_event("created", paid, currency=currency)
+
+    found = read(fake, gateway, event)
+
+    assert (found.payload, found.is_readable) == (None, False)
 
 
 # Shapes

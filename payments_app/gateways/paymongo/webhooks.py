@@ -12,7 +12,7 @@ from typing import Any
 from payments_app.gateways.base import Approved, CheckoutSession, GatewayRefund, OutcomeUnknown, SessionStatus
 from payments_app.gateways.events import (
     ChargeRefunded,
-    DisputeState,
+    DisputeStatus,
     EventPayload,
     GatewayDispute,
     GatewayEvent,
@@ -30,6 +30,7 @@ from payments_app.gateways.untrusted import (
     UNEXPECTED,
     Unreadable,
     amount_of,
+    currency_of,
     event_id_of,
     members_of,
     moment_or_none,
@@ -51,21 +52,21 @@ _SIGNATURES = {"te": False, "li": True}
 _ABOUT_MONEY = ("checkout_session.", "dispute.", "payment.", "payment_intent.", "refund.")
 
 # What the states of a dispute are called; their names are not sure, so several are known for each.
-_DISPUTE_STATES = {
-    "inquiry": DisputeState.INQUIRY,
-    "warning_needs_response": DisputeState.INQUIRY,
-    "warning_under_review": DisputeState.INQUIRY,
-    "warning_closed": DisputeState.INQUIRY_CLOSED,
-    "inquiry_closed": DisputeState.INQUIRY_CLOSED,
-    "created": DisputeState.NEEDS_RESPONSE,
-    "needs_response": DisputeState.NEEDS_RESPONSE,
-    "open": DisputeState.NEEDS_RESPONSE,
-    "pending": DisputeState.NEEDS_RESPONSE,
-    "in_review": DisputeState.UNDER_REVIEW,
-    "submitted": DisputeState.UNDER_REVIEW,
-    "under_review": DisputeState.UNDER_REVIEW,
-    "won": DisputeState.WON,
-    "lost": DisputeState.LOST,
+_DISPUTE_STATUSES = {
+    "inquiry": DisputeStatus.INQUIRY,
+    "warning_needs_response": DisputeStatus.INQUIRY,
+    "warning_under_review": DisputeStatus.INQUIRY,
+    "warning_closed": DisputeStatus.INQUIRY_CLOSED,
+    "inquiry_closed": DisputeStatus.INQUIRY_CLOSED,
+    "created": DisputeStatus.NEEDS_RESPONSE,
+    "needs_response": DisputeStatus.NEEDS_RESPONSE,
+    "open": DisputeStatus.NEEDS_RESPONSE,
+    "pending": DisputeStatus.NEEDS_RESPONSE,
+    "in_review": DisputeStatus.UNDER_REVIEW,
+    "submitted": DisputeStatus.UNDER_REVIEW,
+    "under_review": DisputeStatus.UNDER_REVIEW,
+    "won": DisputeStatus.WON,
+    "lost": DisputeStatus.LOST,
 }
 _DUE = ("due_at", "evidence_due_at", "evidence_due_by", "respond_by")
 
@@ -183,16 +184,16 @@ class EventReader:
 
     def _dispute(self, thing: Mapping[str, Any]) -> GatewayDispute:
         """By the event alone: no call is known that reads a dispute. In doubt it is open, which returns no money."""
-        state = _DISPUTE_STATES.get(text_or(thing["attributes"].get("status"), ""), DisputeState.NEEDS_RESPONSE)
-        return self._dispute_in(state, thing)
+        status = _DISPUTE_STATUSES.get(text_or(thing["attributes"].get("status"), ""), DisputeStatus.NEEDS_RESPONSE)
+        return self._dispute_in(status, thing)
 
     def _dispute_resolved(self, thing: Mapping[str, Any]) -> GatewayDispute:
-        state = _DISPUTE_STATES[text_of(thing["attributes"]["status"])]
-        if state not in (DisputeState.WON, DisputeState.LOST, DisputeState.INQUIRY_CLOSED):
+        status = _DISPUTE_STATUSES[text_of(thing["attributes"]["status"])]
+        if status not in (DisputeStatus.WON, DisputeStatus.LOST, DisputeStatus.INQUIRY_CLOSED):
             raise Unreadable
-        return self._dispute_in(state, thing)
+        return self._dispute_in(status, thing)
 
-    def _dispute_in(self, state: DisputeState, thing: Mapping[str, Any]) -> GatewayDispute:
+    def _dispute_in(self, status: DisputeStatus, thing: Mapping[str, Any]) -> GatewayDispute:
         attributes = thing["attributes"]
         named = attributes.get("payment_id") or attributes.get("payment")
         transaction_id = text_of(named["id"] if isinstance(named, Mapping) else named) if named else None
@@ -206,8 +207,8 @@ class EventReader:
             reference=text_of(thing["id"]),
             transaction_id=transaction_id,
             amount_minor=amount,
-            currency=text_of(currency).upper(),
+            currency=currency_of(currency),
             reason=None if reason is None else text_or(reason, "unreadable"),
-            state=state,
+            status=status,
             due_at=next(filter(None, (moment_or_none(attributes.get(name)) for name in _DUE)), None),
         )

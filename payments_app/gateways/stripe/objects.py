@@ -1,6 +1,5 @@
 """Converts Stripe's objects, from its API and its webhooks, to plain values."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +12,8 @@ from payments_app.gateways.base import (
     GatewayRefund,
     SessionStatus,
 )
-from payments_app.gateways.events import DisputeState, GatewayDispute
-from payments_app.gateways.untrusted import Unreadable, amount_of, our_id, text_of, text_or
+from payments_app.gateways.events import DisputeStatus, GatewayDispute
+from payments_app.gateways.untrusted import Unreadable, amount_of, currency_of, our_id, text_of, text_or
 
 # In every other status of a PaymentIntent, the patient has to do something before money moves.
 _SESSION_STATUSES = {
@@ -26,19 +25,17 @@ _SESSION_STATUSES = {
 _NOTHING_IS_ON_ITS_WAY = ("requires_payment_method", "canceled")
 _REFUND_IS_OVER = ("failed", "canceled")
 # https://docs.stripe.com/api/disputes/object. Of ``prevented`` and ``charge_refunded`` the patient has the money back.
-_DISPUTE_STATES = {
-    "warning_needs_response": DisputeState.INQUIRY,
-    "warning_under_review": DisputeState.INQUIRY,
-    "warning_closed": DisputeState.INQUIRY_CLOSED,
-    "needs_response": DisputeState.NEEDS_RESPONSE,
-    "under_review": DisputeState.UNDER_REVIEW,
-    "won": DisputeState.WON,
-    "lost": DisputeState.LOST,
-    "prevented": DisputeState.LOST,
-    "charge_refunded": DisputeState.LOST,
+_DISPUTE_STATUSES = {
+    "warning_needs_response": DisputeStatus.INQUIRY,
+    "warning_under_review": DisputeStatus.INQUIRY,
+    "warning_closed": DisputeStatus.INQUIRY_CLOSED,
+    "needs_response": DisputeStatus.NEEDS_RESPONSE,
+    "under_review": DisputeStatus.UNDER_REVIEW,
+    "won": DisputeStatus.WON,
+    "lost": DisputeStatus.LOST,
+    "prevented": DisputeStatus.LOST,
+    "charge_refunded": DisputeStatus.LOST,
 }
-
-_CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 def session_of(intent: Mapping[str, Any]) -> CheckoutSession:
@@ -125,24 +122,16 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
 def dispute_of(dispute: Mapping[str, Any]) -> GatewayDispute:
     """A Dispute: https://docs.stripe.com/api/disputes/object. A status that is new to us blocks refunds."""
     status = text_of(dispute["status"])
-    unknown = DisputeState.INQUIRY if status.startswith("warning_") else DisputeState.NEEDS_RESPONSE
+    unknown = DisputeStatus.INQUIRY if status.startswith("warning_") else DisputeStatus.NEEDS_RESPONSE
     return GatewayDispute(
         reference=text_of(dispute["id"]),
         transaction_id=reference_of(dispute.get("payment_intent")),
         amount_minor=amount_of(dispute["amount"], least=1),
-        currency=_kept_currency_of(dispute["currency"]),
+        currency=currency_of(dispute["currency"]),
         reason=text_or(dispute.get("reason"), "") or None,
-        state=_DISPUTE_STATES.get(status, unknown),
+        status=_DISPUTE_STATUSES.get(status, unknown),
         due_at=_due_at(dispute.get("evidence_details")),
     )
-
-
-def _kept_currency_of(value: Any) -> str:
-    """A currency that is kept in a column, and not only compared with the payment's."""
-    currency = text_of(value).upper()
-    if not _CURRENCY.fullmatch(currency):
-        raise Unreadable
-    return currency
 
 
 def _due_at(details: Any) -> datetime | None:

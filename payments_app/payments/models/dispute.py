@@ -1,7 +1,6 @@
 """Disputes: the patient's bank asks for money back, or has taken it back."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import (
@@ -19,7 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 from payments_app.db.transaction import after_commit
-from payments_app.gateways.events import GatewayDispute
+from payments_app.gateways.events import DisputeStatus, GatewayDispute
 from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 from payments_app.payments.models.event import AuditContext
@@ -29,17 +28,6 @@ log = get_logger(__name__)
 
 # What the column holds.
 MAX_REASON_LENGTH: Final = 64
-
-
-class DisputeStatus(StrEnum):
-    """How far a dispute is. Inquiries block nothing; an open or lost dispute blocks refunds."""
-
-    INQUIRY = "inquiry"
-    INQUIRY_CLOSED = "inquiry_closed"
-    NEEDS_RESPONSE = "needs_response"
-    UNDER_REVIEW = "under_review"
-    WON = "won"
-    LOST = "lost"
 
 
 # Nothing is refunded while a dispute is in one of these.
@@ -97,7 +85,7 @@ class Dispute(Base):
             payment_id=payment.id,
             gateway=payment.gateway,
             reference=reported.reference,
-            status=str(reported.state),
+            status=str(reported.status),
             created_at=context.at,
             updated_at=told_at,
         )
@@ -122,13 +110,13 @@ class Dispute(Base):
 
     def move(self, reported: GatewayDispute, *, told_at: datetime) -> None:
         """Take over a status that comes after the present one, and all that is said with it."""
-        self.status = str(reported.state)
+        self.status = str(reported.status)
         self.updated_at = max(self.updated_at, told_at)
         self._describe(reported)
 
     def refresh(self, reported: GatewayDispute, *, told_at: datetime) -> bool:
         """Take over what is said of the present status, unless newer news was heard before; whether it changed."""
-        if self.status != reported.state or told_at < self.updated_at:
+        if self.status != reported.status or told_at < self.updated_at:
             return False
         before = (self.amount_minor, self.currency, self.reason, self.due_at)
         self._describe(reported)
