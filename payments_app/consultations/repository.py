@@ -58,7 +58,16 @@ def get(session: Session, consultation_id: int, *, caller: Caller) -> Consultati
         Forbidden: the consultation belongs to another patient (403).
     """
     with_payment = joinedload(Consultation.active_payment)
-    consultation = session.get(Consultation, consultation_id, options=[with_payment])
+    return require_accessible(session.get(Consultation, consultation_id, options=[with_payment]), caller)
+
+
+def require_accessible(consultation: Consultation | None, caller: Caller) -> Consultation:
+    """The consultation itself, if there is one and the caller may see it.
+
+    Raises:
+        ConsultationNotFound: no such consultation (404).
+        Forbidden: it belongs to another patient, or another system has registered it (403).
+    """
     if consultation is None:
         raise ConsultationNotFound
     caller.require_access(
@@ -214,16 +223,10 @@ def get_changeable(session: Session, consultation_id: int, *, caller: Caller) ->
 
 
 def _require_changeable(consultation: Consultation | None, caller: Caller) -> Consultation:
-    if consultation is None:
-        raise ConsultationNotFound
-    caller.require_access(
-        ConsultationNotFound,
-        patient_id=consultation.patient_id,
-        consultation_id=consultation.id,
-        # Of what an earlier release registered it is not known who did: any booking system may change that.
-        registered_by=consultation.registered_by or caller.user_id,
-    )
-    return consultation
+    # Of what an earlier release registered it is not known who did: any booking system may change that.
+    if consultation is not None and consultation.registered_by is None and caller.role == Role.BOOKING:
+        return consultation
+    return require_accessible(consultation, caller)
 
 
 def is_closed(session: Session, consultation_id: int) -> bool:

@@ -13,9 +13,10 @@ from payments_app.accounts.caller import Caller, LinkRecord
 from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.accounts.repository import require_valid, select_link
 from payments_app.consultations.models import Consultation
+from payments_app.consultations.repository import require_accessible
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import after_commit, read_transaction, write_transaction
-from payments_app.errors import ConsultationClosed, ConsultationNotFound, NotFound
+from payments_app.errors import ConsultationClosed, NotFound
 from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 from payments_app.pagination import Page
@@ -156,16 +157,7 @@ _BY_TOKEN = DirectStatement(
 
 
 def _get_accessible(session: Session, consultation_id: int, caller: Caller) -> Consultation:
-    consultation = session.get(Consultation, consultation_id)
-    if consultation is None:
-        raise ConsultationNotFound
-    caller.require_access(
-        ConsultationNotFound,
-        patient_id=consultation.patient_id,
-        consultation_id=consultation.id,
-        registered_by=consultation.registered_by,
-    )
-    return consultation
+    return require_accessible(session.get(Consultation, consultation_id), caller)
 
 
 def _record_created(link_id: int, consultation_id: int, caller: Caller) -> None:
