@@ -111,7 +111,7 @@ class Blueprint(flask_smorest.Blueprint):
         respond = self.response(status, content, headers={name: name for name in headers}, examples=examples)
 
         def decorate(view: View) -> View:
-            return _described(view, by=lambda view: self.doc(operationId=view.__name__)(respond(view)))
+            return _described(view, by=lambda blank: self.doc(operationId=view.__name__)(respond(blank)))
 
         return decorate
 
@@ -141,9 +141,7 @@ class Blueprint(flask_smorest.Blueprint):
         return self._document_headers(_described(view, by=unchanged), "If-None-Match")
 
     def _document_headers(self, view: View, *headers: str) -> View:
-        # flask-smorest would replace the parameters of an inner decorator.
-        documented = getattr(view, "_apidoc", {}).get("manual_doc", {}).get("parameters", [])
-        return _described(view, by=self.doc(parameters=[*documented, *headers]))
+        return _described(view, by=self.doc(parameters=list(headers)))
 
     def problems(self, *statuses: int, examples: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
         """Document the error statuses of a view; ``examples`` by status."""
@@ -163,10 +161,26 @@ class Blueprint(flask_smorest.Blueprint):
         return decorate
 
 
-def _described(view: View, *, by: Callable[[View], View]) -> View:
-    """The view itself, with the documentation of ``by``. flask-smorest's own wrapper would cost a call per request."""
-    view._apidoc = by(view)._apidoc  # type: ignore[attr-defined]  # noqa: SLF001  # where flask-smorest keeps it
+def _described(view: View, *, by: Callable[[Callable[..., Any]], Any]) -> View:
+    """The view itself, with the documentation of ``by`` added to its own. flask-smorest's own wrapper would cost a call
+    per request, and would copy all that the view's other decorators have documented: an eighth of the time of a start.
+    """
+
+    def blank() -> None:
+        pass
+
+    documented = getattr(view, "_apidoc", {})
+    view._apidoc = _joined(documented, by(blank)._apidoc)  # type: ignore[attr-defined]  # noqa: SLF001  # where flask-smorest keeps it
     return view
+
+
+def _joined(documented: Any, more: Any) -> Any:
+    """``more`` after what is documented: dicts joined by their keys, lists end to end; anything else is replaced."""
+    if isinstance(documented, dict) and isinstance(more, dict):
+        return {**documented, **{key: _joined(documented.get(key), part) for key, part in more.items()}}
+    if isinstance(documented, list) and isinstance(more, list):
+        return [*documented, *more]
+    return more
 
 
 def _describe_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_context: Any) -> dict[str, Any]:

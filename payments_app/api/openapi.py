@@ -1,9 +1,11 @@
 """The OpenAPI 3.1 document, generated from the schemas that validate requests."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import flask_smorest
+from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import Flask, Response, request
@@ -108,9 +110,37 @@ class KeyConverter(BaseConverter):
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's Api without its own errors and pagination, whose formats differ from ours."""
+    """flask-smorest's Api without its own errors and pagination, whose formats differ from ours.
+
+    Blueprints are described when the document is first read, not when they are registered: to describe them takes four
+    fifths of the time of ``create_app``, and most processes, such as every command, never show the document.
+    """
 
     DEFAULT_ERROR_RESPONSE_NAME = None  # each view documents its own errors
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._undescribed: list[flask_smorest.Blueprint] = []
+        self._describing = threading.Lock()  # of two requests at once, one describes
+        super().__init__(**kwargs)
+
+    @property
+    def spec(self) -> APISpec:
+        """The document, with every blueprint that is registered."""
+        with self._describing:
+            while self._undescribed:
+                blueprint = self._undescribed[0]
+                blueprint.register_views_in_doc(self, self._app, self._spec, name=blueprint.name, parameters=None)
+                self._spec.tag({"name": blueprint.name, "description": blueprint.description})
+                del self._undescribed[0]  # not earlier: after an error the document must not lack it silently
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: APISpec) -> None:
+        self._spec = spec
+
+    def register_blueprint(self, blueprint: flask_smorest.Blueprint) -> None:
+        self._app.register_blueprint(blueprint)
+        self._undescribed.append(blueprint)
 
     def _register_error_handlers(self) -> None:
         pass

@@ -1,7 +1,9 @@
 """The document describes what the service really answers, and what it really takes."""
 
+import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jsonschema
@@ -16,6 +18,7 @@ from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
+from tests.support.service import at_once
 
 CREATE = ("post", "/api/v1/payments")
 CONFIRM = ("post", "/api/v1/payments/{payment_id}/confirm")
@@ -462,6 +465,20 @@ def test_keys_are_as_the_document_says(people: People, document: dict[str, Any],
     for sent in (key, f'"{key}"'):
         answer = people.patient.post("/payments", body, headers={"Idempotency-Key": sent})
         assert jsonschema.Draft202012Validator(described).is_valid(sent) is (answer.status_code != 422)
+
+
+def test_whoever_reads_it_first_gets_the_document_that_all_get() -> None:
+    """It is made when it is first read: also by several at once, and by one whose language is another."""
+    with app_with("sqlite:///unused.db") as app:
+        first = at_once(
+            [partial(client_of(app).get, "/openapi.json", headers={"Accept-Language": each}) for each in ("id", "en")]
+        )
+        later = client_of(app).get("/openapi.json")
+        printed = app.test_cli_runner().invoke(args=["openapi", "print"])
+
+    assert first[0].data == first[1].data == later.data
+    assert later.json["paths"].keys() >= {"/api/login", "/api/v1/payments", "/api/v1/webhooks/stripe"}
+    assert json.loads(printed.output) == later.json
 
 
 def test_the_limits_of_amounts_are_those_of_the_settings(database: Database) -> None:
