@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +17,7 @@ from payments_app.accounts import passwords
 from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from payments_app.payments import audit
+from tests.support import databases as database_settings
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import SERVER_SETTINGS, Database, empty
 from tests.support.fake_stripe import FakeStripe
@@ -24,6 +26,7 @@ from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.service import Service
+from tests.support.small_disk import SHARED_MEMORY, SMALL_BYTES
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
@@ -42,6 +45,9 @@ passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 # Every test may have a database of its own, which is a copy: with fsync, it takes five times as long. No test cuts the
 # power; those that kill PostgreSQL start a server of their own, with fsync.
 SERVER_SETTINGS.update(fsync="off", full_page_writes="off")
+# SQLite syncs as in production; in memory that costs nothing.
+if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).total > SMALL_BYTES:
+    database_settings.SQLITE_PARENT = SHARED_MEMORY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

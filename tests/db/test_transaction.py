@@ -440,7 +440,7 @@ def test_an_app_that_starts_before_its_database_answers_503(people: People) -> N
         assert_503(patient.get("/me"), "database-unavailable")
 
 
-def test_a_sqlite_file_that_is_not_there_is_503_until_it_is(tmp_path: Path) -> None:
+def test_a_sqlite_file_that_is_not_there_is_503_until_it_is() -> None:
     with fresh_database("sqlite") as database, app_with(database.url) as app:
         people = People(app)
         people.add_consultations(Role.PATIENT, 1, 9)
@@ -449,11 +449,11 @@ def test_a_sqlite_file_that_is_not_there_is_503_until_it_is(tmp_path: Path) -> N
         engine_of(app).dispose()  # or else open files would outlive their folder's move
         folder = Path(file).parent
 
-        folder.rename(tmp_path / "elsewhere")
+        elsewhere = folder.rename(folder.with_name(f"{folder.name}-elsewhere"))
         assert_503(people.patient.pay(5, key="the-key"), "not-ready")
         assert_503(people.patient.get("/payments"), "database-unavailable")
 
-        (tmp_path / "elsewhere").rename(folder)
+        elsewhere.rename(folder)
         assert people.patient.pay(5, key="the-key").status_code == 201
 
 
@@ -614,6 +614,9 @@ def test_threads_of_two_apps_never_get_the_same_id(database: Database) -> None:
     assert min(taken) > 0
 
 
+@pytest.mark.parametrize(
+    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.repeat)], indirect=True, scope="session"
+)
 def test_processes_and_their_forks_never_get_the_same_id(database: Database, app: Flask) -> None:
     count, processes = 2 * BLOCK_SIZE + 1, 2
     with ExitStack() as stack:

@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[2]
 # as it is; tests/conftest.py adds to it before the server starts.
 SERVER_SETTINGS: dict[str, str] = {}
 
+# Where SQLite's files are made; None: where temporary files are. Set by tests/conftest.py as well.
+SQLITE_PARENT: Path | None = None
+
 
 @dataclass(frozen=True)
 class Database:
@@ -33,10 +36,15 @@ class Database:
 
 
 def make_sqlite() -> Database:
-    folder = Path(tempfile.mkdtemp(prefix="payments-sqlite-"))
+    folder = sqlite_folder()
     url = f"sqlite:///{folder / 'payments.db'}"
     flask(url, "db", "upgrade")
     return Database(url, lambda: shutil.rmtree(folder))
+
+
+def sqlite_folder() -> Path:
+    """A new folder for a SQLite database and the files beside it."""
+    return Path(tempfile.mkdtemp(prefix="payments-sqlite-", dir=SQLITE_PARENT))
 
 
 def make_postgresql(*, migrated: bool = True) -> Database:
@@ -111,7 +119,11 @@ def empty(engine: Engine) -> None:
 
 
 def _administer(server: str, statement: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with _administrator(server).connect() as connection:
         connection.execute(text(statement))
-    engine.dispose()
+
+
+@cache
+def _administrator(server: str) -> Engine:
+    """One connection for all databases that are made and dropped; checked before use, because a pooler may close it."""
+    return create_engine(server, isolation_level="AUTOCOMMIT", pool_pre_ping=True)

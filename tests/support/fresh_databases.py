@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +47,7 @@ def _template(dialect: str) -> Database:
 
 
 def _copy_sqlite() -> Database:
-    folder = Path(tempfile.mkdtemp(prefix="payments-sqlite-"))
+    folder = databases.sqlite_folder()
     copied = make_url(_template("sqlite").url).database
     assert copied is not None
     shutil.copytree(Path(copied).parent, folder, dirs_exist_ok=True)

@@ -57,8 +57,7 @@ class Service:
             service.wait_until_answered_by(workers)
             yield service
         finally:
-            process.send_signal(signal.SIGQUIT)  # nobody is asking any more, so its workers need no time
-            process.wait(PATIENCE_SECONDS)
+            service.stop()
 
     def wait_until_answered_by(self, workers: int) -> None:
         def have_answered() -> bool:
@@ -70,13 +69,24 @@ class Service:
 
         wait_until(have_answered, self.log.read_text)
 
+    def stop(self) -> None:
+        """No request is running, so its workers are killed: to end by themselves takes them a third of a second."""
+        workers = self.workers()
+        self.process.send_signal(signal.SIGQUIT)  # from here on the master starts no others
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+        self.process.wait(PATIENCE_SECONDS)
+
     def pids_that_served(self) -> set[str]:
         return {line.split()[-1] for line in self.log.read_text().splitlines() if line.startswith("served by")}
 
     def workers(self) -> set[int]:
-        """The ids of the worker processes."""
+        """The ids of the worker processes; none if it has ended."""
         pid = self.process.pid
-        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        with suppress(FileNotFoundError):
+            return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        return set()
 
     def post(self, person: Person, path: str, json: Any, **headers: str) -> requests.Response:
         return requests.post(
