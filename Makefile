@@ -21,7 +21,7 @@ run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
 CHECKS := check-types check-security check-imports check-lint check-format
 
-.PHONY: run test test-all prove prove-pgbouncer defences check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
+.PHONY: run test test-all run-tests prove prove-pgbouncer defences check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
 run: $(VENV)/.installed
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
@@ -37,19 +37,25 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# While you work: all but the proofs, the faults and the deployment.
-test: $(VENV)/.installed-dev check
-	$(PYTEST) $(addprefix --ignore tests/,prove faults deploy)
-
+# While you work: all but the proofs, the faults, the deployment, and what repeats another test's promise.
+test: TESTS := -m "not repeat" $(addprefix --ignore tests/,prove faults deploy)
 # What CI runs.
-test-all: $(VENV)/.installed-dev check
-	$(PYTEST)
+test-all: TESTS :=
+
+# mypy takes as long as all other checks together, and the tests leave the processors a third of their time: it runs
+# beside them.
+test test-all: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j $(filter-out check-types,$(CHECKS))
+	@$(MAKE) --no-print-directory -j 2 check-types run-tests TESTS='$(TESTS)'
+
+run-tests:
+	$(PYTEST) $(TESTS)
 
 # The proofs in their long forms, and the other tests that have a long form. docs/proof.md describes the proofs and how
 # to replay a failure. The figures are written to the folder PROOF_FIGURES.
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(PYTEST) --long $(addprefix tests/,prove concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py)
+	$(PYTEST) --long $(addprefix tests/,prove faults concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py)
 
 # Writes docs/defences.md: attacks the service with each defence switched off.
 defences: $(VENV)/.installed-dev

@@ -23,7 +23,7 @@ def assert_accessible(page: Page, state: str) -> None:
     assert widths[0] <= widths[1], f"{state} is {widths[0]} px wide"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.repeat)])
 def test_every_state_is_accessible_on_a_small_phone(chromium: Browser, service: Service, scheme: str) -> None:
     with visitor(chromium, service.url, viewport=SMALL_PHONE, color_scheme=scheme) as page:
         page.goto("/?language=id")  # its words are the longer ones

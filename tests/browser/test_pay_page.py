@@ -601,7 +601,7 @@ def assert_accessible(page: Page, state: str) -> None:
     assert widths[0] <= widths[1], f"{state} is {widths[0]} px wide"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.repeat)])
 def test_every_screen_is_accessible_on_a_small_phone(clinic: PayPage, scheme: str) -> None:
     with clinic.phone(viewport=SMALL_PHONE, color_scheme=scheme, locale="id-ID") as page:
         page.goto(clinic.url)

@@ -21,7 +21,7 @@ CONSULTATIONS = range(1, 21)
 CLICKS_EACH = 5
 
 
-@pytest.fixture(scope="module", params=["optimistic", "hybrid"])
+@pytest.fixture(scope="module")
 def fragile(request: pytest.FixtureRequest, database: Database) -> Iterator[tuple[Service, RedisServer]]:
     """A service and a Redis of its own, which is about to have a bad day. The two extremes of the strategies."""
     redis_server = RedisServer()
@@ -40,6 +40,18 @@ def flush_again_and_again(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.usefixtures("audited")
+# The optimistic strategy only stores responses in Redis, and the index decides: in the short form on one database.
+@pytest.mark.parametrize(
+    ("database", "fragile"),
+    [
+        ("sqlite", "hybrid"),
+        ("postgresql", "hybrid"),
+        ("postgresql", "optimistic"),
+        pytest.param("sqlite", "optimistic", marks=pytest.mark.long),
+    ],
+    indirect=True,
+    scope="session",
+)
 @pytest.mark.parametrize(
     ("hurt", "heal"),
     [
@@ -99,6 +111,9 @@ def hurt_when_some_are_paid(rows: Rows, hurt: Callable[[], None]) -> None:
     hurt()
 
 
+@pytest.mark.parametrize(
+    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.long)], indirect=True, scope="session"
+)
 def test_a_redis_that_was_never_there_is_not_missed(database: Database, people: People, rows: Rows) -> None:
     with Service.started(database.url, PAYMENT_LOCKING="hybrid", REDIS_URL="redis://127.0.0.1:1/0") as service:
         answers = at_once([lambda n=n: service.pay(people.patient, 5, f"k{n}") for n in range(50)])  # type: ignore[misc]

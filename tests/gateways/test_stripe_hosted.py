@@ -362,6 +362,9 @@ def test_production_needs_to_know_its_own_address_where_patients_are_led_away() 
             assert GatewayName.STRIPE in app.extensions["gateways"]
 
 
+@pytest.mark.parametrize(
+    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.repeat)], indirect=True, scope="session"
+)
 def test_fifty_checkouts_at_once_open_one_session(database: Database, people: People, rows: Rows) -> None:
     patient = {"GATEWAY_TIMEOUT": "30", "REFUND_LEASE": "60", "STRIPE_CHECKOUT": "hosted"}
     with fake_stripe() as fake, Service.started(database.url, **stripe_settings(fake, **patient)) as service:
