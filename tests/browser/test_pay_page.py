@@ -16,7 +16,6 @@ from tests.support.links import Payer
 from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, stripe_settings
-from tests.support.waiting import wait_until
 
 pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
 
@@ -236,7 +235,7 @@ def test_without_a_webhook_refresh_finds_the_money(page: Page, clinic: PayPage) 
     clinic.pay_at_gateway(page)
 
     screen(page, "paid")
-    wait_until(lambda: clinic.payments() == PAID_ONCE, describe=lambda: str(clinic.payments()))
+    assert clinic.payments() == PAID_ONCE
     assert clinic.money_taken() == [150_050]
 
 
@@ -373,6 +372,15 @@ def test_another_browser_is_told_to_open_the_link_again(clinic: PayPage) -> None
         stranger.goto("/pay/return")
         expect(stranger.get_by_role("heading", level=1)).to_have_text("Open your payment link again")
         assert_accessible(stranger, "pay-return-elsewhere")
+
+
+def test_without_one_of_its_style_sheets_the_page_shows_one_screen(page: Page, clinic: PayPage) -> None:
+    """It came to nothing, or is still on its way: the other one must not show the screens that are hidden."""
+    page.route("**/page.css*", lambda route: route.fulfill(body="", content_type="text/css"))
+
+    page.goto(clinic.url)
+
+    screen(page, "choose")
 
 
 # Links and sessions that end.
