@@ -92,11 +92,12 @@ logger_class = GunicornLogger
 
 
 def on_starting(_server: object) -> None:
-    """Once, in the master, with the app loaded: what all processes share."""
+    """Once, in the master, with the app loaded: what all processes share, and what no request may wait for."""
     # Not at the top of this file: wsgi.py loads the app, and says why it cannot.
-    from payments_app.observability import shared_values  # noqa: PLC0415
+    from payments_app.observability import background_output, shared_values  # noqa: PLC0415
 
     shared_values.share(workers)
+    background_output.start()
 
 
 def pre_fork(_server: object, worker: Worker) -> None:

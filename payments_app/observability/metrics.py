@@ -51,6 +51,9 @@ WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events receiv
 # that first appears with 1.
 for outcome in ("other_mode", "unreadable", "not_followed"):
     WEBHOOK_EVENTS.labels(outcome)
+LOG_LINES_DROPPED = Counter(
+    "payments_log_lines_dropped_total", "Log lines dropped because standard error or output was not read fast enough"
+)
 PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
 for status in ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost"):
     DISPUTE_EVENTS.labels(status)
