@@ -3,15 +3,12 @@
 The timeouts depend on those of nginx, the gateway and the database: docs/deployment.md lists all; a test compares them.
 """
 
-import atexit
 import gc
-import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
 
 sys.path.insert(0, str(Path(__file__).parent))  # gunicorn can be started from any folder
 
@@ -51,9 +48,8 @@ graceful_timeout = 45
 # gunicorn closed it, that would sometimes cut off a request that nginx has just sent, and nginx must not repeat a POST.
 keepalive = 75
 
-# A worker is replaced after so many requests, as a precaution against unknown leaks. Not more often, because each
-# worker leaves its metric files behind, and /metrics adds them all up. The jitter keeps both workers from stopping
-# together.
+# A worker is replaced after so many requests, as a precaution against unknown leaks. The jitter keeps both workers from
+# stopping together.
 max_requests = 100_000
 max_requests_jitter = 10_000
 
@@ -81,7 +77,7 @@ class GunicornLogger(Logger):
 
     def atoms(self, resp: object, req: object, environ: dict[str, object], request_time: object) -> dict[str, object]:
         """What a line of the access log may be made of, for whoever switches it on: without the tokens of links."""
-        from payments_app.observability.link_tokens import without_link_token  # noqa: PLC0415  # as in child_exit
+        from payments_app.observability.link_tokens import without_link_token  # noqa: PLC0415  # as in on_starting
 
         atoms: dict[str, object] = super().atoms(resp, req, environ, request_time)
         return {name: without_link_token(value) if isinstance(value, str) else value for name, value in atoms.items()}
@@ -95,34 +91,37 @@ class GunicornLogger(Logger):
 logger_class = GunicornLogger
 
 
-def _remove_metric_files(folder: str, master: int) -> None:
-    """The files belong to this run only. Not in gunicorn's ``on_exit``, which does not run after a refused start."""
-    if os.getpid() == master:  # the master still adds up the files of workers that have ended
-        shutil.rmtree(folder, ignore_errors=True)
+def on_starting(_server: object) -> None:
+    """Once, in the master, with the app loaded: what all processes share, and what no request may wait for."""
+    # Not at the top of this file: wsgi.py loads the app, and says why it cannot.
+    from payments_app.observability import background_output, shared_values  # noqa: PLC0415
+
+    shared_values.share(workers)
+    background_output.start()
 
 
-# Each process writes its metrics to files in this folder, and /metrics adds them up. The variable must be set before
-# the first import of prometheus_client, which reads it then. A reload (HUP) runs this file again in the same process:
-# the folder stays the same, or all counters would start at 0 again. A new master (USR2) has another process id and
-# folder.
-_prefix = f"payments-metrics-{os.getpid()}-"
-if _prefix not in os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ""):
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
-    atexit.register(_remove_metric_files, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
+def pre_fork(_server: object, worker: Worker) -> None:
+    """Reserve room for the worker's metrics; exclude everything loaded so far from garbage collection.
 
-
-def pre_fork(_server: object, _worker: object) -> None:
-    """Exclude everything loaded so far from garbage collection: it stays until the end.
-
-    A collection writes to each object it visits, so the memory pages would no longer be shared with the master. That
-    was half of a worker's own memory, at its first full collection.
+    All of it stays until the end. A collection writes to each object it visits, so the memory pages would no longer be
+    shared with the master. That was half of a worker's own memory, at its first full collection.
     """
+    from payments_app.observability import shared_values  # noqa: PLC0415  # as in on_starting
+
+    worker.metrics_slot = shared_values.reserve()
     gc.collect()
     gc.freeze()
 
 
-def child_exit(_server: object, worker: object) -> None:
-    """Remove the ended process from the gauges of live processes."""
-    from prometheus_client import multiprocess  # noqa: PLC0415  # only after PROMETHEUS_MULTIPROC_DIR is set
+def post_fork(_server: object, worker: Worker) -> None:
+    """Count in the room that was reserved."""
+    from payments_app.observability import shared_values  # noqa: PLC0415  # as in on_starting
 
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[attr-defined]  # gunicorn's worker
+    shared_values.publish_in(worker.metrics_slot)
+
+
+def child_exit(_server: object, worker: Worker) -> None:
+    """Remove the ended process from the gauges of live processes; another one continues its counts."""
+    from payments_app.observability import shared_values  # noqa: PLC0415  # as in on_starting
+
+    shared_values.release(worker.metrics_slot)

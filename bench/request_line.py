@@ -1,6 +1,6 @@
 """Measures the processor time for counting and logging one request: ``python -m bench.request_line``.
 
-As in a gunicorn worker in production: JSON lines, and metrics in files for all processes.
+As in a gunicorn worker in production: JSON lines, written by a thread of their own, and metrics in shared memory.
 """
 
 import logging
@@ -10,25 +10,29 @@ import tempfile
 import time
 import timeit
 from collections.abc import Callable
+from pathlib import Path
 
-# Before the import of prometheus_client, which reads this variable then.
-_FOLDER = tempfile.TemporaryDirectory(prefix="payments-metrics-")
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = _FOLDER.name
+from flask import Response
 
-from flask import Response  # noqa: E402
-
-from config import Settings  # noqa: E402
-from payments_app import create_app  # noqa: E402
-from payments_app.observability import request_log  # noqa: E402
-from payments_app.observability.logging import formatter  # noqa: E402
+from config import Settings
+from payments_app import create_app
+from payments_app.observability import request_log, shared_values
+from payments_app.observability.background_output import BackgroundOutput
+from payments_app.observability.logging import formatter
 
 CALLS = 20_000
 ROUNDS = 7
 
 
 def main() -> None:
-    app = create_app(Settings.from_environment({"DATABASE_URL": f"sqlite:///{_FOLDER.name}/empty.db"}))
-    handler = logging.FileHandler(os.devnull)
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
+        measure(f"sqlite:///{folder}/empty.db", BackgroundOutput(nowhere.fileno()))
+
+
+def measure(database_url: str, output: BackgroundOutput) -> None:
+    app = create_app(Settings.from_environment({"DATABASE_URL": database_url}))
+    shared_values.share(workers=1)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(formatter(as_json=True))
     logging.getLogger().handlers[:] = [handler]
     with app.test_request_context("/api/v1/payments", method="POST"):

@@ -228,8 +228,9 @@ def test_a_full_disk_under_what_is_printed(databases: Callable[[str], Database])
     assert "No space left on device" in told
 
 
-def test_what_cannot_even_be_loaded_is_one_line(databases: Callable[[str], Database]) -> None:
-    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": "/proc/no\x1b[2Jsuch", "APP_ENV": "testing"}
+def test_what_cannot_even_be_loaded_is_one_line(databases: Callable[[str], Database], tmp_path: Path) -> None:
+    (tmp_path / "structlog.py").write_text(r"open('/proc/no\x1b[2Jsuch')")  # instead of the real one
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "APP_ENV": "testing"}
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "payments", "list"]
     for level, lines in (("INFO", 1), ("DEBUG", None)):
         result = subprocess.run(

@@ -3,12 +3,24 @@
 Every label has a few fixed values: none comes from a request's content. ``docs/observability.md`` explains each metric.
 """
 
-import os
-
 from flask import Flask, Response, current_app
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    values,
+)
 from prometheus_client.registry import Collector
+
+from payments_app.observability.shared_values import LostCounts, SharedValue, shared
+
+# prometheus_client makes an object of this class for each number of a metric, and looks the class up here each time, so
+# that another one can be set. Its own keep a number for one process only, or in files (see shared_memory.py).
+values.ValueClass = SharedValue
 
 HTTP_REQUESTS = Counter(
     "payments_http_requests_total", "Requests served, by route, method and status", ["route", "method", "status"]
@@ -39,6 +51,9 @@ WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events receiv
 # that first appears with 1.
 for outcome in ("other_mode", "unreadable", "not_followed"):
     WEBHOOK_EVENTS.labels(outcome)
+LOG_LINES_DROPPED = Counter(
+    "payments_log_lines_dropped_total", "Log lines dropped because standard error or output was not read fast enough"
+)
 PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
 for status in ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost"):
     DISPUTE_EVENTS.labels(status)
@@ -67,6 +82,7 @@ DB_CONNECTIONS_MAX = Gauge(
 
 def init_app(app: Flask) -> None:
     app.extensions["metrics"] = CollectorRegistry()
+    add_collector(app, LostCounts())
     app.add_url_rule("/metrics", view_func=_show)
 
 
@@ -76,14 +92,6 @@ def add_collector(app: Flask, collector: Collector) -> None:
 
 
 def _show() -> Response:
-    body = _process_metrics() + generate_latest(current_app.extensions["metrics"])
+    # Of all processes together in gunicorn, of this one elsewhere.
+    body = generate_latest(shared() or REGISTRY) + generate_latest(current_app.extensions["metrics"])
     return Response(body, content_type=CONTENT_TYPE_LATEST)
-
-
-def _process_metrics() -> bytes:
-    """The metrics of all processes together: each writes its own to files in ``PROMETHEUS_MULTIPROC_DIR``."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest()
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # partly typed
-    return generate_latest(registry)

@@ -28,11 +28,7 @@ UNITS = ROOT / "deploy" / "systemd"
 @pytest.fixture(scope="module")
 def gunicorn() -> dict[str, Any]:
     """The settings of gunicorn.conf.py."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
-        settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    return settings
+    return runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
 
 def nginx_seconds(directive: str) -> int:

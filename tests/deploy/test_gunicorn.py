@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +21,11 @@ from tests.support.fresh_databases import engine_on
 from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import wait_until
 
-# A counter and a gauge of each process, as payments_app/observability/metrics.py shows its own, and a word that may be
+# A counter and a gauge of each process, beside those of payments_app/observability/metrics.py, and a word that may be
 # changed.
 SMALL_APP = """
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import Counter, Gauge, generate_latest
+from payments_app.observability.shared_values import shared
 
 ASKED = Counter("asked", "Requests")
 ALIVE = Gauge("alive", "Processes", multiprocess_mode="livesum")
@@ -34,10 +33,8 @@ ALIVE = Gauge("alive", "Processes", multiprocess_mode="livesum")
 def app(environ, start_response):
     ASKED.inc()
     ALIVE.set(1)
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
     start_response("200 OK", [])
-    return [b"code old\\n", generate_latest(registry)]
+    return [b"code old\\n", generate_latest(shared())]
 """
 
 
@@ -59,9 +56,7 @@ def test_it_listens_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
         settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
         return list(settings["bind"])
 
     assert addresses() == ["127.0.0.1:8000"]
@@ -71,12 +66,8 @@ def test_it_listens_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert addresses(BIND=both, PORT="9000") == both.split(",")
 
 
-def test_of_a_request_that_cannot_be_read_the_log_has_no_word(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+def test_of_a_request_that_cannot_be_read_the_log_has_no_word(caplog: pytest.LogCaptureFixture) -> None:
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     config = Config()
     logger = settings["GunicornLogger"](config)
     worker = Worker(1, os.getpid(), [], None, 1, config, logger)
@@ -93,11 +84,9 @@ def test_of_a_request_that_cannot_be_read_the_log_has_no_word(
 
 
 @pytest.mark.parametrize("path", ["/pay/the-token", "/p%61y%2fthe-token", "/pay/the-token/x"])
-def test_an_access_log_has_no_token_of_a_link(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_an_access_log_has_no_token_of_a_link(path: str) -> None:
     """The service switches it off; an operator may switch it on."""
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     logger = settings["GunicornLogger"](Config())
     referrer = "https://pay.example.org/pay/the-token"
     environ = {"RAW_URI": path, "PATH_INFO": "/pay/the-token", "HTTP_REFERER": referrer}
@@ -139,6 +128,17 @@ def test_a_killed_worker_counts_no_more_among_the_live_ones(tmp_path: Path) -> N
         before = service.workers()
         service.kill_workers()
         wait_until(lambda: len(service.workers() - before) == 2 and value(service.get("/"), "alive") == 2)
+
+
+def test_processes_without_room_for_metrics_serve_all_the_same(tmp_path: Path) -> None:
+    code = SMALL_APP.replace("generate_latest(shared())", "generate_latest(shared()), generate_latest(it.LostCounts())")
+    few = "import payments_app.observability.shared_values as it\nit.LEAST_SLOTS, it.SLOTS_PER_WORKER = 1, 0\n"
+    (tmp_path / "small.py").write_text(few + code)  # room for the master alone
+    with gunicorn(tmp_path, "small:app") as service:
+        answer = service.get("/")
+        assert value(answer, "asked_total") == 0  # the master's
+        assert value(answer, "payments_metrics_lost_total") >= 2 * 2  # of both workers, which have answered before
+        wait_until(lambda: service.log.read_text().count("Metrics of this process are lost") == 2)
 
 
 def test_a_connection_of_the_loading_process_is_not_shared_by_the_workers(

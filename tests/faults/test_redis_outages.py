@@ -117,7 +117,7 @@ def hurt_when_some_are_paid(rows: Rows, hurt: Callable[[], None]) -> None:
 def test_a_redis_that_was_never_there_is_not_missed(database: Database, people: People, rows: Rows) -> None:
     with Service.started(database.url, PAYMENT_LOCKING="hybrid", REDIS_URL="redis://127.0.0.1:1/0") as service:
         answers = at_once([lambda n=n: service.pay(people.patient, 5, f"k{n}") for n in range(50)])  # type: ignore[misc]
-        log = service.log.read_text()
+    log = service.log.read_text()
 
     assert statuses(answers) == {201: 1, 409: 49}
     assert rows.counts(*MADE_TOGETHER) == dict.fromkeys(MADE_TOGETHER, 1)
