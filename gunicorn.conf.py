@@ -121,6 +121,16 @@ def pre_fork(_server: object, _worker: object) -> None:
     gc.freeze()
 
 
+def post_worker_init(worker: object) -> None:
+    """Let the app know when this worker is asked to stop: its requests then wait for a silent database only once.
+
+    The worst case is a statement's own deadline of 6 s. The other requests have the whole ``graceful_timeout``.
+    """
+    from payments_app.db import deadline  # noqa: PLC0415  # as in child_exit
+
+    deadline.set_stop_check(lambda: not worker.alive)  # type: ignore[attr-defined]  # gunicorn's worker
+
+
 def child_exit(_server: object, worker: object) -> None:
     """Remove the ended process from the gauges of live processes."""
     from prometheus_client import multiprocess  # noqa: PLC0415  # only after PROMETHEUS_MULTIPROC_DIR is set

@@ -8,7 +8,7 @@ from flask import current_app
 from sqlalchemy import Connection, event, text
 
 from payments_app.commands import CommandFailed, plain_ending
-from payments_app.db.engine import no_time_limit
+from payments_app.db.engine import lift_deadline, no_time_limit
 
 database = current_app.extensions["migrate"].db
 
@@ -50,6 +50,7 @@ def _migrate(connection: Connection) -> None:
 if context.is_offline_mode():
     raise CommandFailed("Migrations are run against a database, not printed as SQL.")
 
+lift_deadline()
 with plain_ending(), database.engine.connect() as connection:
     _migrate(connection)
     # The timeouts are the session's: do not return this connection to the pool.
