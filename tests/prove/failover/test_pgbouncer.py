@@ -66,8 +66,9 @@ def test_a_server_that_crashes_behind_it_loses_nothing(deployment: Deployment, c
 
 
 @pytest.mark.usefixtures("deployment")
-def test_commands_and_migrations_leave_the_timeouts_of_others_alone(pgbouncer: PgBouncer) -> None:
+def test_commands_and_migrations_leave_the_timeouts_of_others_alone(cluster: Cluster, pgbouncer: PgBouncer) -> None:
     flask(pgbouncer.url, "db", "upgrade", **BEHIND_PGBOUNCER)
+    assert cluster.times_said("SET LOCAL can only be used in transaction blocks") == 0
     with commands_on(pgbouncer.url, **BEHIND_PGBOUNCER) as commands:
         commands.ok("payments", "audit")
 
