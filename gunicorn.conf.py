@@ -113,6 +113,16 @@ def pre_fork(_server: object, worker: Worker) -> None:
     gc.freeze()
 
 
+def post_worker_init(worker: Worker) -> None:
+    """Let the app know when this worker is asked to stop: its requests then wait for a silent database only once.
+
+    The worst case is a statement's own deadline of 6 s. The other requests have the whole ``graceful_timeout``.
+    """
+    from payments_app.db import deadline  # noqa: PLC0415  # as in on_starting
+
+    deadline.set_stop_check(lambda: not worker.alive)
+
+
 def post_fork(_server: object, worker: Worker) -> None:
     """Count in the room that was reserved."""
     from payments_app.observability import shared_values  # noqa: PLC0415  # as in on_starting

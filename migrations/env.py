@@ -5,10 +5,10 @@ import os
 from alembic import context
 from alembic.runtime.migration import MigrationInfo
 from flask import current_app
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
 from payments_app.commands import CommandFailed, plain_ending
-from payments_app.db.engine import no_time_limit
+from payments_app.db.engine import lift_deadline, no_time_limit
 
 database = current_app.extensions["migrate"].db
 
@@ -21,15 +21,12 @@ def _say(step: MigrationInfo, **_context: object) -> None:
     print(f"migrated to {step.destination_revision_ids or 'nothing'}")
 
 
-def _set_timeouts(connection: Connection) -> None:
-    """Set them for this transaction only: behind a pooler the next one may use another server connection."""
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-    connection.exec_driver_sql(no_time_limit(for_one_transaction=True))
-
-
 def _migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql" and current_app.config["SETTINGS"].database_pooler != "none":
-        event.listen(connection, "begin", _set_timeouts)
+        # For each transaction, because the next one may use another server connection.
+        begin = connection.get_execution_options()["begin"]
+        limits = f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; {no_time_limit(for_one_transaction=True)}"
+        connection.execution_options(begin=f"{begin}; {limits}")
     elif connection.dialect.name == "postgresql":
         connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         # Building an index on a large table may take longer than a request may.
@@ -50,6 +47,7 @@ def _migrate(connection: Connection) -> None:
 if context.is_offline_mode():
     raise CommandFailed("Migrations are run against a database, not printed as SQL.")
 
+lift_deadline()
 with plain_ending(), database.engine.connect() as connection:
     _migrate(connection)
     # The timeouts are the session's: do not return this connection to the pool.

@@ -16,7 +16,7 @@ import click
 from flask.cli import AppGroup, with_appcontext
 
 from payments_app import clock, money
-from payments_app.db.engine import describe_driver_error, lift_statement_timeout
+from payments_app.db.engine import describe_driver_error, lift_time_limits
 from payments_app.errors import AppError, NotReady
 from payments_app.observability.logging import warnings_only
 from payments_app.printable import printable
@@ -122,7 +122,7 @@ class CommandGroup(AppGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         with plain_ending():
-            with_appcontext(lift_statement_timeout)()
+            with_appcontext(lift_time_limits)()
             with warnings_only():
                 return super().invoke(ctx)
 

@@ -24,14 +24,14 @@ Result = TypeVar("Result")
 Faults = Mapping[str, str]
 
 # Seconds. The checks take milliseconds, so one request in ten seconds can afford them. They begin early enough that
-# even slow ones (3 s to connect, 5 s per statement) end before the result that other requests use is too old.
+# even slow ones (2 s to connect, 6 s for a statement) end before the result that other requests use is too old.
 REFRESH_AFTER_SECONDS = 10
 
 # Seconds. No payment is created with a result older than this: the request waits for a new one.
 OLDEST_SECONDS = 30
 
 # Seconds that a request waits for the checks of another thread. They take milliseconds if the database is healthy. A
-# frozen database neither answers nor refuses: without this limit, all threads would end up waiting, and /healthz too.
+# frozen database neither answers nor refuses: without this limit, all threads would wait for it, and /healthz too.
 WAIT_SECONDS = 2
 
 _TIMED_OUT: Faults = {"database": f"did not answer within {WAIT_SECONDS} s"}

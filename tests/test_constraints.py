@@ -554,6 +554,7 @@ def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
         "uq_payments_normalized_reference": lambda: raw.payment(
             patient, 6, "completed", transaction_id="TXN 1", normalized_reference="txn1"
         ),
+        "pk_payments": lambda: raw.payment(patient, 6, id=payment_id),
         "uq_consultations_reference": lambda: raw.update("consultations", 6, reference="BK-1"),
         "fk_payments_consultation_patient": lambda: raw.update("consultations", 5, patient_id=people.other.id),
     }

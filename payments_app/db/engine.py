@@ -3,7 +3,7 @@
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from sqlalchemy import Engine, QueuePool, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from payments_app.db.deadline import MARGIN_SECONDS, Connector
 from payments_app.observability import metrics
 
 # Milliseconds. The database gives up before a gateway call (10 s), and before gunicorn and nginx (30 s and more).
@@ -25,9 +26,14 @@ SQLITE_BUSY_TIMEOUT_SECONDS = 2
 # Seconds to wait for a free connection before the response is 503.
 POOL_TIMEOUT_SECONDS = 5
 
+# Seconds to wait for a new connection to each server of the URL. The frozen primary is often the first of them, and a
+# frozen standby the second, so two attempts must end within 5 s. It is libpq's minimum; a healthy server needs
+# milliseconds, and 1 s more if the network loses the first packet.
+CONNECT_TIMEOUT_SECONDS = 2
+
 # Settings that change the meaning of our statements, with the values that they need. A server, a database or a role may
-# set others. A client sends these when it connects, without a round trip; then ALTER DATABASE and ALTER ROLE have no
-# effect. health/schema_checks.py checks the result.
+# set others. A client sends these when it connects, without a round trip; behind a pooler, with the BEGIN of each
+# transaction. Then ALTER DATABASE and ALTER ROLE have no effect. health/schema_checks.py checks the result.
 MEANING_SETTINGS = {
     "DateStyle": "ISO",  # the driver reads no other
     "IntervalStyle": "postgres",  # the same
@@ -39,6 +45,9 @@ MEANING_SETTINGS = {
     "quote_all_identifiers": "off",  # the schema checks compare the catalogue's expressions as text
     "exit_on_error": "off",  # a broken constraint must not end the connection
 }
+
+# Each transaction names its isolation, besides the session's default: it costs nothing.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 # SQLSTATE 25006, read only transaction: the server has become a standby.
 _DEMOTED_SQLSTATE = "25006"
@@ -52,12 +61,13 @@ class EngineViews:
     """Views of one engine with one pool. ``one_statement`` is for writes that are a single statement.
 
     They differ in the option ``begin``: the statement that starts a transaction, or None if each statement is a
-    transaction by itself.
+    transaction by itself. ``connector`` opens PostgreSQL's connections; None for SQLite.
     """
 
     writer: Engine
     reader: Engine
     one_statement: Engine
+    connector: Connector | None = None
 
 
 def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
@@ -68,8 +78,8 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
             "pool_timeout": POOL_TIMEOUT_SECONDS,
             "hide_parameters": True,
         }
-    # Behind a pooler each transaction may use another server connection. So statements are not prepared, and the
-    # operator sets the timeouts and other settings on the server: docs/deployment.md.
+    # Behind a pooler each transaction may use another server connection. So statements are not prepared, and no setting
+    # is sent when connecting: each transaction sends them (_begin_behind_pooler).
     behind_pooler = {"prepare_threshold": None} if pooler == "transaction" else {}
     url_options = make_url(database_url).normalized_query.get("options", ())
     return {
@@ -81,12 +91,11 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
         "connect_args": {
             # _begin starts transactions. In autocommit mode a single statement needs no BEGIN and COMMIT.
             "autocommit": True,
-            # Seconds; libpq's default is to wait forever.
-            "connect_timeout": 3,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,  # libpq's default is to wait forever
             # The driver decodes by it, and a pooler keeps it for each client; the database's own may be LATIN1.
             "client_encoding": "utf8",
             # This replaces the URL's options, so they are repeated first. Of two equal options the last one counts.
-            "options": " ".join([*url_options, *([] if behind_pooler else _session_options())]),
+            "options": " ".join([*url_options, *([] if behind_pooler else _startup_options())]),
             **behind_pooler,
             # Milliseconds, then seconds: a network that drops all packets is noticed before the client gives up.
             "tcp_user_timeout": 2 * STATEMENT_TIMEOUT_MS,
@@ -97,13 +106,22 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
     }
 
 
-def _session_options() -> list[str]:
-    """The settings as libpq options; a blank in a value is escaped with a backslash.
+def _startup_options() -> list[str]:
+    """The settings as libpq options; a blank in a value is escaped with a backslash."""
+    # Idle connections stay in the pool. (Behind a pooler they are the pooler's.)
+    options = {**_session_settings(), "idle_session_timeout": "0"}
+    return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in options.items()]
 
-    Computed when an engine is made, so that a test can shorten the timeouts.
-    """
+
+def _begin_behind_pooler() -> str:
+    """Begins a transaction with our settings, which end with it; all in one round trip."""
+    return "; ".join([_BEGIN, *(f"SET LOCAL {name} = '{value}'" for name, value in _session_settings().items())])
+
+
+def _session_settings() -> dict[str, str]:
+    """Name and value of each setting. Computed when an engine is made, so that a test can shorten the timeouts."""
     # /readyz does not check the settings that are added here: others are as good, and it checks policies themselves.
-    options = {
+    return {
         **MEANING_SETTINGS,
         "row_security": "off",  # a policy that hides rows must cause an error, not fewer rows
         "TimeZone": "UTC",
@@ -111,31 +129,44 @@ def _session_options() -> list[str]:
         "lock_timeout": str(LOCK_TIMEOUT_MS),
         # A worker that is suspended in a transaction must not keep a consultation locked forever.
         "idle_in_transaction_session_timeout": str(2 * STATEMENT_TIMEOUT_MS),
-        "idle_session_timeout": "0",  # idle connections stay in the pool
     }
-    return ["-c {}={}".format(name, value.replace(" ", r"\ ")) for name, value in options.items()]
 
 
 def init_app(app: Flask) -> None:
     """Make the engine's views, and register its event listeners."""
     with app.app_context():
         engine: Engine = app.extensions["sqlalchemy"].engine
+    connector = None
     if engine.dialect.name == "sqlite":
         # Writers take the write lock at once: upgrading a lock inside a transaction fails, however long it waits.
-        engine.update_execution_options(begin="BEGIN IMMEDIATE")
-        reader, one_statement = engine.execution_options(begin="BEGIN"), engine
+        views = _views(engine, writer="BEGIN IMMEDIATE", reader="BEGIN", one_statement="BEGIN IMMEDIATE")
+    elif app.config["SETTINGS"].database_pooler != "none":
+        # A single statement too is a transaction with our settings: the server connection has those of the role.
+        begin = _begin_behind_pooler()
+        views = _views(engine, writer=begin, reader=begin, one_statement=begin)
     else:
         # A single statement needs no BEGIN and COMMIT round trips on PostgreSQL.
-        engine.update_execution_options(begin="BEGIN")
-        reader = one_statement = engine.execution_options(begin=None)
-    app.extensions["database"] = EngineViews(writer=engine, reader=reader, one_statement=one_statement)
+        views = _views(engine, writer=_BEGIN, reader=None, one_statement=None)
+    if engine.dialect.name == "postgresql":
+        connector = Connector(STATEMENT_TIMEOUT_MS / 1_000 + MARGIN_SECONDS)
+        event.listen(engine, "do_connect", connector)
+        event.listen(engine, "handle_error", _disconnect_from_demoted_server)
+    app.extensions["database"] = replace(views, connector=connector)
     event.listen(engine, "begin", _begin)
     _count_connections(engine)
     os.register_at_fork(after_in_child=partial(_drop_inherited_connections, weakref.ref(engine)))
-    if engine.dialect.name == "postgresql":
-        event.listen(engine, "handle_error", _disconnect_from_demoted_server)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite_connection)
+
+
+def _views(engine: Engine, *, writer: str, reader: str | None, one_statement: str | None) -> EngineViews:
+    """Three views of one engine, by the statement that begins their transactions."""
+    engine.update_execution_options(begin=writer)
+    return EngineViews(
+        writer=engine,
+        reader=engine.execution_options(begin=reader),
+        one_statement=engine.execution_options(begin=one_statement),
+    )
 
 
 def current_engines() -> EngineViews:
@@ -239,13 +270,29 @@ def _disconnect_from_demoted_server(context: Any) -> None:
         context.is_disconnect = True
 
 
-def lift_statement_timeout() -> None:
-    """Remove the statement timeout from connections opened from now on: commands may take longer than requests."""
-    if current_app.config["SETTINGS"].database_pooler != "none":
-        return  # behind a pooler, another client would use the changed connection next
-    engine = current_engines().writer
-    if engine.dialect.name == "postgresql":
-        event.listen(engine, "connect", _lift_statement_timeout)
+def lift_time_limits() -> None:
+    """Remove the time limits of statements from connections opened from now on: commands may take longer than requests.
+
+    The limits of locks stay.
+    """
+    lift_deadline()
+    engines = current_engines()
+    if engines.connector is None:
+        return
+    if current_app.config["SETTINGS"].database_pooler == "none":
+        event.listen(engines.writer, "connect", _lift_statement_timeout)
+        return
+    # For each transaction, because another client uses the server connection next.
+    begin = f"{_begin_behind_pooler()}; {no_time_limit(for_one_transaction=True)}"
+    views = _views(engines.writer, writer=begin, reader=begin, one_statement=begin)
+    current_app.extensions["database"] = replace(views, connector=engines.connector)
+
+
+def lift_deadline() -> None:
+    """Remove our own deadline from connections opened from now on."""
+    connector = current_engines().connector
+    if connector is not None:
+        connector.deadline_seconds = None
 
 
 def _lift_statement_timeout(connection: Any, _record: Any) -> None:

@@ -52,6 +52,14 @@ class RetryTransaction(Exception):
         self.when_all_are_lost = when_all_are_lost or DatabaseBusy()
 
 
+class ConnectionLost(RetryTransaction):
+    """The connection broke, or was cut by our deadline. The transaction may have committed, or may commit later.
+
+    The next attempt finds its key or version if it has, and reaches a database that has restarted or failed over. A
+    transaction that commits later holds its locks until then, and a statement that runs later finds what we did.
+    """
+
+
 class IdempotencyKeyConflict(RetryTransaction):
     """A request with the same idempotency key committed first."""
 
@@ -75,6 +83,8 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
         "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.normalized_reference",
         TransactionAlreadyUsed,
     ),
+    # An earlier attempt of the same request, whose connection was lost, commits at this moment: no other has this id.
+    ("pk_payments", "UNIQUE constraint failed: payments.id", RetryTransaction),
     ("uq_consultations_reference", "UNIQUE constraint failed: consultations.reference", ReferenceTaken),
     # The only parent row that the API ever changes is a consultation's patient.
     ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
@@ -116,9 +126,7 @@ def _classify_dbapi_error(error: DBAPIError) -> Exception:
     if state in _NOT_READY_SQLSTATES:
         return NotReady()
     if error.connection_invalidated:
-        # The pool has dropped its connections. Either the statement committed, and the next attempt finds its key or
-        # version, or it did not. The next attempt also reaches a database that has restarted.
-        return RetryTransaction(DatabaseUnavailable())
+        return ConnectionLost(DatabaseUnavailable())  # the pool has dropped its connections
     if state is None:  # no response from a server at all
         return DatabaseUnavailable() if isinstance(error, OperationalError) else error
     return DatabaseUnavailable() if state[:2] in _UNAVAILABLE_SQLSTATE_CLASSES else error

@@ -17,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, object_session
 
 from payments_app.db.base import Base
-from payments_app.db.engine import current_engines
-from payments_app.db.errors import RetryTransaction, classify_error
+from payments_app.db.deadline import is_stopping
+from payments_app.db.engine import STATEMENT_TIMEOUT_MS, current_engines
+from payments_app.db.errors import ConnectionLost, RetryTransaction, classify_error
 from payments_app.errors import (
     NotReady,
 )
@@ -30,6 +31,14 @@ R = TypeVar("R")
 
 # The winner of a race has committed, so the second attempt nearly always decides; the third is for heavy contention.
 ATTEMPTS = 3
+
+# Seconds since its beginning for which a transaction that lost its connection is tried again. One statement that our
+# deadline cut (6 s) leaves time to begin one more attempt, which finds out what it did; two do not, so that a silent
+# database, or a silent pooler before it, costs a request at most two deadlines.
+LOST_CONNECTION_SECONDS = STATEMENT_TIMEOUT_MS / 1_000 + 3
+
+# The same if the process is stopping. A request that waited for a silent database until now ends, with 503.
+LOST_CONNECTION_SECONDS_STOPPING = 2
 
 # In a session's info: the functions to call after its commit.
 _AFTER_COMMIT = "after commit"
@@ -48,7 +57,8 @@ def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P,
     Raises:
         VersionConflict: every attempt found the row changed since it was read (409, retryable).
         DatabaseBusy: every attempt lost a deadlock, a serialization failure or the wait for a lock (503).
-        DatabaseUnavailable: the database cannot be reached, or is shutting down (503).
+        DatabaseUnavailable: the database cannot be reached, does not answer, or is shutting down (503). The
+            transaction may have committed, or may commit later: a request with the same key finds out.
         Conflict: a constraint of ``BROKEN_CONSTRAINTS`` was broken (409).
     """
     return _in_transaction(work, lambda: current_engines().writer)
@@ -67,6 +77,7 @@ def read_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, 
 def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable[[], Engine]) -> Callable[P, R]:
     @functools.wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        began = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 # Committed objects stay readable: if they expired, the next access would open a new transaction.
@@ -85,7 +96,7 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                     if meaning is error:  # "raise error from error" would be an endless chain of causes
                         raise
                     raise meaning from error
-                if attempt == ATTEMPTS:
+                if attempt == ATTEMPTS or (isinstance(meaning, ConnectionLost) and _has_lasted(began)):
                     raise meaning.when_all_are_lost from error
                 log.info(
                     "%s lost a race (%s), attempt %d of %d", work.__name__, error.__class__.__name__, attempt, ATTEMPTS
@@ -95,3 +106,9 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
         raise AssertionError("unreachable: the last attempt returned or raised")
 
     return run
+
+
+def _has_lasted(began: float) -> bool:
+    """Whether a transaction that lost its connection has lasted too long to be tried again."""
+    limit = LOST_CONNECTION_SECONDS_STOPPING if is_stopping() else LOST_CONNECTION_SECONDS
+    return time.monotonic() - began > limit

@@ -66,8 +66,6 @@ def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
         fault = fault_of(check)
         yield Diagnostic(name, Severity.BAD if fault else Severity.OK, fault or _PASSED[name])
     yield from _durability(settings)
-    if settings.database_pooler != "none":
-        yield from _timeouts()
     yield from _currencies(settings.payment_currency)
     yield from _references()
     yield _redis(settings)
@@ -88,20 +86,6 @@ def _durability(settings: Settings) -> Iterator[Diagnostic]:
     if may_lose_commits:
         verdict = Severity.BAD if settings.is_production else Severity.NOTE
         yield Diagnostic("durability", verdict, "fsync is off: committed payments may be lost in a power cut")
-
-
-def _timeouts() -> Iterator[Diagnostic]:
-    """Behind a pooler, the service cannot set its timeouts itself: they must be set on the database role."""
-    try:
-        off = schema_checks.timeouts_off()
-    except AppError:  # another diagnostic reports it
-        return
-    if off:
-        yield Diagnostic(
-            "timeouts", Severity.NOTE, f"{', '.join(off)} off: set them with ALTER ROLE (docs/deployment.md)"
-        )
-    else:
-        yield Diagnostic("timeouts", Severity.OK, "set on the database role")
 
 
 def _currencies(currency: str) -> Iterator[Diagnostic]:

@@ -70,8 +70,9 @@ _POSTGRESQL_CHECKS = text(
 
 _SQLITE_TABLE = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'payments'")
 
-# The settings that a connection must have, wherever they were set. The service sets some of them itself, unless there
-# is a pooler. The others need a superuser, or cannot be changed after the database was created.
+# The settings that a transaction must have, wherever they were set. The service sets some of them itself: without a
+# pooler for the connection, behind one for each transaction. The others need a superuser, or cannot be changed after
+# the database was created.
 SESSION_VALUES: dict[str, Collection[str]] = {
     **{name: {value} for name, value in MEANING_SETTINGS.items()},
     "client_encoding": {"UTF8"},
@@ -145,13 +146,6 @@ def server_time(session: Session) -> datetime | None:
 def may_lose_commits(session: Session) -> bool:
     """Whether fsync is off in PostgreSQL: committed data may be lost in a power cut."""
     return _dialect(session) == "postgresql" and session.execute(text("SHOW fsync")).scalar_one() == "off"
-
-
-@read_transaction
-def timeouts_off(session: Session) -> Sequence[str]:
-    """Names of the timeouts against hanging transactions that are not set on this PostgreSQL connection."""
-    names = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
-    return [name for name in names if session.execute(text(f"SHOW {name}")).scalar_one() == "0"]
 
 
 @read_transaction

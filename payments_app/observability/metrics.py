@@ -70,6 +70,10 @@ REDIS_BREAKER_OPENINGS = Counter(
 REDIS_BREAKER_OPEN = Gauge(
     "payments_redis_breaker_open", "Processes that currently skip Redis", multiprocess_mode="livesum"
 )
+DB_STATEMENTS_CUT = Counter(
+    "payments_db_statements_cut_total",
+    "Statements that the database did not answer in time, so that we cut the connection",
+)
 DB_CONNECTIONS_IN_USE = Gauge(
     "payments_db_connections_in_use", "Database connections currently in use", multiprocess_mode="livesum"
 )

@@ -14,6 +14,7 @@ from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.accounts.repository import require_valid, select_link
 from payments_app.consultations.models import Consultation
 from payments_app.consultations.repository import require_accessible
+from payments_app.db.base import dialect_insert
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import after_commit, read_transaction, write_transaction
 from payments_app.errors import ConsultationClosed, NotFound
@@ -73,7 +74,8 @@ def _insert(session: Session, new: NewLink, token_hash: str, *, caller: Caller) 
     if consultation.closed_at is not None:
         raise ConsultationClosed
     now = clock.now()
-    link = PaymentLink(
+    # If an earlier attempt committed and its confirmation was lost, its row is ours: nobody else has this token.
+    row = dialect_insert(session, PaymentLink).values(
         consultation_id=new.consultation_id,
         token_hash=token_hash,
         return_url=new.return_url,
@@ -81,8 +83,8 @@ def _insert(session: Session, new: NewLink, token_hash: str, *, caller: Caller) 
         created_at=now,
         expires_at=now + new.lifetime,
     )
-    session.add(link)
-    session.flush()
+    session.execute(row.on_conflict_do_nothing(index_elements=[PaymentLink.token_hash]))
+    link = session.scalars(select(PaymentLink).where(PaymentLink.token_hash == token_hash)).one()
     after_commit(link, lambda: _record_created(link.id, new.consultation_id, caller))
     return link
 

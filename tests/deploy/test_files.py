@@ -16,6 +16,7 @@ import pytest
 
 from config import Settings
 from payments_app.db import engine
+from payments_app.db.deadline import MARGIN_SECONDS
 from payments_app.gateway_webhooks import routes
 from payments_app.gateways.stripe.client import NETWORK_RETRIES
 from tests.support.apps import app_with
@@ -23,6 +24,7 @@ from tests.support.databases import ROOT
 from tests.support.nginx import SITE
 
 UNITS = ROOT / "deploy" / "systemd"
+PGBOUNCER = ROOT / "deploy" / "pgbouncer.ini"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,17 @@ def nginx_seconds(directive: str) -> int:
     return int(seconds)
 
 
+def pgbouncer_seconds(setting: str) -> int:
+    (seconds,) = re.findall(rf"^{setting} = (\d+)$", PGBOUNCER.read_text(), flags=re.MULTILINE)
+    return int(seconds)
+
+
+def test_pgbouncer_is_no_less_patient_with_its_clients_than_with_its_server() -> None:
+    """So a client that waits gets the connection of the second attempt, if there is a second server by then."""
+    assert pgbouncer_seconds("server_connect_timeout") < pgbouncer_seconds("query_wait_timeout")
+    assert pgbouncer_seconds("server_login_retry") < pgbouncer_seconds("query_wait_timeout")
+
+
 def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(gunicorn: dict[str, Any]) -> None:
     attempt = Settings.from_environment({}).gateway_timeout_seconds
     call = (1 + NETWORK_RETRIES) * attempt + 1.5
@@ -45,7 +58,9 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
     (client,) = re.findall(r"^\| the client \| (\d+) s", guide, flags=re.MULTILINE)
     ladder = [
         engine.LOCK_TIMEOUT_MS / 1000,
+        pgbouncer_seconds("query_wait_timeout"),
         engine.STATEMENT_TIMEOUT_MS / 1000,
+        engine.STATEMENT_TIMEOUT_MS / 1000 + MARGIN_SECONDS,
         attempt,
         call,
         checkout,
@@ -69,7 +84,10 @@ def test_each_step_of_the_ladder_is_in_the_guide(gunicorn: dict[str, Any]) -> No
     guide = (ROOT / "docs" / "deployment.md").read_text()
     for step, seconds in {
         "a lock in the database": engine.LOCK_TIMEOUT_MS // 1000,
+        "a new connection to a database server": engine.CONNECT_TIMEOUT_SECONDS,
+        "a client's wait in PgBouncer, if there is one": pgbouncer_seconds("query_wait_timeout"),
         "a statement in the database": engine.STATEMENT_TIMEOUT_MS // 1000,
+        "a statement, on our side": engine.STATEMENT_TIMEOUT_MS // 1000 + MARGIN_SECONDS,
         "an attempt at a gateway": Settings.from_environment({}).gateway_timeout_seconds,
         "a gunicorn worker that is stopping": gunicorn["graceful_timeout"],
         "nginx": nginx_seconds("proxy_read_timeout"),

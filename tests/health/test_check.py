@@ -105,16 +105,6 @@ def test_a_check_that_is_missing_or_altered_is_seen(postgresql: Database, alter:
     assert verdicts(postgresql)["checks"] == "bad"
 
 
-def test_a_role_that_was_not_told_of_the_timeouts_behind_a_pooler_is_noted(postgresql: Database) -> None:
-    told = "&options=-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s"
-
-    assert verdicts(postgresql, DATABASE_POOLER="transaction")["timeouts"] == "note"
-    assert (
-        verdicts(Database(postgresql.url + told, postgresql.close), DATABASE_POOLER="transaction")["timeouts"] == "ok"
-    )
-    assert "timeouts" not in verdicts(postgresql)
-
-
 def test_a_database_that_was_never_migrated_is_seen(own_database: Database, alter: Alter) -> None:
     alter(own_database, "UPDATE alembic_version SET version_num = '0001'")
 

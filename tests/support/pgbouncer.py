@@ -16,53 +16,52 @@ import psycopg
 import pytest
 
 from tests.support.cluster import Cluster, cluster_in_a_folder
+from tests.support.databases import ROOT
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # The environment of an app or a command whose DATABASE_URL leads to a PgBouncer.
 BEHIND_PGBOUNCER = {"DATABASE_POOLER": "transaction"}
 
-# The timeouts that the service sets on each connection if there is no pooler.
-TIMEOUTS = {
-    "statement_timeout": "5s",
-    "lock_timeout": "2s",
-    "idle_in_transaction_session_timeout": "10s",
-}
-
 # Connections to the server: fewer than clients have to PgBouncer, so that clients share each.
 SERVER_CONNECTIONS = 4
 
-_SETTINGS = """
-[databases]
-* = host={server.host} port={server.port} user=postgres
-
-[pgbouncer]
-listen_addr = 127.0.0.1
+# What a test adds to the end of deploy/pgbouncer.ini, which is in the section [pgbouncer]: its own ports, users without
+# passwords, and no files outside its folder. The last of two equal settings counts.
+_ADDED = """
 listen_port = {port}
 unix_socket_dir =
+logfile =
+pidfile =
 auth_type = any
-pool_mode = transaction
+auth_file =
 default_pool_size = {server_connections}
-max_client_conn = 500
-server_login_retry = 1
+{more}
+
+[databases]
+* = host={server.host} port={server.port} user=postgres
 """
 
 
 class PgBouncer:
     """A PgBouncer that a test can kill and start again."""
 
-    def __init__(self, folder: Path, server: Cluster, server_connections: int = SERVER_CONNECTIONS) -> None:
+    def __init__(
+        self, folder: Path, server: Cluster, server_connections: int = SERVER_CONNECTIONS, **more: str
+    ) -> None:
+        """``more``: settings that differ from those of deploy/pgbouncer.ini."""
         self.port = free_port()
         self.url = f"postgresql+psycopg://postgres@/postgres?host=127.0.0.1&port={self.port}"
         self._settings = folder / "pgbouncer.ini"
-        self._settings.write_text(
-            _SETTINGS.format(server=server, port=self.port, server_connections=server_connections)
+        added = _ADDED.format(
+            server=server,
+            port=self.port,
+            server_connections=server_connections,
+            more="\n".join(f"{name} = {value}" for name, value in more.items()),
         )
+        self._settings.write_text((ROOT / "deploy/pgbouncer.ini").read_text() + added)
         self._log = folder / "pgbouncer.log"
         self._process: subprocess.Popen[bytes] | None = None
-        with server.connect() as administrator:
-            for name, value in TIMEOUTS.items():
-                administrator.execute(f"ALTER ROLE postgres SET {name} = '{value}'")
         self.start()
 
     def start(self) -> None:
@@ -94,11 +93,11 @@ class PgBouncer:
 
 
 @contextmanager
-def pgbouncer_before(server: Cluster, **more: int) -> Iterator[PgBouncer]:
+def pgbouncer_before(server: Cluster, server_connections: int = SERVER_CONNECTIONS, **more: str) -> Iterator[PgBouncer]:
     with tempfile.TemporaryDirectory(prefix="payments-pgbouncer-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # it runs as another user if root starts it
-        pgbouncer = PgBouncer(folder, server, **more)
+        pgbouncer = PgBouncer(folder, server, server_connections, **more)
         try:
             yield pgbouncer
         finally:

@@ -9,7 +9,10 @@ from tests.support.cluster import OF_THE_TEST, Cluster, cluster_in_a_folder
 from tests.support.commands import commands_on
 from tests.support.databases import flask
 from tests.support.deployment import Deployment, deployed
-from tests.support.pgbouncer import BEHIND_PGBOUNCER, SERVER_CONNECTIONS, TIMEOUTS, PgBouncer, pgbouncer_before
+from tests.support.pgbouncer import BEHIND_PGBOUNCER, SERVER_CONNECTIONS, PgBouncer, pgbouncer_before
+
+# PostgreSQL's own values are 0, none: only our transactions have others.
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +66,15 @@ def test_a_server_that_crashes_behind_it_loses_nothing(deployment: Deployment, c
 
 
 @pytest.mark.usefixtures("deployment")
-def test_commands_and_migrations_leave_the_timeouts_of_others_alone(pgbouncer: PgBouncer) -> None:
+def test_commands_and_migrations_leave_the_timeouts_of_others_alone(cluster: Cluster, pgbouncer: PgBouncer) -> None:
     flask(pgbouncer.url, "db", "upgrade", **BEHIND_PGBOUNCER)
+    assert cluster.times_said("SET LOCAL can only be used in transaction blocks") == 0
     with commands_on(pgbouncer.url, **BEHIND_PGBOUNCER) as commands:
         commands.ok("payments", "audit")
 
     with ExitStack() as transactions:
         for _ in range(SERVER_CONNECTIONS):  # each stays open, and so has a connection of its own
             asked = transactions.enter_context(pgbouncer.connect())
-            assert {name: asked.execute(f"SHOW {name}").fetchone() for name in TIMEOUTS} == {
-                name: (value,) for name, value in TIMEOUTS.items()
-            }
+            assert {name: asked.execute(f"SHOW {name}").fetchone() for name in TIMEOUTS} == dict.fromkeys(
+                TIMEOUTS, ("0",)
+            )
