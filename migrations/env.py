@@ -8,6 +8,7 @@ from flask import current_app
 from sqlalchemy import Connection, event, text
 
 from payments_app.commands import CommandFailed, plain_ending
+from payments_app.db.encoding import connection_encoding_fault
 from payments_app.db.engine import no_time_limit
 
 database = current_app.extensions["migrate"].db
@@ -25,6 +26,13 @@ def _set_timeouts(connection: Connection) -> None:
     """Set them for this transaction only: behind a pooler the next one may use another server connection."""
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
     connection.exec_driver_sql(no_time_limit(for_one_transaction=True))
+
+
+def _require_utf8(connection: Connection) -> None:
+    """Before there are tables: the encoding of a database cannot be changed later."""
+    if connection.dialect.name == "postgresql" and (fault := connection_encoding_fault(connection)):
+        raise CommandFailed(f"Nothing was migrated: {fault}.")
+    connection.rollback()  # the migrations begin transactions of their own
 
 
 def _migrate(connection: Connection) -> None:
@@ -51,6 +59,7 @@ if context.is_offline_mode():
     raise CommandFailed("Migrations are run against a database, not printed as SQL.")
 
 with plain_ending(), database.engine.connect() as connection:
+    _require_utf8(connection)
     _migrate(connection)
     # The timeouts are the session's: do not return this connection to the pool.
     connection.invalidate()

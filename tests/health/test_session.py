@@ -255,7 +255,7 @@ def test_a_policy_that_hides_rows_is_said_and_hides_none_quietly(postgresql: Dat
     try:
         with app_on(Database(url, postgresql.close)) as (app, people):
             assert session_of(app) == "row level security hides rows of payments"
-            assert people.patient.get("/payments").status_code == 500
+            assert people.patient.get("/payments").status_code == 503
     finally:
         alter(postgresql, f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
 
