@@ -88,18 +88,18 @@ class Counts:
         Raises:
             LimitReached: here, or by the counts of all processes in Redis.
         """
-        elsewhere = _in_redis(_READ, key)
-        if elsewhere.counted >= rate.amount:
-            raise LimitReached(elsewhere, elsewhere.seconds_left)
         deadline = time.monotonic() + WAIT_SECONDS
-        with self._changed:
-            while True:
+        while True:
+            elsewhere = _in_redis(_READ, key)  # not under the lock: it may take as long as Redis' timeout
+            if elsewhere.counted >= rate.amount:
+                raise LimitReached(elsewhere, elsewhere.seconds_left)
+            with self._changed:
                 now = time.monotonic()
                 window = self._current(key, now)
                 if window.counted >= rate.amount:
                     usage = _usage_of(window, now)
                     raise LimitReached(usage, usage.seconds_left)
-                if window.counted + window.undecided < rate.amount:
+                if max(window.counted, elsewhere.counted) + window.undecided < rate.amount:
                     window.undecided += 1
                     return elsewhere
                 if now >= deadline:

@@ -10,7 +10,7 @@ from payments_app.db.base import Base
 from tests.support.apps import app_with, engine_of
 from tests.support.client import client_of
 from tests.support.commands import commands_on
-from tests.support.databases import Database, _administer, make_postgresql
+from tests.support.databases import ROOT, Database, _administer, make_postgresql
 from tests.support.fresh_databases import engine_on
 
 MENDED_BY = "createdb --encoding UTF8 --template template0 NAME"
@@ -55,3 +55,15 @@ def test_no_payment_is_taken_where_there_are_tables(other: tuple[str, Database])
     (said,) = [line for line in checked.output.splitlines() if line.split()[1] == "session"]
     assert said.startswith(f"bad   session      server_encoding is {encoding}, not UTF8: ")
     assert MENDED_BY in said
+
+
+def test_the_docs_make_databases_in_utf8() -> None:
+    made = [
+        line.strip()
+        for page in (ROOT / "docs").glob("*.md")
+        for line in page.read_text().splitlines()
+        if line.startswith("    ") and " createdb " in line
+    ]
+
+    assert len(made) == 3
+    assert [line for line in made if " --encoding UTF8 --template template0 " not in line] == []

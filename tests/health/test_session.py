@@ -321,13 +321,14 @@ def test_behind_pgbouncer_it_is_the_role_that_has_to_be_told(pgbouncer: tuple[Cl
 
 
 def test_a_server_that_does_not_wait_for_its_disk_is_said(pgbouncer: tuple[Cluster, PgBouncer]) -> None:
-    cluster, _ = pgbouncer
+    cluster, pooler = pgbouncer
 
-    def said() -> list[str]:
-        with commands_on(cluster.url) as commands:
+    def said(url: str = cluster.url, **settings: str) -> list[str]:
+        with commands_on(url, **settings) as commands:
             return [line for line in commands.run("check").output.splitlines() if "durability" in line]
 
     assert said() == ["note  durability   fsync is off: committed payments may be lost in a power cut"]
+    assert said(pooler.url, **BEHIND_PGBOUNCER) == said()
 
     cluster.set(fsync="on")
     cluster.reload()
