@@ -153,6 +153,7 @@ def _in_redis(script: str, key: str, *values: int) -> Usage:
         counted, left_ms = redis.call(
             lambda client: client.register_script(script)(keys=[_PREFIX + key], args=list(values))
         )
-        return Usage(int(counted), max(0, left_ms) / 1000)
+        # A key without an end is not ours, or somebody has changed it: it must not refuse for ever.
+        return Usage(int(counted), left_ms / 1000) if left_ms >= 0 else Usage(0, 0)
     except (RedisUnavailable, ValueError):  # ValueError: the key has no number, so another program has written it
         return Usage(0, 0)

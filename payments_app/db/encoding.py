@@ -13,7 +13,10 @@ def encoding_fault(*, server: str, client: str) -> str | None:
             f" createdb --encoding {_NEEDED} --template template0 NAME (docs/operations.md has how to move the data)"
         )
     if client != _NEEDED:
-        return f"client_encoding is {client}, not {_NEEDED}: ALTER ROLE CURRENT_USER SET client_encoding = '{_NEEDED}'"
+        return (
+            f"client_encoding is {client}, not {_NEEDED}: ALTER ROLE payments SET client_encoding = '{_NEEDED}'"
+            " (payments: the role of DATABASE_URL)"
+        )
     return None
 
 

@@ -296,9 +296,9 @@ def test_a_count_in_redis_always_ends(database: Database, redis_server: RedisSer
     with app_with(database.url, RATELIMIT_ENABLED="true", **redis_server.settings) as app:
         patient = people.seen_by(app).patient
         name = f"payment:rate:payments:user:{patient.id}"
-        redis_server.client.set(name, "3")  # without an end
-        patient.pay(1)
-
+        redis_server.client.set(name, "30")  # without an end
+        assert patient.pay(1).status_code == 201
+        assert patient.pay(2).status_code == 429
         assert 0 < redis_server.client.ttl(name) <= 60
         for strange in ("a text", ""):
             redis_server.client.set(name, strange)

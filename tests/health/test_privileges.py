@@ -1,5 +1,6 @@
 """The privileges of the service's role: it works with those that it needs, and each one that is missing is named."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from tests.gateway_webhooks import tell
 from tests.support.apps import app_with
 from tests.support.client import client_of
 from tests.support.commands import commands_on
-from tests.support.databases import Database
+from tests.support.databases import ROOT, Database
 from tests.support.fresh_databases import engine_on
 from tests.support.links import payer_of
 from tests.support.people import People
@@ -61,6 +62,20 @@ def restricted(postgresql: Database) -> Iterator[Restricted]:
 
 def test_every_table_is_decided_upon() -> None:
     assert NEEDED.keys() == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_the_page_lists_what_is_needed() -> None:
+    (section,) = re.findall(
+        r"^## Privileges of the database role\n(.*?)^## ",
+        (ROOT / "docs" / "health.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    listed = {
+        table: {*re.findall("[A-Z]{6}", wanted)} for tables, wanted in rows for table in re.findall(r"`(\w+)`", tables)
+    }
+
+    assert listed == {table: {*wanted} for table, wanted in NEEDED.items()}
 
 
 def test_the_service_works_with_what_it_needs(restricted: Restricted) -> None:
