@@ -8,6 +8,7 @@ from flask import current_app
 from sqlalchemy import Connection, text
 
 from payments_app.commands import CommandFailed, plain_ending
+from payments_app.db.encoding import connection_encoding_fault
 from payments_app.db.engine import lift_deadline, no_time_limit
 
 database = current_app.extensions["migrate"].db
@@ -19,6 +20,13 @@ LOCK_TIMEOUT_MS = int(os.environ.get("MIGRATION_LOCK_TIMEOUT_MS", "3000"))
 
 def _say(step: MigrationInfo, **_context: object) -> None:
     print(f"migrated to {step.destination_revision_ids or 'nothing'}")
+
+
+def _require_utf8(connection: Connection) -> None:
+    """Before there are tables: the encoding of a database cannot be changed later."""
+    if connection.dialect.name == "postgresql" and (fault := connection_encoding_fault(connection)):
+        raise CommandFailed(f"Nothing was migrated: {fault}.")
+    connection.rollback()  # the migrations begin transactions of their own
 
 
 def _migrate(connection: Connection) -> None:
@@ -49,6 +57,7 @@ if context.is_offline_mode():
 
 lift_deadline()
 with plain_ending(), database.engine.connect() as connection:
+    _require_utf8(connection)
     _migrate(connection)
     # The timeouts are the session's: do not return this connection to the pool.
     connection.invalidate()

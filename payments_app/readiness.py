@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flask import current_app
@@ -39,10 +39,14 @@ _TIMED_OUT: Faults = {"database": f"did not answer within {WAIT_SECONDS} s"}
 
 @dataclass(frozen=True, slots=True)
 class ReadinessResult:
-    """``at``: the monotonic time when the checks began; the result is no older than that."""
+    """``at``: the monotonic time when the checks began; the result is no older than that.
+
+    ``degraded``: what an operator should know although the service is ready; empty if there are faults.
+    """
 
     faults: Faults
     at: float
+    degraded: Faults = field(default_factory=dict)
 
     @property
     def age_seconds(self) -> float:
@@ -57,8 +61,9 @@ class ReadinessResult:
 class Readiness:
     """One thread at a time runs the checks. Others use the previous result, or wait if it is too old."""
 
-    def __init__(self, check: Callable[[], Faults]) -> None:
+    def __init__(self, check: Callable[[], Faults], find_degraded: Callable[[], Faults] = dict) -> None:
         self._check = check
+        self._find_degraded = find_degraded
         self._check_lock = threading.Lock()
         self._result = ReadinessResult({}, at=-math.inf)
 
@@ -75,10 +80,16 @@ class Readiness:
         try:
             if self._result is result:  # no other thread has run the checks meanwhile
                 at = time.monotonic()
-                self._publish(ReadinessResult(self._check(), at))
+                faults = self._check()
+                self._publish(ReadinessResult(faults, at, {} if faults else self._find_degraded()))
             return self._result.faults
         finally:
             self._check_lock.release()
+
+    @property
+    def degraded(self) -> Faults:
+        """What the last run of the checks found that an operator should know; by check name."""
+        return self._result.degraded
 
     def require(self) -> None:
         """Check that the service is ready.
@@ -100,6 +111,8 @@ class Readiness:
             log.error("not ready: %s", "; ".join(f"{name}: {why}" for name, why in result.faults.items()))
         if previous.faults and not result.faults:
             log.warning("ready again")
+        if result.degraded and result.degraded != previous.degraded:
+            log.warning("degraded: %s", "; ".join(f"{name}: {why}" for name, why in result.degraded.items()))
 
 
 def current_readiness() -> Readiness:

@@ -1,7 +1,8 @@
 """Redis is an optimisation: every call may fail, and is limited to 100 ms unless `REDIS_TIMEOUT` says otherwise.
 
-A circuit breaker opens when Redis is away, so that not every request waits for a timeout. While it is open, calls fail
-at once; every few seconds one call is allowed, to find out whether Redis is back.
+A circuit breaker opens when Redis is away, or refuses a call (read-only, full, a wrong password), so that not every
+request waits for a timeout. While it is open, calls fail at once; every few seconds one call is allowed, to find out
+whether Redis is back. That call writes first: a Redis that takes no writes still answers reads and PING.
 """
 
 import logging
@@ -26,6 +27,13 @@ Result = TypeVar("Result")
 # Seconds between two probes of a Redis that is away. Each probe costs one request per process a timeout.
 COOL_DOWN_SECONDS = 5.0
 
+# Errors of one key that has an unexpected value; a script's error quotes them.
+_STRANGE_VALUES = ("WRONGTYPE", "not an integer")
+
+# The key that is written to find out whether Redis takes writes, and the milliseconds that it stays.
+_PROBE_KEY = "payment:probe"
+_PROBE_MS = 1_000
+
 
 def connection_options(timeout_ms: int) -> dict[str, Any]:
     """Options of every connection to Redis: the timeout, for connecting and for each reply, and no retries."""
@@ -38,7 +46,12 @@ def connection_options(timeout_ms: int) -> dict[str, Any]:
 
 
 class RedisUnavailable(Exception):
-    """Redis is away or not configured. Callers continue without it; clients never see this error."""
+    """Redis is away, refuses or is not configured. Callers continue without it; clients never see this error."""
+
+
+def write_probe(client: "redis.Redis") -> None:
+    """Write a key. A Redis that is read-only or full refuses it, and so does one that does not know our password."""
+    client.set(_PROBE_KEY, "1", px=_PROBE_MS)
 
 
 class Breaker:
@@ -104,19 +117,27 @@ class GuardedRedis:
             RedisUnavailable: Redis is away or slow, or refuses the operation.
             LockError: from redis-py's Lock; Redis itself has answered.
         """
+        is_probe = self.breaker.is_open
         if not self.breaker.allow_request():
             raise RedisUnavailable
         try:
+            if is_probe:
+                write_probe(self._client)
             result = operation(self._client)
         except LockError:
-            self.breaker.succeeded()
+            if is_probe:
+                self.breaker.succeeded()
             raise
         except (RedisError, OSError, UnicodeDecodeError) as error:
             # One key with an unexpected value does not mean that Redis is away.
-            if not isinstance(error, UnicodeDecodeError) and not str(error).startswith("WRONGTYPE"):
+            if not isinstance(error, UnicodeDecodeError) and not any(text in str(error) for text in _STRANGE_VALUES):
                 self.breaker.failed(error)
+                # The same name may lead to another server after a failover.
+                self._client.connection_pool.disconnect(inuse_connections=False)
             raise RedisUnavailable from error
-        self.breaker.succeeded()
+        # Another call may have failed meanwhile; only one that has written knows that Redis is well again.
+        if is_probe:
+            self.breaker.succeeded()
         return result
 
 

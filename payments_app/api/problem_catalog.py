@@ -563,7 +563,8 @@ _PROBLEMS = (
         errors.NotReady,
         "Not ready",
         meaning="No payment was made, because a protection against double charges is missing.",
-        when="The database is unreachable or not migrated, or its indexes and checks are missing or altered. "
+        when="The database is unreachable or not migrated, its indexes and checks are missing or altered, or its role "
+        "lacks a privilege. "
         "`data.failed` names the checks.",
         action="Wait, then send the same request with the same key. The operator runs `flask check`.",
         people="Try again later; nothing was charged.",

@@ -41,7 +41,7 @@ def init_app(app: Flask) -> None:
 
 
 def _http_exception_response(error: HTTPException) -> Response:
-    """Errors of Flask, Werkzeug and Flask-Limiter. Our own texts replace theirs, which are in English only."""
+    """Errors of Flask and Werkzeug. Our own texts replace theirs, which are in English only."""
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:  # a redirect is no error
         return error.get_response()  # type: ignore[return-value]  # Werkzeug's class, which Flask accepts
     code = error.name.lower().replace(" ", "-")

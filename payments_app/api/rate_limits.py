@@ -1,113 +1,149 @@
-"""Rate limits by Flask-Limiter: counted in Redis if it is configured, else in each process separately."""
+"""Rate limits of endpoints, by user or by network. ``rate_counts`` counts; docs/rate-limits.md explains them."""
 
-import logging
+import functools
 import math
+import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from typing import TypeVar
 
 from flask import Flask, Response, current_app, g
-from flask_limiter import Limiter
-from redis.exceptions import RedisError
+from werkzeug.exceptions import TooManyRequests
 
 from config import Settings
 from payments_app.api.client_network import client_network
-from payments_app.redis_client import connection_options
+from payments_app.api.rate_counts import Counts, LimitReached, Rate, Usage
 
-log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+View = Callable[..., Result]
 
-# Flask-Limiter would set Retry-After on every response, and overwrite ours. It writes to this header instead.
-_LIMITERS_RETRY_AFTER = "X-RateLimit-Retry-After"
-
-# Flask-Limiter's decorator has no such type: it returns a function with the same signature.
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+# Seconds of each unit that a setting may name.
+_SECONDS_PER = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 
 
-class FallingBackLimiter(Limiter):
-    """Flask-Limiter falls back to memory if reading from Redis fails; this class also does so if writing fails."""
+@dataclass(slots=True)
+class _Passage:
+    """A limit that this request has come to. ``is_open``: let through, and not known yet whether it counts."""
 
-    def _Limiter__check_conditional_deductions(self, response: Response) -> None:  # noqa: N802  # its private method
-        for limit, arguments in self.context.conditional_deductions.items():
-            if limit.deduct_when is None or not limit.deduct_when(response):
-                continue
-            try:
-                self.limiter.hit(limit.limit, *arguments, cost=limit.deduction_amount)
-            except (RedisError, OSError) as error:
-                if not self._storage_dead:
-                    log.warning("Rate limits: Redis unavailable, counting in this process only: %s", error)
-                self._storage_dead = True
-                self.limiter.hit(limit.limit, *arguments, cost=limit.deduction_amount)
+    key: str
+    rate: Rate
+    counts: Callable[[Response], bool]
+    usage: Usage
+    is_open: bool
 
+    @property
+    def remaining(self) -> int:
+        return max(0, self.rate.amount - self.usage.counted)
 
-limiter = FallingBackLimiter(key_func=client_network)
+    def close(self, *, counts: bool) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.usage = _current_counts().leave(self.key, self.rate, elsewhere=self.usage, counts=counts)
 
 
 def init_app(app: Flask) -> None:
-    """Set up the limits. While Redis is down, each process counts for itself."""
-    settings = app.config["SETTINGS"]
-    app.config.update(
-        RATELIMIT_ENABLED=settings.ratelimit_enabled,
-        RATELIMIT_STORAGE_URI=_storage_uri(settings.redis_url),
-        RATELIMIT_STORAGE_OPTIONS=connection_options(settings.redis_timeout_ms) if settings.redis_url else {},
-        RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
-        # A failure of the limiter must not refuse a payment.
-        RATELIMIT_SWALLOW_ERRORS=True,
-        RATELIMIT_HEADERS_ENABLED=True,
-        RATELIMIT_HEADER_RETRY_AFTER=_LIMITERS_RETRY_AFTER,
-        RATELIMIT_KEY_PREFIX="payment:rate",
-    )
-    app.after_request(_set_retry_after)  # registered before the limiter's function, so it runs after it
-    limiter.init_app(app)
+    """Set up the limits. While Redis is down, read-only or full, each process counts for itself."""
+    app.extensions["rate_limits"] = Counts()
+    app.after_request(_count)
+    app.teardown_request(_count_the_rest)
 
 
-def _settings() -> Settings:
-    settings: Settings = current_app.config["SETTINGS"]
-    return settings
+def _limited(
+    rate: Callable[[Settings], str], *, key: Callable[[], str], counts: Callable[[Response], bool]
+) -> Callable[[View[Result]], View[Result]]:
+    """Limit the responses for which ``counts`` is true. ``key``: what is counted together.
+
+    Raises:
+        TooManyRequests: the limit is reached (429), with Retry-After.
+    """
+
+    def decorated(view: View[Result]) -> View[Result]:
+        @functools.wraps(view)
+        def wrapper(*args: object, **kwargs: object) -> Result:
+            settings: Settings = current_app.config["SETTINGS"]
+            if settings.ratelimit_enabled:
+                _pass(key(), _parsed(rate(settings)), counts)
+            return view(*args, **kwargs)
+
+        return wrapper
+
+    return decorated
 
 
-def _failed(response: Response) -> bool:
-    return response.status_code == 401  # noqa: PLR2004  # only a wrong password is 401 here
+def _pass(key: str, rate: Rate, counts: Callable[[Response], bool]) -> None:
+    passages: list[_Passage] = g.setdefault("rate_limits", [])
+    try:
+        usage = _current_counts().enter(key, rate)
+    except LimitReached as reached:
+        passages.append(_Passage(key, rate, counts, reached.usage, is_open=False))
+        raise TooManyRequests(retry_after=reached.retry_seconds) from reached
+    passages.append(_Passage(key, rate, counts, usage, is_open=True))
+
+
+def _payer() -> str:
+    return f"payments:user:{g.caller.user_id}" if g.caller.link_id is None else f"payments:link:{g.caller.link_id}"
 
 
 # New payments per user. A replay is not counted. A payment link has a count of its own: its holder cannot use up the
 # patient's.
-payments_per_user: Decorator = limiter.limit(
-    lambda: _settings().ratelimit_payments,
-    key_func=lambda: f"user:{g.caller.user_id}" if g.caller.link_id is None else f"link:{g.caller.link_id}",
-    deduct_when=lambda response: "Idempotent-Replayed" not in response.headers,
+payments_per_user = _limited(
+    lambda settings: settings.ratelimit_payments,
+    key=_payer,
+    counts=lambda response: "Idempotent-Replayed" not in response.headers,
 )
 
 # Failed logins per network and e-mail address. So an attacker elsewhere cannot lock a patient out by guessing, and
 # users behind one address, such as a clinic's, do not use up each other's attempts. The view sets ``g.login_email``.
-failed_logins: Decorator = limiter.limit(
-    lambda: _settings().ratelimit_failed_logins,
-    key_func=lambda: f"login:{client_network()}:{g.login_email}",
-    deduct_when=_failed,
+failed_logins = _limited(
+    lambda settings: settings.ratelimit_failed_logins,
+    key=lambda: f"login:{client_network()}:{g.login_email}",
+    counts=lambda response: response.status_code == HTTPStatus.UNAUTHORIZED,  # only a wrong password is 401 here
 )
 
 # Failed logins per network: against trying one e-mail address after another.
-failed_logins_per_address: Decorator = limiter.limit(
-    lambda: _settings().ratelimit_failed_logins_per_address, deduct_when=_failed
+failed_logins_per_address = _limited(
+    lambda settings: settings.ratelimit_failed_logins_per_address,
+    key=lambda: f"logins:{client_network()}",
+    counts=lambda response: response.status_code == HTTPStatus.UNAUTHORIZED,
 )
 
 # Payment links that lead nowhere, per network: the same limit as for failed logins, with a count of its own. A token
 # has 256 random bits and cannot be guessed; the limit protects the database from the attempts.
-failed_exchanges: Decorator = limiter.limit(
-    lambda: _settings().ratelimit_failed_logins_per_address,
-    deduct_when=lambda response: response.status_code == 404,  # noqa: PLR2004  # of this one endpoint
+failed_exchanges = _limited(
+    lambda settings: settings.ratelimit_failed_logins_per_address,
+    key=lambda: f"links:{client_network()}",
+    counts=lambda response: response.status_code == HTTPStatus.NOT_FOUND,  # of this one endpoint
 )
 
 
-def _storage_uri(redis_url: str | None) -> str:
-    if redis_url is None:
-        return "memory://"
-    return f"redis+{redis_url}" if redis_url.startswith("unix://") else redis_url
-
-
-def _set_retry_after(response: Response) -> Response:
-    reset_at = response.headers.get("X-RateLimit-Reset")
-    if reset_at is not None:  # the memory storage has fractions of seconds
-        response.headers["X-RateLimit-Reset"] = str(math.ceil(float(reset_at)))
-    seconds = response.headers.pop(_LIMITERS_RETRY_AFTER, None)
-    if response.status_code == 429 and seconds is not None:  # noqa: PLR2004  # Too Many Requests
-        response.headers["Retry-After"] = str(max(1, int(seconds)))
+def _count(response: Response) -> Response:
+    """Count the request at each limit that it has passed, and say what is left of the nearest one."""
+    passages: list[_Passage] = g.get("rate_limits", [])
+    for passage in passages:
+        passage.close(counts=passage.counts(response))
+    if passages:
+        nearest = min(passages, key=lambda passage: passage.remaining)
+        response.headers["X-RateLimit-Limit"] = str(nearest.rate.amount)
+        response.headers["X-RateLimit-Remaining"] = str(nearest.remaining)
+        response.headers["X-RateLimit-Reset"] = str(math.ceil(time.time() + nearest.usage.seconds_left))
     return response
+
+
+def _count_the_rest(_error: BaseException | None) -> None:
+    """A request that ended without a response counts: its outcome is not known."""
+    for passage in g.get("rate_limits", []):
+        passage.close(counts=True)
+
+
+def _current_counts() -> Counts:
+    counts: Counts = current_app.extensions["rate_limits"]
+    return counts
+
+
+@lru_cache(maxsize=64)
+def _parsed(rate: str) -> Rate:
+    """Of a setting such as ``10 per minute``, which config.py has checked."""
+    amount, _, unit = rate.split()
+    return Rate(int(amount), _SECONDS_PER[unit])

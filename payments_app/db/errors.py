@@ -24,8 +24,9 @@ _RETRY_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 # Class 08 is connection exceptions, 53 insufficient resources, 57 operator intervention (shutdown, cancel).
 _UNAVAILABLE_SQLSTATE_CLASSES = frozenset({"08", "53", "57"})
 # No unique constraint matches the ON CONFLICT target (42P10), no such table (42P01) or column (42703): the unique index
-# is missing, or the migrations have not run.
-_NOT_READY_SQLSTATES = frozenset({"42P10", "42P01", "42703"})
+# is missing, or the migrations have not run. The role lacks a privilege (42501): somebody has revoked it.
+_INSUFFICIENT_PRIVILEGE = "42501"
+_NOT_READY_SQLSTATES = frozenset({"42P10", "42P01", "42703", _INSUFFICIENT_PRIVILEGE})
 # SQLite's primary result codes. A code in neither set, such as a syntax error, is a bug of this service.
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _SQLITE_UNAVAILABLE = frozenset(
@@ -115,6 +116,12 @@ def constraint_meaning(error: IntegrityError) -> Exception:
         if name == constraint or (diagnosis is None and str(error.orig) == sqlite_text):
             return meaning()
     return error
+
+
+def is_insufficient_privilege(error: BaseException) -> bool:
+    """Whether the database role lacks a privilege: for a database error, or for the ``NotReady`` that it became."""
+    cause = error.__cause__ if isinstance(error, NotReady) else error
+    return getattr(getattr(cause, "orig", None), "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
 
 
 def _classify_dbapi_error(error: DBAPIError) -> Exception:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, object_session
 from payments_app.db.base import Base
 from payments_app.db.deadline import is_stopping
 from payments_app.db.engine import STATEMENT_TIMEOUT_MS, current_engines
-from payments_app.db.errors import ConnectionLost, RetryTransaction, classify_error
+from payments_app.db.errors import ConnectionLost, RetryTransaction, classify_error, is_insufficient_privilege
 from payments_app.errors import (
     NotReady,
 )
@@ -90,7 +90,7 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                     return result
             except (SQLAlchemyError, RetryTransaction) as error:
                 meaning = classify_error(error)
-                if isinstance(meaning, NotReady):
+                if isinstance(meaning, NotReady) and not is_insufficient_privilege(error):
                     engine().dispose()  # SQLite's connections cache the schema without the index
                 if not isinstance(meaning, RetryTransaction):
                     if meaning is error:  # "raise error from error" would be an endless chain of causes

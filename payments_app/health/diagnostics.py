@@ -17,8 +17,8 @@ from payments_app.demo.people import PASSWORD, USERS
 from payments_app.errors import AppError
 from payments_app.gateways.base import Declined, OutcomeUnknown
 from payments_app.gateways.registry import configured_gateways, find_event_source, find_gateway, payment_methods
-from payments_app.health import schema_checks
-from payments_app.health.checks import CHECKS, fault_of, redis_state
+from payments_app.health import durability, schema_checks
+from payments_app.health.checks import CHECKS, fault_of, redis_fault
 from payments_app.payments.repository import count_references_not_compared
 
 # Seconds that two clocks may differ before it is a note. NTP keeps a clock within far less than a second; Stripe sends
@@ -53,6 +53,7 @@ class Diagnostic:
 _PASSED = {
     "database": "reached",
     "session": "no setting changes the meaning of statements",
+    "privileges": "the database role has those that it needs",
     "migrations": "have run",
     "index": "allows one active payment per consultation",
     "checks": "refunds never exceed the money received",
@@ -78,14 +79,15 @@ def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _durability(settings: Settings) -> Iterator[Diagnostic]:
-    """Not a readiness check, because test servers run without fsync."""
+    """In production the faults are of a readiness check too."""
     try:
-        may_lose_commits = schema_checks.may_lose_commits()
+        found = durability.server_durability()
     except (AppError, SQLAlchemyError):  # another diagnostic reports it
         return
-    if may_lose_commits:
-        verdict = Severity.BAD if settings.is_production else Severity.NOTE
-        yield Diagnostic("durability", verdict, "fsync is off: committed payments may be lost in a power cut")
+    for fault in found.faults():
+        yield Diagnostic("durability", Severity.BAD if settings.is_production else Severity.NOTE, fault)
+    for note in found.notes():
+        yield Diagnostic("durability", Severity.NOTE, note)
 
 
 def _currencies(currency: str) -> Iterator[Diagnostic]:
@@ -126,13 +128,14 @@ def _not_counted(name: str, rows: str, error: Exception) -> Diagnostic:
 
 
 def _redis(settings: Settings) -> Diagnostic:
-    if redis_state() == "ok":
-        return Diagnostic("redis", Severity.OK, "responds")
+    fault = redis_fault()
+    if fault is None:
+        return Diagnostic("redis", Severity.OK, "takes writes")
     if settings.redis_url is None:
-        return Diagnostic("redis", Severity.NOTE, "not configured: each process counts rate limits for itself")
+        return Diagnostic("redis", Severity.NOTE, f"{fault}: each process counts rate limits for itself")
     consequence = "locks are skipped, " if settings.payment_locking in ("redis", "hybrid") else ""
     return Diagnostic(
-        "redis", Severity.NOTE, f"does not respond: {consequence}each process counts rate limits for itself"
+        "redis", Severity.NOTE, f"is not used: {consequence}each process counts rate limits for itself ({fault})"
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
 from payments_app.db.base import Base
+from payments_app.db.encoding import encoding_fault
 from payments_app.db.engine import MEANING_SETTINGS, STATEMENT_TIMEOUT_MS
 from payments_app.db.transaction import read_transaction
 from payments_app.payments.models.payment import ACTIVE_PREDICATE
@@ -75,13 +76,13 @@ _SQLITE_TABLE = text("SELECT sql FROM sqlite_master WHERE type = 'table' AND nam
 # the database was created.
 SESSION_VALUES: dict[str, Collection[str]] = {
     **{name: {value} for name, value in MEANING_SETTINGS.items()},
-    "client_encoding": {"UTF8"},
-    "server_encoding": {"UTF8"},
     "synchronous_commit": {"on", "remote_apply"},
     "session_replication_role": {"origin", "local"},  # a replica checks no foreign key
     "zero_damaged_pages": {"off"},
     "ignore_checksum_failure": {"off"},
 }
+
+_ENCODINGS = ("server_encoding", "client_encoding")
 
 # PostgreSQL 17 and newer. A value below the statement timeout would end the connection during a statement.
 _TRANSACTION_TIMEOUT = "transaction_timeout"
@@ -100,7 +101,10 @@ _SESSION = text(
            ARRAY(SELECT DISTINCT schema FROM ours ORDER BY schema) AS schemas,
            ARRAY(SELECT name FROM ours WHERE row_security_active(oid) ORDER BY name) AS filtered,
            ARRAY(SELECT relnamespace::regnamespace::text FROM pg_class
-                 WHERE relname = 'payments' AND relkind IN ('r', 'p')) AS elsewhere
+                 WHERE relname = 'payments' AND relkind IN ('r', 'p')) AS elsewhere,
+           ARRAY(SELECT format('GRANT USAGE ON SCHEMA %s TO %I', relnamespace::regnamespace, current_user) FROM pg_class
+                 WHERE relname = 'payments' AND relkind IN ('r', 'p')
+                   AND NOT has_schema_privilege(relnamespace, 'USAGE')) AS closed
     """
 )
 
@@ -143,12 +147,6 @@ def server_time(session: Session) -> datetime | None:
 
 
 @read_transaction
-def may_lose_commits(session: Session) -> bool:
-    """Whether fsync is off in PostgreSQL: committed data may be lost in a power cut."""
-    return _dialect(session) == "postgresql" and session.execute(text("SHOW fsync")).scalar_one() == "off"
-
-
-@read_transaction
 def session_faults(session: Session) -> Sequence[str]:
     """Settings of this connection, and faults of its search_path, that change the meaning of our statements.
 
@@ -156,13 +154,17 @@ def session_faults(session: Session) -> Sequence[str]:
     """
     if _dialect(session) == "sqlite":
         return []
-    parameters = {"names": [*SESSION_VALUES, _TRANSACTION_TIMEOUT], "tables": [*Base.metadata.tables]}
+    parameters = {"names": [*SESSION_VALUES, *_ENCODINGS, _TRANSACTION_TIMEOUT], "tables": [*Base.metadata.tables]}
     found = session.execute(_SESSION, parameters).mappings().one()
     return [*_wrong_settings(found["settings"]), *_wrong_schemas(found)]
 
 
 def _wrong_settings(settings: Mapping[str, str]) -> Iterator[str]:
+    if fault := encoding_fault(server=settings["server_encoding"], client=settings["client_encoding"]):
+        yield fault
     for name, value in settings.items():
+        if name in _ENCODINGS:
+            continue
         if name == _TRANSACTION_TIMEOUT:
             if 0 < int(value) < STATEMENT_TIMEOUT_MS:
                 yield f"{name} is {value} ms, less than a statement may take ({STATEMENT_TIMEOUT_MS})"
@@ -175,7 +177,9 @@ def _wrong_schemas(found: RowMapping) -> Iterator[str]:
         yield f"search_path has {found['first_schema']} before pg_catalog"
     if len(found["schemas"]) > 1:
         yield f"search_path finds our tables in several schemas: {', '.join(found['schemas'])}"
-    if not found["schemas"] and found["elsewhere"]:
+    if not found["schemas"] and found["closed"]:
+        yield f"the role may not use the schema of our tables: {' or '.join(found['closed'])}"
+    elif not found["schemas"] and found["elsewhere"]:
         yield f"search_path does not lead to our tables, which are in {' or '.join(found['elsewhere'])}"
     if found["filtered"]:
         yield f"row level security hides rows of {', '.join(found['filtered'])}"

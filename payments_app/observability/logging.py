@@ -76,7 +76,7 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
     render: tuple[Processor, ...] = (
         (JSONRenderer(serializer=lambda event, **_options: _JSON.encode(event)),)
         if as_json
-        # Not rich, which is installed with Flask-Limiter: its tracebacks show local variables, also passwords.
+        # Not rich, even if it is installed: its tracebacks show local variables, also passwords.
         else (_escape_line_breaks, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback))
     )
     tracebacks = ExceptionRenderer(_format_traceback)

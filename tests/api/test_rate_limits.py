@@ -1,16 +1,23 @@
 """Rate limits: what is counted, what is not, and what Redis has to do with it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
+import redis
 from flask import Flask
 
+from payments_app.api import rate_counts
+from payments_app.redis_client import GuardedRedis
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse, client_of
+from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.links import exchange, payer_of
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
+from tests.support.service import at_once, statuses
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -22,6 +29,11 @@ def limited(
     storage = redis_server.settings if request.param == "redis" else {}
     with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:
         yield people.seen_by(app)
+
+
+def redis_of(app: Flask) -> GuardedRedis:
+    guarded: GuardedRedis = app.extensions["redis"]
+    return guarded
 
 
 def login(app: Flask, email: str, password: str, address: str = "192.0.2.1") -> ApiResponse:
@@ -188,19 +200,113 @@ def test_all_processes_count_together_through_redis(
     assert statuses == [201] * 10 + [429]
 
 
-def test_when_redis_goes_away_each_process_counts_by_itself(
+def test_of_many_at_once_a_process_lets_the_limit_through(limited: People) -> None:
+    limited.add_consultations("patient", 22, 61)
+    calls = [limited.seen_by(limited.app).patient.pay for _ in range(40)]
+
+    answers = at_once([lambda pay=pay, n=n: pay(n) for n, pay in enumerate(calls, start=22)])  # type: ignore[misc]
+
+    assert statuses(answers) == {201: 10, 429: 30}
+
+
+def test_of_many_failed_logins_at_once_five_are_heard(limited: People) -> None:
+    email = limited.patient.email
+
+    assert statuses(at_once([lambda: login(limited.app, email, "wrong")] * 20)) == {401: 5, 429: 15}
+
+
+def test_logins_that_succeed_at_once_are_all_heard(limited: People) -> None:
+    email = limited.patient.email
+
+    assert statuses(at_once([lambda: login(limited.app, email, PASSWORD)] * 20)) == {200: 20}
+
+
+def test_twins_of_one_payment_are_one_request_however_many_come_at_once(limited: People) -> None:
+    calls = [limited.seen_by(limited.app).patient.pay for _ in range(20)]
+
+    answers = at_once([lambda pay=pay: pay(5, key="k") for pay in calls])  # type: ignore[misc]
+
+    assert statuses(answers) == {201: 20}
+    assert limited.patient.pay(6).headers["X-RateLimit-Remaining"] == "8"
+
+
+def test_who_waits_for_a_place_in_vain_is_told_to_come_back_soon(
+    limited: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_counts, "WAIT_SECONDS", 0)
+    calls = [limited.seen_by(limited.app).patient.pay for _ in range(40)]
+
+    answers = at_once([lambda pay=pay: pay(5, key="k") for pay in calls])  # type: ignore[misc]
+
+    assert set(statuses(answers)) <= {201, 429}
+    assert {answer.headers["Retry-After"] for answer in answers if answer.status_code == 429} <= {"1"}
+    assert limited.patient.pay(5, key="k").status_code == 201
+
+
+def test_a_request_that_fails_gives_its_place_back(limited: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payments_app.payments.routes.creation.create", lambda *_arguments, **_more: 1 // 0)
+    assert [limited.patient.pay(5).status_code for _ in range(11)] == [500] * 10 + [429]
+
+
+def test_when_redis_goes_away_a_process_goes_on_with_what_it_has_counted(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
     redis_server.client.flushall()
     with app_with(database.url, RATELIMIT_ENABLED="true", **redis_server.settings) as app:
         patient = people.seen_by(app).patient
-        assert patient.pay(1).status_code == 201
+        before = [patient.pay(consultation).status_code for consultation in range(1, 6)]
         redis_server.kill()
-        statuses = [patient.pay(consultation).status_code for consultation in range(2, 14)]
+        after = [patient.pay(consultation).status_code for consultation in range(6, 14)]
         redis_server.start()
 
-    assert set(statuses) == {201, 429}
-    assert statuses == sorted(statuses)
+    assert before == [201] * 5
+    assert after == [201] * 5 + [429] * 3
+
+
+def test_a_redis_that_forgets_lets_no_more_through(
+    database: Database, redis_server: RedisServer, people: People
+) -> None:
+    with app_with(database.url, RATELIMIT_ENABLED="true", **redis_server.settings) as app:
+        patient, answers = people.seen_by(app).patient, []
+        for consultation in range(1, 14):
+            redis_server.client.flushall()
+            answers.append(patient.pay(consultation).status_code)
+
+    assert answers == [201] * 10 + [429] * 3
+
+
+def test_a_window_ends_when_it_ends_in_redis(database: Database, redis_server: RedisServer, people: People) -> None:
+    """Or else a process that heard of a user later than others would refuse what they let through."""
+    redis_server.client.flushall()
+    settings = {"RATELIMIT_ENABLED": "true", "RATELIMIT_PAYMENTS": "2 per hour", **redis_server.settings}
+    with app_with(database.url, **settings) as app:
+        patient = people.seen_by(app).patient
+        (name,) = [f"payment:rate:payments:user:{patient.id}"]
+        redis_server.client.set(name, "1", px=1_000)
+
+        answers = [patient.pay(1), patient.pay(2)]
+        wait_until(lambda: not redis_server.client.exists(name))
+        answers.append(patient.pay(3))
+
+    assert [answer.status_code for answer in answers] == [201, 429, 201]
+    assert answers[1].headers["Retry-After"] == "1"
+
+
+def test_a_count_in_redis_always_ends(database: Database, redis_server: RedisServer, people: People) -> None:
+    with app_with(database.url, RATELIMIT_ENABLED="true", **redis_server.settings) as app:
+        patient = people.seen_by(app).patient
+        name = f"payment:rate:payments:user:{patient.id}"
+        redis_server.client.set(name, "30")  # without an end
+        assert patient.pay(1).status_code == 201
+        assert patient.pay(2).status_code == 429
+        assert 0 < redis_server.client.ttl(name) <= 60
+        for strange in ("a text", ""):
+            redis_server.client.set(name, strange)
+            assert patient.pay(2).status_code in (201, 409)
+        redis_server.client.delete(name)
+        redis_server.client.rpush(name, "a list")
+        assert patient.pay(3).status_code == 201
+        assert client_of(app).get("/readyz").json["parts"]["redis"] == "ok"
 
 
 def test_the_limits_can_be_switched_off(people: People) -> None:
@@ -210,18 +316,41 @@ def test_the_limits_can_be_switched_off(people: People) -> None:
     assert "X-RateLimit-Limit" not in answers[0].headers
 
 
-@pytest.mark.parametrize("refusing", [("maxmemory", "1"), ("min-replicas-to-write", "1")], ids=["OOM", "NOREPLICAS"])
-def test_a_redis_that_takes_no_writes_is_as_good_as_none(
-    database: Database, people: People, refusing: tuple[str, str]
-) -> None:
-    server = RedisServer()
-    server.client.config_set(*refusing)
-    with app_with(database.url, RATELIMIT_ENABLED="true", **server.settings) as app:
-        patient = people.seen_by(app).patient
-        statuses = [patient.pay(consultation).status_code for consultation in range(1, 21)]
-    server.close()
+def read_only(client: redis.Redis) -> None:
+    """A replica of a server that is not there: it answers reads and PING."""
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
 
-    assert set(statuses) == {201, 429}
+
+FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str]] = {
+    "read-only": (read_only, "read only replica"),
+    "full": (lambda client: client.config_set("maxmemory", "1"), "used memory"),
+    "alone": (lambda client: client.config_set("min-replicas-to-write", "1"), "good replicas"),
+    "locked": (lambda client: client.config_set("requirepass", "another"), "uthenticat"),
+}
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_redis_that_takes_no_writes_is_as_good_as_none_and_it_is_said(
+    database: Database, people: People, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hurt, reason = FAULTS[fault]
+    with closing(RedisServer()) as server, ExitStack() as stack:
+        hurt(server.client)
+        settings = {"RATELIMIT_ENABLED": "true", **server.settings}
+        app = stack.enter_context(app_with(database.url, **settings))
+        patient = people.seen_by(app).patient
+        redis_of(app).breaker._cool_down_seconds = 0  # each request looks whether Redis is back
+        statuses_in_turn = [patient.pay(consultation).status_code for consultation in range(1, 21)]
+        ready = client_of(app).get("/readyz")
+        commands = stack.enter_context(commands_on(database.url, **settings))
+        (said,) = [line for line in commands.run("check").output.splitlines() if line.split()[1] == "redis"]
+
+    assert statuses_in_turn == [201] * 10 + [429] * 10
+    assert (ready.status_code, ready.json["status"], ready.json["parts"]["redis"]) == (200, "degraded", "degraded")
+    assert said.startswith("note  redis        is not used: each process counts rate limits for itself (")
+    assert reason in said
+    assert [record.getMessage() for record in caplog.records if "Redis is back" in record.getMessage()] == []
 
 
 def test_an_address_is_believed_from_as_many_proxies_as_are_ours(database: Database, people: People) -> None:

@@ -18,7 +18,18 @@ from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.stripe_apps import fake_stripe, stripe_settings
 
-SOUND = ("settings", "database", "session", "migrations", "index", "checks", "currency", "redis", "method")
+SOUND = (
+    "settings",
+    "database",
+    "session",
+    "privileges",
+    "migrations",
+    "index",
+    "checks",
+    "currency",
+    "redis",
+    "method",
+)
 LOUDER = ("ok", "note", "bad")
 
 
@@ -127,7 +138,7 @@ def test_what_the_database_refuses_is_said_in_the_drivers_words_a_line_each(post
 
     said = {what: detail for verdict, what, detail in lines_of(refused, **PRODUCTION) if verdict == "bad"}
 
-    assert set(said) == {"database", "session", "migrations", "index", "checks", "clock", "users"}
+    assert set(said) == {"database", "session", "privileges", "migrations", "index", "checks", "clock", "users"}
     assert all(detail.endswith('ProgrammingError: invalid connection option "nonsense"') for detail in said.values())
     assert "port 9 failed: Connection refused" in str(lines_of(away))
 

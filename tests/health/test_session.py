@@ -248,7 +248,7 @@ def test_a_policy_that_hides_rows_is_said_and_hides_none_quietly(postgresql: Dat
     try:
         with app_on(Database(url, postgresql.close)) as (app, people):
             assert session_of(app) == "row level security hides rows of payments"
-            assert people.patient.get("/payments").status_code == 500
+            assert people.patient.get("/payments").status_code == 503
     finally:
         alter(postgresql, f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
 
@@ -336,13 +336,14 @@ def test_behind_pgbouncer_what_no_transaction_can_set_is_said(pgbouncer: tuple[C
 
 
 def test_a_server_that_does_not_wait_for_its_disk_is_said(pgbouncer: tuple[Cluster, PgBouncer]) -> None:
-    cluster, _ = pgbouncer
+    cluster, pooler = pgbouncer
 
-    def said() -> list[str]:
-        with commands_on(cluster.url) as commands:
+    def said(url: str = cluster.url, **settings: str) -> list[str]:
+        with commands_on(url, **settings) as commands:
             return [line for line in commands.run("check").output.splitlines() if "durability" in line]
 
     assert said() == ["note  durability   fsync is off: committed payments may be lost in a power cut"]
+    assert said(pooler.url, **BEHIND_PGBOUNCER) == said()
 
     cluster.set(fsync="on")
     cluster.reload()

@@ -9,7 +9,6 @@ from sqlalchemy import Engine
 
 from config import Settings
 from payments_app import create_app
-from payments_app.api.rate_limits import limiter
 
 # Settings that production requires; SQLite is allowed, so that tests can run it on both databases.
 PRODUCTION = {
@@ -30,13 +29,10 @@ def testing(database_url: str, **more: str) -> dict[str, str]:
 @contextmanager
 def app_with(database_url: str, **settings: str) -> Iterator[Flask]:
     """An app with these settings; its connections are closed at the end."""
-    # Flask-Limiter's extension belongs to the app that was made last; at the end it is restored to the one before.
-    limits_before = dict(vars(limiter))
     app = create_app(Settings.from_environment(testing(database_url, **settings)))
     try:
         yield app
     finally:
-        vars(limiter).update(limits_before)
         engine_of(app).dispose()
 
 
