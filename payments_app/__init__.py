@@ -9,6 +9,7 @@ from config import Settings
 from payments_app import extensions, redis_client
 from payments_app.accounts import auth
 from payments_app.accounts.cli import users as users_commands
+from payments_app.accounts.keys_cli import keys as keys_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
@@ -110,6 +111,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         refunds_commands,
         disputes_commands,
         users_commands,
+        keys_commands,
         consultations_commands,
         links_commands,
         idempotency_commands,

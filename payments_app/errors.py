@@ -94,6 +94,18 @@ class Forbidden(AppError):
     text = N_("You do not have permission for this.")
 
 
+class ScopeMissing(AppError):
+    """The API key is valid, but was not made for this."""
+
+    code, status = "scope-missing", 403
+    text = N_("This API key does not have the scope that this needs.")
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            LocalizedMessage("This API key does not have the scope %(scope)s.", scope=scope), data={"scope": scope}
+        )
+
+
 class HttpsRequired(AppError):
     """Sent over plain HTTP. The request was not processed, but others on the network may have read it and its token."""
 

@@ -166,6 +166,15 @@ _PROBLEMS = (
         people="Sign in as the person the consultation is for, or ask the clinic.",
     ),
     _raised(
+        errors.ScopeMissing,
+        "Scope missing",
+        meaning="The API key is valid, and was not given the scope that this request needs. Nothing was done. "
+        "`data.scope` names the scope.",
+        when="The key was made for something else; each endpoint needs one scope.",
+        action="Make a key with that scope: `flask keys create NAME --user EMAIL --scope SCOPE`. Scopes of a key do not "
+        "change.",
+    ),
+    _raised(
         errors.HttpsRequired,
         "HTTPS required",
         meaning="The request came over plain HTTP and was not read.",

@@ -76,6 +76,11 @@ payments_per_user: Decorator = limiter.limit(
     deduct_when=lambda response: "Idempotent-Replayed" not in response.headers,
 )
 
+# All requests of an API key together, whatever they ask for: a program in a loop must not take the service from people.
+requests_per_key: Decorator = limiter.shared_limit(
+    lambda: _settings().ratelimit_api_keys, scope="api key", key_func=lambda: f"key:{g.caller.key_id}"
+)
+
 # Failed logins per network and e-mail address. So an attacker elsewhere cannot lock a patient out by guessing, and
 # users behind one address, such as a clinic's, do not use up each other's attempts. The view sets ``g.login_email``.
 failed_logins: Decorator = limiter.limit(

@@ -6,7 +6,7 @@ from flask import Response, current_app, url_for
 
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
@@ -17,7 +17,7 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.CONSULTATIONS_READ)
 @blueprint.arguments(schemas.ConsultationListQuery, location="query")
 @blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 422, 503)
@@ -43,7 +43,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:consultation_id>")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.CONSULTATIONS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.problems(401, 403, 404, 422, 503)
@@ -54,7 +54,7 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:consultation_id>", methods=["PUT"])
-@authenticated(Role.ADMIN, Role.BOOKING)
+@authenticated(Role.ADMIN, Role.BOOKING, scope=Scope.CONSULTATIONS_WRITE)
 @blueprint.arguments(schemas.ConsultationPut, example=examples.PUT_CONSULTATION_BODY)
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))

@@ -39,6 +39,9 @@ WEBHOOK_EVENTS = Counter("payments_webhook_events_total", "Webhook events receiv
 # that first appears with 1.
 for outcome in ("other_mode", "unreadable", "not_followed"):
     WEBHOOK_EVENTS.labels(outcome)
+API_KEYS_REFUSED = Counter(
+    "payments_api_keys_refused_total", "Requests with an API key that is not valid, by reason", ["reason"]
+)
 PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
 for status in ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost"):
     DISPUTE_EVENTS.labels(status)

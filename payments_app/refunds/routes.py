@@ -7,7 +7,7 @@ from flask import Response, current_app
 from payments_app import money
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint
 from payments_app.idempotency.headers import is_key_given
@@ -20,7 +20,7 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 
 
 @blueprint.route("/<id:payment_id>/refund", methods=["POST"])
-@authenticated(Role.ADMIN)
+@authenticated(Role.ADMIN, scope=Scope.REFUNDS_WRITE)
 @blueprint.arguments(schemas.RefundCreate, required=False, example=examples.REFUND_BODY)
 @blueprint.idempotent
 @blueprint.conditional
