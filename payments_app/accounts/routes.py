@@ -47,7 +47,7 @@ def _check(email: str, password: str) -> Credentials:
 @authenticated(*Role, scope=AnyScope.ANY)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.User)
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def show_me(caller: Caller) -> Response:
     """Show the user of the token; for a payment link its patient, with the role `payer`."""
     return ok({**schemas.User().dump(repository.get_self(caller)), "role": caller.role}, message="OK")

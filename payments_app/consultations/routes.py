@@ -20,7 +20,7 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 @authenticated(*Role, scope=Scope.CONSULTATIONS_READ)
 @blueprint.arguments(schemas.ConsultationListQuery, location="query")
 @blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
     """Consultations with fee and active payment: a patient's own, a booking system's own, or for an admin all.
 
@@ -46,7 +46,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 @authenticated(*Role, scope=Scope.CONSULTATIONS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Consultation)
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def show_consultation(consultation_id: int, caller: Caller) -> Response:
     """One consultation with fee and active payment."""
     consultation = repository.get(consultation_id, caller=caller)
@@ -58,7 +58,7 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 @blueprint.arguments(schemas.ConsultationPut, example=examples.PUT_CONSULTATION_BODY)
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.PUT_CONSULTATION)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.PUT_CONSULTATION)
 def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """Register a consultation, or replace its data.
 

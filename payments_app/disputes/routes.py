@@ -23,7 +23,7 @@ _render = renderer(schemas.Dispute())
 @authenticated(Role.ADMIN, scope=Scope.PAYMENTS_READ)
 @blueprint.arguments(schemas.DisputeListQuery, location="query")
 @blueprint.success_response(200, schemas.Dispute, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def list_disputes(query: dict[str, Any], caller: Caller) -> Response:  # noqa: ARG001  # any admin
     """Disputes and inquiries of patients' banks, newest first.
 

@@ -19,7 +19,7 @@ blueprint = Blueprint(
 @authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.IdempotencyKey)
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def show_idempotency_key(key: str, caller: Caller) -> Response:
     """The result that is committed under one of the caller's keys. Nothing is sent again.
 

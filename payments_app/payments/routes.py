@@ -66,7 +66,7 @@ METHODS_TTL_SECONDS = 3600
 @methods_blueprint.without_parameters
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
-@methods_blueprint.problems(401, 403, 422, 503)
+@methods_blueprint.problems(401, 403, 422, 429, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any authenticated caller
     """The available payment methods. Clients may cache them for an hour, and revalidate with ``If-None-Match``."""
     body = json.dumps({"data": _render_methods(payment_methods()), "meta": {"next_cursor": None}})
@@ -120,7 +120,7 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 @authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.arguments(schemas.PaymentListQuery, location="query")
 @blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     """Payments, newest first: a patient's own, those of a booking system's consultations, or for an admin all.
 
@@ -149,7 +149,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 @authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
     payment = queries.show(payment_id, caller=caller)
@@ -160,7 +160,7 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 @authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentEvent, many=True)
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def list_payment_events(payment_id: int, caller: Caller) -> Response:
     """The audit trail of a payment, oldest first."""
     events = repository.list_events(payment_id, caller=caller)
@@ -195,7 +195,7 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 @authenticated(*Role, only_reads=True, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Changed, headers=("ETag",))
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def refresh_payment(payment_id: int, caller: Caller) -> Response:
     """Ask the gateway what became of the payment's session, and return the payment as it is then.
 
@@ -212,7 +212,7 @@ def refresh_payment(payment_id: int, caller: Caller) -> Response:
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
-@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CONFIRM)
+@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 429, 503, examples=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Complete a payment with the transaction that paid it, if its gateway confirms the money.
 
@@ -242,7 +242,7 @@ def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
 @authenticated(Role.ADMIN, Role.BOOKING, scope=Scope.CONSULTATIONS_WRITE)
 @consultations_blueprint.arguments(consultation_schemas.ConsultationClose, required=False, example=examples.EMPTY_BODY)
 @consultations_blueprint.success_response(200, consultation_schemas.Consultation)
-@consultations_blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.CLOSE)
+@consultations_blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CLOSE)
 def close_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:  # noqa: ARG001  # it has no members
     """Close a consultation, so that nobody can pay it any more; one that is closed stays as it is.
 
