@@ -3,9 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import Select, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from payments_app import clock
@@ -63,10 +63,11 @@ def _refuse(reason: str) -> NoReturn:
 
 
 _OF_KEY = (User.role, User.token_version, User.disabled_at, ApiKey.expires_at, ApiKey.revoked_at)
+_WANTED: Select[Any] = select(*_OF_KEY, ApiKey.last_used_at, ApiKey.id, ApiKey.user_id, ApiKey.scopes)  # type: ignore[assignment]  # untyped for so many columns
 _BY_HASH = DirectStatement(
-    select(*_OF_KEY, ApiKey.last_used_at, ApiKey.id, ApiKey.user_id, ApiKey.scopes)
-    .join_from(ApiKey, User, User.id == ApiKey.user_id)
-    .where(ApiKey.key_hash == bindparam("key_hash", type_=ApiKey.key_hash.type))
+    _WANTED.join_from(ApiKey, User, User.id == ApiKey.user_id).where(
+        ApiKey.key_hash == bindparam("key_hash", type_=ApiKey.key_hash.type)
+    )
 )
 
 
@@ -98,7 +99,7 @@ def _note_use_if_possible(caller: Caller, now: datetime) -> None:
 @write_statement
 def _note_use(session: Session, key_id: int | None, hour: datetime) -> None:
     is_due = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
-    # Requests that change something lock the row of their key (``repository.require_valid``): it does not wait for them.
+    # A request that changes something locks the row of its key (``repository.require_valid``): do not wait for it.
     free = select(ApiKey.id).where(ApiKey.id == key_id, is_due).with_for_update(skip_locked=True)
     session.execute(update(ApiKey).where(ApiKey.id.in_(free)).values(last_used_at=hour))
 
@@ -131,9 +132,7 @@ def rotate(session: Session, key_id: int, *, overlap: timedelta, created_by: str
         raise NotFound(N_("No such API key, or it is no longer valid: make a new one."))
     lifetime = old.expires_at - old.created_at if old.expires_at is not None else None
     scopes = [Scope(scope) for scope in old.scopes.split()]
-    made = _insert(
-        session, old.user_id, NewKey(name=old.name, scopes=scopes, lifetime=lifetime, created_by=created_by)
-    )
+    made = _insert(session, old.user_id, NewKey(name=old.name, scopes=scopes, lifetime=lifetime, created_by=created_by))
     end = now + overlap
     old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
     return made
@@ -154,7 +153,8 @@ def _insert(session: Session, user_id: int, new: NewKey) -> tuple[ApiKey, str]:
     session.add(row)
     session.flush()
     after_commit(
-        row, lambda: log.info("API key: created", key_id=row.id, user_id=user_id, scopes=row.scopes, actor=row.created_by)
+        row,
+        lambda: log.info("API key: created", key_id=row.id, user_id=user_id, scopes=row.scopes, actor=row.created_by),
     )
     return row, key
 
@@ -178,9 +178,7 @@ def revoke(session: Session, key_id: int, *, actor: str) -> ApiKey:
 
 
 @read_transaction
-def list_page(
-    session: Session, *, email: str | None, before_id: int | None, per_page: int
-) -> Page[tuple[ApiKey, str]]:
+def list_page(session: Session, *, email: str | None, before_id: int | None, per_page: int) -> Page[tuple[ApiKey, str]]:
     """Keys with the e-mail address of their user, newest first: of one user, or of all.
 
     Raises:

@@ -45,6 +45,7 @@ CLOCK_LEEWAY_SECONDS = 30
 # For so long a payer's token is valid: the page that has the link exchanges it again.
 PAYER_TOKEN_TTL_SECONDS = 900
 
+
 class AnyScope(Enum):
     """In place of a scope: every API key may do this."""
 

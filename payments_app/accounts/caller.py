@@ -66,9 +66,7 @@ class KeyRecord(NamedTuple):
 
     def is_valid(self, now: datetime) -> bool:
         return (
-            self.disabled_at is None
-            and self.revoked_at is None
-            and (self.expires_at is None or now < self.expires_at)
+            self.disabled_at is None and self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
         )
 
 

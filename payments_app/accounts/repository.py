@@ -96,14 +96,14 @@ class _Record(NamedTuple):
 _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
     User.id == bindparam("user_id", type_=User.id.type)
 )
-_OF_KEY: Select[Any] = (
+_OF_KEY = (
     select(User.role, User.token_version, User.disabled_at, ApiKey.expires_at, ApiKey.revoked_at)
     .join_from(ApiKey, User, User.id == ApiKey.user_id)
     .where(ApiKey.id == bindparam("key_id", type_=ApiKey.id.type))
 )
-_KEY = DirectStatement(_OF_KEY)
+_KEY = DirectStatement(_OF_KEY)  # type: ignore[arg-type]  # typed for rows of any columns
 # Locked for the same reason as a link's row below: after the response to a revocation, nothing of the key commits.
-_LOCKED_KEY = DirectStatement(_OF_KEY.with_for_update(read=True, of=ApiKey))
+_LOCKED_KEY = DirectStatement(_OF_KEY.with_for_update(read=True, of=ApiKey))  # type: ignore[arg-type]  # the same
 _RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # typed for rows of any columns
 
 # Named by string: consultations and payments are of rooms above, and know this one.

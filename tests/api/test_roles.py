@@ -70,10 +70,11 @@ def test_a_key_without_the_scope_is_forbidden_and_changes_nothing(people: People
             if scope == "any" or Role.ADMIN not in roles:
                 continue
             path = re.sub(r"<\w+>", "5", rule).removeprefix("/api/v1")
-            body = None if method == "GET" else {}
+            body: dict[str, str] | None = None if method == "GET" else {}
             if scope:
-                refused = assert_problem(programs[Scope(scope)].send(method, path, json=body), 403, code="scope-missing")
-                assert refused["data"] == {"scope": scope}
+                refused = programs[Scope(scope)].send(method, path, json=body)
+                assert_problem(refused, 403, code="scope-missing")
+                assert refused.json["data"] == {"scope": scope}
             else:
                 assert_problem(program.send(method, path, json=body), 403, code="forbidden")
 
