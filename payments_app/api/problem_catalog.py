@@ -171,7 +171,7 @@ _PROBLEMS = (
         meaning="The API key is valid, and was not given the scope that this request needs. Nothing was done. "
         "`data.scope` names the scope.",
         when="The key was made for something else; each endpoint needs one scope.",
-        action="Make a key with that scope: `flask keys create NAME --user EMAIL --scope SCOPE`. A key keeps its scopes.",
+        action="Make one with that scope: `flask keys create NAME --user EMAIL --scope SCOPE`. Keys keep their scopes.",
     ),
     _raised(
         errors.HttpsRequired,
