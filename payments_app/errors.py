@@ -128,6 +128,13 @@ class PaymentNotFound(NotFound):
     text = N_("Payment not found")
 
 
+class CursorLost(AppError):
+    """The database was restored from a backup, and other events may have the places that the reader knows."""
+
+    code, status = "cursor-lost", 410
+    text = N_("The feed has changed before this cursor: read it again from its beginning.")
+
+
 class UserNotFound(NotFound):
     code = "user-not-found"
     text = N_("No user has this e-mail address.")
