@@ -386,6 +386,15 @@ _PROBLEMS = (
         action="Wait as `Retry-After` says, then send the same request with the same key.",
         example_path="/api/v1/payments",
     ),
+    # 410
+    _raised(
+        errors.CursorLost,
+        "Cursor lost",
+        meaning="Another event, or none, has the place in the feed that the cursor names.",
+        when="The database was restored from a backup, and events of after the backup are gone.",
+        action="Read the feed again from its beginning, without `after`, and compare what you have with what it says.",
+        example_path="/api/v1/events",
+    ),
     # 412
     _raised(
         errors.PreconditionFailed,
