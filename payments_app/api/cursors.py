@@ -26,7 +26,7 @@ def read_cursor(kind: str, query: Mapping[str, Any]) -> list[Any] | None:
     cursor = query.get("cursor")
     if cursor is None:
         return None
-    return read_position(_with_filters(kind, query), cursor, parameter="cursor")
+    return read_position(with_filters(kind, query), cursor, parameter="cursor")
 
 
 def read_position(kind: str, cursor: str, *, parameter: str) -> list[Any]:
@@ -57,7 +57,7 @@ def paginated_response(
     position: Callable[[Row], list[Any]],
 ) -> Response:
     """``{"data": [...], "meta": {...}}`` with a ``Link: rel="next"`` (RFC 8288) if there are more rows."""
-    next_cursor = sign_position(_with_filters(kind, query), position(page.rows[-1])) if page.has_more else None
+    next_cursor = sign_position(with_filters(kind, query), position(page.rows[-1])) if page.has_more else None
     body = {
         "data": [render(row) for row in page.rows],
         "meta": {"next_cursor": next_cursor, "per_page": query["per_page"]},
@@ -70,7 +70,8 @@ def paginated_response(
     return response
 
 
-def _with_filters(kind: str, query: Mapping[str, Any]) -> str:
+def with_filters(kind: str, query: Mapping[str, Any]) -> str:
+    """The kind of list that a cursor belongs to, if the list is filtered."""
     # Signed together with the filters, so that a client that changes a filter between two pages gets an error, and does
     # not miss rows.
     filters = {name: value for name, value in sorted(query.items()) if name not in _NO_FILTERS}

@@ -19,7 +19,7 @@ MAX_ID = 2**63 - 1
 
 # Control characters (also NUL), and lone surrogates, which have no UTF-8 encoding.
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_PLAIN_INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
+_PLAIN_INTEGER = re.compile(r"[1-9][0-9]{0,18}")
 
 # Also published in the OpenAPI document, so only syntax that Python and ECMA-262 have in common.
 DECIMAL_PATTERN = f"^{money.PLAIN_DECIMAL.pattern}$"
@@ -87,9 +87,10 @@ class QueryInteger(fields.Integer):
 
     def __init__(self, *, least: int = 1, largest: int = MAX_ID, **kwargs: Any) -> None:
         super().__init__(validate=Range(least, largest), **kwargs)
+        self._takes_zero = least == 0
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if not isinstance(value, str) or not _PLAIN_INTEGER.fullmatch(value):
+        if not isinstance(value, str) or not (_PLAIN_INTEGER.fullmatch(value) or (self._takes_zero and value == "0")):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 

@@ -28,8 +28,8 @@ _WAITING = """
 
 _IS_ANY_WAITING = text(f"SELECT EXISTS (SELECT 1 FROM {_WAITING})")  # noqa: S608  # nosec B608  # a text of ours
 
-# ``batch``: the oldest events, and with each all earlier ones of the same payment, even if a clock that was behind makes
-# them look newer. ``moment`` rises within a payment with its version, so that one order fits both: time between
+# ``batch``: the oldest events, and with each all earlier ones of the same payment, even if they look newer because a
+# clock was behind. ``moment`` rises within a payment with its version, so that one order fits both: time between
 # payments, and within a payment the order in which it changed. The consultation's reference is written down too,
 # because it may be set later: an event reads the same whenever it is read.
 _GIVE = text(

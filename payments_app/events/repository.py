@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from payments_app.consultations.models import Consultation
@@ -120,7 +120,7 @@ def read_page(session: Session, shown: FeedFilter) -> FeedPage:
 
 
 def _looked_at(shown: FeedFilter, look: int) -> Any:
-    conditions = [PaymentEvent.event.in_(shown.types)] if shown.types else []
+    conditions: list[ColumnElement[bool]] = [PaymentEvent.event.in_(shown.types)] if shown.types else []
     joined = select(*_SHOWN).join_from(PaymentEvent, Payment, Payment.id == PaymentEvent.payment_id)
     if shown.registered_by is not None:
         joined = joined.join(Consultation, Consultation.id == Payment.consultation_id)

@@ -30,10 +30,10 @@ _BEGINNING = [0]
 def read_feed(query: dict[str, Any], caller: Caller) -> Response:
     """Committed events in an order that never changes, oldest first: an admin's all, a booking system's own.
 
-    Keep `meta.next_cursor`, and send it as `after` the next time. It is there at the end of the feed too, and moves past
-    events that `types` leaves out, so a page may be empty although `has_more` is true. With `wait` the response to a
-    request at the end of the feed waits for an event. 410 `cursor-lost`: the database was restored from a backup; read
-    the feed again from its beginning.
+    Keep `meta.next_cursor`, and send it as `after` the next time. It is there at the end of the feed too. It moves past
+    events that `types` leaves out, so a page may be empty although `has_more` is true. With `wait` a request at the end
+    of the feed waits for an event. 410 `cursor-lost`: the database was restored from a backup; read the feed again from
+    its beginning.
     """
     shown = FeedFilter(
         after=_place(query),

@@ -8,7 +8,7 @@ from payments_app import clock, money
 from payments_app.api.fields import Amount, Cursor, QueryInteger, UtcDateTimeField
 from payments_app.api.query import Query
 from payments_app.events.repository import FeedEvent
-from payments_app.i18n.messages import LocalizedMessage
+from payments_app.i18n.messages import N_
 from payments_app.payments.models.event import EVENT_TYPES
 from payments_app.payments.models.status import PaymentStatus
 
@@ -24,7 +24,7 @@ class EventTypes(fields.String):
         names = (text or "").split(",")
         for name in names:
             if name not in EVENT_TYPES:
-                raise ValidationError(LocalizedMessage("Not a type of event: %(name)s.", name=name[:64]))
+                raise ValidationError(N_("Not the name of a type of event, or several with commas between them."))
         return sorted(set(names))
 
 
@@ -52,7 +52,7 @@ class EventData(Schema):
     consultation_reference = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "The booking system's name of the consultation, as of when the event got its position."},
+        metadata={"description": "The booking system's name of the consultation, when the event got its position."},
     )
     status = fields.String(
         required=True,
