@@ -215,6 +215,7 @@ class Settings:
     log_level: str
     ratelimit_enabled: bool
     ratelimit_payments: str
+    ratelimit_api_keys: str
     ratelimit_failed_logins: str
     ratelimit_failed_logins_per_address: str
     allow_sandbox_gateway: bool
@@ -286,6 +287,7 @@ class Settings:
             log_level=read.choice("LOG_LEVEL", "INFO", "DEBUG", "WARNING", "ERROR"),
             ratelimit_enabled=read.flag("RATELIMIT_ENABLED", default=True),
             ratelimit_payments=read.rate("RATELIMIT_PAYMENTS", "10 per minute"),
+            ratelimit_api_keys=read.rate("RATELIMIT_API_KEYS", "1000 per minute"),
             ratelimit_failed_logins=read.rate("RATELIMIT_FAILED_LOGINS", "5 per minute"),
             ratelimit_failed_logins_per_address=read.rate("RATELIMIT_FAILED_LOGINS_PER_ADDRESS", "50 per minute"),
             allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),

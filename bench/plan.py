@@ -23,7 +23,7 @@ from bench.environment import SECRETS, Environment, Store, million_store, sqlite
 from bench.requests import creates, list_page, shows
 from bench.services import Running
 from payments_app import clock
-from payments_app.api.cursors import _serializer
+from payments_app.api.cursors import sign_position
 from tests.support.apps import app_with
 from tests.support.redis_server import RedisServer
 
@@ -147,5 +147,4 @@ def _cursor(store: Store, page: int) -> str:
         ).one()
     engine.dispose()
     with app_with(store.url, **SECRETS) as app, app.app_context():
-        cursor: str = _serializer("payments", {}).dumps([clock.to_text(last_before.created_at), last_before.id])
-    return cursor
+        return sign_position("payments", [clock.to_text(last_before.created_at), last_before.id])

@@ -9,6 +9,7 @@ from config import Settings
 from payments_app import extensions, redis_client
 from payments_app.accounts import auth
 from payments_app.accounts.cli import users as users_commands
+from payments_app.accounts.keys_cli import keys as keys_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
 from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
@@ -20,6 +21,8 @@ from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
 from payments_app.disputes.cli import disputes as disputes_commands
 from payments_app.disputes.routes import blueprint as disputes_blueprint
+from payments_app.events import feed
+from payments_app.events.routes import blueprint as events_blueprint
 from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
 from payments_app.gateways import registry
 from payments_app.health import backlog_metrics, checks
@@ -81,6 +84,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     rate_limits.init_app(app)
     headers.init_app(app)
     registry.init_app(app)
+    feed.init_app(app)
     checks.init_app(app)
     app.register_blueprint(health_blueprint)
 
@@ -95,6 +99,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         methods_blueprint,
         refunds_blueprint,
         disputes_blueprint,
+        events_blueprint,
         idempotency_blueprint,
         webhooks_blueprint,
     ):
@@ -110,6 +115,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         refunds_commands,
         disputes_commands,
         users_commands,
+        keys_commands,
         consultations_commands,
         links_commands,
         idempotency_commands,

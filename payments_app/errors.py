@@ -94,6 +94,18 @@ class Forbidden(AppError):
     text = N_("You do not have permission for this.")
 
 
+class ScopeMissing(AppError):
+    """The API key is valid, but was not made for this."""
+
+    code, status = "scope-missing", 403
+    text = N_("This API key does not have the scope that this needs.")
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            LocalizedMessage("This API key does not have the scope %(scope)s.", scope=scope), data={"scope": scope}
+        )
+
+
 class HttpsRequired(AppError):
     """Sent over plain HTTP. The request was not processed, but others on the network may have read it and its token."""
 
@@ -114,6 +126,13 @@ class ConsultationNotFound(NotFound):
 class PaymentNotFound(NotFound):
     code = "payment-not-found"
     text = N_("Payment not found")
+
+
+class CursorLost(AppError):
+    """The database was restored from a backup, and other events may have the places that the reader knows."""
+
+    code, status = "cursor-lost", 410
+    text = N_("The feed has changed before this cursor: read it again from its beginning.")
 
 
 class UserNotFound(NotFound):

@@ -1,6 +1,7 @@
-"""Authentication by bearer token, and role checks.
+"""Authentication by bearer token or API key, and checks of roles and scopes.
 
-A token is a signed JWT (RFC 7519, HS256) with the user's id, role and token version.
+A token is a signed JWT (RFC 7519, HS256) with the user's id, role and token version. An API key is looked up in the
+database at every request.
 """
 
 import functools
@@ -10,17 +11,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import Any, TypeVar
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import SessionInterface
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
 
-from payments_app.accounts import repository
+from payments_app.accounts import api_keys, key_format, repository
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import USER_ROLES, Role
+from payments_app.accounts.models import USER_ROLES, Role, Scope
 from payments_app.accounts.repository import Credentials
 from payments_app.api.problems import problem_response
+from payments_app.api.rate_limits import requests_per_key
 from payments_app.errors import Forbidden, NotAuthenticated
 from payments_app.extensions import jwt
 
@@ -41,6 +44,13 @@ CLOCK_LEEWAY_SECONDS = 30
 
 # For so long a payer's token is valid: the page that has the link exchanges it again.
 PAYER_TOKEN_TTL_SECONDS = 900
+
+
+class AnyScope(Enum):
+    """In place of a scope: every API key may do this."""
+
+    ANY = "any"
+
 
 _STAFF = frozenset([Role.ADMIN, Role.BOOKING])
 
@@ -111,8 +121,12 @@ def issue_for_link(
     return token
 
 
-def authenticated(*roles: Role, only_reads: bool = False) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def authenticated(
+    *roles: Role, scope: Scope | AnyScope | None, only_reads: bool = False
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Pass the authenticated ``caller`` to the view; require one of ``roles``, or any role of a user if none is given.
+
+    ``scope``: what an API key needs; None if no API key may do this.
 
     ``only_reads``: the view has no effect of its own, whatever its method, so that a link that has expired may call it.
 
@@ -134,19 +148,37 @@ def authenticated(*roles: Role, only_reads: bool = False) -> Callable[[Callable[
                 repository.check_link(caller, changes=not only_reads and request.method not in _READING)
             if caller.role not in allowed:
                 raise Forbidden
-            if caller.role in _STAFF:
+            if caller.key_id is not None:  # its user was read with it
+                _count_request_of_key()
+                if scope is not AnyScope.ANY:
+                    caller.require_scope(scope)
+            elif caller.role in _STAFF:
                 repository.check_valid(caller)
             return view(*args, caller=caller, **kwargs)
 
         wrapper.roles = frozenset(allowed)  # type: ignore[attr-defined]  # for the table of docs/roles.md
+        wrapper.scope = scope  # type: ignore[attr-defined]  # the same
         return wrapper
 
     return decorate
 
 
+@requests_per_key
+def _count_request_of_key() -> None:
+    """Raises:
+    RateLimitExceeded: too many requests with this key (429).
+    """
+
+
 def _read_token() -> Caller:
-    """The caller that the request's token names. Only the expiry is checked again: a valid signature stays valid."""
+    """The caller whom the request's token or API key names. Of a token that was verified before only the expiry is
+    checked again: a valid signature stays valid.
+    """
     header = request.headers.get("Authorization", "")
+    if key_format.PREFIX in header:  # which a token may contain too
+        credentials = _CREDENTIALS.fullmatch(header)
+        if credentials and credentials[1].startswith(key_format.PREFIX):
+            return api_keys.authenticate(credentials[1])
     verified: _Verified = current_app.extensions["verified_tokens"](header)
     if verified.expires_at <= time.time():
         verified = _verify(header)  # raises: it has expired

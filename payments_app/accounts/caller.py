@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from payments_app.accounts.models import Role
-from payments_app.errors import Forbidden, NotAuthenticated, NotFound
+from payments_app.accounts.models import Role, Scope
+from payments_app.errors import Forbidden, NotAuthenticated, NotFound, ScopeMissing
 from payments_app.i18n.messages import N_
 
 # For so long an expired link still shows what was paid by it.
@@ -55,9 +55,26 @@ class LinkRecord(NamedTuple):
         return self.has_payment and now < self.expires_at + READABLE_AFTER_EXPIRY
 
 
+class KeyRecord(NamedTuple):
+    """The current state of an API key and of its user in the database."""
+
+    role: str
+    token_version: int
+    disabled_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def is_valid(self, now: datetime) -> bool:
+        return (
+            self.disabled_at is None and self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user of a valid token, with the token's claims. Writes and reads by staff compare them with the database."""
+    """The user of a valid token or API key, as of when it was checked. Writes, and reads by staff and by API keys,
+    compare it with the database.
+    """
 
     user_id: int
     role: str
@@ -65,6 +82,9 @@ class Caller:
     # Of a payer only: the link that they came by, and the one consultation that it pays.
     link_id: int | None = None
     consultation_id: int | None = None
+    # Of a program only: the API key that it sent, and what that key may be used for.
+    key_id: int | None = None
+    scopes: frozenset[str] = frozenset()
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Self:
@@ -90,7 +110,11 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The caller's name in the audit trail, such as ``patient:7``; for a payer with the link's id: ``payer:12``."""
+        """The caller's name in the audit trail, such as ``patient:7``; with the link's id for a payer (``payer:12``),
+        and with the key's id for a program (``key:3``).
+        """
+        if self.key_id is not None:
+            return f"key:{self.key_id}"
         return f"{self.role}:{self.user_id if self.link_id is None else self.link_id}"
 
     @property
@@ -138,6 +162,31 @@ class Caller:
             raise Forbidden(
                 N_("This payment link has expired: it shows the payment, and nothing can be changed by it.")
             )
+
+    def require_scope(self, scope: Scope | None) -> None:
+        """Check that an API key may be used for this; logins and payment links have no scopes.
+
+        Raises:
+            ScopeMissing: the key was not given the scope (403).
+            Forbidden: no API key may be used for this (403).
+        """
+        if self.key_id is None:
+            return
+        if scope is None:
+            raise Forbidden(N_("No API key may be used for this: log in."))
+        if scope not in self.scopes:
+            raise ScopeMissing(scope)
+
+    def require_key(self, key: KeyRecord | None, *, now: datetime) -> None:
+        """Require that the API key is still valid, and that its user is as they were.
+
+        Raises:
+            NotAuthenticated: the key was revoked or has expired, or its user was disabled (401).
+            Forbidden: the user has another role by now (403).
+        """
+        key = self.require_unchanged(key)
+        if not key.is_valid(now):
+            raise NotAuthenticated
 
     def require_unchanged(self, user: AnyUserRecord | None) -> AnyUserRecord:
         """Require that the database still agrees with the token's claims; returns ``user``.

@@ -1,4 +1,4 @@
-"""The tables of users and of payment links."""
+"""The tables of users, of payment links and of API keys."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +24,19 @@ class Role(StrEnum):
 
 
 USER_ROLES = (Role.PATIENT, Role.ADMIN, Role.BOOKING)
+
+
+class Scope(StrEnum):
+    """What an API key may be used for. It never allows more than its user's role does."""
+
+    CONSULTATIONS_READ = "consultations:read"
+    CONSULTATIONS_WRITE = "consultations:write"
+    LINKS_WRITE = "links:write"
+    PAYMENTS_READ = "payments:read"
+    PAYMENTS_CONFIRM = "payments:confirm"
+    REFUNDS_WRITE = "refunds:write"
+    EVENTS_READ = "events:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 class User(Base):
@@ -83,3 +96,31 @@ class PaymentLink(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ApiKey(Base):
+    """A key by which a program acts as a user. Of the key only the SHA-256 is kept, as 64 hex digits."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_api_keys_user"),
+        UniqueConstraint("key_hash", name="uq_api_keys_key_hash"),
+        Index("ix_api_keys_user", "user_id", "id"),
+        CheckConstraint("expires_at > created_at", name="lives"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    user_id: Mapped[int] = mapped_column(BigId)
+    name: Mapped[str] = mapped_column(String(64))
+    # The beginning of the key, which lists show.
+    prefix: Mapped[str] = mapped_column(String(16))
+    key_hash: Mapped[str] = mapped_column(CHAR(64))
+    # Names of ``Scope``, with blanks between them.
+    scopes: Mapped[str] = mapped_column(String(255))
+    # The actor that made it, such as command:maria.
+    created_by: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # The hour of its last use.
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from payments_app import clock
 from payments_app.accounts import emails, names, passwords
-from payments_app.accounts.caller import Caller, LinkRecord
-from payments_app.accounts.models import PaymentLink, Role, User
+from payments_app.accounts.caller import Caller, KeyRecord, LinkRecord
+from payments_app.accounts.models import ApiKey, PaymentLink, Role, User
 from payments_app.db.base import dialect_insert
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
@@ -56,6 +56,9 @@ def get_self(session: Session, caller: Caller) -> User:
 @read_transaction
 def check_valid(session: Session, caller: Caller) -> None:
     """``require_valid`` in its own transaction: for reads by staff, and for responses that come from Redis."""
+    if caller.key_id is not None:
+        _require_key(session, caller, _KEY)
+        return
     row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
     caller.require_unchanged(None if row is None else _Record(*row))
 
@@ -77,6 +80,11 @@ def _require_link(session: Session, caller: Caller, statement: DirectStatement, 
     caller.require_link(None if row is None else LinkRecord(*row), now=clock.now(), changes=changes)
 
 
+def _require_key(session: Session, caller: Caller, statement: DirectStatement) -> None:
+    row = next(iter(statement.rows(session, {"key_id": caller.key_id})), None)
+    caller.require_key(None if row is None else KeyRecord(*row), now=clock.now())
+
+
 class _Record(NamedTuple):
     """The columns that a token's claims are compared with."""
 
@@ -88,6 +96,14 @@ class _Record(NamedTuple):
 _OF_USER = select(User.role, User.token_version, User.disabled_at).where(
     User.id == bindparam("user_id", type_=User.id.type)
 )
+_OF_KEY = (
+    select(User.role, User.token_version, User.disabled_at, ApiKey.expires_at, ApiKey.revoked_at)
+    .join_from(ApiKey, User, User.id == ApiKey.user_id)
+    .where(ApiKey.id == bindparam("key_id", type_=ApiKey.id.type))
+)
+_KEY = DirectStatement(_OF_KEY)  # type: ignore[arg-type]  # typed for rows of any columns
+# Locked for the same reason as a link's row below: after the response to a revocation, nothing of the key commits.
+_LOCKED_KEY = DirectStatement(_OF_KEY.with_for_update(read=True, of=ApiKey))  # type: ignore[arg-type]  # the same
 _RECORD = DirectStatement(_OF_USER)  # type: ignore[arg-type]  # typed for rows of any columns
 
 # Named by string: consultations and payments are of rooms above, and know this one.
@@ -251,13 +267,16 @@ def get_user(session: Session, user_id: int) -> User:
 
 
 def require_valid(session: Session, caller: Caller) -> None:
-    """Compare a token's claims with the database; part of every transaction that writes.
+    """Compare the caller with the database; part of every transaction that writes.
 
     Raises:
-        NotAuthenticated: the user was disabled or their tokens ended, or the link of a payer no longer stands (401).
+        NotAuthenticated: the user was disabled or their tokens ended, the link of a payer no longer stands, or the API
+            key was revoked or has expired (401).
         Forbidden: the user no longer has the role that the token names, or the link has expired (403).
     """
     if caller.link_id is not None:
         _require_link(session, caller, _LOCKED_LINK, changes=True)
+    elif caller.key_id is not None:
+        _require_key(session, caller, _LOCKED_KEY)
     else:
         caller.require_unchanged(session.get(User, caller.user_id))

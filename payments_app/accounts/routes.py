@@ -3,7 +3,7 @@
 from flask import Response, current_app, g
 
 from payments_app.accounts import auth, emails, passwords, repository, schemas
-from payments_app.accounts.auth import SCHEME, authenticated
+from payments_app.accounts.auth import SCHEME, AnyScope, authenticated
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import Credentials
@@ -44,10 +44,10 @@ def _check(email: str, password: str) -> Credentials:
 
 
 @blueprint.route("/me")
-@authenticated(*Role)
+@authenticated(*Role, scope=AnyScope.ANY)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.User)
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def show_me(caller: Caller) -> Response:
     """Show the user of the token; for a payment link its patient, with the role `payer`."""
     return ok({**schemas.User().dump(repository.get_self(caller)), "role": caller.role}, message="OK")

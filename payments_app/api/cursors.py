@@ -26,11 +26,26 @@ def read_cursor(kind: str, query: Mapping[str, Any]) -> list[Any] | None:
     cursor = query.get("cursor")
     if cursor is None:
         return None
+    return read_position(with_filters(kind, query), cursor, parameter="cursor")
+
+
+def read_position(kind: str, cursor: str, *, parameter: str) -> list[Any]:
+    """The position in a cursor that came as this parameter.
+
+    Raises:
+        ValidationFailed: the cursor was not issued by this service for lists of this kind (422).
+    """
     try:
-        position: list[Any] = _serializer(kind, query).loads(cursor)
+        position: list[Any] = _serializer(kind).loads(cursor)
     except BadData:
-        raise ValidationFailed({"cursor": [N_("Not a cursor of this list.")]}) from None
+        raise ValidationFailed({parameter: [N_("Not a cursor of this list.")]}) from None
     return position
+
+
+def sign_position(kind: str, position: list[Any]) -> str:
+    """A cursor for a position. Signed, so that a position that this service never issued is refused."""
+    cursor = _serializer(kind).dumps(position)
+    return cursor.decode() if isinstance(cursor, bytes) else cursor
 
 
 def paginated_response(
@@ -42,7 +57,7 @@ def paginated_response(
     position: Callable[[Row], list[Any]],
 ) -> Response:
     """``{"data": [...], "meta": {...}}`` with a ``Link: rel="next"`` (RFC 8288) if there are more rows."""
-    next_cursor = _serializer(kind, query).dumps(position(page.rows[-1])) if page.has_more else None
+    next_cursor = sign_position(with_filters(kind, query), position(page.rows[-1])) if page.has_more else None
     body = {
         "data": [render(row) for row in page.rows],
         "meta": {"next_cursor": next_cursor, "per_page": query["per_page"]},
@@ -55,9 +70,13 @@ def paginated_response(
     return response
 
 
-def _serializer(kind: str, query: Mapping[str, Any]) -> URLSafeSerializer:
-    # Signed, so that a position that this service never issued is refused; together with the filters, so that a client
-    # that changes a filter between two pages is told so, and does not miss rows.
+def with_filters(kind: str, query: Mapping[str, Any]) -> str:
+    """The kind of list that a cursor belongs to, if the list is filtered."""
+    # Signed together with the filters, so that a client that changes a filter between two pages gets an error, and does
+    # not miss rows.
     filters = {name: value for name, value in sorted(query.items()) if name not in _NO_FILTERS}
-    salt = f"cursor.{kind}?{urlencode(filters)}" if filters else f"cursor.{kind}"
-    return URLSafeSerializer(current_app.secret_key or "", salt=salt)
+    return f"{kind}?{urlencode(filters)}" if filters else kind
+
+
+def _serializer(kind: str) -> URLSafeSerializer:
+    return URLSafeSerializer(current_app.secret_key or "", salt=f"cursor.{kind}")

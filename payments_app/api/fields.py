@@ -85,11 +85,12 @@ class StrictInteger(fields.Integer):
 class QueryInteger(fields.Integer):
     """An integer in a query: ASCII digits only. ``int()`` also accepts spaces, ``_`` and digits of other scripts."""
 
-    def __init__(self, *, largest: int = MAX_ID, **kwargs: Any) -> None:
-        super().__init__(validate=Range(1, largest), **kwargs)
+    def __init__(self, *, least: int = 1, largest: int = MAX_ID, **kwargs: Any) -> None:
+        super().__init__(validate=Range(least, largest), **kwargs)
+        self._takes_zero = least == 0
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if not isinstance(value, str) or not _PLAIN_INTEGER.fullmatch(value):
+        if not isinstance(value, str) or not (_PLAIN_INTEGER.fullmatch(value) or (self._takes_zero and value == "0")):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 

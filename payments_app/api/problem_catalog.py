@@ -166,6 +166,14 @@ _PROBLEMS = (
         people="Sign in as the person the consultation is for, or ask the clinic.",
     ),
     _raised(
+        errors.ScopeMissing,
+        "Scope missing",
+        meaning="The API key is valid, and was not given the scope that this request needs. Nothing was done. "
+        "`data.scope` names the scope.",
+        when="The key was made for something else; each endpoint needs one scope.",
+        action="Make one with that scope: `flask keys create NAME --user EMAIL --scope SCOPE`. Keys keep their scopes.",
+    ),
+    _raised(
         errors.HttpsRequired,
         "HTTPS required",
         meaning="The request came over plain HTTP and was not read.",
@@ -377,6 +385,15 @@ _PROBLEMS = (
         when="`PAYMENT_LOCKING` is `redis` or `hybrid`, and many requests for one payment arrive together.",
         action="Wait as `Retry-After` says, then send the same request with the same key.",
         example_path="/api/v1/payments",
+    ),
+    # 410
+    _raised(
+        errors.CursorLost,
+        "Cursor lost",
+        meaning="Another event, or none, has the place in the feed that the cursor names.",
+        when="The database was restored from a backup, and events of after the backup are gone.",
+        action="Read the feed again from its beginning, without `after`, and compare what you have with what it says.",
+        example_path="/api/v1/events",
     ),
     # 412
     _raised(

@@ -94,6 +94,13 @@ payments_per_user = _limited(
     counts=lambda response: "Idempotent-Replayed" not in response.headers,
 )
 
+# All requests of an API key together, whatever they ask for: a program in a loop must not take the service from people.
+requests_per_key = _limited(
+    lambda settings: settings.ratelimit_api_keys,
+    key=lambda: f"keys:{g.caller.key_id}",
+    counts=lambda _response: True,
+)
+
 # Failed logins per network and e-mail address. So an attacker elsewhere cannot lock a patient out by guessing, and
 # users behind one address, such as a clinic's, do not use up each other's attempts. The view sets ``g.login_email``.
 failed_logins = _limited(

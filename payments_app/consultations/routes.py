@@ -6,7 +6,7 @@ from flask import Response, current_app, url_for
 
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
@@ -17,10 +17,10 @@ blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultatio
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.CONSULTATIONS_READ)
 @blueprint.arguments(schemas.ConsultationListQuery, location="query")
 @blueprint.success_response(200, schemas.Consultation, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
     """Consultations with fee and active payment: a patient's own, a booking system's own, or for an admin all.
 
@@ -43,10 +43,10 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:consultation_id>")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.CONSULTATIONS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Consultation)
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def show_consultation(consultation_id: int, caller: Caller) -> Response:
     """One consultation with fee and active payment."""
     consultation = repository.get(consultation_id, caller=caller)
@@ -54,11 +54,11 @@ def show_consultation(consultation_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:consultation_id>", methods=["PUT"])
-@authenticated(Role.ADMIN, Role.BOOKING)
+@authenticated(Role.ADMIN, Role.BOOKING, scope=Scope.CONSULTATIONS_WRITE)
 @blueprint.arguments(schemas.ConsultationPut, example=examples.PUT_CONSULTATION_BODY)
 @blueprint.success_response(200, schemas.Consultation)
 @blueprint.success_response(201, schemas.Consultation, headers=("Location",))
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.PUT_CONSULTATION)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.PUT_CONSULTATION)
 def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """Register a consultation, or replace its data.
 

@@ -6,7 +6,7 @@ from flask import Response
 
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api.blueprint import Blueprint
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.serializer import renderer
@@ -20,10 +20,10 @@ _render = renderer(schemas.Dispute())
 
 
 @blueprint.route("")
-@authenticated(Role.ADMIN)
+@authenticated(Role.ADMIN, scope=Scope.PAYMENTS_READ)
 @blueprint.arguments(schemas.DisputeListQuery, location="query")
 @blueprint.success_response(200, schemas.Dispute, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def list_disputes(query: dict[str, Any], caller: Caller) -> Response:  # noqa: ARG001  # any admin
     """Disputes and inquiries of patients' banks, newest first.
 

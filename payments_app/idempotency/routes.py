@@ -4,7 +4,7 @@ from flask import Response
 
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.errors import IdempotencyKeyNotFound
 from payments_app.idempotency import repository, schemas
@@ -16,10 +16,10 @@ blueprint = Blueprint(
 
 
 @blueprint.route("/<key:key>")
-@authenticated(*Role)
+@authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.IdempotencyKey)
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def show_idempotency_key(key: str, caller: Caller) -> Response:
     """The result that is committed under one of the caller's keys. Nothing is sent again.
 

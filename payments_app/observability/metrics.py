@@ -54,6 +54,9 @@ for outcome in ("other_mode", "unreadable", "not_followed"):
 LOG_LINES_DROPPED = Counter(
     "payments_log_lines_dropped_total", "Log lines dropped because standard error or output was not read fast enough"
 )
+API_KEYS_REFUSED = Counter(
+    "payments_api_keys_refused_total", "Requests with an API key that is not valid, by reason", ["reason"]
+)
 PAYMENT_LINKS = Counter("payments_links_total", "Payment links, by what happened to them", ["outcome"])
 for status in ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost"):
     DISPUTE_EVENTS.labels(status)

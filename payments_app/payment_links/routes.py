@@ -8,7 +8,7 @@ from flask import Response
 from payments_app.accounts import auth
 from payments_app.accounts.auth import PAYER_TOKEN_TTL_SECONDS, SCHEME, authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.accounts.schemas import Token
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_response, ok
@@ -29,10 +29,10 @@ exchange_blueprint = Blueprint(
 
 
 @blueprint.route("/<id:consultation_id>/links", methods=["POST"])
-@authenticated(Role.BOOKING, Role.ADMIN)
+@authenticated(Role.BOOKING, Role.ADMIN, scope=Scope.LINKS_WRITE)
 @blueprint.arguments(schemas.LinkCreate, required=False, example=examples.LINK_BODY)
 @blueprint.success_response(201, schemas.NewLink)
-@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.CREATE_LINK)
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CREATE_LINK)
 def create_payment_link(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """Make a link by which a patient pays this consultation without a password.
 
@@ -50,10 +50,10 @@ def create_payment_link(body: dict[str, Any], consultation_id: int, caller: Call
 
 
 @blueprint.route("/<id:consultation_id>/links")
-@authenticated(Role.BOOKING, Role.ADMIN)
+@authenticated(Role.BOOKING, Role.ADMIN, scope=Scope.LINKS_WRITE)
 @blueprint.arguments(schemas.LinkListQuery, location="query")
 @blueprint.success_response(200, schemas.Link, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def list_payment_links(query: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """The links of a consultation without their addresses, newest first; expired and revoked ones too."""
     position = read_cursor(f"links.{consultation_id}", query)
@@ -70,11 +70,11 @@ def list_payment_links(query: dict[str, Any], consultation_id: int, caller: Call
 
 
 @blueprint.route("/<id:consultation_id>/links/<id:link_id>", methods=["DELETE"])
-@authenticated(Role.BOOKING, Role.ADMIN)
+@authenticated(Role.BOOKING, Role.ADMIN, scope=Scope.LINKS_WRITE)
 @blueprint.without_parameters
 @blueprint.response(204)
 @blueprint.doc(operationId="revoke_payment_link")
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def revoke_payment_link(consultation_id: int, link_id: int, caller: Caller) -> Response:
     """Revoke a link: from the answer on neither it nor a token that it gave does anything.
 

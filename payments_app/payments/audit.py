@@ -1,4 +1,4 @@
-"""Audits all payments against M1 to M7 and M11. Each check is one query that finds the rows that break a promise.
+"""Audits all payments against M1 to M7, and M10 to M12. Each check is one query, for the rows that break a promise.
 
 A query sees one moment, so an audit may run beside a busy service. Two promises are about the code, and no row can
 prove them: amounts are exact (M9), and no gateway call is made inside a transaction (M8).
@@ -221,6 +221,15 @@ CHECKS = (
                 lag(to_status) OVER (PARTITION BY payment_id ORDER BY id) AS before,
                 lag(version) OVER (PARTITION BY payment_id ORDER BY id) AS version_before FROM payment_events) AS trail
         WHERE coalesce(from_status, '') <> coalesce(before, '') OR version < coalesce(version_before, 0)""",
+    ),
+    Check(
+        "M10",
+        "positions in the feed are 1, 2, 3 and so on",
+        """
+        SELECT payment_id AS id, 'event ' || event_id || ' has position ' || position || ', after ' || before AS detail
+        FROM (SELECT payment_id, id AS event_id, position, coalesce(lag(position) OVER (ORDER BY position), 0) AS before
+            FROM payment_events WHERE position IS NOT NULL) AS feed
+        WHERE position <> before + 1""",
     ),
     Check(
         "M11",

@@ -29,8 +29,10 @@ def apply_dispute_update(
     if known is None:
         dispute = Dispute.record(payment, reported, told_at=told_at, context=context)
         session.add(dispute)
-        _follow(payment, dispute, disputes, context)
-    elif known.is_before(status):
+        _follow(payment, dispute, disputes, context.about_dispute(dispute))
+        return
+    context = context.about_dispute(known)
+    if known.is_before(status):
         was_blocking = known.blocks_refunds
         known.move(reported, told_at=told_at)
         if was_blocking and status == DisputeStatus.UNDER_REVIEW:  # the clinic has answered, and waits for the bank

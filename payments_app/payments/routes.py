@@ -8,9 +8,9 @@ from typing import Any
 from flask import Response, current_app, json, request
 
 from payments_app import clock, money
-from payments_app.accounts.auth import authenticated
+from payments_app.accounts.auth import AnyScope, authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
@@ -62,11 +62,11 @@ METHODS_TTL_SECONDS = 3600
 
 
 @methods_blueprint.route("")
-@authenticated(*Role, only_reads=True)
+@authenticated(*Role, only_reads=True, scope=AnyScope.ANY)
 @methods_blueprint.without_parameters
 @methods_blueprint.cacheable
 @methods_blueprint.success_response(200, schemas.PaymentMethod, many=True, headers=("ETag", "Vary"))
-@methods_blueprint.problems(401, 403, 422, 503)
+@methods_blueprint.problems(401, 403, 422, 429, 503)
 def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any authenticated caller
     """The available payment methods. Clients may cache them for an hour, and revalidate with ``If-None-Match``."""
     body = json.dumps({"data": _render_methods(payment_methods()), "meta": {"next_cursor": None}})
@@ -81,7 +81,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any aut
 
 
 @blueprint.route("", methods=["POST"])
-@authenticated(*Role, only_reads=True)
+@authenticated(*Role, only_reads=True, scope=None)
 @requires_readiness
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
@@ -117,10 +117,10 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.arguments(schemas.PaymentListQuery, location="query")
 @blueprint.success_response(200, schemas.Payment, many=True, headers=("Link",))
-@blueprint.problems(401, 403, 422, 503)
+@blueprint.problems(401, 403, 422, 429, 503)
 def list_payments(query: dict[str, Any], caller: Caller) -> Response:
     """Payments, newest first: a patient's own, those of a booking system's consultations, or for an admin all.
 
@@ -146,10 +146,10 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def show_payment(payment_id: int, caller: Caller) -> Response:
     """A payment with its invoices, tax records and refunds."""
     payment = queries.show(payment_id, caller=caller)
@@ -157,10 +157,10 @@ def show_payment(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/events")
-@authenticated(Role.PATIENT, Role.ADMIN, Role.BOOKING, Role.PAYER)
+@authenticated(*Role, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentEvent, many=True)
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def list_payment_events(payment_id: int, caller: Caller) -> Response:
     """The audit trail of a payment, oldest first."""
     events = repository.list_events(payment_id, caller=caller)
@@ -168,7 +168,7 @@ def list_payment_events(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/checkout", methods=["POST"])
-@authenticated(Role.PATIENT, Role.PAYER)
+@authenticated(Role.PATIENT, Role.PAYER, scope=None)
 @blueprint.arguments(schemas.PaymentCheckout, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.success_response(200, schemas.Checkout, headers=("ETag",), examples=examples.CHECKOUT)
@@ -192,10 +192,10 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 
 
 @blueprint.route("/<id:payment_id>/refresh", methods=["POST"])
-@authenticated(*Role, only_reads=True)
+@authenticated(*Role, only_reads=True, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.Changed, headers=("ETag",))
-@blueprint.problems(401, 403, 404, 422, 503)
+@blueprint.problems(401, 403, 404, 422, 429, 503)
 def refresh_payment(payment_id: int, caller: Caller) -> Response:
     """Ask the gateway what became of the payment's session, and return the payment as it is then.
 
@@ -207,12 +207,12 @@ def refresh_payment(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
-@authenticated(Role.PATIENT, Role.ADMIN)
+@authenticated(Role.PATIENT, Role.ADMIN, scope=Scope.PAYMENTS_CONFIRM)
 @blueprint.arguments(schemas.PaymentConfirm, example=examples.CONFIRM_BODY)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
-@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CONFIRM)
+@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 429, 503, examples=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Complete a payment with the transaction that paid it, if its gateway confirms the money.
 
@@ -226,7 +226,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
-@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER, scope=None)
 @blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional
@@ -239,10 +239,10 @@ def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
 
 
 @consultations_blueprint.route("/<id:consultation_id>/close", methods=["POST"])
-@authenticated(Role.ADMIN, Role.BOOKING)
+@authenticated(Role.ADMIN, Role.BOOKING, scope=Scope.CONSULTATIONS_WRITE)
 @consultations_blueprint.arguments(consultation_schemas.ConsultationClose, required=False, example=examples.EMPTY_BODY)
 @consultations_blueprint.success_response(200, consultation_schemas.Consultation)
-@consultations_blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.CLOSE)
+@consultations_blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CLOSE)
 def close_consultation(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:  # noqa: ARG001  # it has no members
     """Close a consultation, so that nobody can pay it any more; one that is closed stays as it is.
 

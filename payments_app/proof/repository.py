@@ -16,6 +16,7 @@ from payments_app import clock
 from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.accounts.passwords import NO_PASSWORD
 from payments_app.accounts.repository import Credentials, NewUser, by_email, insert_user
+from payments_app.accounts.scratch import SCRATCH_DOMAIN
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
 from payments_app.db.engine import current_engines
@@ -39,8 +40,6 @@ LAST_CONSULTATION = 2**53 - 1
 
 # The number of ids per round. Each round has a random block, so that two runs at once do not collide.
 CONSULTATIONS_OF_A_ROUND = 10_000
-
-_DOMAIN = "proof.invalid"
 
 # Longer than a round can last.
 LINK_LIFETIME = timedelta(hours=1)
@@ -88,7 +87,7 @@ def add_user(
 ) -> Credentials:
     """Add a user of a round, without a valid password, with consultations."""
     now = clock.now()
-    email = f"prove-{name}-{secrets.token_hex(4)}@{_DOMAIN}"
+    email = f"prove-{name}-{secrets.token_hex(4)}@{SCRATCH_DOMAIN}"
     new = NewUser(
         email=email,
         name="payments prove",
@@ -238,7 +237,7 @@ def _users(name: str | None = None) -> Select[int]:
 
 
 def _is_ours(name: str | None = None) -> ColumnElement[bool]:
-    return User.email.like(f"prove-{name or '%'}-%@{_DOMAIN}")
+    return User.email.like(f"prove-{name or '%'}-%@{SCRATCH_DOMAIN}")
 
 
 def database_name() -> str:

@@ -19,7 +19,7 @@ def apply_refund_update(session: Session, payment: Payment, reported: GatewayRef
     if refund is not None:
         if refund.has_failed and not refund.was_accepted and isinstance(reported.outcome, Approved):
             # Staff gave it up, or the gateway declined it, and now the gateway reports it as made.
-            payment.flag_for_review("refund.made_after_all", context)
+            payment.flag_for_review("refund.made_after_all", context.about_refund(refund, refund.amount_minor))
         refund.reference = refund.reference or reported.reference
         refund.settle(reported.outcome, context)
     elif isinstance(reported.outcome, Approved):
@@ -79,11 +79,11 @@ def _unattributed(payment: Payment) -> Refund | None:
 
 def _record_failed(payment: Payment, reported: GatewayRefund, outcome: Declined, context: AuditContext) -> None:
     """Record a refund that failed before it was first reported: an older report may follow, and must not reopen it."""
-    Refund.record_failed(
+    failed = Refund.record_failed(
         payment, amount_minor=reported.amount_minor, reference=reported.reference, outcome=outcome, context=context
     )
     if _unattributed(payment) is not None:  # that total may include the failed refund
-        payment.flag_for_review("refund.failed_elsewhere", context)
+        payment.flag_for_review("refund.failed_elsewhere", context.about_refund(failed, failed.amount_minor))
 
 
 def _record(payment: Payment, reported: GatewayRefund, outcome: Approved, context: AuditContext) -> None:

@@ -7,7 +7,7 @@ from flask import Response, current_app
 from payments_app import money
 from payments_app.accounts.auth import authenticated
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
+from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint
 from payments_app.idempotency.headers import is_key_given
@@ -20,13 +20,13 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 
 
 @blueprint.route("/<id:payment_id>/refund", methods=["POST"])
-@authenticated(Role.ADMIN)
+@authenticated(Role.ADMIN, scope=Scope.REFUNDS_WRITE)
 @blueprint.arguments(schemas.RefundCreate, required=False, example=examples.REFUND_BODY)
 @blueprint.idempotent
 @blueprint.conditional
 @blueprint.success_response(200, schemas.Refunded, schemas.ExistingRefund, headers=("ETag",))
 @blueprint.success_response(202, schemas.Refunded, headers=("ETag", "Retry-After"))
-@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.REFUND)
+@blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 429, 503, examples=examples.REFUND)
 def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Refund an amount, or all that can be refunded.
 

@@ -2,36 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine
 
 from tests.api.assertions import assert_problem
 from tests.support.client import ApiResponse
+from tests.support.held_locks import held, wait_for_waiting
 from tests.support.links import Payer, payer_of
 from tests.support.people import People
 from tests.support.rows import Rows
-from tests.support.waiting import wait_until
 
 # SQLite has one writer at a time: none can come in between.
 pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 DISABLE = "UPDATE users SET disabled_at = now() WHERE id = :id"
-
-
-@contextmanager
-def held(engine: Engine, statement: str, **values: object) -> Iterator[Connection]:
-    """A transaction of somebody else's that has a lock, until the block ends: then it is rolled back."""
-    with engine.connect() as connection, connection.begin() as transaction:
-        connection.execute(text(statement), values)
-        yield connection
-        transaction.rollback()
-
-
-def wait_for_waiting(rows: Rows, number: int) -> None:
-    wait_until(lambda: rows.all(WAITING)[0]["count"] >= number)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from payments_app import clock
 from payments_app.accounts.models import Role
-from payments_app.api.cursors import _serializer
+from payments_app.api.cursors import sign_position, with_filters
 from payments_app.payments import review
 from tests.support.apps import app_with, engine_of
 from tests.support.fresh_databases import fresh_database
@@ -224,8 +224,8 @@ def cursor_behind(app: Flask, depth: int, filters: str) -> str:
     query = text("SELECT created_at, id FROM payments ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :depth")
     with app.app_context(), app.extensions["sqlalchemy"].engine.connect() as connection:
         row = connection.execute(query, {"depth": depth - 1}).one()
-        cursor: str = _serializer("payments", dict(parse_qsl(filters))).dumps([clock.to_text(row.created_at), row.id])
-    return cursor
+        kind = with_filters("payments", dict(parse_qsl(filters)))
+        return sign_position(kind, [clock.to_text(row.created_at), row.id])
 
 
 def kept_plan(

@@ -46,6 +46,7 @@ EVERYTHING = (
     "users",
     "consultations",
     "payment_links",
+    "api_keys",
     *MADE_TOGETHER,
     "gateway_sessions",
     "refunds",

@@ -459,10 +459,11 @@ class Payment(Base):
             return
         for refund in self.refunds:
             counted_minor = refund.count_excess(self.left_minor)
+            of_refund = context.about_refund(refund, refund.amount_minor)
             if counted_minor and refund.is_open:
-                self.reserve_refund(counted_minor, "refund.recorded", context)
+                self.reserve_refund(counted_minor, "refund.recorded", of_refund)
             elif counted_minor:
-                self.record_refund(counted_minor, context)
+                self.record_refund(counted_minor, of_refund)
         if not self._has_excess and self.status in PAID and not self._has_reversal:
             self._settle_review()  # nothing else needs the review
 
@@ -498,5 +499,8 @@ class Payment(Base):
                 request_id=context.request_id,
                 reference=reference,
                 created_at=context.at,
+                refund=context.refund,
+                refund_amount_minor=context.refund_amount_minor,
+                dispute=context.dispute,
             )
         )

@@ -109,7 +109,7 @@ class Refund(Base):
             leased_until=leased_until,
             sent_at_version=payment.version + 1,  # which reserving makes
         )
-        payment.reserve_refund(amount_minor, "refund.requested", context)
+        payment.reserve_refund(amount_minor, "refund.requested", context.about_refund(refund, amount_minor))
         return refund
 
     @classmethod
@@ -126,6 +126,7 @@ class Refund(Base):
             reference=reference,
             made_elsewhere=True,
         )
+        context = context.about_refund(refund, amount_minor)
         if outcome.settled:
             refund.status, refund.settled_at = RefundStatus.SUCCEEDED, context.at
             payment.record_refund(amount_minor - unallocated_minor, context)
@@ -141,8 +142,7 @@ class Refund(Base):
         cls, payment: Payment, *, amount_minor: int, reference: str, outcome: Declined, context: AuditContext
     ) -> "Refund":
         """A refund that was made elsewhere and had failed before it was first reported: no money moves."""
-        payment.note("refund.failed", context)
-        return cls._of(
+        refund = cls._of(
             payment,
             amount_minor,
             context,
@@ -152,6 +152,8 @@ class Refund(Base):
             decline_reason=outcome.reason[:MAX_REASON_LENGTH],
             made_elsewhere=True,
         )
+        payment.note("refund.failed", context.about_refund(refund, amount_minor))
+        return refund
 
     @classmethod
     def _of(cls, payment: Payment, amount_minor: int, context: AuditContext, **more: object) -> "Refund":
@@ -223,6 +225,7 @@ class Refund(Base):
         unallocated_minor = _unallocated(self.payment, by_minor)
         self.amount_minor += by_minor
         self.unallocated_minor += unallocated_minor
+        context = context.about_refund(self, self.amount_minor)
         self.payment.record_refund(by_minor - unallocated_minor, context)
         if unallocated_minor:
             self.payment.flag_for_review("refund.exceeds_money", context, sticky=False)
@@ -234,6 +237,7 @@ class Refund(Base):
 
     def settle(self, outcome: Approved | Declined | OutcomeUnknown, context: AuditContext) -> None:
         """Apply the gateway's outcome. Outcomes may arrive repeatedly and in any order."""
+        context = context.about_refund(self, self.amount_minor)
         match outcome:
             case Approved(reference=reference):
                 self.reference = self.reference or reference

@@ -1,0 +1,150 @@
+"""Reads the feed: pages of events after a position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy.orm import Session
+
+from payments_app.consultations.models import Consultation
+from payments_app.db.transaction import read_transaction
+from payments_app.errors import CursorLost
+from payments_app.payments.models.event import PaymentEvent
+from payments_app.payments.models.payment import Payment
+
+# A page of events that fit a filter looks at no more than so many times its limit.
+LOOKED_AT_PER_SHOWN = 10
+
+
+class Position(NamedTuple):
+    """A place in the feed, and the event that has it. The event's id and time tell whether it still has."""
+
+    number: int
+    event_id: int
+    created_at: datetime
+
+
+class FeedEvent(NamedTuple):
+    """One event as the feed shows it; amounts in minor units."""
+
+    position: int
+    id: int
+    created_at: datetime
+    type: str
+    payment_id: int
+    consultation_id: int
+    consultation_reference: str | None
+    status: str
+    version: int
+    amount_minor: int
+    currency: str
+    refund_id: int | None
+    refund_amount_minor: int | None
+    dispute_id: int | None
+    actor: str
+
+    @property
+    def place(self) -> Position:
+        return Position(self.position, self.id, self.created_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedFilter:
+    """Which events a page shows. ``registered_by``: those of consultations that this user registered."""
+
+    after: Position | None
+    limit: int
+    types: Sequence[str] = ()
+    registered_by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """Events in the order of their positions. ``end``: up to where the feed was looked at; None: at its beginning."""
+
+    events: Sequence[FeedEvent]
+    end: Position | None
+    has_more: bool
+
+
+_SHOWN = (
+    PaymentEvent.position,
+    PaymentEvent.id,
+    PaymentEvent.created_at,
+    PaymentEvent.event,
+    PaymentEvent.payment_id,
+    Payment.consultation_id,
+    PaymentEvent.consultation_reference,
+    PaymentEvent.to_status,
+    PaymentEvent.version,
+    Payment.amount_minor,
+    Payment.currency,
+    PaymentEvent.refund_id,
+    PaymentEvent.refund_amount_minor,
+    PaymentEvent.dispute_id,
+    PaymentEvent.actor,
+)
+
+
+@read_transaction
+def read_page(session: Session, shown: FeedFilter) -> FeedPage:
+    """One page of the feed.
+
+    Raises:
+        CursorLost: another event, or none, has the position after which the page begins (410).
+    """
+    if shown.after is not None:
+        _require_same(session, shown.after)
+    is_filtered = bool(shown.types) or shown.registered_by is not None
+    look = shown.limit * LOOKED_AT_PER_SHOWN if is_filtered else shown.limit + 1
+    looked_at = _looked_at(shown, look)
+    last = select(func.max(looked_at.c.position)).scalar_subquery()
+    number = select(func.count()).select_from(looked_at).scalar_subquery()
+    rows = session.execute(
+        select(looked_at, number)
+        .where(or_(looked_at.c.fits, looked_at.c.position == last))
+        .order_by(looked_at.c.position)
+        .limit(shown.limit + 1)
+    ).all()
+    if not rows:
+        return FeedPage([], shown.after, has_more=False)
+    fits, looked = [bool(row.fits) for row in rows], rows[0][-1]
+    events = [FeedEvent(*row[: len(_SHOWN)]) for row in rows]
+    if len(events) > shown.limit:  # the last row may not fit, but all before it do
+        return FeedPage(events[:-1], events[-2].place, has_more=True)
+    return FeedPage(
+        [each for each, fit in zip(events, fits, strict=True) if fit], events[-1].place, has_more=looked == look
+    )
+
+
+def _looked_at(shown: FeedFilter, look: int) -> Any:
+    conditions: list[ColumnElement[bool]] = [PaymentEvent.event.in_(shown.types)] if shown.types else []
+    joined = select(*_SHOWN).join_from(PaymentEvent, Payment, Payment.id == PaymentEvent.payment_id)
+    if shown.registered_by is not None:
+        joined = joined.join(Consultation, Consultation.id == Payment.consultation_id)
+        conditions.append(Consultation.registered_by == shown.registered_by)
+    after = 0 if shown.after is None else shown.after.number
+    return (
+        joined.add_columns(and_(true(), *conditions).label("fits"))
+        .where(PaymentEvent.position > after)
+        .order_by(PaymentEvent.position)
+        .limit(look)
+        .cte("looked_at")
+    )
+
+
+def _require_same(session: Session, place: Position) -> None:
+    there = session.execute(
+        select(PaymentEvent.id, PaymentEvent.created_at).where(PaymentEvent.position == place.number)
+    ).one_or_none()
+    if there is None or (there.id, there.created_at) != (place.event_id, place.created_at):
+        raise CursorLost
+
+
+@read_transaction
+def has_news(session: Session, after: Position | None) -> bool:
+    """Whether an event has a position behind this one."""
+    number = 0 if after is None else after.number
+    return session.scalar(select(PaymentEvent.id).where(PaymentEvent.position > number).limit(1)) is not None

@@ -1,0 +1,117 @@
+"""Positions are given after the commit, one process at a time, and nobody waits for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from flask import Flask
+from sqlalchemy import Connection, Engine, text
+
+from payments_app.db.base import table_of
+from payments_app.events import positions
+from payments_app.payments.models.event import PaymentEvent
+from tests.support.feeds import read_all, read_page
+from tests.support.people import People
+from tests.support.raw_rows import MOMENT, Raw
+from tests.support.rows import Rows
+
+EVENTS = table_of(PaymentEvent)
+
+
+@contextmanager
+def uncommitted_event(engine: Engine, payment_id: int, event_id: int) -> Iterator[Connection]:
+    """A transaction that has appended an event, the oldest of all, and commits when the block ends."""
+    with engine.connect() as connection, connection.begin():
+        connection.execute(
+            EVENTS.insert().values(
+                id=event_id,
+                payment_id=payment_id,
+                event="payment.reviewed",
+                to_status="pending",
+                version=0,
+                actor="patient:1",
+                created_at=MOMENT,
+            )
+        )
+        yield connection
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+def test_an_event_that_commits_late_comes_last(people: People, engine: Engine) -> None:
+    """Although it has the smallest id and the oldest time."""
+    payment_id = people.patient.pay(5).json["data"]["payment_id"]
+    with uncommitted_event(engine, payment_id, 1_000):
+        people.patient.pay(6)
+        before, cursor, _ = read_page(people.admin)
+    after, _, _ = read_page(people.admin, cursor)
+
+    assert [event["position"] for event in before] == [1, 2]
+    assert [(event["position"], event["id"]) for event in after] == [(3, 1_000)]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+def test_a_reader_goes_without_while_another_gives_them(people: People, engine: Engine) -> None:
+    people.patient.pay(5)
+    with engine.connect() as connection, connection.begin():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": positions._LOCK})
+        events, cursor, has_more = read_page(people.admin)
+    assert (events, has_more) == ([], True)
+
+    assert len(read_all(people.admin, cursor)) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+def test_a_reader_goes_without_while_sqlite_is_busy(people: People, engine: Engine) -> None:
+    people.patient.pay(5)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))  # with it the transaction takes the write lock
+        events, cursor, has_more = read_page(people.admin)
+        connection.rollback()
+    assert (events, has_more) == ([], True)
+
+    assert len(read_all(people.admin, cursor)) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_batch_leaves_out_no_earlier_event_of_a_payment(
+    people: People, app: Flask, engine: Engine, rows: Rows, size: int
+) -> None:
+    """Version 0 has the newest time: a batch of the oldest events takes it along."""
+    raw = Raw(engine)
+    payment_id = raw.payment(people.patient.id, 5, version=3)
+    for version, second in ((0, 59), (1, 1), (2, 2), (3, 3)):
+        raw.event(payment_id, version=version, created_at=MOMENT.replace(second=second))
+    with app.app_context():
+        while positions.is_any_waiting():
+            positions._give(size)
+
+    placed = rows.all("SELECT version, position FROM payment_events ORDER BY position")
+    assert [row["version"] for row in placed] == [0, 1, 2, 3]
+    assert [row["position"] for row in placed] == [1, 2, 3, 4]
+
+
+def test_all_events_get_one_however_many(people: People, engine: Engine, rows: Rows) -> None:
+    raw = Raw(engine)
+    payment_id = raw.payment(people.patient.id, 5)
+    first = raw.event(payment_id)
+    with engine.begin() as connection:
+        connection.execute(
+            EVENTS.insert(),
+            [
+                {
+                    "id": first + number,
+                    "payment_id": payment_id,
+                    "event": "payment.reviewed",
+                    "to_status": "pending",
+                    "version": number // 2,
+                    "actor": "patient:1",
+                    "created_at": MOMENT,
+                }
+                for number in range(1, 2_500)
+            ],
+        )
+
+    feed = read_all(people.admin, limit=400)
+    assert [event["position"] for event in feed] == list(range(1, 2_501))
+    assert [event["id"] for event in feed] == [first + number for number in range(2_500)]
+    assert rows.count("payment_events") == 2_500
