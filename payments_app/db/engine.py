@@ -17,10 +17,17 @@ from payments_app.observability import metrics
 
 # Milliseconds. The database gives up before a gateway call (10 s), and before gunicorn and nginx (30 s and more).
 STATEMENT_TIMEOUT_MS = 5_000
-LOCK_TIMEOUT_MS = 2_000
 
-# Seconds that SQLite waits for its one write lock; three attempts stay below the gateway's 10 s.
+# Milliseconds of one wait for a lock: far longer than a race takes. After it db/row_waits.py decides which requests go
+# on waiting, and db/transaction.py for how long.
+LOCK_TIMEOUT_MS = 500
+
+# Seconds of one wait for SQLite's one write lock. Longer than a wait for a row: all writers take turns, and its waits
+# have no order.
 SQLITE_BUSY_TIMEOUT_SECONDS = 2
+
+# How a transaction that writes begins on SQLite: with the write lock.
+BEGIN_WRITE = "BEGIN IMMEDIATE"
 
 # Seconds to wait for a free connection before the response is 503.
 POOL_TIMEOUT_SECONDS = 5
@@ -122,7 +129,7 @@ def init_app(app: Flask) -> None:
         engine: Engine = app.extensions["sqlalchemy"].engine
     if engine.dialect.name == "sqlite":
         # Writers take the write lock at once: upgrading a lock inside a transaction fails, however long it waits.
-        engine.update_execution_options(begin="BEGIN IMMEDIATE")
+        engine.update_execution_options(begin=BEGIN_WRITE)
         reader, one_statement = engine.execution_options(begin="BEGIN"), engine
     else:
         # A single statement needs no BEGIN and COMMIT round trips on PostgreSQL.

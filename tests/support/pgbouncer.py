@@ -25,7 +25,7 @@ BEHIND_PGBOUNCER = {"DATABASE_POOLER": "transaction"}
 # The timeouts that the service sets on each connection if there is no pooler.
 TIMEOUTS = {
     "statement_timeout": "5s",
-    "lock_timeout": "2s",
+    "lock_timeout": "500ms",
     "idle_in_transaction_session_timeout": "10s",
 }
 
