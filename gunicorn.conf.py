@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from gunicorn.glogging import Logger
 
@@ -19,7 +20,7 @@ from config import ConfigError, gunicorn_settings, read_env_file
 
 try:
     read_env_file()
-    bind, workers = gunicorn_settings()
+    bind, workers, health_address = gunicorn_settings()
 except ConfigError as error:
     sys.exit(f"refusing to start: {error}")
 
@@ -109,6 +110,36 @@ _prefix = f"payments-metrics-{os.getpid()}-"
 if _prefix not in os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", ""):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
     atexit.register(_remove_metric_files, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
+
+
+def on_starting(server: Any) -> None:
+    """Start the process that answers /healthz and /readyz whatever the request threads do (HEALTH_BIND)."""
+    if health_address is None:
+        return
+    from payments_app.health.supervisor import HealthListener  # noqa: PLC0415  # as in child_exit
+
+    try:
+        server.health_listener = HealthListener(server, health_address)
+    except OSError as error:
+        sys.exit(f"refusing to start: HEALTH_BIND cannot be used: {error}")
+
+
+def post_fork(server: object, _worker: object) -> None:
+    """Leave the health listener to the master."""
+    if (listener := getattr(server, "health_listener", None)) is not None:
+        listener.close_in_worker()
+
+
+def pre_exec(server: object) -> None:
+    """Let the new master (USR2) answer on the health listener's socket too."""
+    if (listener := getattr(server, "health_listener", None)) is not None:
+        listener.hand_over()
+
+
+def on_exit(server: object) -> None:
+    """End the health listener with the master."""
+    if (listener := getattr(server, "health_listener", None)) is not None:
+        listener.end()
 
 
 def pre_fork(_server: object, _worker: object) -> None:
