@@ -176,8 +176,10 @@ def is_safe_origin(origin: str, *, is_production: bool) -> bool:
     return parts.scheme == "https" or (not is_production and parts.hostname in LOOPBACK_HOSTS)
 
 
-def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[list[str], int]:
-    """The addresses gunicorn binds to, and the number of worker processes.
+def gunicorn_settings(
+    environment: Mapping[str, str] | None = None,
+) -> tuple[list[str], int, tuple[str, int] | None]:
+    """The addresses gunicorn binds to, the number of worker processes, and host and port of the health listener.
 
     Raises:
         ConfigError: a value is malformed.
@@ -185,7 +187,7 @@ def gunicorn_settings(environment: Mapping[str, str] | None = None) -> tuple[lis
     read = _Reader(os.environ if environment is None else environment)
     port = read.whole("PORT", 8000, at_least=1, at_most=LAST_PORT)
     bind = read.text("BIND", f"127.0.0.1:{port}").split(",")
-    return bind, read.whole("WEB_CONCURRENCY", 2, at_least=1)
+    return bind, read.whole("WEB_CONCURRENCY", 2, at_least=1), read.host_and_port("HEALTH_BIND")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,6 +517,15 @@ class _Reader:
                 f"{name} must be https (outside production also http on this machine), not {_shown(value)}"
             )
         return origin
+
+    def host_and_port(self, name: str) -> tuple[str, int] | None:
+        value = self.text(name, "")
+        if not value:
+            return None
+        parts = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
+        if parts is None or not 0 < int(parts[2]) <= LAST_PORT:
+            raise ConfigError(f"{name} must read like 127.0.0.1:8001, not {_shown(value)}")
+        return parts[1].strip("[]"), int(parts[2])
 
     def payment_instructions(self, prefix: str) -> dict[str, str]:
         """The clinic's instructions for patients, by method code; only for methods that are paid by hand."""

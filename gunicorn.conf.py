@@ -6,6 +6,7 @@ The timeouts depend on those of nginx, the gateway and the database: docs/deploy
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
@@ -16,7 +17,7 @@ from config import ConfigError, gunicorn_settings, read_env_file
 
 try:
     read_env_file()
-    bind, workers = gunicorn_settings()
+    bind, workers, health_address = gunicorn_settings()
 except ConfigError as error:
     sys.exit(f"refusing to start: {error}")
 
@@ -91,13 +92,34 @@ class GunicornLogger(Logger):
 logger_class = GunicornLogger
 
 
-def on_starting(_server: object) -> None:
-    """Once, in the master, with the app loaded: what all processes share, and what no request may wait for."""
+def on_starting(server: Any) -> None:
+    """Once, in the master, with the app loaded: what all processes share, what no request may wait for, and the process
+    that answers /healthz and /readyz whatever the request threads do (HEALTH_BIND).
+    """
     # Not at the top of this file: wsgi.py loads the app, and says why it cannot.
+    from payments_app.health.supervisor import HealthListener  # noqa: PLC0415
     from payments_app.observability import background_output, shared_values  # noqa: PLC0415
 
     shared_values.share(workers)
     background_output.start()
+    if health_address is None:
+        return
+    try:
+        server.health_listener = HealthListener(server, health_address)
+    except OSError as error:
+        sys.exit(f"refusing to start: HEALTH_BIND cannot be used: {error}")
+
+
+def pre_exec(server: object) -> None:
+    """Let the new master (USR2) answer on the health listener's socket too."""
+    if (listener := getattr(server, "health_listener", None)) is not None:
+        listener.hand_over()
+
+
+def on_exit(server: object) -> None:
+    """End the health listener with the master."""
+    if (listener := getattr(server, "health_listener", None)) is not None:
+        listener.end()
 
 
 def pre_fork(_server: object, worker: Worker) -> None:
@@ -123,11 +145,13 @@ def post_worker_init(worker: Worker) -> None:
     deadline.set_stop_check(lambda: not worker.alive)
 
 
-def post_fork(_server: object, worker: Worker) -> None:
-    """Count in the room that was reserved."""
+def post_fork(server: object, worker: Worker) -> None:
+    """Count in the room that was reserved, and leave the health listener to the master."""
     from payments_app.observability import shared_values  # noqa: PLC0415  # as in on_starting
 
     shared_values.publish_in(worker.metrics_slot)
+    if (listener := getattr(server, "health_listener", None)) is not None:
+        listener.close_in_worker()
 
 
 def child_exit(_server: object, worker: Worker) -> None:

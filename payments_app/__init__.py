@@ -12,7 +12,7 @@ from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.keys_cli import keys as keys_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
-from payments_app.api import https_only, openapi, problems, rate_limits, security_headers
+from payments_app.api import https_only, openapi, problems, queue_time, rate_limits, security_headers
 from payments_app.checkout import pay_page
 from payments_app.checkout.routes import init_app as init_checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     logging.init_app(app)
     security_headers.init_app(app)
     https_only.init_app(app)
+    queue_time.init_app(app)
     locale.init_app(app)
     problems.init_app(app)
     extensions.db.init_app(app)

@@ -348,7 +348,10 @@ class ReferenceTaken(Conflict):
 
 
 class LockTimeout(Conflict):
-    """A configured lock was not acquired in time. Nothing was changed; the same request may succeed in a moment."""
+    """A row stays locked and others wait for it, or a configured lock was not acquired in time.
+
+    Nothing was changed; the same request may succeed in a moment.
+    """
 
     code = "lock-timeout"
     retryable = True
@@ -438,6 +441,13 @@ class DatabaseUnavailable(Unavailable):
 class DatabaseBusy(Unavailable):
     code = "database-busy"
     text = N_("The database is busy at the moment; please send the same request again.")
+
+
+class Overloaded(Unavailable):
+    """The request waited too long for a free thread. Nothing of it was done."""
+
+    code = "overloaded"
+    text = N_("The service is overloaded and has not begun this request; please send the same request again.")
 
 
 class NotReady(Unavailable):

@@ -226,7 +226,15 @@ def test_what_a_developer_left_lying_about_is_not_taken_up_in_production_nor_fro
     assert os.environ["LOG_LEVEL"] == "DEBUG"
 
 
-@pytest.mark.parametrize("environment", [{"PORT": "http"}, {"PORT": "70000"}, {"WEB_CONCURRENCY": "two"}])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PORT": "http"},
+        {"PORT": "70000"},
+        {"WEB_CONCURRENCY": "two"},
+        *({"HEALTH_BIND": value} for value in ("8001", "127.0.0.1", "127.0.0.1:0", "a b:80", "unix:/run/x", "::1:80")),
+    ],
+)
 def test_gunicorn_too_is_told_in_one_line(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=rf"^{next(iter(environment))} [^\n]+$"):
         gunicorn_settings(environment)

@@ -381,8 +381,9 @@ _PROBLEMS = (
     _raised(
         errors.LockTimeout,
         "Lock timeout",
-        meaning="Another request held the lock for too long. This request did nothing.",
-        when="`PAYMENT_LOCKING` is `redis` or `hybrid`, and many requests for one payment arrive together.",
+        meaning="Others hold the payment or its consultation for too long. This request changed nothing.",
+        when="A row stays locked for more than 0.5 s, and other requests wait for it. With `PAYMENT_LOCKING` `redis` "
+        "or `hybrid` also: the lock in Redis is not free in time.",
         action="Wait as `Retry-After` says, then send the same request with the same key.",
         example_path="/api/v1/payments",
     ),
@@ -575,6 +576,15 @@ _PROBLEMS = (
         when="Too many requests wait for the same rows or for a connection.",
         action="Wait as `Retry-After` says, then send the same request with the same key.",
         people="Try again in a moment; you will not be charged twice.",
+    ),
+    _raised(
+        errors.Overloaded,
+        "Overloaded",
+        meaning="The service did not begin this request.",
+        when="The request waited longer than 15 s for a free thread, because many slow requests are running.",
+        action="Wait as `Retry-After` says, then send the same request with the same key.",
+        people="Try again in a moment; you will not be charged twice.",
+        example_path="/api/v1/payments",
     ),
     _raised(
         errors.NotReady,

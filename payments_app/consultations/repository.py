@@ -13,6 +13,7 @@ from payments_app.accounts.models import PaymentLink, Role, User
 from payments_app.accounts.repository import by_email, find_or_add_patient, require_valid
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert
+from payments_app.db.row_waits import enter_queue
 from payments_app.db.transaction import after_commit, read_transaction, write_transaction
 from payments_app.errors import ConsultationHasPayments, ConsultationNotFound, Forbidden, ValidationFailed
 from payments_app.i18n.messages import N_
@@ -118,9 +119,11 @@ def put(
         ReferenceFixed: it has another reference (409).
         ReferenceTaken: another consultation has that reference (409).
         ConsultationHasPayments: the patient changes and a payment exists, or the fee changes and one is active (409).
+        LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
     require_valid(session, caller)
     patient_id = _find_patient(session, registration)
+    enter_queue(session, Consultation.__tablename__, consultation_id)
     now = clock.now()
     # Before the consultation is locked: whoever pays by a link locks the link first.
     ended_links = _end_links_of_others(session, consultation_id, patient_id, now)
@@ -200,6 +203,7 @@ def count_unpaid_in_other_currency(session: Session, currency: str) -> int:
 
 def lock_consultation(session: Session, consultation_id: int) -> None:
     """Lock the row, if it exists, until the transaction ends. On SQLite the write lock does that already."""
+    enter_queue(session, Consultation.__tablename__, consultation_id)
     session.execute(select(Consultation.id).where(Consultation.id == consultation_id).with_for_update())
 
 
@@ -212,6 +216,7 @@ def get_for_update(session: Session, consultation_id: int, *, caller: Caller) ->
         Forbidden: another booking system has registered it (403).
     """
     require_valid(session, caller)
+    enter_queue(session, Consultation.__tablename__, consultation_id)
     consultation = session.get(Consultation, consultation_id, with_for_update=True)
     return _require_changeable(consultation, caller)
 

@@ -18,10 +18,17 @@ from payments_app.observability import metrics
 
 # Milliseconds. The database gives up before a gateway call (10 s), and before gunicorn and nginx (30 s and more).
 STATEMENT_TIMEOUT_MS = 5_000
-LOCK_TIMEOUT_MS = 2_000
 
-# Seconds that SQLite waits for its one write lock; three attempts stay below the gateway's 10 s.
+# Milliseconds of one wait for a lock: far longer than a race takes. After it db/row_waits.py decides which requests go
+# on waiting, and db/transaction.py for how long.
+LOCK_TIMEOUT_MS = 500
+
+# Seconds of one wait for SQLite's one write lock. Longer than a wait for a row: all writers take turns, and its waits
+# have no order.
 SQLITE_BUSY_TIMEOUT_SECONDS = 2
+
+# How a transaction that writes begins on SQLite: with the write lock.
+BEGIN_WRITE = "BEGIN IMMEDIATE"
 
 # Seconds to wait for a free connection before the response is 503.
 POOL_TIMEOUT_SECONDS = 5
@@ -139,7 +146,7 @@ def init_app(app: Flask) -> None:
     connector = None
     if engine.dialect.name == "sqlite":
         # Writers take the write lock at once: upgrading a lock inside a transaction fails, however long it waits.
-        views = _views(engine, writer="BEGIN IMMEDIATE", reader="BEGIN", one_statement="BEGIN IMMEDIATE")
+        views = _views(engine, writer=BEGIN_WRITE, reader="BEGIN", one_statement=BEGIN_WRITE)
     elif app.config["SETTINGS"].database_pooler != "none":
         # A single statement too is a transaction with our settings: the server connection has those of the role.
         begin = _begin_behind_pooler()

@@ -19,8 +19,6 @@ from payments_app.errors import (
 )
 from payments_app.observability import metrics
 
-# SQLSTATEs of a lost race: serialization failure, deadlock, lock not available.
-_RETRY_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 # Class 08 is connection exceptions, 53 insufficient resources, 57 operator intervention (shutdown, cancel).
 _UNAVAILABLE_SQLSTATE_CLASSES = frozenset({"08", "53", "57"})
 # No unique constraint matches the ON CONFLICT target (42P10), no such table (42P01) or column (42703): the unique index
@@ -61,8 +59,16 @@ class ConnectionLost(RetryTransaction):
     """
 
 
+class LockNotGranted(RetryTransaction):
+    """Another transaction kept a lock during one whole wait. The next wait may be longer than the lock."""
+
+
 class IdempotencyKeyConflict(RetryTransaction):
     """A request with the same idempotency key committed first."""
+
+
+# SQLSTATEs: serialization failure, deadlock, lock not available (within lock_timeout).
+_RETRY_SQLSTATES = {"40001": RetryTransaction, "40P01": RetryTransaction, "55P03": LockNotGranted}
 
 
 # The meaning of each broken constraint. PostgreSQL names the constraint. SQLite lists only the columns, and nothing for
@@ -129,7 +135,7 @@ def _classify_dbapi_error(error: DBAPIError) -> Exception:
         return _classify_sqlite_error(error, error.orig)
     state = getattr(error.orig, "sqlstate", None)
     if state in _RETRY_SQLSTATES:
-        return RetryTransaction(DatabaseBusy())
+        return _RETRY_SQLSTATES[state](DatabaseBusy())
     if state in _NOT_READY_SQLSTATES:
         return NotReady()
     if error.connection_invalidated:
@@ -142,7 +148,7 @@ def _classify_dbapi_error(error: DBAPIError) -> Exception:
 def _classify_sqlite_error(error: DBAPIError, cause: sqlite3.Error) -> Exception:
     primary_code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if primary_code in _SQLITE_BUSY:
-        return RetryTransaction(DatabaseBusy())
+        return LockNotGranted(DatabaseBusy())
     if primary_code in _SQLITE_UNAVAILABLE:
         return DatabaseUnavailable()
     text = str(cause)

@@ -1,8 +1,8 @@
 """Transactions and their retries: the only place that commits.
 
 A function marked ``@write_transaction`` or ``@read_transaction`` receives the session as its first argument, and is one
-transaction. It may run up to three times, each time on a fresh session. So it must read all rows on which it decides,
-and keep nothing from an attempt that was rolled back.
+transaction. It may run several times, each time on a fresh session. So it must read all rows on which it decides, and
+keep nothing from an attempt that was rolled back.
 """
 
 import functools
@@ -18,8 +18,15 @@ from sqlalchemy.orm import Session, object_session
 
 from payments_app.db.base import Base
 from payments_app.db.deadline import is_stopping
-from payments_app.db.engine import STATEMENT_TIMEOUT_MS, current_engines
-from payments_app.db.errors import ConnectionLost, RetryTransaction, classify_error, is_insufficient_privilege
+from payments_app.db.engine import BEGIN_WRITE, SQLITE_BUSY_TIMEOUT_SECONDS, STATEMENT_TIMEOUT_MS, current_engines
+from payments_app.db.errors import (
+    ConnectionLost,
+    LockNotGranted,
+    RetryTransaction,
+    classify_error,
+    is_insufficient_privilege,
+)
+from payments_app.db.row_waits import ROW_WAIT, RowWait
 from payments_app.errors import (
     NotReady,
 )
@@ -31,6 +38,10 @@ R = TypeVar("R")
 
 # The winner of a race has committed, so the second attempt nearly always decides; the third is for heavy contention.
 ATTEMPTS = 3
+
+# Seconds that a transaction waits for locks in all, in several waits (LOCK_TIMEOUT_MS). Longer than a migration waits
+# for a table (3 s), for other statements queue behind it; shorter than a gateway call.
+LOCK_PATIENCE_SECONDS = 6
 
 # Seconds since its beginning for which a transaction that lost its connection is tried again. One statement that our
 # deadline cut (6 s) leaves time to begin one more attempt, which finds out what it did; two do not, so that a silent
@@ -56,7 +67,8 @@ def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P,
 
     Raises:
         VersionConflict: every attempt found the row changed since it was read (409, retryable).
-        DatabaseBusy: every attempt lost a deadlock, a serialization failure or the wait for a lock (503).
+        LockTimeout: a row stays locked, and enough requests of this process wait for it (409, retryable).
+        DatabaseBusy: every attempt lost a deadlock or a serialization failure, or a lock was not granted in time (503).
         DatabaseUnavailable: the database cannot be reached, does not answer, or is shutting down (503). The
             transaction may have committed, or may commit later: a request with the same key finds out.
         Conflict: a constraint of ``BROKEN_CONSTRAINTS`` was broken (409).
@@ -78,37 +90,71 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
     @functools.wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         began = time.monotonic()
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                # Committed objects stay readable: if they expired, the next access would open a new transaction.
-                with Session(engine(), expire_on_commit=False) as session:
-                    result = work(session, *args, **kwargs)
-                    if session.in_transaction():  # a direct statement has committed by itself
-                        session.commit()
-                    for action in session.info.get(_AFTER_COMMIT, ()):
-                        action()
-                    return result
-            except (SQLAlchemyError, RetryTransaction) as error:
-                meaning = classify_error(error)
-                if isinstance(meaning, NotReady) and not is_insufficient_privilege(error):
-                    engine().dispose()  # SQLite's connections cache the schema without the index
-                if not isinstance(meaning, RetryTransaction):
-                    if meaning is error:  # "raise error from error" would be an endless chain of causes
-                        raise
-                    raise meaning from error
-                if attempt == ATTEMPTS or (isinstance(meaning, ConnectionLost) and _has_lasted(began)):
-                    raise meaning.when_all_are_lost from error
-                log.info(
-                    "%s lost a race (%s), attempt %d of %d", work.__name__, error.__class__.__name__, attempt, ATTEMPTS
-                )
-                # A random wait of up to 10 ms per attempt, so that the same requests do not collide again.
-                time.sleep(random.uniform(0, 0.01 * attempt))  # noqa: S311  # no secret depends on it
-        raise AssertionError("unreachable: the last attempt returned or raised")
+        with RowWait() as wait:
+            repetitions: _Repetitions | None = None  # most transactions need none
+            while True:
+                try:
+                    return _attempt(engine(), wait, lambda session: work(session, *args, **kwargs))
+                except (SQLAlchemyError, RetryTransaction) as error:
+                    meaning = classify_error(error)
+                    if isinstance(meaning, NotReady) and not is_insufficient_privilege(error):
+                        engine().dispose()  # SQLite's connections cache the schema without the index
+                    if not isinstance(meaning, RetryTransaction):
+                        if meaning is error:  # "raise error from error" would be an endless chain of causes
+                            raise
+                        raise meaning from error
+                    repetitions = repetitions or _Repetitions(work.__name__, wait, began)
+                    repetitions.require_another(meaning, error)
 
     return run
 
 
-def _has_lasted(began: float) -> bool:
-    """Whether a transaction that lost its connection has lasted too long to be tried again."""
-    limit = LOST_CONNECTION_SECONDS_STOPPING if is_stopping() else LOST_CONNECTION_SECONDS
-    return time.monotonic() - began > limit
+def _attempt(view: Engine, wait: RowWait, work: Callable[[Session], R]) -> R:
+    if view.get_execution_options()["begin"] == BEGIN_WRITE:  # SQLite has one lock for all its writers
+        wait.enter(("every table", 0), stuck_after_seconds=SQLITE_BUSY_TIMEOUT_SECONDS)
+    # Committed objects stay readable: if they expired, the next access would open a new transaction.
+    with Session(view, expire_on_commit=False, info={ROW_WAIT: wait}) as session:
+        result = work(session)
+        if session.in_transaction():  # a direct statement has committed by itself
+            session.commit()
+        for action in session.info.get(_AFTER_COMMIT, ()):
+            action()
+        return result
+
+
+class _Repetitions:
+    """Decides how often and how long one transaction is tried."""
+
+    __slots__ = ("_began", "_name", "_races_lost", "_started", "_wait")
+
+    def __init__(self, name: str, wait: RowWait, began: float) -> None:
+        self._name, self._wait, self._began = name, wait, began
+        # The first attempt has failed by now; one wait more or less does not matter.
+        self._started, self._races_lost = time.monotonic(), 0
+
+    def require_another(self, meaning: RetryTransaction, error: Exception) -> None:
+        """Pause before the next attempt.
+
+        Raises:
+            LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
+            AppError: ``meaning.when_all_are_lost``, if that was the last attempt.
+        """
+        if isinstance(meaning, LockNotGranted):
+            self._wait.require_place()
+            waited_seconds = time.monotonic() - self._started
+            is_last = waited_seconds >= LOCK_PATIENCE_SECONDS
+            log.info("%s waits for a lock, %.1f s so far", self._name, waited_seconds)
+        else:
+            self._races_lost += 1
+            is_last = self._races_lost == ATTEMPTS or (isinstance(meaning, ConnectionLost) and self._has_lasted())
+            cause = error.__class__.__name__
+            log.info("%s lost a race (%s), attempt %d of %d", self._name, cause, self._races_lost, ATTEMPTS)
+        if is_last:
+            raise meaning.when_all_are_lost from error
+        # A random wait of up to 10 ms per race, so that the same requests do not collide again.
+        time.sleep(random.uniform(0, 0.01 * max(self._races_lost, 1)))  # noqa: S311  # no secret depends on it
+
+    def _has_lasted(self) -> bool:
+        """Whether a transaction that lost its connection has lasted too long to be tried again."""
+        limit = LOST_CONNECTION_SECONDS_STOPPING if is_stopping() else LOST_CONNECTION_SECONDS
+        return time.monotonic() - self._began > limit

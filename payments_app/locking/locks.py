@@ -19,6 +19,7 @@ from redis import Redis
 from redis.exceptions import LockError
 from redis.lock import Lock
 
+from payments_app.db.row_waits import RowWait
 from payments_app.errors import LockTimeout
 from payments_app.observability import metrics
 from payments_app.observability.logging import current_request_id
@@ -32,6 +33,10 @@ CHANGE_PREFIX = "payment:confirm:"
 # A single lock is a detail. When Redis is away, the breaker logs it once, as a warning. A lock that is not acquired in
 # time means a refused request.
 _LEVELS = {"acquired": logging.DEBUG, "skipped": logging.INFO, "busy": logging.WARNING}
+
+# Seconds with the same holder of a lease, after which at most two requests of this process go on waiting for it. As for
+# a row (LOCK_TIMEOUT_MS), and five times the usual pause between two attempts.
+STUCK_AFTER_SECONDS = 0.5
 
 # PTTL's value for a key that does not exist: it expired between two commands.
 _EXPIRED = -2
@@ -82,7 +87,8 @@ def _lease(name: str) -> Iterator[None]:
     if redis is None or _strategy() not in (Strategy.REDIS, Strategy.HYBRID):
         yield
         return
-    lock = _acquire(redis, name)
+    with RowWait() as wait:
+        lock = _acquire(redis, name, wait)
     try:
         yield
     finally:
@@ -90,30 +96,45 @@ def _lease(name: str) -> Iterator[None]:
             _release(redis, lock)
 
 
-def _acquire(redis: GuardedRedis, name: str) -> Lock | None:
+def _acquire(redis: GuardedRedis, name: str, wait: RowWait) -> Lock | None:
     """The acquired lock; None if Redis is away, because the database protects payments without it."""
+    started = time.monotonic()
+    try:
+        return _acquire_in_turn(redis, name, wait, started)
+    except LockTimeout:
+        _record("busy", name, started)
+        raise
+
+
+def _acquire_in_turn(redis: GuardedRedis, name: str, wait: RowWait, started: float) -> Lock | None:
     settings = current_app.config["SETTINGS"]
     delay_seconds = settings.payment_lock_retry_delay_ms / 1000
     token = _owner()
-    started = time.monotonic()
+    wait.enter((name, 0), stuck_after_seconds=STUCK_AFTER_SECONDS)
 
-    def attempt(client: Redis) -> Lock | None:
+    def attempt(client: Redis) -> tuple[Lock | None, object]:
         lock = Lock(client, name, timeout=settings.payment_lock_timeout_seconds)
-        return lock if lock.acquire(blocking=False, token=token) else None
+        if lock.acquire(blocking=False, token=token):
+            return lock, token
+        return None, client.get(name)
 
+    seen: object = None
     for attempt_number in range(settings.payment_lock_max_attempts):
         if attempt_number > 0:
+            wait.require_place()
             time.sleep(delay_seconds)
         try:
             # Each attempt is a call of its own: if Redis goes away meanwhile, the breaker ends the wait.
-            lock = redis.call(attempt)
+            lock, holder = redis.call(attempt)
         except RedisUnavailable:
             _record("skipped", name, started)
             return None
         if lock is not None:
             _record("acquired", name, started)
             return lock
-    _record("busy", name, started)
+        if seen is not None and holder != seen:  # another process may have got it in between
+            wait.note_progress()
+        seen = holder
     raise LockTimeout
 
 

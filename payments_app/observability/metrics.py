@@ -33,6 +33,14 @@ HTTP_REQUEST_SECONDS = Histogram(
     # a gateway (30 s).
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+QUEUE_SECONDS = Histogram(
+    "payments_queue_seconds",
+    "Seconds from nginx passing a request on (X-Request-Start) to its beginning in the app",
+    # From a free thread (a millisecond), over a burst (a second), to nginx's patience (60 s). 15 is where requests are
+    # refused (api/queue_time.py).
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60),
+)
+QUEUE_REFUSALS = Counter("payments_queue_refusals_total", "Requests refused because they waited too long for a thread")
 PAYMENTS_CREATED = Counter("payments_created_total", "Payments created, by method", ["method"])
 DUPLICATES_STOPPED = Counter(
     "payments_duplicates_stopped_total",

@@ -86,7 +86,7 @@ def cancel(change: ChangeCommand, render: Render) -> StoredResponse:
         IdempotencyKeyReused: the key was used for another request (422).
         PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
         InvalidTransition: the payment is not pending, or was paid at the same moment (409).
-        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayUnavailable: no response from the gateway; nothing changed (503).
     """
 

@@ -66,6 +66,7 @@ def checkout(change: ChangeCommand, terms: SessionTerms, render: Render) -> Stor
         IdempotencyKeyReused: the key was used for another request (422).
         InvalidTransition: the payment was paid, is being paid, or has ended (409).
         VersionConflict: another request opens a session at this moment (409, retryable).
+        LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayRefused: the gateway would not open one (502).
         GatewayUnavailable: no answer from the gateway; nothing changed (503).
     """

@@ -36,6 +36,7 @@ def close(consultation_id: int, *, caller: Caller, context: AuditContext) -> Con
         Forbidden: another booking system has registered it (403).
         InvalidTransition: money is on its way; the consultation stays open (409).
         VersionConflict: in each of three rounds, another payment or session was begun (409, retryable).
+        LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayUnavailable: no answer from the gateway; the consultation stays open (503).
     """
     for _ in range(ROUNDS):

@@ -63,7 +63,7 @@ def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> Store
         ActivePaymentExists: it has ended, and its consultation has another payment (409).
         ConsultationClosed: it has ended, and its consultation is closed (409).
         TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
-        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayUnavailable: no response from the gateway; nothing changed (503).
     """
 

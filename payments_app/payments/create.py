@@ -20,9 +20,11 @@ from sqlalchemy.orm import Session
 from payments_app import money
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.repository import require_valid
+from payments_app.consultations.models import Consultation
 from payments_app.consultations.repository import lock_consultation
 from payments_app.db.errors import IdempotencyKeyConflict, RetryTransaction, constraint_meaning
 from payments_app.db.ids import next_id
+from payments_app.db.row_waits import enter_queue
 from payments_app.db.transaction import write_statement, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
@@ -78,7 +80,7 @@ def create(
         ConsultationClosed: the consultation is closed (409).
         ConsultationCurrency: the consultation was registered in another currency (409).
         ValidationFailed: the amount is not the consultation's fee (422).
-        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        LockTimeout: a lock was not acquired in time (409, retryable).
     """
     if caller.consultation_id not in (None, new.consultation_id):
         raise ConsultationNotFound
@@ -128,6 +130,8 @@ def _insert_or_explain(
     session: Session, rows: dict[Table, Row], caller: Caller, request: IdempotentRequest, response: StoredResponse
 ) -> StoredResponse:
     payment = rows[PAYMENTS]
+    # The insert waits for a change of the consultation, and for another payment of it that is not committed yet.
+    enter_queue(session, Consultation.__tablename__, payment["consultation_id"])
     try:
         result = _insert_or_replay(session, rows, caller, response)
         if result is not None:

@@ -8,6 +8,7 @@ from sqlalchemy import CursorResult, or_, update
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.caller import Caller
+from payments_app.db.row_waits import enter_queue
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import AppError
 from payments_app.gateways.base import CheckoutSession, SessionStatus
@@ -63,6 +64,7 @@ def _load(session: Session, payment_id: int, caller: Caller) -> tuple[Payment, i
 @write_transaction
 def _take_turn(session: Session, session_id: int, at: datetime) -> bool:
     """Whether this request is the one that asks: of many at once, the one whose UPDATE finds the row so."""
+    enter_queue(session, GatewaySession.__tablename__, session_id)
     is_due = or_(GatewaySession.refreshed_at.is_(None), GatewaySession.refreshed_at < at - ASK_AGAIN_AFTER)
     asked = update(GatewaySession).where(GatewaySession.id == session_id, is_due).values(refreshed_at=at)
     result = session.execute(asked)

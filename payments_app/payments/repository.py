@@ -11,6 +11,7 @@ from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
 from payments_app.accounts.repository import require_valid
 from payments_app.consultations.models import Consultation
+from payments_app.db.row_waits import enter_queue
 from payments_app.db.transaction import read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
 from payments_app.gateways.references import normalized_reference
@@ -166,7 +167,12 @@ def get_readable(session: Session, payment_id: int, caller: Caller) -> Payment:
 
 
 def get_owned_for_update(session: Session, payment_id: int, caller: Caller) -> Payment:
-    """``get_owned``, with the row locked if the locking strategy uses row locks."""
+    """``get_owned``, with the row locked if the locking strategy uses row locks.
+
+    Raises:
+        LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
+    """
+    enter_queue(session, Payment.__tablename__, payment_id)  # without a row lock, the flush waits for the row
     if locks.uses_row_locks():
         lock_payment(session, payment_id)
     return get_owned(session, payment_id, caller)
@@ -177,7 +183,11 @@ def lock_payment(session: Session, payment_id: int) -> None:
 
     The lock is a statement of its own, before the payment is read. A single statement that waits for the lock would see
     the payment's new state, but its invoice's old one.
+
+    Raises:
+        LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
+    enter_queue(session, Payment.__tablename__, payment_id)
     session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
 
 

@@ -90,12 +90,12 @@ def _environment(listener: socket.socket) -> dict[str, str]:
         "TRUSTED_PROXIES": "1",  # the proof's client
         "LOG_LEVEL": "WARNING",
     }
-    # Without the sockets that systemd has passed to our parent, and without GUNICORN_CMD_ARGS, which takes precedence
-    # over BIND: both may name the socket of the live service.
+    # Without the sockets that systemd has passed to our parent, without GUNICORN_CMD_ARGS, which takes precedence over
+    # BIND, and without HEALTH_BIND: all may name a socket of the live service.
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("LISTEN_") and name != "GUNICORN_CMD_ARGS"
+        if not name.startswith("LISTEN_") and name not in ("GUNICORN_CMD_ARGS", "HEALTH_BIND")
     }
     return {**inherited, **ours}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from payments_app import clock
-from payments_app.errors import PaymentDisputed, Unavailable, VersionConflict
+from payments_app.errors import LockTimeout, PaymentDisputed, Unavailable, VersionConflict
 from payments_app.gateways.base import Gateway, OutcomeUnknown
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency.request import StoredResponse
@@ -42,7 +42,7 @@ def refund(
     """Refund money. The response's status shows the outcome: 200 succeeded, 202 pending or unknown, 402 declined.
 
     Raises:
-        LockTimeout: a configured lock was not acquired in time (409, retryable).
+        LockTimeout: a lock was not acquired in time; nothing was sent (409, retryable).
         AppError: every error of ``repository.reserve``; nothing was sent then.
     """
     reserved = under_lock(
@@ -58,7 +58,7 @@ def refund(
     _log_unknown(pending, outcome)
     try:
         return repository.settle(pending.request.refund_id, outcome, change=change, render=render)
-    except (VersionConflict, Unavailable):
+    except (LockTimeout, VersionConflict, Unavailable):
         log.warning("refund %d stays open for resume: its outcome could not be written", pending.request.refund_id)
         return interim
 

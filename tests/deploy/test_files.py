@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from config import Settings
-from payments_app.db import engine
+from payments_app.api import queue_time
+from payments_app.db import engine, transaction
 from payments_app.db.deadline import MARGIN_SECONDS
 from payments_app.gateway_webhooks import routes
 from payments_app.gateways.stripe.client import NETWORK_RETRIES
@@ -60,7 +61,7 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
         engine.LOCK_TIMEOUT_MS / 1000,
         pgbouncer_seconds("query_wait_timeout"),
         engine.STATEMENT_TIMEOUT_MS / 1000,
-        engine.STATEMENT_TIMEOUT_MS / 1000 + MARGIN_SECONDS,
+        max(engine.STATEMENT_TIMEOUT_MS / 1000 + MARGIN_SECONDS, transaction.LOCK_PATIENCE_SECONDS),
         attempt,
         call,
         checkout,
@@ -73,6 +74,9 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
     # If that is refused it looks why, once. No outcome hangs on this answer: a stop may cut it off, nginx must not.
     assert checkout + attempt < nginx_seconds("proxy_read_timeout")
     assert gunicorn["timeout"] < nginx_seconds("proxy_read_timeout")
+    # Whatever is not refused for its time in the queue is answered before nginx gives up.
+    assert transaction.LOCK_PATIENCE_SECONDS < queue_time.LONGEST_WAIT_SECONDS
+    assert queue_time.LONGEST_WAIT_SECONDS + checkout < nginx_seconds("proxy_read_timeout")
     # Nobody closes a connection that the one in front of it still believes in.
     assert nginx_seconds("keepalive_timeout") < gunicorn["keepalive"]
     # systemd does not kill what gunicorn still waits for.
@@ -83,7 +87,7 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
 def test_each_step_of_the_ladder_is_in_the_guide(gunicorn: dict[str, Any]) -> None:
     guide = (ROOT / "docs" / "deployment.md").read_text()
     for step, seconds in {
-        "a lock in the database": engine.LOCK_TIMEOUT_MS // 1000,
+        "a lock in the database": engine.LOCK_TIMEOUT_MS / 1000,
         "a new connection to a database server": engine.CONNECT_TIMEOUT_SECONDS,
         "a client's wait in PgBouncer, if there is one": pgbouncer_seconds("query_wait_timeout"),
         "a statement in the database": engine.STATEMENT_TIMEOUT_MS // 1000,
@@ -265,3 +269,16 @@ def test_prometheus_asks_where_the_site_answers() -> None:
     assert "listen 443 ssl;" in site
     (name,) = re.findall(r"server_name: (\S+)", asks)
     assert set(re.findall(r"server_name (\S+);", site)) == {name}
+
+
+def test_health_is_asked_where_it_is_answered() -> None:
+    (port,) = re.findall(r"server 127\.0\.0\.1:(\d+) max_fails=0;", SITE.read_text())
+    address = f"127.0.0.1:{port}"
+
+    assert f"\nEnvironment=HEALTH_BIND={address}\n" in (UNITS / "payments-web.service").read_text()
+    image = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert f" HEALTH_BIND={address}\n" in image
+    assert f"http://{address}/healthz" in image
+    assert f"#HEALTH_BIND={address}\n" in (ROOT / ".env.example").read_text()
+    # Whoever can reach the port without nginx is on this machine, or in this container.
+    assert "network_mode: service:app" in (ROOT / "deploy" / "compose.yaml").read_text()

@@ -1,10 +1,12 @@
 """What nginx does for the service: TLS, who is asking, how much, and its own errors in the service's manner."""
 
 import json
+import re
 import select
 import socket
 import ssl
 import subprocess
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -304,3 +306,23 @@ def test_the_metrics_are_open_to_this_machine_alone(stack: Stack, client: reques
             answer = stranger.get(f"{stack.nginx.url}{path}", timeout=PATIENCE_SECONDS)
             assert_problem(answer, 403)
             assert "payments_" not in answer.text
+
+
+def test_health_is_answered_by_the_listener_that_waits_for_no_thread(stack: Stack, client: requests.Session) -> None:
+    wait_until(lambda: client.get(f"{stack.nginx.url}/readyz", timeout=PATIENCE_SECONDS).status_code == 200)
+    ready = client.get(f"{stack.nginx.url}/readyz", timeout=PATIENCE_SECONDS).json()
+
+    assert ready["parts"]["requests"] == ready["parts"]["database"] == "ok"
+    assert client.get(f"{stack.nginx.url}/healthz", timeout=PATIENCE_SECONDS).json() == {"status": "ok"}
+
+
+def test_nginx_says_when_it_passed_a_request_on_whatever_the_client_says(
+    stack: Stack, client: requests.Session
+) -> None:
+    long_ago = {"X-Request-Start": f"t={time.time() - 60:.3f}"}
+    answer = client.get(f"{stack.nginx.url}/api/v1/me", headers=long_ago, timeout=PATIENCE_SECONDS)
+
+    assert answer.status_code == 401
+    measured = client.get(f"{stack.nginx.url}/metrics", timeout=PATIENCE_SECONDS).text
+    (count,) = re.findall(r"^payments_queue_seconds_count (\S+)$", measured, flags=re.MULTILINE)
+    assert float(count) > 0

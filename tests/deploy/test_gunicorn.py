@@ -61,7 +61,7 @@ def test_it_listens_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert addresses() == ["127.0.0.1:8000"]
     assert addresses(PORT="9000") == ["127.0.0.1:9000"]
-    # As deploy/Dockerfile says: a string that gunicorn is left to split, it takes for the name of one socket.
+    # A string that gunicorn is left to split, it takes for the name of one socket.
     both = "unix:/run/payments/gunicorn.sock,127.0.0.1:8000"
     assert addresses(BIND=both, PORT="9000") == both.split(",")
 

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from payments_app.db import engine as engines
+from payments_app.db import transaction
 from tests.health.conftest import Alter, read_only
 from tests.support.apps import PRODUCTION, app_with, engine_of
 from tests.support.commands import commands_on
@@ -99,6 +100,7 @@ def test_references_by_hand_that_are_not_compared_are_counted(own_database: Data
 
 def test_what_cannot_be_counted_is_said(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr(transaction, "LOCK_PATIENCE_SECONDS", 0)
     with engine_on(postgresql.url) as engine, engine.begin() as somebody:
         somebody.execute(text("LOCK TABLE consultations, payments IN ACCESS EXCLUSIVE MODE"))
         found = {what: (verdict, rest) for verdict, what, rest in lines_of(postgresql)}

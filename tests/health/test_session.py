@@ -32,7 +32,7 @@ ASKED_FOR = {
     "exit_on_error": ("on", "off"),
     "idle_in_transaction_session_timeout": ("20s", "10s"),
     "idle_session_timeout": ("20s", "0"),
-    "lock_timeout": ("0", "2s"),
+    "lock_timeout": ("0", "500ms"),
     "quote_all_identifiers": ("on", "off"),
     "row_security": ("on", "off"),
     "standard_conforming_strings": ("off", "on"),

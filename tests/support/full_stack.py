@@ -20,6 +20,7 @@ from tests.support.own_server import OwnServer, own_postgresql
 from tests.support.people import People, Person
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
+from tests.support.service import free_port
 from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -139,10 +140,12 @@ def running_stack(redis: RedisServer) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="payments-stack-") as name, own_postgresql() as database:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user if root starts nginx
-        environment = {**PRODUCTION, "DATABASE_URL": database.url, **redis.settings}
+        health_port = free_port()
+        health = {"HEALTH_BIND": f"127.0.0.1:{health_port}"}
+        environment = {**PRODUCTION, **health, "DATABASE_URL": database.url, **redis.settings}
         secrets = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
         service = SocketActivated(folder, **environment)
-        with app_with(database.url, **secrets) as app, nginx_for(service.path, folder) as nginx:
+        with app_with(database.url, **secrets) as app, nginx_for(service.path, folder, health_port) as nginx:
             people = People(app)
             people.add_consultations(Role.PATIENT, 1, CONSULTATIONS)
             service.start()

@@ -89,12 +89,12 @@ class Nginx:
 
 
 @contextmanager
-def nginx_for(socket: Path, folder: Path) -> Iterator[Nginx]:
-    """nginx in front of the service on that socket, with the shipped site except for ports and paths."""
+def nginx_for(socket: Path, folder: Path, health_port: int) -> Iterator[Nginx]:
+    """nginx in front of the service on that socket and port, with the shipped site except for ports and paths."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"  # which is not on every user's PATH
     nginx = Nginx(folder, free_port(), free_port(), folder / "certificate.pem")
     _make_certificate(nginx.certificate, folder / "key.pem")
-    (folder / "payments.conf").write_text(_site(nginx, socket))
+    (folder / "payments.conf").write_text(_site(nginx, socket, health_port))
     (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, tells_its_address=nginx.TELLS_ITS_ADDRESS))
     process = subprocess.Popen([program, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
     try:
@@ -105,7 +105,7 @@ def nginx_for(socket: Path, folder: Path) -> Iterator[Nginx]:
         process.wait(PATIENCE_SECONDS)
 
 
-def _site(nginx: Nginx, socket: Path) -> str:
+def _site(nginx: Nginx, socket: Path, health_port: int) -> str:
     """The shipped file with other ports and paths; it has to contain each of them once."""
     site = SITE.read_text()
     # The same socket twice: with a single server, nginx would have no other one to repeat a request on.
@@ -119,6 +119,7 @@ def _site(nginx: Nginx, socket: Path) -> str:
         "/etc/letsencrypt/live/payments.example.org/privkey.pem": str(nginx.folder / "key.pem"),
         "/var/log/nginx/payments.log": str(nginx.folder / "payments.log"),
         "server unix:/run/payments/gunicorn.sock max_fails=0;": upstream * 2,
+        "server 127.0.0.1:8001 max_fails=0;": f"server 127.0.0.1:{health_port} max_fails=0;",
     }.items():
         assert site.count(shipped) == 1, shipped
         site = site.replace(shipped, ours)

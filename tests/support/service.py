@@ -83,10 +83,7 @@ class Service:
 
     def workers(self) -> set[int]:
         """The ids of the worker processes; none if it has ended."""
-        pid = self.process.pid
-        with suppress(FileNotFoundError):
-            return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-        return set()
+        return workers_of(self.process.pid)
 
     def post(self, person: Person, path: str, json: Any, **headers: str) -> requests.Response:
         return requests.post(
@@ -99,6 +96,31 @@ class Service:
     def pay(self, person: Person, consultation_id: int, key: str) -> requests.Response:
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
         return self.post(person, "/payments", body, **{"Idempotency-Key": key})
+
+
+def workers_of(master: int) -> set[int]:
+    """The ids of a gunicorn's worker processes."""
+    return {child for child in children_of(master) if not _is_listener(child)}
+
+
+def listeners_of(master: int) -> set[int]:
+    """The id of the process that answers on HEALTH_BIND, if there is one."""
+    return {child for child in children_of(master) if _is_listener(child)}
+
+
+def children_of(pid: int) -> set[int]:
+    """The ids of the child processes; none of a process that has ended."""
+    try:
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+
+
+def _is_listener(pid: int) -> bool:
+    try:
+        return b"health/listener.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return False
 
 
 class HasStatus(Protocol):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.support.databases import ROOT
+from tests.support.service import workers_of
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # As systemd does between fork and exec: the socket becomes descriptor 3, and LISTEN_PID is this process's id.
@@ -16,7 +17,9 @@ import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 logged = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
-os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *logged, *sys.argv[2:]])
+# Not "-m gunicorn": a new master (USR2) would then find gunicorn's own modules before those of the standard library.
+program = os.path.join(os.path.dirname(sys.executable), "gunicorn")
+os.execv(sys.executable, [sys.executable, program, *logged, *sys.argv[2:]])
 """
 
 
@@ -64,18 +67,30 @@ class SocketActivated:
         self._process.send_signal(signal.SIGHUP)
         wait_until(lambda: not self.workers() & before and self._have_answered(len(before)), self._logged)
 
+    def kill(self) -> None:
+        """As ``kill -9`` of the master alone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(PATIENCE_SECONDS)
+
     def kill_workers(self) -> None:
         """As ``kill -9``; others take their place."""
         for worker in self.workers():
             os.kill(worker, signal.SIGKILL)
 
     def workers(self) -> set[int]:
+        return workers_of(self.pid)
+
+    @property
+    def pid(self) -> int:
+        """The master's process id."""
         assert self._process is not None
-        pid = self._process.pid
-        try:
-            return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-        except FileNotFoundError:
-            return set()
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
 
     def get(self, path: str) -> str:
         """Its response to a GET without a proxy."""
