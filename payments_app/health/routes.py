@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from payments_app.api.blueprint import json_response
-from payments_app.health.checks import CHECKS, redis_state
+from payments_app.health.checks import CHECKS, gateway_states, redis_state
 from payments_app.readiness import current_readiness
 
 blueprint = Blueprint("health", __name__)
@@ -19,12 +19,13 @@ def show_health() -> Response:
 
 @blueprint.get("/readyz")
 def show_readiness() -> Response:
-    """Whether payments are accepted. Without Redis they are; the status is then ``degraded``.
+    """Whether payments are accepted. Without Redis or a gateway they are; the status is then ``degraded``.
 
     Raises:
         NotReady: a check failed; ``data.failed`` names it (503).
     """
     current_readiness().require()
-    redis = redis_state()
-    parts = {**dict.fromkeys(CHECKS, "ok"), "redis": redis}
-    return json_response({"status": redis, "parts": parts}, headers=_NO_STORE)
+    optional = {"redis": redis_state(), **gateway_states()}
+    parts = {**dict.fromkeys(CHECKS, "ok"), **optional}
+    status = "degraded" if "degraded" in optional.values() else "ok"
+    return json_response({"status": status, "parts": parts}, headers=_NO_STORE)
