@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from payments_app.circuit_breaker import CircuitBreaker, CircuitOpen
-from payments_app.errors import GatewayBusy, GatewayUnavailable
+from payments_app.errors import RETRY_AFTER_SECONDS, GatewayBusy, GatewayUnavailable
 from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 
@@ -21,8 +21,9 @@ log = get_logger(__name__)
 # mute gateway holds are the last ones.
 OPENS_AFTER = 4
 
-# Seconds between the last unanswered call and the next trial. A trial occupies one place for as long as a call waits.
-COOL_DOWN_SECONDS = 5.0
+# Seconds between the last unanswered call and the next trial: as long as clients are told to wait, so that one of them
+# makes it. A trial occupies one place for as long as its call waits.
+COOL_DOWN_SECONDS = RETRY_AFTER_SECONDS
 
 
 class Places:
