@@ -49,7 +49,7 @@ test-all: $(VENV)/.installed-dev check
 # to replay a failure. The figures are written to the folder PROOF_FIGURES.
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(PYTEST) --long $(addprefix tests/,prove concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py)
+	$(PYTEST) --long $(addprefix tests/,prove concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py faults/test_mute_gateway.py)
 
 # Writes docs/defences.md: attacks the service with each defence switched off.
 defences: $(VENV)/.installed-dev

@@ -175,7 +175,7 @@ _VERSION_CONFLICTS = {
 }
 
 # Of operations that call the payment's gateway.
-_NO_ANSWER = {"gateway-unavailable": GatewayUnavailable(), "gateway-busy": GatewayBusy()}
+_NO_ANSWER: dict[str, AppError] = {"gateway-unavailable": GatewayUnavailable(), "gateway-busy": GatewayBusy()}
 
 CREATE = _refusals(
     "/api/v1/payments",
@@ -273,7 +273,7 @@ CLOSE = _refusals(
     },
 )
 
-WEBHOOK = _refusals("/api/v1/webhooks/stripe", {**_NO_ANSWER})
+WEBHOOK = _refusals("/api/v1/webhooks/stripe", _NO_ANSWER)
 
 
 def _examples_by_code() -> dict[str, dict[str, Any]]:

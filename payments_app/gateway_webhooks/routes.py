@@ -21,7 +21,7 @@ from payments_app.payments.models.event import AuditContext
 
 log = get_logger(__name__)
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 # Events grow with the metadata, lines and lists of their objects, up to a few hundred KiB. An unsigned body costs one
 # hash per secret. deploy/nginx/payments.conf has the same limit.
@@ -96,7 +96,7 @@ def _money_returned(gateway: str, event: GatewayEvent) -> GatewayPayment | None:
     return _answered(gateway, lambda: source.look_up_money(transaction_id))
 
 
-def _answered(gateway: str, ask: Callable[[], Answer | OutcomeUnknown]) -> Answer:
+def _answered(gateway: str, ask: Callable[[], Result | OutcomeUnknown]) -> Result:
     """The gateway's answer about an event, of which nothing is stored before.
 
     Raises:

@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 
-class Clinic(NamedTuple):
+class CardService(NamedTuple):
     """The service, its gateway, and the people whose requests it gets."""
 
     service: Service
@@ -100,42 +100,40 @@ def test_a_mute_gateway_holds_half_of_the_threads_and_is_called_again_by_itself(
         Service.started(database.url, 1, **stripe_settings(fake, **ONE_LONG_ATTEMPT)) as service,
         ThreadPoolExecutor(PLACES) as pool,
     ):
-        clinic = Clinic(service, fake, people)
-        payments = [clinic.create(consultation_id) for consultation_id in range(1, 10)]
+        cards = CardService(service, fake, people)
+        payments = [cards.create(consultation_id) for consultation_id in range(1, 10)]
         fake.misbehave("hang_before", path=INTENTS, times=None)
-        held: list[Future[requests.Response]] = [pool.submit(clinic.check_out, it) for it in payments[:PLACES]]
+        held: list[Future[requests.Response]] = [pool.submit(cards.check_out, it) for it in payments[:PLACES]]
         fake.wait_until_hanging(PLACES)
 
-        fifth = clinic.check_out(payments[PLACES])
-        others = at_once([lambda it=it: clinic.check_out(it) for it in (payments[PLACES:] * WORKER_THREADS)[:24]])  # type: ignore[misc]  # bound now
-        clinic.everything_else_works(consultation_id=11)
+        fifth = cards.check_out(payments[PLACES])
+        others = at_once([lambda it=it: cards.check_out(it) for it in (payments[PLACES:] * WORKER_THREADS)[:24]])  # type: ignore[misc]  # bound now
+        cards.everything_else_works(consultation_id=11)
 
         # All of them were answered while the calls still waited, and were refused before they wrote anything.
         assert not any(call.done() for call in held)
         assert {problem(answer) for answer in (fifth, *others)} == {(503, "gateway-busy")}
         assert int(fifth.headers["Retry-After"]) > 0
-        assert clinic.metric('calls_in_flight{gateway="stripe"}') == PLACES
-        assert clinic.metric('refusals_total{gateway="stripe",reason="busy"}') == 1 + len(others)
+        assert cards.metric('calls_in_flight{gateway="stripe"}') == PLACES
+        assert cards.metric('refusals_total{gateway="stripe",reason="busy"}') == 1 + len(others)
         assert (fake.count("POST", INTENTS), rows.count("gateway_sessions", "gateway = 'stripe'")) == (PLACES, PLACES)
         assert rows.count("idempotency_keys", "operation = 'checkout'") == 1  # by hand
 
         fake.release()  # it closes the connections without a word
         assert {problem(call.result()) for call in held} == {(503, "gateway-unavailable")}
-        assert problem(clinic.check_out(payments[0])) == (503, "gateway-unavailable")
+        assert problem(cards.check_out(payments[0])) == (503, "gateway-unavailable")
         assert fake.count("POST", INTENTS) == PLACES  # it was not called
-        assert clinic.get("/readyz").json()["parts"]["stripe"] == "degraded"
-        assert clinic.metric('breaker_open{gateway="stripe"}') == 1
-        clinic.everything_else_works(consultation_id=12)
+        assert cards.get("/readyz").json()["parts"]["stripe"] == "degraded"
+        assert cards.metric('breaker_open{gateway="stripe"}') == 1
+        cards.everything_else_works(consultation_id=12)
 
         fake.behave()
-        references = [clinic.reference_of(it) for it in payments]
+        references = [cards.reference_of(it) for it in payments]
         for payment_id, reference in zip(payments, references, strict=True):
             fake.pay(reference)
-            assert clinic.confirm(payment_id, reference).status_code == 200
-        assert clinic.get("/readyz").json()["parts"]["stripe"] == "ok"
-        assert (
-            clinic.metric('breaker_open{gateway="stripe"}') == clinic.metric('calls_in_flight{gateway="stripe"}') == 0
-        )
+            assert cards.confirm(payment_id, reference).status_code == 200
+        assert cards.get("/readyz").json()["parts"]["stripe"] == "ok"
+        assert cards.metric('breaker_open{gateway="stripe"}') == cards.metric('calls_in_flight{gateway="stripe"}') == 0
         assert fake.books().payable == ["succeeded"] * len(payments)
     assert rows.count("payments", "status = 'completed'") == len(payments) + 2
 
@@ -143,28 +141,29 @@ def test_a_mute_gateway_holds_half_of_the_threads_and_is_called_again_by_itself(
 # How long each series of the long form lasts, in seconds: longer than a call with its three attempts (31.5 s).
 SERIES_SECONDS = 45
 
-# What one series may take longer than another by chance, in seconds: two cores are shared with clients and look-alike.
-NOISE_SECONDS = 0.05
+# What one series may take longer than another by chance, in seconds: the cores are shared with the clients, and with
+# other tests. Without places it was 20 s and more.
+NOISE_SECONDS = 0.5
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("clients", [8, 28])
 def test_a_mute_gateway_slows_nothing_else(database: Database, people: People, clients: int) -> None:
-    """With the timeouts of production, and clients that send again as they are told."""
+    """With the timeouts of production, and the same clients before and during: they send again every other second."""
     with (
         fake_stripe() as fake,
         Service.started(database.url, 1, **stripe_settings(fake, GATEWAY_TIMEOUT="10", REFUND_LEASE="60")) as service,
     ):
-        clinic = Clinic(service, fake, people)
+        cards = CardService(service, fake, people)
         people.add_consultations("patient", 1000, 20_000)
         numbers = iter(range(1000, 20_000))
-        payments = [clinic.create(next(numbers)) for _ in range(clients)]
-        before = series(clinic, numbers)
-        fake.misbehave("hang_before", path=INTENTS, times=None)
         stop = threading.Event()
         with ThreadPoolExecutor(clients) as pool:
-            storm = [pool.submit(check_out_until, stop, clinic, it) for it in payments]
-            during = series(clinic, numbers)
+            storm = [pool.submit(check_out_until, stop, cards, cards.create(next(numbers))) for _ in range(clients)]
+            before = series(cards, numbers)
+            for method in ("POST", "GET"):  # opened, and looked up
+                fake.misbehave("hang_before", method=method, path=INTENTS, times=None)
+            during = series(cards, numbers)
             stop.set()
             fake.behave()
             fake.release()
@@ -178,22 +177,22 @@ def test_a_mute_gateway_slows_nothing_else(database: Database, people: People, c
         assert p99 <= 2 * before[name] + NOISE_SECONDS, figures
 
 
-def check_out_until(stop: threading.Event, clinic: Clinic, payment_id: int) -> set[int]:
-    """Check out again and again, each time after the pause that the service asks for; the statuses."""
+def check_out_until(stop: threading.Event, cards: CardService, payment_id: int) -> set[int]:
+    """Check out again and again, after pauses as the service asks for; the statuses."""
     seen = set()
     while not stop.is_set():
-        answer = clinic.check_out(payment_id)
+        answer = cards.check_out(payment_id)
         seen.add(answer.status_code)
-        stop.wait(int(answer.headers.get("Retry-After", 1)))
+        stop.wait(int(answer.headers.get("Retry-After", 2)))
     return seen
 
 
-def series(clinic: Clinic, numbers: Iterator[int]) -> dict[str, float]:
+def series(cards: CardService, numbers: Iterator[int]) -> dict[str, float]:
     """The 99th percentile of each kind of request, in seconds."""
     kinds: dict[str, Callable[[], object]] = {
-        "healthz": lambda: clinic.get("/healthz"),
-        "list": lambda: clinic.get("/api/v1/payments"),
-        "cash": lambda: clinic.create(next(numbers), "bank_transfer"),
+        "healthz": lambda: cards.get("/healthz"),
+        "list": lambda: cards.get("/api/v1/payments"),
+        "cash": lambda: cards.create(next(numbers), "bank_transfer"),
     }
     taken: dict[str, list[float]] = {name: [] for name in kinds}
     end = time.monotonic() + SERIES_SECONDS
