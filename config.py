@@ -21,6 +21,10 @@ from redis.connection import parse_url
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+# Threads of a worker process, each of which serves one request: eight keep two cores busy, because a request mostly
+# waits for the database. Each has a database connection, and half of them may wait for gateways.
+WORKER_THREADS = 8
+
 # Amounts are stored in hundredths of the currency unit, rates in hundredths of a percent.
 MINOR_DIGITS = 2
 MINOR_PER_MAJOR = 10**MINOR_DIGITS

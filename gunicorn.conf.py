@@ -13,7 +13,7 @@ from gunicorn.workers.base import Worker
 
 sys.path.insert(0, str(Path(__file__).parent))  # gunicorn can be started from any folder
 
-from config import ConfigError, gunicorn_settings, read_env_file
+from config import WORKER_THREADS, ConfigError, gunicorn_settings, read_env_file
 
 try:
     read_env_file()
@@ -27,10 +27,9 @@ wsgi_app = "wsgi:app"
 # instead.
 
 # ``workers``: by default two processes, so that the service goes on if one dies. Threads, because a request mostly
-# waits for the database: eight per process keep two cores busy, and the connection pool (db.engine.engine_options) has
-# as many connections.
+# waits for the database; other limits of a process are derived from their number.
 worker_class = "gthread"
-threads = 8
+threads = WORKER_THREADS
 
 # The app is loaded once, before the workers are forked: they start at once and share its memory. The price: a reload
 # (HUP) starts new workers with the old code. Connections opened before the fork are not shared: each worker opens its

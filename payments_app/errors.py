@@ -461,7 +461,14 @@ class NotReady(Unavailable):
 
 
 class GatewayUnavailable(Unavailable):
-    """No response from the gateway, and nothing changed in the database."""
+    """No response from the gateway; or none to the calls before, so that it was not called. Nothing was written."""
 
     code = "gateway-unavailable"
     text = N_("The payment gateway does not answer at the moment; please send the same request again.")
+
+
+class GatewayBusy(GatewayUnavailable):
+    """As many requests as may wait for gateways do so already. This one was refused at once, and changed nothing."""
+
+    code = "gateway-busy"
+    text = N_("Many requests wait for the payment gateway at the moment; please send the same request again.")

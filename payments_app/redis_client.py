@@ -1,13 +1,11 @@
 """Redis is an optimisation: every call may fail, and is limited to 100 ms unless `REDIS_TIMEOUT` says otherwise.
 
 A circuit breaker opens when Redis is away, or refuses a call (read-only, full, a wrong password), so that not every
-request waits for a timeout. While it is open, calls fail at once; every few seconds one call is allowed, to find out
-whether Redis is back. That call writes first: a Redis that takes no writes still answers reads and PING.
+request waits for a timeout. The trial that closes it writes first: a Redis that takes no writes still answers reads and
+PING.
 """
 
 import logging
-import threading
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,13 +16,14 @@ from redis.exceptions import LockError, RedisError
 from redis.retry import Retry
 
 from config import Settings
+from payments_app.circuit_breaker import CircuitBreaker, CircuitOpen
 from payments_app.observability import metrics
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Seconds between two probes of a Redis that is away. Each probe costs one request per process a timeout.
+# Seconds between two trials of a Redis that is away. Each costs one request per process a timeout.
 COOL_DOWN_SECONDS = 5.0
 
 # Errors of one key that has an unexpected value; a script's error quotes them.
@@ -54,61 +53,16 @@ def write_probe(client: "redis.Redis") -> None:
     client.set(_PROBE_KEY, "1", px=_PROBE_MS)
 
 
-class Breaker:
-    """Closed: all calls are allowed. Open: none, except one per ``cool_down_seconds`` (half-open)."""
-
-    def __init__(self, cool_down_seconds: float = COOL_DOWN_SECONDS) -> None:
-        self._cool_down_seconds = cool_down_seconds
-        self._lock = threading.Lock()
-        self._probe_at: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._probe_at is not None
-
-    def allow_request(self) -> bool:
-        """Whether this call is allowed. When a probe is due, exactly one caller gets True."""
-        if self._probe_at is None:
-            return True
-        with self._lock:
-            if self._probe_at is None:
-                return True
-            if time.monotonic() < self._probe_at:
-                return False
-            self._probe_at = time.monotonic() + self._cool_down_seconds
-            return True
-
-    def failed(self, error: Exception) -> None:
-        """Open. It is logged once, however many calls fail at the same moment."""
-        with self._lock:
-            was_closed = self._probe_at is None
-            self._probe_at = time.monotonic() + self._cool_down_seconds
-            metrics.REDIS_BREAKER_OPEN.set(1)
-        if was_closed:
-            metrics.REDIS_BREAKER_OPENINGS.inc()
-            log.warning("Redis is away, going on without it: %s", error)
-
-    def succeeded(self) -> None:
-        """Close, if it was open."""
-        if self._probe_at is None:
-            return
-        with self._lock:
-            was_open, self._probe_at = self._probe_at is not None, None
-            metrics.REDIS_BREAKER_OPEN.set(0)
-        if was_open:
-            log.info("Redis is back")
-
-
 class GuardedRedis:
     """A Redis client behind a breaker."""
 
-    def __init__(self, url: str, breaker: Breaker | None = None, *, timeout_ms: int) -> None:
+    def __init__(self, url: str, *, timeout_ms: int, cool_down_seconds: float = COOL_DOWN_SECONDS) -> None:
         self._client = redis.Redis.from_url(
             url,
             **connection_options(timeout_ms),
             decode_responses=True,  # every value there is text
         )
-        self.breaker = breaker or Breaker()
+        self.breaker = CircuitBreaker(cool_down_seconds=cool_down_seconds, on_open=_went_away, on_close=_came_back)
 
     def call(self, operation: Callable[["redis.Redis"], Result]) -> Result:
         """The operation's result.
@@ -117,15 +71,20 @@ class GuardedRedis:
             RedisUnavailable: Redis is away or slow, or refuses the operation.
             LockError: from redis-py's Lock; Redis itself has answered.
         """
-        is_probe = self.breaker.is_open
-        if not self.breaker.allow_request():
-            raise RedisUnavailable
+        is_trial = self.breaker.is_open
         try:
-            if is_probe:
+            with self.breaker.allowed():
+                return self._attempt(operation, is_trial=is_trial)
+        except CircuitOpen:
+            raise RedisUnavailable from None
+
+    def _attempt(self, operation: Callable[["redis.Redis"], Result], *, is_trial: bool) -> Result:
+        try:
+            if is_trial:
                 write_probe(self._client)
             result = operation(self._client)
         except LockError:
-            if is_probe:
+            if is_trial:
                 self.breaker.succeeded()
             raise
         except (RedisError, OSError, UnicodeDecodeError) as error:
@@ -136,9 +95,20 @@ class GuardedRedis:
                 self._client.connection_pool.disconnect(inuse_connections=False)
             raise RedisUnavailable from error
         # Another call may have failed meanwhile; only one that has written knows that Redis is well again.
-        if is_probe:
+        if is_trial:
             self.breaker.succeeded()
         return result
+
+
+def _went_away(error: Exception) -> None:
+    metrics.REDIS_BREAKER_OPEN.set(1)
+    metrics.REDIS_BREAKER_OPENINGS.inc()
+    log.warning("Redis is away, going on without it: %s", error)
+
+
+def _came_back() -> None:
+    metrics.REDIS_BREAKER_OPEN.set(0)
+    log.info("Redis is back")
 
 
 def init_app(app: Flask) -> None:

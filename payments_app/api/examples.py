@@ -12,6 +12,7 @@ from payments_app.errors import (
     ConsultationClosed,
     ConsultationCurrency,
     ConsultationHasPayments,
+    GatewayBusy,
     GatewayRefused,
     GatewayUnavailable,
     IdempotencyKeyReused,
@@ -173,6 +174,9 @@ _VERSION_CONFLICTS = {
     "version-conflict-lost-race": VersionConflict.lost_every_race(),
 }
 
+# Of operations that call the payment's gateway.
+_NO_ANSWER: dict[str, AppError] = {"gateway-unavailable": GatewayUnavailable(), "gateway-busy": GatewayBusy()}
+
 CREATE = _refusals(
     "/api/v1/payments",
     {
@@ -191,7 +195,7 @@ CONFIRM = _refusals(
     {
         **_VERSION_CONFLICTS,
         "payment-not-verified": PaymentNotVerified("The gateway says that it is open, not paid."),
-        "gateway-unavailable": GatewayUnavailable(),
+        **_NO_ANSWER,
         "invalid-transition": InvalidTransition(payment_status="cancelled"),
         "transaction-already-used": TransactionAlreadyUsed(),
         # Late money for a payment that failed or expired, and whose consultation has another active payment: the money
@@ -211,6 +215,7 @@ CANCEL = _refusals(
         "invalid-transition": InvalidTransition(payment_status="completed"),
         "lock-timeout": LockTimeout(),
         "precondition-failed": PreconditionFailed(current_version=1),
+        **_NO_ANSWER,
     },
 )
 
@@ -219,7 +224,7 @@ REFUSED_CHECKOUT = _refusals(
     {
         "invalid-transition": InvalidTransition(payment_status="completed"),
         "gateway-refused": GatewayRefused(),
-        "gateway-unavailable": GatewayUnavailable(),
+        **_NO_ANSWER,
     },
 )
 
@@ -235,6 +240,7 @@ REFUND = _refusals(
         "lock-timeout": LockTimeout(),
         "refund-exceeds-balance": RefundExceedsBalance(left=Decimal("3500.00"), currency="PHP"),
         "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
+        **_NO_ANSWER,
     },
 )
 
@@ -263,9 +269,11 @@ CLOSE = _refusals(
     {
         "invalid-transition": InvalidTransition(payment_status="processing"),
         "version-conflict-lost-race": VersionConflict.lost_every_race(),
-        "gateway-unavailable": GatewayUnavailable(),
+        **_NO_ANSWER,
     },
 )
+
+WEBHOOK = _refusals("/api/v1/webhooks/stripe", _NO_ANSWER)
 
 
 def _examples_by_code() -> dict[str, dict[str, Any]]:

@@ -601,10 +601,21 @@ _PROBLEMS = (
         errors.GatewayUnavailable,
         "Gateway unavailable",
         meaning="The payment gateway did not respond, and the payment was not changed.",
-        when="The gateway is down or slow, or is not configured any more.",
+        when="The gateway is down or slow, or is not configured any more. If it did not respond to the last calls, it "
+        "is not called again for some seconds.",
         action="Wait as `Retry-After` says, then send the same request with the same key.",
         people="Try again in a moment; you will not be charged twice.",
         example_path="/api/v1/payments/41/confirm",
+    ),
+    _raised(
+        errors.GatewayBusy,
+        "Gateway busy",
+        meaning="The request was refused at once: nothing was sent to the gateway, and nothing was changed.",
+        when="Half of a process's threads wait for payment gateways already: a gateway is slow, or many people pay at "
+        "the same moment.",
+        action="Wait as `Retry-After` says, then send the same request with the same key.",
+        people="Try again in a moment; you will not be charged twice.",
+        example_path="/api/v1/payments/41/checkout",
     ),
     # 504, 505
     _http(

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, QueuePool, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from config import WORKER_THREADS
 from payments_app.db.deadline import MARGIN_SECONDS, Connector
 from payments_app.observability import metrics
 
@@ -91,8 +92,8 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
     url_options = make_url(database_url).normalized_query.get("options", ())
     return {
         "hide_parameters": True,  # amounts and transaction ids do not belong in logs
-        # As many as a worker has threads (gunicorn.conf.py), so that no request waits for another's connection.
-        "pool_size": 8,
+        # As many as a worker has threads, so that no request waits for another's connection.
+        "pool_size": WORKER_THREADS,
         "max_overflow": 4,
         "pool_timeout": POOL_TIMEOUT_SECONDS,
         "connect_args": {

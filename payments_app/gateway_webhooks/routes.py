@@ -1,10 +1,12 @@
 """Webhook endpoints for gateways."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from flask import Response, request
 
 from payments_app import clock
+from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.json_body import read_all
 from payments_app.errors import Conflict, DatabaseBusy, GatewayUnavailable, WebhookNotGenuine, WebhookOfOtherMode
@@ -18,6 +20,8 @@ from payments_app.observability.logging import current_request_id, get_logger
 from payments_app.payments.models.event import AuditContext
 
 log = get_logger(__name__)
+
+Result = TypeVar("Result")
 
 # Events grow with the metadata, lines and lists of their objects, up to a few hundred KiB. An unsigned body costs one
 # hash per secret. deploy/nginx/payments.conf has the same limit.
@@ -41,7 +45,7 @@ def _view_for(gateway: str) -> Callable[[], Response]:
 for _name in map(str, SENDERS_OF_WEBHOOKS):
     # Literal paths: an unknown gateway's is a 404 like any other, and a metric has no label of a stranger's making.
     _view = blueprint.doc(security=[])(_view_for(_name))
-    _view = blueprint.problems(400, 413, 503)(_view)
+    _view = blueprint.problems(400, 413, 503, examples=examples.WEBHOOK)(_view)
     _view = blueprint.success_response(200, schemas.Received)(_view)
     blueprint.route(f"/{_name}", methods=["POST"])(_view)
 
@@ -66,16 +70,13 @@ def _read(gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
     if source is None:  # not configured: no signature can be checked
         raise _refused(gateway)
     try:
-        event = source.read_event(body, request.headers, received_at=context.at)
+        return _answered(gateway, lambda: source.read_event(body, request.headers, received_at=context.at))
     except InvalidSignature:
         raise _refused(gateway) from None
     except OtherMode as error:
         metrics.WEBHOOK_EVENTS.labels("other_mode").inc()
         log.warning("Webhook: other mode", gateway=gateway, reference=error.reference)
         raise WebhookOfOtherMode from None
-    if isinstance(event, OutcomeUnknown):
-        raise _unanswered(gateway, event)
-    return event
 
 
 def _money_returned(gateway: str, event: GatewayEvent) -> GatewayPayment | None:
@@ -84,23 +85,35 @@ def _money_returned(gateway: str, event: GatewayEvent) -> GatewayPayment | None:
     A refund that was made in the gateway's dashboard does not name our payment, and may be told of before its money is.
 
     Raises:
-        GatewayUnavailable: the gateway did not answer, and has to send the event again (503).
+        GatewayUnavailable, GatewayBusy: as ``_answered`` (503).
     """
     payload, source = event.payload, find_event_source(gateway)
     if not isinstance(payload, GatewayRefund) or payload.transaction_id is None or source is None:
         return None
-    if repository.is_known(gateway, payload.transaction_id):
+    transaction_id = payload.transaction_id
+    if repository.is_known(gateway, transaction_id):
         return None
-    money = source.look_up_money(payload.transaction_id)
-    if isinstance(money, OutcomeUnknown):
-        raise _unanswered(gateway, money)
-    return money
+    return _answered(gateway, lambda: source.look_up_money(transaction_id))
 
 
-def _unanswered(gateway: str, outcome: OutcomeUnknown) -> GatewayUnavailable:
+def _answered(gateway: str, ask: Callable[[], Result | OutcomeUnknown]) -> Result:
+    """The gateway's answer about an event, of which nothing is stored before.
+
+    Raises:
+        GatewayUnavailable: the gateway did not answer, and has to send the event again (503).
+        GatewayBusy: no place at the gateway, which has to send the event again (503).
+    """
+    try:
+        answer = ask()
+    except GatewayUnavailable as refusal:
+        reason, error = refusal.code, refusal
+    else:
+        if not isinstance(answer, OutcomeUnknown):
+            return answer
+        reason, error = answer.reason, GatewayUnavailable()
     metrics.WEBHOOK_EVENTS.labels("unanswered").inc()
-    log.warning("Webhook: unanswered", gateway=gateway, reason=outcome.reason)
-    return GatewayUnavailable()
+    log.warning("Webhook: unanswered", gateway=gateway, reason=reason)
+    raise error
 
 
 def _refused(gateway: str) -> WebhookNotGenuine:

@@ -4,6 +4,7 @@
 happen, or may not: the caller must look it up later. A gateway that does not respond is ``OutcomeUnknown``.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -191,12 +192,25 @@ class GatewayRefund:
 class Gateway(Protocol):
     """One gateway. Every call that has an effect carries a gateway key made of our own ids.
 
+    A request holds a ``place`` before it writes what it does before its calls; a call that holds none takes one itself.
+
     A gateway that remembers such keys (``capabilities.remembers_keys_seconds``) performs a repeated call once.
     """
 
     @property
     def capabilities(self) -> Capabilities:
         """What it can do. Code asks this, and never which gateway it is."""
+        ...
+
+    def place(self) -> AbstractContextManager[None]:
+        """One of the places for requests that call it; nothing for a gateway that is not called over the network.
+
+        A block of the same thread within it has the same place.
+
+        Raises:
+            GatewayUnavailable: it did not answer the last calls, and is not called for now (503).
+            GatewayBusy: as many requests as may are in calls to gateways (503).
+        """
         ...
 
     def minor_digits(self, currency: str) -> int:
@@ -264,6 +278,7 @@ class EventSource(Protocol):
         Raises:
             InvalidSignature: not signed by the gateway within the last 300 seconds.
             OtherMode: the event or its object is of the other mode than our key.
+            GatewayUnavailable, GatewayBusy: it would have to be asked, and there is no place for that (503).
         """
         ...
 
@@ -271,6 +286,9 @@ class EventSource(Protocol):
         """Ask what a transaction is for. Not to be called in a transaction.
 
         None: the gateway has no such transaction, or it cannot be read. OutcomeUnknown: the gateway did not answer.
+
+        Raises:
+            GatewayUnavailable, GatewayBusy: there is no place for the call (503).
         """
         ...
 

@@ -1,5 +1,7 @@
 """Base of the gateways without a remote service. Nothing is sent, so no outcome is ever unknown."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 from config import MINOR_DIGITS
 from payments_app.gateways.base import (
     Approved,
@@ -17,6 +19,9 @@ class OfflineGateway:
     """Every call succeeds. References begin with ``name``; ``_checkout_data`` is what the patient needs to pay."""
 
     name: str
+
+    def place(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def minor_digits(self, _currency: str) -> int:
         return MINOR_DIGITS  # no amount leaves this service

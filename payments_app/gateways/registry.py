@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from flask import Flask, current_app
 
-from config import MINOR_DIGITS, ConfigError, Settings
+from config import MINOR_DIGITS, WORKER_THREADS, ConfigError, Settings
 from payments_app.errors import GatewayUnavailable
+from payments_app.gateways.admission import Admission, Places
 from payments_app.gateways.base import EventSource, Gateway, GatewayName
 from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.gateways.manual import ManualGateway
@@ -16,6 +17,10 @@ from payments_app.i18n.messages import N_
 
 # The gateways that send webhooks, configured or not: each has an address of its own, ``/api/v1/webhooks/<name>``.
 SENDERS_OF_WEBHOOKS = (GatewayName.STRIPE, GatewayName.PAYMONGO)
+
+# Requests of one process that may be in calls to gateways at the same time: a mute gateway leaves the other half of the
+# threads to everything else.
+PLACES = WORKER_THREADS // 2
 
 # What patients read of each method.
 _METHOD_NAMES = {
@@ -53,15 +58,25 @@ def init_app(app: Flask) -> None:
         ConfigError: a gateway cannot carry a method that ``PAYMENT_GATEWAYS`` gives it, or ``PAYMENT_CURRENCY``.
     """
     settings: Settings = app.config["SETTINGS"]
-    gateways = dict(_configured(settings))
+    admissions = _admissions(settings)
+    gateways = dict(_configured(settings, admissions))
     methods = tuple(_methods(gateways, settings))
     _require_currency(gateways, methods, settings.payment_currency)
     _require_way_back(gateways, settings)
     app.extensions["gateways"] = gateways
+    app.extensions["gateway_admissions"] = admissions
     app.extensions["payment_methods"] = methods
 
 
-def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
+def _admissions(settings: Settings) -> Mapping[str, Admission]:
+    """Of each gateway that is called over the network, by its name."""
+    keys = {GatewayName.STRIPE: settings.stripe_api_key, GatewayName.PAYMONGO: settings.paymongo_api_key}
+    names = [str(name) for name, key in keys.items() if key is not None]
+    places = Places(PLACES, gateways=len(names))
+    return {name: Admission(name, places) for name in names}
+
+
+def _configured(settings: Settings, admissions: Mapping[str, Admission]) -> Iterator[tuple[str, Gateway]]:
     yield GatewayName.MANUAL, ManualGateway(settings.payment_instructions)
     if settings.sandbox_offered:
         yield GatewayName.SANDBOX, SandboxGateway(settings.secret_key)
@@ -73,6 +88,7 @@ def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
             GatewayName.STRIPE,
             StripeGateway(
                 settings.stripe_api_key,
+                admission=admissions[GatewayName.STRIPE],
                 api_base=settings.stripe_api_base,
                 timeout_seconds=settings.gateway_timeout_seconds,
                 lease_seconds=settings.refund_lease_seconds,
@@ -85,6 +101,7 @@ def _configured(settings: Settings) -> Iterator[tuple[str, Gateway]]:
             GatewayName.PAYMONGO,
             PayMongoGateway(
                 settings.paymongo_api_key,
+                admission=admissions[GatewayName.PAYMONGO],
                 api_base=settings.paymongo_api_base,
                 timeout_seconds=settings.gateway_timeout_seconds,
                 lease_seconds=settings.refund_lease_seconds,
@@ -152,6 +169,12 @@ def find_gateway(name: str) -> Gateway:
     if gateway is None:
         raise GatewayUnavailable(f"The gateway {name} is not configured.")
     return gateway
+
+
+def silent_gateways() -> Mapping[str, bool]:
+    """Of each gateway that is called over the network: whether this process does not call it, because it is silent."""
+    admissions: Mapping[str, Admission] = current_app.extensions["gateway_admissions"]
+    return {name: admission.is_silent for name, admission in admissions.items()}
 
 
 def can_be_asked(name: str) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from payments_app.db.engine import current_engines, describe_driver_error
 from payments_app.db.errors import is_insufficient_privilege
 from payments_app.errors import AppError, NotReady
+from payments_app.gateways.registry import silent_gateways
 from payments_app.health import durability, privileges, schema_checks
 from payments_app.readiness import Readiness
 from payments_app.redis_client import RedisUnavailable, current_redis, write_probe
@@ -75,6 +76,11 @@ def redis_fault() -> str | None:
         cause = error.__cause__
         return "skipped after a failure" if cause is None else f"{type(cause).__name__}: {cause}"
     return None
+
+
+def gateway_states() -> dict[str, str]:
+    """``ok`` or ``degraded``, by gateway: one that is silent is not called by this process; other ways to pay work."""
+    return {name: "degraded" if is_silent else "ok" for name, is_silent in silent_gateways().items()}
 
 
 def _database() -> str | None:

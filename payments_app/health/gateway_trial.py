@@ -122,7 +122,8 @@ def try_gateway(name: str, settings: Settings) -> Iterator[Diagnostic]:
     else:
         yield Diagnostic("webhooks", Severity.BAD, f"{name.upper()}_WEBHOOK_SECRET is not set: its events are refused")
     if source.livemode is False:
-        yield from Trial.of(gateway, settings, clock.now()).steps()
+        with gateway.place():  # for all steps: that it is silent at one of them is a finding, and not the end
+            yield from Trial.of(gateway, settings, clock.now()).steps()
     else:
         yield Diagnostic("open", Severity.NOTE, "no session was opened: that is tried with a test key only")
 

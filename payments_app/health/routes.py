@@ -3,7 +3,7 @@
 from flask import Blueprint, Response
 
 from payments_app.api.blueprint import json_response
-from payments_app.health.checks import redis_fault, required_checks
+from payments_app.health.checks import gateway_states, redis_fault, required_checks
 from payments_app.readiness import current_readiness
 
 blueprint = Blueprint("health", __name__)
@@ -19,13 +19,15 @@ def show_health() -> Response:
 
 @blueprint.get("/readyz")
 def show_readiness() -> Response:
-    """Whether payments are accepted. If Redis takes no writes they are; the status is then ``degraded``.
+    """Whether payments are accepted. They are if Redis takes no writes or a gateway is silent; the status is then
+    ``degraded``.
 
     Raises:
         NotReady: a check failed; ``data.failed`` names it (503).
     """
     readiness = current_readiness()
     readiness.require()
-    degraded = {*readiness.degraded, *(["redis"] if redis_fault() else [])}
-    parts = {name: "degraded" if name in degraded else "ok" for name in (*required_checks(), "redis")}
-    return json_response({"status": "degraded" if degraded else "ok", "parts": parts}, headers=_NO_STORE)
+    required = {name: "degraded" if name in readiness.degraded else "ok" for name in required_checks()}
+    parts = {**required, "redis": "degraded" if redis_fault() else "ok", **gateway_states()}
+    status = "degraded" if "degraded" in parts.values() else "ok"
+    return json_response({"status": status, "parts": parts}, headers=_NO_STORE)

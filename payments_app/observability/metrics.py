@@ -85,6 +85,26 @@ DB_STATEMENTS_CUT = Counter(
     "payments_db_statements_cut_total",
     "Statements that the database did not answer in time, so that we cut the connection",
 )
+GATEWAY_CALLS_IN_FLIGHT = Gauge(
+    "payments_gateway_calls_in_flight",
+    "Requests that are in calls to a gateway, by gateway",
+    ["gateway"],
+    multiprocess_mode="livesum",
+)
+GATEWAY_REFUSALS = Counter(
+    "payments_gateway_refusals_total",
+    "Requests that were refused before a call to their gateway, by gateway and reason",
+    ["gateway", "reason"],
+)
+GATEWAY_BREAKER_OPENINGS = Counter(
+    "payments_gateway_breaker_openings_total", "How often the circuit breaker of a gateway opened", ["gateway"]
+)
+GATEWAY_BREAKER_OPEN = Gauge(
+    "payments_gateway_breaker_open",
+    "Processes that currently do not call a gateway, because it is silent",
+    ["gateway"],
+    multiprocess_mode="livesum",
+)
 DB_CONNECTIONS_IN_USE = Gauge(
     "payments_db_connections_in_use", "Database connections currently in use", multiprocess_mode="livesum"
 )

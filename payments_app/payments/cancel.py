@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -51,7 +52,16 @@ class CancellationPlan:
         Raises:
             InvalidTransition: the money has arrived or is on its way, and the payment's new status is written (409).
             GatewayUnavailable: no response from the gateway; nothing changed (503).
+            GatewayBusy: no place at the gateway; nothing changed (503).
         """
+        with self.place():
+            self._end_sessions(context)
+
+    def place(self) -> AbstractContextManager[None]:
+        """A place at the gateway, if it has to be called."""
+        return find_gateway(self.gateway).place() if self.references else nullcontext()
+
+    def _end_sessions(self, context: AuditContext) -> None:
         for reference in self.references:
             ended = find_gateway(self.gateway).cancel_session(self.charge, reference)
             match ended:
@@ -88,6 +98,7 @@ def cancel(change: ChangeCommand, render: Render) -> StoredResponse:
         InvalidTransition: the payment is not pending, or was paid at the same moment (409).
         LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayUnavailable: no response from the gateway; nothing changed (503).
+        GatewayBusy: no place at the gateway; nothing changed (503).
     """
 
     def prepare() -> StoredResponse | CancellationPlan:

@@ -1,6 +1,7 @@
 """Opens the gateway session by which a patient pays, or returns the one that is open."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -57,7 +58,8 @@ class CheckoutState:
 def checkout(change: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse:
     """Open the payment's session at its gateway, or return the existing one. Neither status nor version changes.
 
-    The row of a new session is committed before the gateway is called, so that a repeated call is the same call.
+    The row of a new session is committed before the gateway is called, so that a repeated call is the same call. Before
+    that, the request takes a place at the gateway, which it holds for all its calls.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
@@ -69,16 +71,19 @@ def checkout(change: ChangeCommand, terms: SessionTerms, render: Render) -> Stor
         LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayRefused: the gateway would not open one (502).
         GatewayUnavailable: no answer from the gateway; nothing changed (503).
+        GatewayBusy: no place at the gateway; nothing changed (503).
     """
-    # A second time if the first session has ended without payment, or the gateway no longer opens it as it was asked.
-    response = _attempt(change, terms, render) or _attempt(change, terms, render)
+    with ExitStack() as place:
+        # A second time if the first session has ended without payment, or the gateway no longer opens it as it was
+        # asked.
+        response = _attempt(change, terms, render, place) or _attempt(change, terms, render, place)
     if response is None:
         raise GatewayUnavailable
     return response
 
 
-def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render) -> StoredResponse | None:
-    prepared = _prepare(change, terms)
+def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render, place: ExitStack) -> StoredResponse | None:
+    prepared = _prepare(change, terms, place)
     payment, gateway = prepared.payment, find_gateway(prepared.payment.gateway)
     if prepared.request is not None:
         found = gateway.open_session(prepared.request)
@@ -105,18 +110,21 @@ def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render) -> Stor
 
 
 @write_transaction
-def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms) -> PreparedSession:
+def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms, place: ExitStack) -> PreparedSession:
     # Locked whatever the strategy, as below: so of many requests at once one makes the row, and the others find it.
     lock_payment(session, change.payment_id)
     payment = get_owned(session, change.payment_id, change.caller)
     replayed = idempotency.was_used(session, change.request)
-    if payment.status in UNPAID:
-        capabilities = find_gateway(payment.gateway).capabilities
-        row, is_new = prepare_session(session, payment, capabilities, terms, change.context.at)
+    is_unpaid = payment.status in UNPAID
+    newest = find_newest_session(session, payment.id) if replayed and not is_unpaid else None
+    if newest is None and not is_unpaid:
+        raise InvalidTransition(payment_status=payment.status)
+    gateway = find_gateway(payment.gateway)
+    # Waits for nothing, and before the first write: without a place, this transaction is rolled back empty.
+    place.enter_context(gateway.place())
+    if newest is None:
+        row, is_new = prepare_session(session, payment, gateway.capabilities, terms, change.context.at)
     else:
-        newest = find_newest_session(session, payment.id) if replayed else None
-        if newest is None:
-            raise InvalidTransition(payment_status=payment.status)
         row, is_new = newest, False
     return PreparedSession(
         payment=payment,

@@ -1,5 +1,6 @@
 """Closing a consultation, so that nobody can pay it any more: its pending payment is cancelled first."""
 
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, select
@@ -38,19 +39,23 @@ def close(consultation_id: int, *, caller: Caller, context: AuditContext) -> Con
         VersionConflict: in each of three rounds, another payment or session was begun (409, retryable).
         LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayUnavailable: no answer from the gateway; the consultation stays open (503).
+        GatewayBusy: no place at the gateway; nothing changed (503).
     """
-    for _ in range(ROUNDS):
-        plan = _plan(consultation_id, caller)
-        try:
+    with ExitStack() as place:  # at the gateway, for all rounds
+        for _ in range(ROUNDS):
+            plan = _plan(consultation_id, caller)
             if plan is not None:
-                plan.end_sessions(context)
-            closed = _close(consultation_id, caller, plan, context)
-        except (InvalidTransition, VersionConflict):
-            # Paid at the gateway in this moment, which has been written down, or changed by somebody else: the next
-            # round sees which. If money is on its way, it says so.
-            continue
-        if closed is not None:
-            return closed
+                place.enter_context(plan.place())
+            try:
+                if plan is not None:
+                    plan.end_sessions(context)
+                closed = _close(consultation_id, caller, plan, context)
+            except (InvalidTransition, VersionConflict):
+                # Paid at the gateway in this moment, which has been written down, or changed by somebody else: the next
+                # round sees which. If money is on its way, it says so.
+                continue
+            if closed is not None:
+                return closed
     raise VersionConflict.lost_every_race()
 
 

@@ -65,6 +65,7 @@ def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> Store
         TransactionAlreadyUsed: ``transaction_id`` paid for another payment (409).
         LockTimeout: a lock was not acquired in time (409, retryable).
         GatewayUnavailable: no response from the gateway; nothing changed (503).
+        GatewayBusy: no place at the gateway; nothing changed (503).
     """
 
     def prepare() -> StoredResponse | GatewayPayment:
@@ -134,7 +135,9 @@ def _require_comparable(gateway: str, transaction_id: str) -> None:
 
 
 def _verify(payment: Payment, proof: PaymentProof) -> GatewayPayment:
-    found = find_gateway(payment.gateway).look_up(payment.charge, proof.transaction_id)
+    gateway = find_gateway(payment.gateway)
+    with gateway.place():
+        found = gateway.look_up(payment.charge, proof.transaction_id)
     verdict = verify(payment.charge, found) if isinstance(found, CheckoutSession) else found
     if isinstance(verdict, Declined):
         raise PaymentNotVerified(verdict.reason)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from payments_app.accounts.caller import Caller
 from payments_app.db.row_waits import enter_queue
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import AppError
+from payments_app.errors import AppError, GatewayUnavailable
 from payments_app.gateways.base import CheckoutSession, SessionStatus
 from payments_app.gateways.registry import can_be_asked, find_gateway
 from payments_app.payments.gateway_updates import apply_session_update
@@ -30,7 +30,8 @@ ASK_AGAIN_AFTER = timedelta(seconds=2)
 def refresh(payment_id: int, *, caller: Caller, context: AuditContext) -> Payment:
     """The payment as it is, after its gateway was asked what became of its open session.
 
-    The gateway is asked at most once in 2 s. Then, and if it does not answer, the payment is returned as it is.
+    The gateway is asked at most once in 2 s. Then, and if it does not answer or there is no place for the call, the
+    payment is returned as it is.
 
     Raises:
         PaymentNotFound: no such payment (404).
@@ -39,18 +40,30 @@ def refresh(payment_id: int, *, caller: Caller, context: AuditContext) -> Paymen
     payment, session_id, reference = _load(payment_id, caller)
     if reference is None or payment.status not in UNPAID or not can_be_asked(payment.gateway):
         return payment
-    if not _take_turn(session_id, context.at):
-        return payment
     try:
-        found = find_gateway(payment.gateway).look_up_session(payment.charge, reference)
-        if not isinstance(found, CheckoutSession) or found.status == SessionStatus.OPEN:
-            return payment
+        with find_gateway(payment.gateway).place():  # before the turn: without a place, the next request may have it
+            was_asked = _take_turn(session_id, context.at) and _ask(payment, reference, context)
+    except GatewayUnavailable as refusal:
+        _log_not_refreshed(payment_id, refusal)
+        return payment
+    return _load(payment_id, caller)[0] if was_asked else payment
+
+
+def _ask(payment: Payment, reference: str, context: AuditContext) -> bool:
+    """Ask the gateway, and apply what it says; whether that may have changed the payment."""
+    found = find_gateway(payment.gateway).look_up_session(payment.charge, reference)
+    if not isinstance(found, CheckoutSession) or found.status == SessionStatus.OPEN:
+        return False
+    try:
         # The gateway says so, whoever asked: a link that has expired may ask, and changes nothing itself.
-        apply_session_update(payment_id, found, replace(context, actor=f"gateway:{payment.gateway}"))
+        apply_session_update(payment.id, found, replace(context, actor=f"gateway:{payment.gateway}"))
     except AppError as error:  # its webhook, or the next request, tries again
-        log.warning("Payment %d could not be refreshed: %s", payment_id, error.message)
-    payment, _, _ = _load(payment_id, caller)
-    return payment
+        _log_not_refreshed(payment.id, error)
+    return True
+
+
+def _log_not_refreshed(payment_id: int, error: AppError) -> None:
+    log.warning("Payment %d could not be refreshed: %s", payment_id, error.message)
 
 
 @read_transaction

@@ -66,12 +66,17 @@ def _load_with_newest_session(session: Session, payment_id: int) -> tuple[Paymen
 
 
 def _look_up(plan: CancellationPlan) -> CheckoutSession | None:
-    """The session by which the payment may still be paid; None if there is none, or if the gateway does not answer."""
+    """The session by which the payment may still be paid; None if there is none, or if the gateway does not answer.
+
+    Raises:
+        GatewayUnavailable: the gateway was silent before, and is not called for now.
+    """
     gateway = find_gateway(plan.gateway)
-    for reference in plan.references:
-        found = gateway.look_up_session(plan.charge, reference)
-        if isinstance(found, CheckoutSession):
-            return found
+    with plan.place():
+        for reference in plan.references:
+            found = gateway.look_up_session(plan.charge, reference)
+            if isinstance(found, CheckoutSession):
+                return found
     return None
 
 

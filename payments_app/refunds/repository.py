@@ -1,6 +1,7 @@
 """Refunds in the database. Each public function is one transaction."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -92,11 +93,18 @@ class PendingRefund:
 
 @write_transaction
 def reserve(
-    session: Session, change: ChangeCommand, refund_request: RefundRequest, *, lease_seconds: int, render: Render
+    session: Session,
+    change: ChangeCommand,
+    refund_request: RefundRequest,
+    *,
+    lease_seconds: int,
+    render: Render,
+    place: ExitStack,
 ) -> StoredResponse | tuple[PendingRefund, StoredResponse]:
     """Reserve the money before the gateway is called: if the process dies during the call, resume finds the row.
 
     Returns the refund and the response that is valid until its outcome is written; or the response stored for the key.
+    ``place`` holds the request's place at the gateway, which is taken before the first write.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
@@ -110,7 +118,8 @@ def reserve(
         InvalidTransition: no money was received, or all of it was refunded (409).
         RefundExceedsBalance: the amount is more than can be refunded (422).
         NotRefundable: the gateway returns no money of this method, or only the whole of it (422).
-        GatewayUnavailable: the payment's gateway is no longer configured (503).
+        GatewayUnavailable: the payment's gateway is no longer configured, or is silent (503).
+        GatewayBusy: no place at the gateway (503).
     """
     payment = get_owned_for_update(session, change.payment_id, change.caller)
     stored = idempotency.find_response(session, change.request)
@@ -127,7 +136,10 @@ def reserve(
     if not 0 < amount_minor <= payment.refundable_minor:
         raise RefundExceedsBalance(left=money.to_major(payment.refundable_minor), currency=payment.currency)
     # The gateway must be configured, and able to make the refund, before it is committed.
-    _require_refundable(find_gateway(payment.gateway).capabilities, payment, amount_minor)
+    gateway = find_gateway(payment.gateway)
+    _require_refundable(gateway.capabilities, payment, amount_minor)
+    # Waits for nothing, and before the first write: without a place, this transaction is rolled back empty.
+    place.enter_context(gateway.place())
     refund = Refund.order(
         payment,
         amount_minor=amount_minor,
@@ -194,16 +206,23 @@ def _settled(
 
 
 @write_transaction
-def acquire_lease(session: Session, refund_id: int, *, now: datetime, until: datetime) -> PendingRefund | None:
+def acquire_lease(
+    session: Session, refund_id: int, *, now: datetime, until: datetime, place: ExitStack
+) -> PendingRefund | None:
     """Lease an open refund whose lease has expired. Returns None if the refund is settled, if another process works on
     it, or if its payment has no transaction yet: a refund made elsewhere may be reported before its payment's money.
 
-    The payment is locked: a dispute is either seen here, or comes after a refund that is already being sent.
+    The payment is locked: a dispute is either seen here, or comes after a refund that is already being sent. ``place``
+    holds the place at the gateway, which is taken before the lease.
+
+    Raises:
+        GatewayUnavailable: its gateway is no longer configured, or is silent; the refund is not leased (503).
     """
     lock_payment(session, session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one())
     refund = session.get_one(Refund, refund_id, options=[joinedload(Refund.payment)])
     if not refund.is_open or refund.leased_until > now or refund.payment.transaction_id is None:
         return None
+    place.enter_context(find_gateway(refund.gateway).place())
     refund.lease(until)
     session.flush()
     others = (Refund.payment_id == refund.payment_id, Refund.id != refund_id, Refund.reference.is_not(None))

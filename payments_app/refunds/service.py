@@ -7,6 +7,7 @@ sure to remember that key. A gateway that remembers no keys is only sent a refun
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 from payments_app import clock
@@ -45,16 +46,19 @@ def refund(
         LockTimeout: a lock was not acquired in time; nothing was sent (409, retryable).
         AppError: every error of ``repository.reserve``; nothing was sent then.
     """
-    reserved = under_lock(
-        change.request,
-        lock=locks.change_lock(change.payment_id),
-        execute=lambda: repository.reserve(change, refund_request, lease_seconds=lease_seconds, render=render),
-    )
-    if isinstance(reserved, StoredResponse):
-        record_duplicate(change.request, "key")
-        return reserved
-    pending, interim = reserved
-    outcome = find_gateway(pending.gateway).refund(pending.request)
+    with ExitStack() as place:
+        reserved = under_lock(
+            change.request,
+            lock=locks.change_lock(change.payment_id),
+            execute=lambda: repository.reserve(
+                change, refund_request, lease_seconds=lease_seconds, render=render, place=place
+            ),
+        )
+        if isinstance(reserved, StoredResponse):
+            record_duplicate(change.request, "key")
+            return reserved
+        pending, interim = reserved
+        outcome = find_gateway(pending.gateway).refund(pending.request)
     _log_unknown(pending, outcome)
     try:
         return repository.settle(pending.request.refund_id, outcome, change=change, render=render)
@@ -76,12 +80,13 @@ def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refu
 
     Raises:
         PaymentDisputed: the gateway does not know it, and the payment is disputed, so it is not sent (409).
-        GatewayUnavailable: its gateway is no longer configured (503).
+        GatewayUnavailable: its gateway is no longer configured, or is silent; nothing changed (503).
     """
-    pending = _acquire_lease(refund_id, lease_seconds)
-    if pending is None:
-        return None
-    outcome = _query_gateway(find_gateway(pending.gateway), pending)
+    with ExitStack() as place:
+        pending = _acquire_lease(refund_id, lease_seconds, place)
+        if pending is None:
+            return None
+        outcome = _query_gateway(find_gateway(pending.gateway), pending)
     _log_unknown(pending, outcome)
     return _settle_resumed(refund_id, outcome, context)
 
@@ -93,13 +98,14 @@ def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Ref
 
     Raises:
         RefundNotFound: no such refund (404).
-        GatewayUnavailable: its gateway is no longer configured (503).
+        GatewayUnavailable: its gateway is no longer configured, or is silent; nothing changed (503).
     """
     repository.get(refund_id)
-    pending = _acquire_lease(refund_id, lease_seconds)
-    if pending is None:
-        return None
-    outcome = _query_gateway(find_gateway(pending.gateway), pending)
+    with ExitStack() as place:
+        pending = _acquire_lease(refund_id, lease_seconds, place)
+        if pending is None:
+            return None
+        outcome = _query_gateway(find_gateway(pending.gateway), pending)
     if outcome is _LEFT_TO_STAFF:
         return repository.give_up(refund_id, context=context)
     return repository.settle_resumed(refund_id, outcome, context=context)
@@ -111,17 +117,18 @@ def send_again(refund_id: int, *, lease_seconds: int, context: AuditContext) -> 
     Raises:
         RefundNotFound: no such refund (404).
         PaymentDisputed: the gateway does not know it, and the payment is disputed, so it is not sent (409).
-        GatewayUnavailable: its gateway is no longer configured (503).
+        GatewayUnavailable: its gateway is no longer configured, or is silent; nothing changed (503).
     """
     repository.get(refund_id)
-    pending = _acquire_lease(refund_id, lease_seconds)
-    if pending is None:
-        return None
-    gateway = find_gateway(pending.gateway)
-    outcome = _query_gateway(gateway, pending)
-    if outcome is _LEFT_TO_STAFF:
-        outcome = gateway.refund(pending.request) if pending.may_be_sent else _DISPUTED
-        _log_unknown(pending, outcome)
+    with ExitStack() as place:
+        pending = _acquire_lease(refund_id, lease_seconds, place)
+        if pending is None:
+            return None
+        gateway = find_gateway(pending.gateway)
+        outcome = _query_gateway(gateway, pending)
+        if outcome is _LEFT_TO_STAFF:
+            outcome = gateway.refund(pending.request) if pending.may_be_sent else _DISPUTED
+            _log_unknown(pending, outcome)
     return _settle_resumed(refund_id, outcome, context)
 
 
@@ -137,9 +144,9 @@ _NOT_YET_KNOWN = OutcomeUnknown("not found so far, and never sent again by itsel
 _DISPUTED = OutcomeUnknown("not found, and not sent again: the patient's bank disputes the payment")
 
 
-def _acquire_lease(refund_id: int, lease_seconds: int) -> PendingRefund | None:
+def _acquire_lease(refund_id: int, lease_seconds: int, place: ExitStack) -> PendingRefund | None:
     now = clock.now()
-    return repository.acquire_lease(refund_id, now=now, until=now + timedelta(seconds=lease_seconds))
+    return repository.acquire_lease(refund_id, now=now, until=now + timedelta(seconds=lease_seconds), place=place)
 
 
 def _query_gateway(gateway: Gateway, pending: PendingRefund) -> Outcome:

@@ -28,6 +28,7 @@ from payments_app.gateways.manual import ManualGateway
 from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.sandbox import SandboxGateway
 from payments_app.gateways.stripe.client import StripeGateway
+from tests.support.admissions import admission_to
 from tests.support.fake_stripe import FakeStripe
 from tests.support.localstripe import LocalStripe, local_stripe
 from tests.support.paymongo_apps import fake_paymongo
@@ -52,7 +53,14 @@ class Adapter:
 
 
 def stripe_at(server: FakeStripe | LocalStripe, *, is_hosted: bool = False) -> StripeGateway:
-    return StripeGateway(server.api_key, api_base=server.url, timeout_seconds=30, lease_seconds=60, is_hosted=is_hosted)
+    return StripeGateway(
+        server.api_key,
+        api_base=server.url,
+        timeout_seconds=30,
+        lease_seconds=60,
+        admission=admission_to("stripe"),
+        is_hosted=is_hosted,
+    )
 
 
 @contextmanager
@@ -78,7 +86,11 @@ def adapter_called(name: str) -> Iterator[Adapter]:
             with fake_paymongo() as account:
                 account.remembers_keys = name == "paymongo with keys"
                 gateway = PayMongoGateway(
-                    account.api_key, api_base=account.api_base, timeout_seconds=30, lease_seconds=200
+                    account.api_key,
+                    api_base=account.api_base,
+                    timeout_seconds=30,
+                    lease_seconds=200,
+                    admission=admission_to("paymongo"),
                 )
                 yield Adapter(name, gateway, account.pay)
 

@@ -31,6 +31,7 @@ from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.paymongo.objects import Reader
 from payments_app.gateways.paymongo.transport import NoAnswer, Transport
 from payments_app.gateways.untrusted import Unreadable
+from tests.support.admissions import admission_to
 from tests.support.fake_gateway import Mode
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe_http import FakeResponse, Received, Server
@@ -63,7 +64,13 @@ def fake(server: FakePayMongo) -> Iterator[FakePayMongo]:
 def gateway_at(
     api_base: str, *, api_key: str = "sk_live_fake", timeout_seconds: int = 3, lease_seconds: int = 60
 ) -> PayMongoGateway:
-    return PayMongoGateway(api_key, api_base=api_base, timeout_seconds=timeout_seconds, lease_seconds=lease_seconds)
+    return PayMongoGateway(
+        api_key,
+        api_base=api_base,
+        timeout_seconds=timeout_seconds,
+        lease_seconds=lease_seconds,
+        admission=admission_to("paymongo"),
+    )
 
 
 @pytest.fixture
@@ -338,7 +345,9 @@ def test_an_answer_that_drips_is_given_up_at_the_timeout(head: bytes) -> None:
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(NoAnswer):
-            Transport("sk_live_fake", api_base=url, timeout_seconds=0.3).get("/payments/pay_1")
+            Transport("sk_live_fake", api_base=url, timeout_seconds=0.3, admission=admission_to("paymongo")).get(
+                "/payments/pay_1"
+            )
         thread.join()
 
     assert given_up == [True]

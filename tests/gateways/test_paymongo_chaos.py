@@ -18,6 +18,7 @@ from payments_app import clock
 from payments_app.payments.expire import expire
 from payments_app.payments.models.event import AuditContext
 from tests.gateway_webhooks import state_of, trail_of
+from tests.support.admissions import call_however_silent
 from tests.support.apps import app_with
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode, Wire
@@ -38,6 +39,7 @@ LEFT_OUT = ["payment.metadata", "session.metadata", "payment.refunds", "refund.m
 @pytest.fixture(scope="module")
 def module_shop(database: Database) -> Iterator[tuple[FakePayMongo, Flask]]:
     with fake_paymongo() as fake, app_with(database.url, **paymongo_settings(fake)) as app:
+        call_however_silent(app)
         yield fake, app
 
 

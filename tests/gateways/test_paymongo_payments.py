@@ -11,6 +11,7 @@ import requests
 from flask import Flask
 
 from payments_app import clock
+from payments_app.gateways.registry import PLACES
 from payments_app.payments.expire import expire
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service
@@ -29,7 +30,7 @@ from tests.support.stripe_apps import refund, resume_refunds
 from tests.support.waiting import PATIENCE_SECONDS
 
 # Not more than the app has connections for.
-FEW = 6
+FEW = PLACES  # more would be refused
 
 pytestmark = pytest.mark.usefixtures("audited")
 

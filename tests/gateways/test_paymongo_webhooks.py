@@ -24,6 +24,7 @@ from payments_app.gateways.events import (
 from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.paymongo.webhooks import MAY_BE_LATE
 from tests.gateways.test_paymongo import BILL, opened, order_of
+from tests.support.admissions import admission_to
 from tests.support.fake_gateway import Wire
 from tests.support.fake_paymongo import FakePayMongo
 
@@ -45,7 +46,12 @@ def fake(server: FakePayMongo) -> Iterator[FakePayMongo]:
 
 def gateway_with(fake: FakePayMongo, *secrets: str, api_key: str = LIVE) -> PayMongoGateway:
     return PayMongoGateway(
-        api_key, api_base=fake.api_base, timeout_seconds=1, lease_seconds=60, webhook_secrets=secrets
+        api_key,
+        api_base=fake.api_base,
+        timeout_seconds=1,
+        lease_seconds=60,
+        admission=admission_to("paymongo"),
+        webhook_secrets=secrets,
     )
 
 
@@ -485,7 +491,12 @@ def test_refunds_beyond_what_is_searched_are_left_to_staff_and_not_asked_for_aga
     for _ in range(101):
         fake.refund_in_dashboard(paid, 1)
     gateway = PayMongoGateway(
-        LIVE, api_base=fake.api_base, timeout_seconds=3, lease_seconds=10, webhook_secrets=[fake.webhook_secret]
+        LIVE,
+        api_base=fake.api_base,
+        timeout_seconds=3,
+        lease_seconds=10,
+        admission=admission_to("paymongo"),
+        webhook_secrets=[fake.webhook_secret],
     )
 
     event = read(fake, gateway, fake.payment_event("refunded", paid))

@@ -25,6 +25,7 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.gateways.stripe.objects import refund_of, session_of
+from tests.support.admissions import admission_to
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode
 from tests.support.fake_stripe import FakeStripe
@@ -53,7 +54,9 @@ def fake(server: FakeStripe) -> Iterator[FakeStripe]:
 
 def gateway_at(url: str, *, api_key: str = FakeStripe.api_key, lease_seconds: int = 4) -> StripeGateway:
     """One that makes a single attempt; a longer lease allows up to three."""
-    return StripeGateway(api_key, api_base=url, timeout_seconds=3, lease_seconds=lease_seconds)
+    return StripeGateway(
+        api_key, api_base=url, timeout_seconds=3, lease_seconds=lease_seconds, admission=admission_to("stripe")
+    )
 
 
 @pytest.fixture

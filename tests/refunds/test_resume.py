@@ -13,6 +13,7 @@ from payments_app.errors import GatewayUnavailable
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
 from payments_app.refunds import service
+from tests.support.admissions import call_however_silent
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode
 from tests.support.fake_stripe import FakeStripe
@@ -385,6 +386,7 @@ def test_all_that_are_open_are_found_by_pages_each_once(
     stripe_app: StripeApp, payment_id: int, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those that stay open, and without those that are over."""
+    call_however_silent(stripe_app.app)
     assert refund(stripe_app.people.admin, payment_id, amount=1).status_code == 200
     lost = [lose(stripe_app, payment_id, "late", amount=100, key=f"k{n}") for n in range(5)]
     grow_old(rows, 24)

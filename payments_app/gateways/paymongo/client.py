@@ -7,12 +7,14 @@ not relied upon to remember it: its own pages say that it does for 24 hours, oth
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from config import MINOR_DIGITS
+from payments_app.gateways.admission import Admission
 from payments_app.gateways.base import (
     Approved,
     Charge,
@@ -81,19 +83,24 @@ class PayMongoGateway:
         api_base: str,
         timeout_seconds: int,
         lease_seconds: int,
+        admission: Admission,
         webhook_secrets: Sequence[str] = (),
     ) -> None:
+        self._admission = admission
         self.livemode = livemode_of(api_key)
         self.has_webhook_secret = bool(webhook_secrets)
         # Over plain HTTP only in tests: then the look-alike's page is there too.
         schemes = frozenset({"https", urlsplit(api_base).scheme})
         self._api = PayMongoApi(
-            Transport(api_key, api_base=api_base, timeout_seconds=timeout_seconds),
+            Transport(api_key, api_base=api_base, timeout_seconds=timeout_seconds, admission=admission),
             Reader(self.livemode, schemes=schemes),
             # Besides the payment, and a refund that has to be read by itself.
             pages=max(1, min(_MOST_PAGES, (lease_seconds - 1) // timeout_seconds - 2)),
         )
-        self._events = EventReader(self._api, webhook_secrets, livemode=self.livemode)
+        self._events = EventReader(self._api, webhook_secrets, livemode=self.livemode, place=self.place)
+
+    def place(self) -> AbstractContextManager[None]:
+        return self._admission.place()
 
     def minor_digits(self, _currency: str) -> int:
         return MINOR_DIGITS  # it takes one currency, and counts it in centavos

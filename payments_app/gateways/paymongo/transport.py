@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 
+from payments_app.gateways.admission import Admission
 from payments_app.gateways.untrusted import members_of, parsed
 
 # A page of 100 refunds has about 100 KiB.
@@ -29,6 +30,9 @@ MOST_BYTES = 1024 * 1024
 # Read, understood, and refused for good. A refusal of our key (401, 403), of the moment (408, 409, 429) or by a server
 # that failed (5xx) does not say that an earlier call had no effect.
 _REFUSALS = frozenset({400, 402, 404, 422})
+
+# No connection, or no whole answer before the deadline.
+_SILENCE = (requests.RequestException, HTTPError, OSError)
 
 # What a patient or staff are shown of a refusal.
 _LONGEST_DETAIL = 200
@@ -72,7 +76,8 @@ class Transport:
     Looking the host's name up comes on top of that: the system's resolver has limits of its own.
     """
 
-    def __init__(self, api_key: str, *, api_base: str, timeout_seconds: float) -> None:
+    def __init__(self, api_key: str, *, api_base: str, timeout_seconds: float, admission: Admission) -> None:
+        self._admission = admission
         self._api_key = api_key
         self._api_base = api_base
         self._timeout_seconds = timeout_seconds
@@ -83,6 +88,7 @@ class Transport:
         Raises:
             Refused: the answer is 400, 402, 404 or 422, with PayMongo's errors.
             NoAnswer: everything else that is no success.
+            GatewayUnavailable, GatewayBusy: the caller has no place, and there is none.
         """
         return self._call("GET", path, params=dict(params or {}))
 
@@ -96,30 +102,36 @@ class Transport:
         body = json.dumps({"data": {"attributes": attributes}}).encode()
         return self._call("POST", path, data=body, headers={**headers, "Content-Type": "application/json"})
 
-    def _call(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **sent: Any) -> Response:
+    def _call(self, method: str, path: str, **sent: Any) -> Response:
+        try:
+            with self._admission.call(*_SILENCE):
+                answer, body = self._answered(method, path, **sent)
+        except _SILENCE as error:
+            raise NoAnswer(type(error).__name__) from None
+        return self._judged(answer, parsed(body) if len(body) <= MOST_BYTES else {})
+
+    def _answered(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **sent: Any
+    ) -> tuple[requests.Response, bytes]:
         deadline = monotonic() + self._timeout_seconds
         with ExitStack() as ends:
             session = ends.enter_context(requests.Session())
             session.trust_env = False  # no proxy, no .netrc, no certificates that the environment names
             session.mount(self._api_base, _DeadlineAdapter(deadline, ends))
-            try:
-                answer = session.request(
-                    method,
-                    f"{self._api_base}{path}",
-                    auth=(self._api_key, ""),
-                    headers={"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})},
-                    # A server that is there is reached in much less; the deadline ends the rest.
-                    timeout=(self._timeout_seconds / 4, self._timeout_seconds),
-                    allow_redirects=False,
-                    stream=True,
-                    **sent,
-                )
-                ends.callback(answer.close)
-                # As it was sent: what is packed in spite of Accept-Encoding could be of any size.
-                body = answer.raw.read(MOST_BYTES + 1, decode_content=False)
-            except (requests.RequestException, HTTPError, OSError) as error:
-                raise NoAnswer(type(error).__name__) from None
-        return self._judged(answer, parsed(body) if len(body) <= MOST_BYTES else {})
+            answer = session.request(
+                method,
+                f"{self._api_base}{path}",
+                auth=(self._api_key, ""),
+                headers={"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})},
+                # A server that is there is reached in much less; the deadline ends the rest.
+                timeout=(self._timeout_seconds / 4, self._timeout_seconds),
+                allow_redirects=False,
+                stream=True,
+                **sent,
+            )
+            ends.callback(answer.close)
+            # As it was sent: what is packed in spite of Accept-Encoding could be of any size.
+            return answer, answer.raw.read(MOST_BYTES + 1, decode_content=False)
 
     def _judged(self, answer: requests.Response, members: Mapping[str, Any]) -> Response:
         status = answer.status_code

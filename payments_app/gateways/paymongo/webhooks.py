@@ -6,6 +6,7 @@ and its names have changed over time.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,10 +73,21 @@ _DUE = ("due_at", "evidence_due_at", "evidence_due_by", "respond_by")
 
 
 class EventReader:
-    """``livemode``: our key's mode, None if it is unknown. Without secrets every event is refused."""
+    """``livemode``: our key's mode, None if it is unknown. Without secrets every event is refused.
 
-    def __init__(self, api: PayMongoApi, secrets: Sequence[str], *, livemode: bool | None) -> None:
+    ``place``: a place for several calls; a single one takes its own. An event that asks nothing needs none.
+    """
+
+    def __init__(
+        self,
+        api: PayMongoApi,
+        secrets: Sequence[str],
+        *,
+        livemode: bool | None,
+        place: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._api = api
+        self._place = place
         self._secrets = secrets
         self._livemode = livemode
         self._readers: Mapping[str, Callable[[Mapping[str, Any]], EventPayload | None]] = {
@@ -102,6 +114,7 @@ class EventReader:
         Raises:
             InvalidSignature: no secret signed it within the last 300 seconds (400).
             OtherMode: it is, or tells of an object, of the other mode than our key (400).
+            GatewayUnavailable, GatewayBusy: the gateway would be asked, and there is no place for that (503).
         """
         signed_by = valid_signatures(signature, body, self._secrets, at=received_at) & _SIGNATURES.keys()
         if not signed_by:
@@ -167,10 +180,11 @@ class EventReader:
         reference = text_of(thing["id"])
         if thing.get("type") != "payment" and not reference.startswith("pay_"):
             return self._api.get_refund(reference)
-        payment = self._api.get_payment(reference)
-        listed = payment.refunds or self._api.refunds_of(payment)
-        # One that does not say whose it is may say so if it is read by itself.
-        refunds = tuple(each if each.refund_id else self._api.get_refund(each.reference) for each in listed)
+        with self._place():
+            payment = self._api.get_payment(reference)
+            listed = payment.refunds or self._api.refunds_of(payment)
+            # One that does not say whose it is may say so if it is read by itself.
+            refunds = tuple(each if each.refund_id else self._api.get_refund(each.reference) for each in listed)
         if not refunds:
             raise Unreadable
         return ChargeRefunded(

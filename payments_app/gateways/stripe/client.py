@@ -8,15 +8,17 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import stripe
 from stripe import RequestOptions
 
 from config import MINOR_DIGITS
+from payments_app.gateways.admission import Admission
 from payments_app.gateways.base import (
     Approved,
     Charge,
@@ -73,6 +75,23 @@ REMEMBERS_KEYS_SECONDS = 86_400
 stripe.enable_telemetry = False
 
 
+class _AdmittedClient(stripe.RequestsClient):
+    """The SDK's HTTP client, which tells the breaker of each attempt whether it was answered.
+
+    Not of each call, which may be three attempts: so a mute gateway is noticed after one timeout.
+    """
+
+    def __init__(self, admission: Admission, *, timeout: tuple[float, float]) -> None:
+        super().__init__(timeout=timeout)
+        self._admission = admission
+
+    def request(  # type: ignore[override]  # as the class that it extends
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        with self._admission.call(stripe.APIConnectionError):
+            return super().request(method, url, headers, post_data)
+
+
 class StripeGateway:
     """``timeout_seconds`` is for one attempt. Up to three attempts are made, and all end within ``lease_seconds``."""
 
@@ -83,13 +102,15 @@ class StripeGateway:
         api_base: str,
         timeout_seconds: int,
         lease_seconds: int,
+        admission: Admission,
         webhook_secrets: Sequence[str] = (),
         is_hosted: bool = False,
     ) -> None:
+        self._admission = admission
         client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base},
-            http_client=stripe.RequestsClient(timeout=_connect_and_read(timeout_seconds - PAUSE_SECONDS)),
+            http_client=_AdmittedClient(admission, timeout=_connect_and_read(timeout_seconds - PAUSE_SECONDS)),
             # `payments resume` must not overtake a live worker, so all attempts must end before the lease of a refund.
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
@@ -107,6 +128,9 @@ class StripeGateway:
             ends_sessions=True,
             can_be_asked=True,
         )
+
+    def place(self) -> AbstractContextManager[None]:
+        return self._admission.place()
 
     def minor_digits(self, currency: str) -> int:
         if currency in ZERO_DECIMAL_CURRENCIES:
