@@ -81,10 +81,10 @@ def look_up_older(plan: CancellationPlan) -> CheckoutSession | None:
     Raises:
         GatewayUnavailable: no answer from the gateway (503).
     """
-    gateway = find_gateway(plan.gateway)
     on_its_way = None
     for reference in plan.older:
-        found = gateway.look_up_session(plan.charge, reference)
+        # Within the loop: with nothing to ask, the gateway need not be configured any more.
+        found = find_gateway(plan.gateway).look_up_session(plan.charge, reference)
         if isinstance(found, OutcomeUnknown):
             raise GatewayUnavailable
         # One that the gateway does not know has ended here before, and keeps nobody waiting.

@@ -198,6 +198,14 @@ def test_a_payment_whose_older_session_cannot_be_asked_is_left(shop: PayMongoApp
     assert ended_at_gateway(shop, newer)
 
 
+def test_a_payment_without_sessions_expires_though_its_gateway_is_not_configured_any_more(
+    shop: PayMongoApp, database: Database
+) -> None:
+    payment_id = shop.create()
+    with app_with(database.url) as app, app.app_context():
+        assert expire.expire(payment_id, _context()) == ExpiryResult.EXPIRED
+
+
 def test_a_payment_whose_older_session_is_gone_expires(shop: PayMongoApp, rows: Rows) -> None:
     payment_id, older, _ = open_two(shop)
     del shop.fake.sessions[older]

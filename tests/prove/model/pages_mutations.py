@@ -7,8 +7,7 @@ import pytest
 
 from payments_app.gateway_webhooks import routes
 from payments_app.gateways.paymongo.client import PayMongoGateway
-from payments_app.payments import confirm, expire, gateway_updates, resume, sessions
-from payments_app.payments.models.gateway_session import GatewaySession
+from payments_app.payments import confirm, expire, gateway_updates, resume
 from payments_app.payments.models.payment import Payment
 
 PagesMutation = Callable[[pytest.MonkeyPatch], None]
@@ -40,20 +39,11 @@ def with_keys_that_paymongo_is_believed_to_remember(patch: pytest.MonkeyPatch) -
     patch.setattr(PayMongoGateway, "capabilities", remembering)
 
 
-def with_ended_sessions_that_open_again(patch: pytest.MonkeyPatch) -> None:
-    def move_on(self: GatewaySession, status: str, _at: object) -> None:
-        self.status = str(status)
-
-    patch.setattr(GatewaySession, "move_on", move_on)
-    patch.setattr(sessions, "ENDED", ())
-
-
 # By the gateway on whose page each shows.
 PAGES_MUTATIONS: dict[PagesMutation, str] = {
     with_newer_sessions_left_open: "paymongo",
     with_older_sessions_not_asked: "paymongo",
     with_second_money_that_nobody_reviews: "paymongo",
-    with_second_money_reviewed_once_for_each_event: "stripe",
+    with_second_money_reviewed_once_for_each_event: "paymongo",
     with_keys_that_paymongo_is_believed_to_remember: "paymongo",
-    with_ended_sessions_that_open_again: "stripe",
 }
