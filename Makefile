@@ -28,7 +28,8 @@ run: $(VENV)/.installed
 	    { echo "Port $(PORT) of 127.0.0.1 is not free. Choose another one: PORT=9000 make run" >&2; exit 1; }
 	@test -f instance/demo.db || rm -f $(SEEDED)
 	@$(MAKE) --no-print-directory --silent $(SEEDED)
-	@sed 's/{port}/$(PORT)/g' payments_app/demo/banner.txt
+	@link=$$(PUBLIC_URL=http://127.0.0.1:$(PORT) $(BIN)/flask --app wsgi demo link) && \
+	    sed "s|{port}|$(PORT)|g; s|{link}|$$link|" payments_app/demo/banner.txt
 	@exec $(BIN)/gunicorn
 
 # Some machines forbid Python to keep what it compiled. A lane starts some hundred processes, each of which would compile

@@ -1,19 +1,27 @@
-"""The command ``demo seed``: users and consultations to try the service with."""
+"""The ``demo`` commands: users, consultations and a payment link to try the service with."""
 
 import sys
+from datetime import timedelta
 
 import click
 from flask import current_app
 
 from payments_app.accounts import passwords
-from payments_app.commands import CommandGroup, say
+from payments_app.accounts.system_user import system_caller
+from payments_app.commands import CommandFailed, CommandGroup, say
 from payments_app.demo import repository
 from payments_app.demo.people import PASSWORD, PATIENT, USERS
+from payments_app.payment_links import address
+from payments_app.payment_links import repository as payment_links
+from payments_app.payment_links.repository import NewLink
 
 demo = CommandGroup("demo", help="Add demo data.")
 
 # Consultations per statement: small enough to show progress, large enough that the cost per statement does not matter.
 BATCH_SIZE = 20_000
+
+# Longer than somebody leaves a demo running.
+LINK_LIFETIME = timedelta(days=7)
 
 
 @demo.command("seed")
@@ -31,8 +39,7 @@ def seed(count: int) -> None:
     Existing rows stay as they are. Refused in production.
     """
     settings = current_app.config["SETTINGS"]
-    if settings.is_production:
-        raise click.UsageError("demo data is not allowed in production: its password is published")
+    _refuse_in_production()
     password_hash = passwords.hash_password(PASSWORD)
     ids = {
         email: repository.add_user(email=email, name=name, role=role, password_hash=password_hash)
@@ -47,3 +54,26 @@ def seed(count: int) -> None:
             )
     say(f"{len(USERS)} users, password '{PASSWORD}': {', '.join(ids)}")
     say(f"consultations 1 to {count} of {PATIENT}")
+
+
+@demo.command("link")
+def link() -> None:
+    """Print a payment link, for a week, of the last consultation of patient@test.com that is not paid.
+
+    It begins with PUBLIC_URL. Refused in production.
+    """
+    _refuse_in_production()
+    base, consultation_id = current_app.config["SETTINGS"].public_url, repository.find_unpaid(PATIENT)
+    if base is None:
+        raise CommandFailed("PUBLIC_URL is not set: links begin with it, such as http://127.0.0.1:8000.")
+    if consultation_id is None:
+        say("(every consultation is paid: make clean begins anew)")
+        return
+    new = NewLink(consultation_id=consultation_id, return_url=None, lifetime=LINK_LIFETIME)
+    _, token = payment_links.create(new, caller=system_caller())
+    say(address.of_token(base, token))
+
+
+def _refuse_in_production() -> None:
+    if current_app.config["SETTINGS"].is_production:
+        raise click.UsageError("demo data is not allowed in production: its password is published")

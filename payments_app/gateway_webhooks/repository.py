@@ -26,15 +26,20 @@ from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID, PaymentStatus
 from payments_app.payments.repository import get_for_update
+from payments_app.payments.sessions import OpenSession
 from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:
-    """The result of ``ingest``. ``payment_id`` is None if the event is about none of our payments."""
+    """The result of ``ingest``. ``payment_id`` is None if the event is about none of our payments.
+
+    ``newer_session``: one that is still open although money came by an older one: for ``end_newer_session``.
+    """
 
     payment_id: int | None
     is_new: bool
+    newer_session: OpenSession | None = None
 
 
 @read_transaction
@@ -73,21 +78,23 @@ def ingest(
         where=WebhookEvent.payment_id.is_(None) & new.excluded.payment_id.is_not(None),
     )
     is_new = session.execute(finds_its_payment.returning(WebhookEvent.event_id)).first() is not None
+    newer_session = None
     if is_new and payment is not None and event.payload is not None:
-        _apply(session, payment, event, event.payload, context)
-    return ReceivedEvent(payment_id, is_new)
+        newer_session = _apply(session, payment, event, event.payload, context)
+    return ReceivedEvent(payment_id, is_new, newer_session)
 
 
 def _apply(
     session: Session, payment: Payment, event: GatewayEvent, payload: EventPayload, context: AuditContext
-) -> None:
+) -> OpenSession | None:
+    """Returns the newer session that is to be ended, if any."""
     match payload:
         case CheckoutSession():
-            apply_session(session, payment, payload, context)
+            return apply_session(session, payment, payload, context)
         case PaymentAttemptFailed() if payment.status in UNPAID:
             payment.note("payment.attempt_failed", context)
         case MoneyReceived(money=money):
-            record_received_money(session, payment, money, context=context)
+            return record_received_money(session, payment, money, context=context)
         case NotBelieved(money=money) if not payment.received_minor or money.transaction_id not in (
             None,
             payment.transaction_id,
@@ -102,6 +109,7 @@ def _apply(
             reconcile_refunded_total(session, payment, payload, context)
         case GatewayDispute():
             apply_dispute_update(session, payment, payload, told_at=event.created_at, context=context)
+    return None
 
 
 def _find_payment(session: Session, gateway: str, payload: EventPayload, asked: GatewayPayment | None) -> int | None:

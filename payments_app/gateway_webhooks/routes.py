@@ -17,6 +17,7 @@ from payments_app.gateways.events import GatewayDispute, GatewayEvent, InvalidSi
 from payments_app.gateways.registry import SENDERS_OF_WEBHOOKS, find_event_source
 from payments_app.observability import metrics
 from payments_app.observability.logging import current_request_id, get_logger
+from payments_app.payments.gateway_updates import end_newer_session
 from payments_app.payments.models.event import AuditContext
 
 log = get_logger(__name__)
@@ -62,6 +63,7 @@ def _receive(gateway: str) -> Response:
         log.warning("Webhook: not processed", event_id=event.event_id, type=event.type, reason=error.code)
         raise DatabaseBusy from None
     _log_outcome(event, received)
+    end_newer_session(received.newer_session, context)
     return ok({"received": True}, message="OK")
 
 

@@ -4,6 +4,7 @@ A query sees one moment, so an audit may run beside a busy service. Two promises
 prove them: amounts are exact (M9), and no gateway call is made inside a transaction (M8).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,9 @@ from payments_app.db.base import in_check
 from payments_app.db.transaction import read_transaction
 from payments_app.gateways.references import BY_HAND, normalized_reference
 from payments_app.payments.models.dispute import BLOCKING, OPEN, UNANSWERED, Dispute
+from payments_app.payments.models.event import PaymentEvent
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
-from payments_app.payments.models.status import ENDED_UNPAID, REFUNDABLE, PaymentStatus
+from payments_app.payments.models.status import ENDED_UNPAID, PAID, REFUNDABLE, PaymentStatus
 
 # Violations per query: if every payment breaks a promise, a million of them must not be held in memory.
 BATCH_SIZE = 1_000
@@ -57,6 +59,9 @@ def _is_blocked(payment_id: str, version: str) -> str:
             AND e.event IN ('refunds.blocked', 'refunds.released')
         ORDER BY e.version DESC LIMIT 1)"""
 
+
+# Events of money that the amounts of a payment do not count; each names the gateway's transaction.
+_UNCOUNTED_MONEY = ("payment.paid_again", "payment.paid_in_other_currency")
 
 CHECKS = (
     Check(
@@ -296,14 +301,32 @@ def find_reviews() -> Iterator[Violation]:
 @read_transaction
 def _next_reviews(session: Session, last_id: int) -> list[Violation]:
     marked = select(Payment).where(Payment.needs_review, Payment.id > last_id).order_by(Payment.id).limit(BATCH_SIZE)
+    payments = session.scalars(marked).all()
+    # In the review that goes on: staff may have ended an earlier one.
+    reviewed = (
+        select(func.coalesce(func.max(PaymentEvent.id), 0))
+        .where(PaymentEvent.payment_id == Payment.id, PaymentEvent.event == "payment.reviewed")
+        .correlate(Payment)
+        .scalar_subquery()
+    )
+    uncounted = (
+        select(PaymentEvent.payment_id, PaymentEvent.reference)
+        .join(Payment, Payment.id == PaymentEvent.payment_id)
+        .where(Payment.id.in_([payment.id for payment in payments]), PaymentEvent.event.in_(_UNCOUNTED_MONEY))
+        .where(PaymentEvent.id > reviewed, PaymentEvent.reference.is_not(None))
+        .order_by(PaymentEvent.id)
+    )
+    elsewhere: defaultdict[int, list[str]] = defaultdict(list)
+    for payment_id, transaction_id in session.execute(uncounted):
+        elsewhere[payment_id].append(str(transaction_id))
     return [
         Violation(
             "review",
             payment.id,
             f"is {payment.status}, received {money.to_text(payment.received_minor)} {payment.currency};"
-            f" refund to make: {_refund_to_make(payment)}",
+            f" refund to make: {_refund_to_make(payment, elsewhere[payment.id])}",
         )
-        for payment in session.scalars(marked)
+        for payment in payments
     ]
 
 
@@ -372,12 +395,21 @@ def _paid_with(session: Session, payment_id: int, method: str, reference: str) -
     return next((found for found, used in alone if normalized_reference(BY_HAND, used) == normalized), None)
 
 
-def _refund_to_make(payment: Payment) -> str:
-    """The whole amount if none of it belongs to the payment; otherwise only the payment's events say how much."""
+def _refund_to_make(payment: Payment, elsewhere: Sequence[str]) -> str:
+    """The whole amount if none of it belongs to the payment; otherwise only the payment's events say how much.
+
+    ``elsewhere``: transactions of the payment that its amounts do not count, so no refund here returns them.
+    """
     if payment.is_disputed:
-        return "none, because it is disputed"
-    left = money.to_text(payment.refundable_minor)
-    return f"up to {left}, see its events" if payment.status in REFUNDABLE else left
+        here = "none, because it is disputed"
+    else:
+        left = money.to_text(payment.refundable_minor)
+        here = f"up to {left}, see its events" if payment.status in REFUNDABLE else left
+    if not elsewhere:
+        return here
+    at_gateway = f"in the dashboard of {payment.gateway}, all of transaction {' and of '.join(elsewhere)}"
+    # Nothing that came first is too much: it paid the payment.
+    return at_gateway if payment.status in PAID and not payment.is_disputed else f"{here}; and {at_gateway}"
 
 
 @read_transaction

@@ -32,12 +32,14 @@ class CancellationPlan:
     """A payment that is about to end unpaid, and the sessions by which it could still be paid.
 
     ``session_ends_at``: when the open session ends by itself; None if there is none, or if it does not.
+    ``older``: the sessions that have ended without money, as far as we know; oldest first.
     """
 
     charge: Charge
     gateway: str
     references: Sequence[str]
     session_ends_at: datetime | None
+    older: Sequence[str] = ()
 
     @classmethod
     def of(cls, session: Session, payment: Payment) -> "CancellationPlan":

@@ -91,8 +91,8 @@ def expire_payments(as_json: bool) -> None:
     """Expire pending payments that were not paid in time, and free their consultations.
 
     The limit is PAYMENT_PENDING_TTL, or PAYMENT_MANUAL_TTL for payments that staff confirm by hand. The gateway's
-    session is ended first. If the gateway does not answer, the payment stays pending until the next run. The command
-    may run at any time, and twice at once.
+    session is ended first. If the gateway does not answer, the payment stays pending until the next run. Sessions of
+    payments that were paid by an older session are ended too. The command may run at any time, and twice at once.
     """
     deadlines = Deadlines.at(clock.now(), current_app.config["SETTINGS"])
     results: Counter[ExpiryResult] = Counter()
@@ -102,20 +102,25 @@ def expire_payments(as_json: bool) -> None:
         label="Expiring",
         length=expire.count_overdue(deadlines),
     )
+    sessions = expire.end_sessions_of_paid(operator_context())
+    left = results[ExpiryResult.LEFT] + sessions[False]
     if as_json:
         say_json(
             {
                 "expired": results[ExpiryResult.EXPIRED],
                 "paid": results[ExpiryResult.FOLLOWED],
-                "left": results[ExpiryResult.LEFT],
+                "left": left,
+                "sessions_ended": sessions[True],
             }
         )
         return
     say(f"{results[ExpiryResult.EXPIRED]} payments expired")
     if results[ExpiryResult.FOLLOWED]:
         say(f"{results[ExpiryResult.FOLLOWED]} were paid, cancelled or changed at the same moment")
-    if results[ExpiryResult.LEFT]:
-        say(f"{results[ExpiryResult.LEFT]} are left for the next run: their gateway did not answer")
+    if sessions[True]:
+        say(f"{sessions[True]} open sessions ended, of payments that were paid by an older session")
+    if left:
+        say(f"{left} are left for the next run: their gateway did not answer")
 
 
 @consultations.command("close")

@@ -25,7 +25,7 @@ from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
 from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
-from payments_app.payments.gateway_updates import record_received_money
+from payments_app.payments.gateway_updates import end_newer_session, record_received_money
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import (
@@ -36,6 +36,7 @@ from payments_app.payments.repository import (
     get_owned_for_update,
     require_unused_reference,
 )
+from payments_app.payments.sessions import OpenSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> Store
         return judged if isinstance(judged, StoredResponse) else _verify(judged, proof)
 
     def execute(money: GatewayPayment) -> StoredResponse:
-        written = _write(change, proof, money, render)
+        written, newer = _write(change, proof, money, render)
+        end_newer_session(newer, change.context)
         if not isinstance(written, StoredResponse):
             raise written  # after the commit: the money has arrived, so it stays recorded although the request fails
         return written
@@ -92,17 +94,18 @@ def _read_and_judge(
 @write_transaction
 def _write(
     session: Session, change: ChangeCommand, proof: PaymentProof, money: GatewayPayment, render: Render
-) -> StoredResponse | Conflict:
+) -> tuple[StoredResponse | Conflict, OpenSession | None]:
+    """The response, and the payment's session that is still open: for ``end_newer_session``."""
     payment = get_owned_for_update(session, change.payment_id, change.caller)
     stored = _judge(session, payment, change, proof, render)
     if stored is not None:
-        return stored
+        return stored, None
     require_unused_reference(session, payment, proof.transaction_id)
-    record_received_money(session, payment, money, context=change.context, receipt_url=proof.receipt_url)
+    newer = record_received_money(session, payment, money, context=change.context, receipt_url=proof.receipt_url)
     if payment.was_completed_by(proof.transaction_id):
-        return flush_and_store(session, payment, change, render)
+        return flush_and_store(session, payment, change, render), newer
     session.flush()
-    return _refusal(session, payment)
+    return _refusal(session, payment), newer
 
 
 def _judge(

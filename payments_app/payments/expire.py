@@ -1,7 +1,9 @@
 """Ends payments that were not paid in time."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -9,13 +11,17 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import AppError, InvalidTransition, VersionConflict
+from payments_app.errors import AppError, GatewayUnavailable, InvalidTransition, VersionConflict
+from payments_app.gateways.base import CheckoutSession, OutcomeUnknown, SessionStatus
+from payments_app.gateways.registry import find_gateway
 from payments_app.payments.cancel import CancellationPlan
 from payments_app.payments.deadlines import Deadlines
+from payments_app.payments.gateway_updates import apply_session_update, end_newer_session
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import get_for_update, keyset
+from payments_app.payments.sessions import find_sessions_of_paid, older_references
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +57,50 @@ def find_overdue(deadlines: Deadlines) -> Iterator[int]:
 def expire(payment_id: int, context: AuditContext) -> ExpiryResult:
     """Expire a pending payment. Its session at the gateway ends first, so that it cannot be paid afterwards.
 
-    If the patient has opened another session since the payment was found to be overdue, it stays pending.
+    If the patient has opened another session since the payment was found to be overdue, it stays pending. If money came
+    or is on its way by an older session, which the gateway is asked, the payment follows that.
     """
-    payment, plan = _load(payment_id)
+    payment, plan = load_with_sessions(payment_id)
     is_continued = plan.session_ends_at is not None and plan.session_ends_at >= context.at
     if payment.status != PaymentStatus.PENDING or is_continued:
         return ExpiryResult.FOLLOWED
+    try:
+        with_money = look_up_older(plan)
+        if with_money is not None and apply_session_update(payment_id, with_money, context) != PaymentStatus.PENDING:
+            return ExpiryResult.FOLLOWED
+    except AppError as error:
+        return leave_for_next_run(payment_id, error)
     return end_payment(payment, plan, context)
+
+
+def look_up_older(plan: CancellationPlan) -> CheckoutSession | None:
+    """The first of the payment's older sessions by which money came or is on its way; None if there is none.
+
+    A patient who had chosen a wallet before the session ended may pay after its end.
+
+    Raises:
+        GatewayUnavailable: no answer from the gateway (503).
+    """
+    on_its_way = None
+    for reference in plan.older:
+        # Within the loop: with nothing to ask, the gateway need not be configured any more.
+        found = find_gateway(plan.gateway).look_up_session(plan.charge, reference)
+        if isinstance(found, OutcomeUnknown):
+            raise GatewayUnavailable
+        # One that the gateway does not know has ended here before, and keeps nobody waiting.
+        if isinstance(found, CheckoutSession) and found.status == SessionStatus.SUCCEEDED:
+            return found
+        if isinstance(found, CheckoutSession) and found.status == SessionStatus.PROCESSING:
+            on_its_way = on_its_way or found
+    return on_its_way
+
+
+def end_sessions_of_paid(context: AuditContext) -> Counter[bool]:
+    """End the sessions that are open although an older one was paid; counts those that ended, and those that did not.
+
+    They are ended when the money is recorded; these are the ones of which the gateway did not say so.
+    """
+    return Counter(end_newer_session(newer, context) for newer in find_sessions_of_paid())
 
 
 def end_payment(payment: Payment, plan: CancellationPlan, context: AuditContext) -> ExpiryResult:
@@ -89,9 +132,11 @@ def _write_ended(session: Session, payment_id: int, plan: CancellationPlan, cont
 
 
 @read_transaction
-def _load(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+def load_with_sessions(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
+    """The payment, and the plan of its end with its older sessions, which must not have money."""
     payment = session.get_one(Payment, payment_id)
-    return payment, CancellationPlan.of(session, payment)
+    plan = CancellationPlan.of(session, payment)
+    return payment, replace(plan, older=older_references(session, payment_id))
 
 
 @read_transaction

@@ -1,5 +1,7 @@
 """Applies a gateway's report to a payment. This is the only place that decides about late money."""
 
+import logging
+
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -7,53 +9,108 @@ from sqlalchemy.orm import Session
 from payments_app.consultations.repository import is_closed
 from payments_app.db.errors import constraint_meaning
 from payments_app.db.transaction import write_transaction
-from payments_app.errors import ActivePaymentExists
-from payments_app.gateways.base import CheckoutSession, GatewayPayment, SessionStatus
+from payments_app.errors import ActivePaymentExists, AppError
+from payments_app.gateways.base import CheckoutSession, Declined, GatewayPayment, OutcomeUnknown, SessionStatus
+from payments_app.gateways.registry import find_gateway
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, UNPAID, PaymentStatus
 from payments_app.payments.repository import get_for_update
-from payments_app.payments.sessions import store_session
+from payments_app.payments.sessions import OpenSession, end_row, find_newer_session, has_other_session, store_session
+
+log = logging.getLogger(__name__)
+
+
+def apply_session_update(payment_id: int, found: CheckoutSession, context: AuditContext) -> str:
+    """Run ``apply_session`` in a transaction of its own; end the newer session after it. Returns the payment's status.
+
+    Not to be called in a transaction.
+    """
+    status, newer = _apply_session_update(payment_id, found, context)
+    end_newer_session(newer, context)
+    return status
 
 
 @write_transaction
-def apply_session_update(session: Session, payment_id: int, found: CheckoutSession, context: AuditContext) -> str:
-    """Run ``apply_session`` in a transaction of its own, and return the payment's status after it."""
+def _apply_session_update(
+    session: Session, payment_id: int, found: CheckoutSession, context: AuditContext
+) -> tuple[str, OpenSession | None]:
     payment = get_for_update(session, payment_id)
-    apply_session(session, payment, found, context)
-    return payment.status
+    newer = apply_session(session, payment, found, context)
+    return payment.status, newer
 
 
-def apply_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
-    """Apply a session's state to the payment, whose row is locked. A state that is known already changes nothing."""
+def apply_session(
+    session: Session, payment: Payment, found: CheckoutSession, context: AuditContext
+) -> OpenSession | None:
+    """Apply a session's state to the payment, whose row is locked. A state that is known already changes nothing.
+
+    Returns the payment's newer session, if money came or is on its way by an older one: for ``end_newer_session``.
+    """
     _note_session(session, payment, found, context)
     match found.status:
         case SessionStatus.SUCCEEDED:
-            record_received_money(session, payment, found.money, context=context)
+            return record_received_money(session, payment, found.money, context=context)
         case SessionStatus.PROCESSING if payment.status == PaymentStatus.PENDING:
             payment.begin_processing(context)
+            newer = find_newer_session(session, payment)
+            return None if newer is None or newer.reference == found.reference else newer
         case SessionStatus.CANCELLED if payment.status in UNPAID:
             payment.mark_cancelled_by_gateway(context)
-        case SessionStatus.EXPIRED if payment.status == PaymentStatus.PROCESSING:
-            payment.fail(context)  # the money that was on its way did not come
+        # The money that was on its way did not come. If there are several sessions, it may be on its way by another
+        # one: ``resume`` asks the gateway about all of them.
+        case SessionStatus.EXPIRED if payment.status == PaymentStatus.PROCESSING and not has_other_session(
+            session, payment.id, found.reference
+        ):
+            payment.fail(context)
+    return None
 
 
 def record_received_money(
     session: Session, payment: Payment, money: GatewayPayment, *, context: AuditContext, receipt_url: str | None = None
-) -> None:
-    """Record money that the gateway has received: it completes the payment, or is quarantined for staff to refund."""
+) -> OpenSession | None:
+    """Record money that the gateway has received: it completes the payment, or is quarantined for staff to refund.
+
+    Returns the session that is still open if the payment is completed: for ``end_newer_session``.
+    """
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
             flag_once(session, payment, "payment.paid_again", money.transaction_id, context)
-        return
+        return None
     if money.currency != payment.currency:  # our amount columns could not hold it: they count the payment's currency
         flag_once(session, payment, "payment.paid_in_other_currency", money.transaction_id, context)
-        return
+        return None
     assert money.transaction_id is not None  # noqa: S101  # for the type checker: money that came has a transaction
     fits = money.mismatch_reason(payment.charge) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
     if not fits or not _completes(session, payment, money.transaction_id, receipt_url, context):
         payment.quarantine(money.transaction_id, amount_minor=money.amount_minor, context=context)
+        return None
+    return find_newer_session(session, payment)
+
+
+def end_newer_session(newer: OpenSession | None, context: AuditContext) -> bool:
+    """End at the gateway the session by which the patient could pay a second time. Not to be called in a transaction.
+
+    False if the gateway does not say that it has ended: its row stays open, and ``payments expire`` ends it later.
+    """
+    if newer is None:
+        return True
+    payment_id, reason = newer.charge.payment_id, "the gateway has not ended it"
+    try:
+        match find_gateway(newer.gateway).cancel_session(newer.charge, newer.reference):
+            case CheckoutSession(status=SessionStatus.CANCELLED | SessionStatus.EXPIRED):
+                end_row(newer, context.at)
+                return True
+            case CheckoutSession(status=SessionStatus.SUCCEEDED) as paid:  # second money, or the money that we know
+                apply_session_update(payment_id, paid, context)
+                return True
+            case Declined(reason=reason) | OutcomeUnknown(reason=reason):
+                pass
+    except AppError as error:  # what has been committed is not to fail for this
+        reason = error.message
+    log.warning("payment %d: its newer session is left open: %s", payment_id, reason)
+    return False
 
 
 def flag_once(session: Session, payment: Payment, event: str, reference: str | None, context: AuditContext) -> None:

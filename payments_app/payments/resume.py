@@ -12,12 +12,20 @@ from payments_app.gateways.base import CheckoutSession, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.payments.cancel import CancellationPlan
 from payments_app.payments.deadlines import Deadlines
-from payments_app.payments.expire import BATCH_SIZE, ExpiryResult, end_payment, leave_for_next_run
+from payments_app.payments.expire import (
+    BATCH_SIZE,
+    ExpiryResult,
+    end_payment,
+    leave_for_next_run,
+    load_with_sessions,
+    look_up_older,
+)
 from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
-from payments_app.payments.sessions import find_newest_session
+
+_OVER = (SessionStatus.CANCELLED, SessionStatus.EXPIRED)
 
 
 @read_transaction
@@ -39,30 +47,37 @@ def resume(payment_id: int, deadlines: Deadlines, context: AuditContext) -> Expi
     """Look up a payment in ``processing`` at its gateway, and apply the outcome.
 
     If none of its sessions is open here, the newest is looked up: that its money is on its way may be reported late.
-    If the gateway's session is open again and the deadline has passed, the session is ended and the payment fails.
+    If money is not on its way by any of its sessions, and that one is over or is open after the deadline, the session
+    is ended and the payment fails.
     """
-    payment, plan = _load_with_newest_session(payment_id)
+    payment, plan = _load(payment_id)
     if payment.status != PaymentStatus.PROCESSING:
         return ExpiryResult.FOLLOWED
     try:
+        with_money = look_up_older(plan)
+        if with_money is not None and with_money.status == SessionStatus.SUCCEEDED:
+            apply_session_update(payment_id, with_money, context)
+            return ExpiryResult.FOLLOWED
         found = _look_up(plan)
         if found is None:
             return ExpiryResult.LEFT
-        if found.status in (SessionStatus.SUCCEEDED, SessionStatus.CANCELLED, SessionStatus.EXPIRED):
+        if found.status == SessionStatus.SUCCEEDED or (found.status in _OVER and not plan.older):
             apply_session_update(payment_id, found, context)
             return ExpiryResult.FOLLOWED
     except AppError as error:
         return leave_for_next_run(payment_id, error)
-    is_over = found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
-    return end_payment(payment, plan, context) if is_over else ExpiryResult.LEFT
+    is_over = found.status in _OVER or (
+        found.status == SessionStatus.OPEN and deadlines.have_passed(payment, plan.session_ends_at)
+    )
+    return end_payment(payment, plan, context) if is_over and with_money is None else ExpiryResult.LEFT
 
 
-@read_transaction
-def _load_with_newest_session(session: Session, payment_id: int) -> tuple[Payment, CancellationPlan]:
-    payment = session.get_one(Payment, payment_id)
-    plan = CancellationPlan.of(session, payment)
-    newest = None if plan.references else find_newest_session(session, payment_id)
-    return payment, plan if newest is None else replace(plan, references=[str(newest.reference)])
+def _load(payment_id: int) -> tuple[Payment, CancellationPlan]:
+    """With the newest of the ended sessions in place of the open one, if there is none."""
+    payment, plan = load_with_sessions(payment_id)
+    if plan.references or not plan.older:
+        return payment, plan
+    return payment, replace(plan, references=plan.older[-1:], older=plan.older[:-1])
 
 
 def _look_up(plan: CancellationPlan) -> CheckoutSession | None:

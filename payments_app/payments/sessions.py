@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import and_, case, func, select, update
 from sqlalchemy.orm import Session
 
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert
-from payments_app.errors import GatewayRefused, VersionConflict
-from payments_app.gateways.base import SessionRequest, SessionStatus
+from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.errors import GatewayRefused, InvalidTransition, VersionConflict
+from payments_app.gateways.base import Charge, SessionRequest, SessionStatus
 from payments_app.gateways.capabilities import Capabilities
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.gateway_session import ENDED, LOST, OPENING, GatewaySession
 from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.status import PAID, PaymentStatus
+
+# An open session that is not its payment's first.
+IS_NEWER = and_(GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.number > 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,15 @@ class SessionTerms:
     describe: Callable[[int], str]
     lease_seconds: int
     deadlines: Deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session by which the patient can pay, or could until now."""
+
+    charge: Charge
+    gateway: str
+    reference: str
 
 
 def find_open_session(session: Session, payment_id: int) -> GatewaySession | None:
@@ -43,17 +57,58 @@ def find_newest_session(session: Session, payment_id: int) -> GatewaySession | N
     return session.scalars(select(GatewaySession).where(*named).order_by(GatewaySession.id.desc()).limit(1)).first()
 
 
+def find_newer_session(session: Session, payment: Payment) -> OpenSession | None:
+    """The payment's open session, if it had another one before: money may come by either."""
+    newer = (GatewaySession.payment_id == payment.id, IS_NEWER)
+    with session.no_autoflush:  # it would flush half of an effect, and raise the version twice
+        reference = session.scalars(select(GatewaySession.reference).where(*newer)).one_or_none()
+    return None if reference is None else OpenSession(payment.charge, payment.gateway, reference)
+
+
+def has_other_session(session: Session, payment_id: int, reference: str) -> bool:
+    """Whether the gateway can be asked about a session of the payment besides the one that it calls so."""
+    others = (GatewaySession.payment_id == payment_id, GatewaySession.reference != reference)
+    return session.scalars(select(GatewaySession.id).where(*others).limit(1)).first() is not None
+
+
+def older_references(session: Session, payment_id: int) -> Sequence[str]:
+    """The gateway's names for the payment's sessions that have ended without money, as far as we know; oldest first."""
+    others = (SessionStatus.OPEN.value, SessionStatus.SUCCEEDED.value)
+    ended = (GatewaySession.payment_id == payment_id, GatewaySession.status.not_in(others))
+    named = select(GatewaySession.reference).where(*ended, GatewaySession.reference.is_not(None))
+    return [str(reference) for reference in session.scalars(named.order_by(GatewaySession.id))]
+
+
+@read_transaction
+def find_sessions_of_paid(session: Session) -> Sequence[OpenSession]:
+    """The newer sessions that are still open although their payments have money: the gateway did not answer before."""
+    paid = select(Payment, GatewaySession.reference).join(GatewaySession, GatewaySession.payment_id == Payment.id)
+    found = session.execute(paid.where(IS_NEWER, Payment.status.in_(PAID)))
+    return [OpenSession(payment.charge, payment.gateway, str(reference)) for payment, reference in found]
+
+
+@write_transaction
+def end_row(session: Session, ended: OpenSession, at: datetime) -> None:
+    """Write down that the gateway has ended the session. Core: a session has no version to guard."""
+    row = (GatewaySession.gateway == ended.gateway, GatewaySession.reference == ended.reference)
+    still_open = update(GatewaySession).where(*row, GatewaySession.status == SessionStatus.OPEN.value)
+    session.execute(still_open.values(status=SessionStatus.CANCELLED.value, updated_at=at))
+
+
 def prepare_session(
     session: Session, payment: Payment, capabilities: Capabilities, terms: SessionTerms, at: datetime
 ) -> tuple[GatewaySession, bool]:
     """The row of the session to pay by, and whether it is new: the open one, one that is being opened, or another.
 
     Raises:
+        InvalidTransition: money is on its way by an older one (409).
         VersionConflict: another request is opening one, and the gateway would not know ours for the same (409).
     """
     still_open = find_open_session(session, payment.id)
     if still_open is not None:
         return still_open, False
+    if payment.status != PaymentStatus.PENDING:
+        raise InvalidTransition(payment_status=payment.status)
     leased_until = at + timedelta(seconds=terms.lease_seconds)
     opening = (GatewaySession.payment_id == payment.id, GatewaySession.status == OPENING)
     row = session.scalars(select(GatewaySession).where(*opening)).one_or_none()

@@ -26,13 +26,11 @@ from payments_app.proof.promises import (
     pay_all,
     pay_one,
 )
+from payments_app.proof.refund_attacks import disputes, refund_twins, refunds
 from payments_app.proof.scenario import LoadProfile, Patient, Scenario
 
 # Workers are killed at a random moment within this time, which is about the duration of a burst of payments.
 KILLED_WITHIN_SECONDS = 0.03
-
-# How many refunds of 30 % fit into a payment.
-PARTS_THAT_FIT = 3
 
 
 def storm(scenario: Scenario) -> Iterator[Violation]:
@@ -153,36 +151,6 @@ def one_transaction(scenario: Scenario) -> Iterator[Violation]:
         )
 
 
-def refunds(scenario: Scenario) -> Iterator[Violation]:
-    """One payment, and many refunds of 30 % at once: only three fit."""
-    payment_id, consultation = _pay_confirmed(scenario)
-    responses = scenario.client.at_once([scenario.refunding(payment_id) for _ in range(scenario.load.clients)])
-    yield from only(responses, OK, CONFLICT, UNPROCESSABLE)
-    for snapshot in scenario.snapshots(consultation):
-        if snapshot.returned_minor > snapshot.received_minor:
-            yield Violation(
-                "more was sent back than came",
-                f"payment {payment_id}: {snapshot.returned_minor} of {snapshot.received_minor} minor units",
-            )
-        elif snapshot.refunds != min(PARTS_THAT_FIT, scenario.load.clients):
-            yield Violation("money that could be returned was not", f"payment {payment_id}: {snapshot.refunds} refunds")
-
-
-def refund_twins(scenario: Scenario) -> Iterator[Violation]:
-    """One refund, requested many times at once with one key."""
-    payment_id, consultation = _pay_confirmed(scenario)
-    key = scenario.new_key()
-    responses = scenario.client.at_once([scenario.refunding(payment_id, key=key) for _ in range(scenario.load.clients)])
-    accepted = 202  # a repeated request that arrives before the outcome
-    yield from only(responses, OK, accepted)
-    for snapshot in scenario.snapshots(consultation):
-        if snapshot.refunds != 1:
-            yield Violation(
-                "one key returned money several times" if snapshot.refunds else "no refund was made",
-                f"payment {payment_id}: {snapshot.refunds} refunds",
-            )
-
-
 def killed_workers(scenario: Scenario) -> Iterator[Violation]:
     """Payments whose workers are killed; a client without a response sends its request again with the same key."""
     workers = scenario.workers
@@ -259,6 +227,12 @@ ATTACKS = (
         refund_twins,
     ),
     Attack(
+        "disputes",
+        "a payment whose money the patient's bank took back is not refunded",
+        lambda load: Size(1, 1, 2 + 2 * load.clients),
+        disputes,
+    ),
+    Attack(
         "checkouts",
         "many checkouts of one payment at once open one session",
         lambda load: Size(1, 1, 1 + load.clients),
@@ -311,12 +285,3 @@ def _of(responses: Sequence[Response], patient: Patient) -> list[Response]:
 def _alternating(scenario: Scenario, patient: Patient, clicks: int) -> list[Request]:
     key = scenario.new_key()
     return [scenario.paying(patient, patient.consultations[click % 2], key=key) for click in range(clicks)]
-
-
-def _pay_confirmed(scenario: Scenario) -> tuple[int, int]:
-    """Create and confirm a payment; returns the ids of the payment and of its consultation."""
-    payment_id, consultation = pay_one(scenario)
-    response = scenario.client.request(scenario.confirming(payment_id, scenario.new_transaction()))
-    if response.status != OK:
-        raise SetupFailed(response)
-    return payment_id, consultation

@@ -22,15 +22,18 @@ from payments_app.db.base import table_of
 from payments_app.db.engine import current_engines
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateways.base import SessionStatus
+from payments_app.gateways.events import DisputeStatus, GatewayDispute
 from payments_app.idempotency.models import IdempotencyKey
 from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payment_links.repository import TOKEN_BYTES, hash_of
 from payments_app.payments.audit import CHECKS, Check
+from payments_app.payments.disputes import apply_dispute_update
 from payments_app.payments.models.dispute import Dispute
-from payments_app.payments.models.event import PaymentEvent
+from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
+from payments_app.payments.repository import get_for_update
 
 # Ids of scratch consultations. Above the ids of a booking system that counts, or that uses the microseconds since 1970
 # (1.8e15 now, 9e15 in the year 2255); below ids that combine a time and a machine in 63 bits; and up to 2^53 - 1, the
@@ -119,6 +122,24 @@ def add_link(session: Session, consultation_id: int) -> tuple[int, str]:
     session.add(link)
     session.flush()
     return link.id, token
+
+
+@write_transaction
+def add_dispute(session: Session, payment_id: int, name: str) -> None:
+    """Apply a dispute of the whole scratch payment, as the webhook of a gateway does."""
+    now = clock.now()
+    payment = get_for_update(session, payment_id)
+    reported = GatewayDispute(
+        reference=f"prove-{name}-{payment_id}",
+        transaction_id=payment.transaction_id,
+        amount_minor=payment.received_minor,
+        currency=payment.currency,
+        reason=None,
+        status=DisputeStatus.NEEDS_RESPONSE,
+        due_at=None,
+    )
+    context = AuditContext(f"gateway:{payment.gateway}", None, now)
+    apply_dispute_update(session, payment, reported, told_at=now, context=context)
 
 
 @read_transaction

@@ -18,6 +18,7 @@ from tests.support.fresh_databases import fresh_database
 # Says what it was started with, in place of the project's own flask.
 STAND_IN = """#!/bin/sh
 echo "${APP_ENV:-}|${DATABASE_URL:-}|$*"
+echo "links begin with ${PUBLIC_URL:-}" >&2
 """
 
 
@@ -91,6 +92,25 @@ def test_an_env_file_with_other_settings_leaves_the_demo(project: Path) -> None:
     (project / ".env").write_text("#DATABASE_URL=sqlite:////srv/clinic.db\nPAYMENT_CURRENCY=IDR\n")
 
     assert "|sqlite:///demo.db|" in run(project / "payments", "check", cwd=project.parent).stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"PUBLIC_URL": "https://pay.example.org"}, "https://pay.example.org"),
+        ({"DATABASE_URL": "postgresql+psycopg://db/clinic"}, ""),
+    ],
+    ids=str,
+)
+def test_a_payment_link_of_the_demo_leads_to_make_run(project: Path, settings: dict[str, str], address: str) -> None:
+    started = run(project / "payments", "links", "create", "77", cwd=project.parent, **settings)
+
+    assert started.stderr == f"links begin with {address}\n"
+    (project / ".env").write_text("PUBLIC_URL=https://pay.example.org\n")
+    with_file = run(project / "payments", "links", "create", "77", cwd=project.parent)
+    assert with_file.stderr == "links begin with \n"  # the service reads it itself
 
 
 @pytest.mark.parametrize("missing", ["instance/demo.db", ".venv/bin/flask"])

@@ -14,6 +14,7 @@ from tests.prove.model.reference_model import ReferenceModel
 from tests.prove.model.service_under_test import PATIENTS, SHOWN, ServiceUnderTest, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.client import ApiResponse
+from tests.support.fake_stripe import FakeStripe
 from tests.support.links import Payer
 from tests.support.people import Person
 
@@ -29,7 +30,7 @@ Rule = Callable[..., Any]
 class Comparison(RuleBasedStateMachine):
     """``service`` is emptied for each run."""
 
-    def __init__(self, service: ServiceUnderTest, met: Counter[str]) -> None:
+    def __init__(self, service: ServiceUnderTest[FakeStripe], met: Counter[str]) -> None:
         super().__init__()
         self.service, self.met = service, met
         self.model = ReferenceModel(PATIENTS)

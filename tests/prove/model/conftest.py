@@ -7,7 +7,10 @@ import pytest
 
 # So that their assertions show both values.
 pytest.register_assert_rewrite(
-    "tests.prove.model.comparison", "tests.prove.model.machine", "tests.prove.model.service_under_test"
+    "tests.prove.model.comparison",
+    "tests.prove.model.machine",
+    "tests.prove.model.pages_machine",
+    "tests.prove.model.service_under_test",
 )
 
 

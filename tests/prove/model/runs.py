@@ -48,11 +48,11 @@ def run_machine(
 
     for number in range(start, start + runs):
         print(f"to replay: PROOF_SEED={number}")  # noqa: T201  # pytest shows it where the test fails
-        run_state_machine_as_test(seed(number)(machine), settings=_settings(phases))  # type: ignore[arg-type]  # takes any factory
+        run_state_machine_as_test(seed(number)(machine), settings=settings_of(phases))  # type: ignore[arg-type]  # takes any factory
     return met
 
 
-def _settings(phases: Sequence[Phase]) -> settings:
+def settings_of(phases: Sequence[Phase]) -> settings:
     return settings(
         max_examples=2,  # the first is the simplest there is, in which nothing happens
         stateful_step_count=STEPS_PER_RUN,

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from flask import Flask
 from sqlalchemy import text
@@ -20,6 +20,7 @@ from tests.support.admissions import call_however_silent
 from tests.support.apps import engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import empty
+from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
@@ -39,17 +40,20 @@ _PAYMENTS = text(
 _AUDIT = text(" UNION ALL ".join(f"SELECT '{c.invariant}', id, detail FROM ({c.query}) AS q" for c in audit.CHECKS))
 
 
+Fake = TypeVar("Fake", FakeStripe, FakePayMongo)
+
+
 @dataclass(frozen=True)
-class ServiceUnderTest:
+class ServiceUnderTest(Generic[Fake]):
     """The operations besides HTTP: timers, the passing of time, and the audit."""
 
-    fake: FakeStripe
+    fake: Fake
     app: Flask
     people: People
     rows: Rows
 
     @classmethod
-    def emptied(cls, fake: FakeStripe, app: Flask) -> Self:
+    def emptied(cls, fake: Fake, app: Flask) -> Self:
         fake.reset()
         call_however_silent(app)  # the model has no breaker, and its weather is often bad
         with app.app_context():
@@ -57,13 +61,16 @@ class ServiceUnderTest:
         people = People(app, patient=range(1, 3), other=range(3, 4))
         return cls(fake, app, people, Rows(engine_of(app)))
 
-    def hear(self, event: Wire) -> None:
+    def hear(self: "ServiceUnderTest[FakeStripe]", event: Wire) -> None:
         tell(StripeApp(self.fake, self.app, self.people), event)
 
     def make_overdue(self, payment_id: int) -> None:
         """Make it older than any gateway's time limit: a week and a day."""
         at = self.rows.moment(datetime.now(UTC) - timedelta(days=8))
         self.rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=at, id=payment_id)
+        # Its sessions too, as far as they have an end.
+        ended = "UPDATE gateway_sessions SET expires_at = :at WHERE payment_id = :id AND expires_at IS NOT NULL"
+        self.rows.execute(ended, at=at, id=payment_id)
 
     def make_old(self, user_id: int, key: str) -> None:
         at = self.rows.moment(datetime.now(UTC) - timedelta(days=2))
@@ -76,6 +83,7 @@ class ServiceUnderTest:
         with self.app.app_context():
             for payment_id in list(expire.find_overdue(self._deadlines())):
                 expire.expire(payment_id, self._context())
+            expire.end_sessions_of_paid(self._context())
 
     def resume(self) -> None:
         settings = self.app.config["SETTINGS"]
