@@ -2,7 +2,11 @@
 
 from marshmallow import Schema, fields
 
+from payments_app.accounts.models import Role
+from payments_app.api.enums import Enumeration, EnumField
 from payments_app.api.fields import StorableString
+
+ROLE = Enumeration.of(Role)
 
 ANY_SPELLING = (
     "All spellings of one address are the same: upper or lower case, composed or decomposed characters, and the"
@@ -31,4 +35,4 @@ class User(Schema):
     id = fields.Integer(required=True)
     email = fields.String(required=True)
     name = fields.String(required=True)
-    role = fields.String(required=True, metadata={"enum": ["patient", "admin", "booking", "payer"]})
+    role = EnumField(ROLE, required=True)

@@ -14,11 +14,14 @@ from webargs.flaskparser import FlaskParser
 from payments_app.api.examples import Examples
 from payments_app.api.fields import errors_by_field
 from payments_app.api.json_body import names_one_type, read_all, read_json
+from payments_app.api.problem_schemas import STATUSES_WITH_EXACT_PROBLEMS, Problem, schema_of_problems
 from payments_app.api.query import refuse_contradictions, refuse_parameters
 from payments_app.errors import ValidationFailed
 from payments_app.i18n.locale import translate
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+_PROBLEM_TYPE = "application/problem+json"
 
 # Statuses of checks that run before the idempotency key is read: these responses never name a key.
 _STATUSES_BEFORE_KEY = (
@@ -61,21 +64,6 @@ class StrictParser(FlaskParser):
         )
 
 
-class Problem(Schema):
-    """Problem details (RFC 9457), as ``problems.py`` renders them."""
-
-    type = fields.String(required=True)
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
-    instance = fields.String(required=True)
-    message = fields.String(required=True)
-    retryable = fields.Boolean(required=True)
-    request_id = fields.String(required=True)
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
-    data = fields.Dict()
-
-
 class Blueprint(flask_smorest.Blueprint):
     """flask-smorest's blueprint with strict arguments, and with our response envelope in the OpenAPI document."""
 
@@ -87,7 +75,7 @@ class Blueprint(flask_smorest.Blueprint):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._prepare_doc_cbks.append(_describe_headers)
+        self._prepare_doc_cbks += [_describe_problems, _describe_headers]
 
     def arguments(self, schema: type[Schema], **kwargs: Any) -> Callable[[View], View]:
         """Read and check the arguments. The schema is instantiated once, not per request."""
@@ -97,18 +85,18 @@ class Blueprint(flask_smorest.Blueprint):
     def success_response(
         self,
         status: int,
-        *shapes: type[Schema],
+        shape: type[Schema],
+        *,
         many: bool = False,
         headers: tuple[str, ...] = (),
         examples: Examples | None = None,
     ) -> Callable[[View], View]:
         """Document a success: ``{"data": ..., "message": ...}``, or for many ``{"data": [...], "meta": {...}}``.
 
-        With several shapes, a response has one of them. ``headers`` are names in ``openapi.HEADERS``.
+        ``headers`` are names in ``openapi.HEADERS``.
         """
-        envelopes = [_envelope(shape, many=many) for shape in shapes]
-        content = {"oneOf": envelopes} if len(envelopes) > 1 else envelopes[0]
-        respond = self.response(status, content, headers={name: name for name in headers}, examples=examples)
+        envelope = _envelope(shape, many=many)
+        respond = self.response(status, envelope, headers={name: name for name in headers}, examples=examples)
 
         def decorate(view: View) -> View:
             return _described(view, by=lambda blank: self.doc(operationId=view.__name__)(respond(blank)))
@@ -144,7 +132,10 @@ class Blueprint(flask_smorest.Blueprint):
         return _described(view, by=self.doc(parameters=list(headers)))
 
     def problems(self, *statuses: int, examples: Mapping[int, Examples] | None = None) -> Callable[[View], View]:
-        """Document the error statuses of a view; ``examples`` by status."""
+        """Document the error statuses of a view; ``examples`` by status.
+
+        For statuses in ``STATUSES_WITH_EXACT_PROBLEMS`` the examples also say which problems there are.
+        """
         examples = examples or {}
 
         def decorate(view: View) -> View:
@@ -152,7 +143,7 @@ class Blueprint(flask_smorest.Blueprint):
                 documented = self.alt_response(
                     status,
                     schema=Problem,
-                    content_type="application/problem+json",
+                    content_type=_PROBLEM_TYPE,
                     examples=examples.get(status),
                 )
                 view = _described(view, by=documented)
@@ -181,6 +172,19 @@ def _joined(documented: Any, more: Any) -> Any:
     if isinstance(documented, list) and isinstance(more, list):
         return [*documented, *more]
     return more
+
+
+def _describe_problems(doc: dict[str, Any], doc_info: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """Replace the schema of any problem by that of the problems which the examples show."""
+    for status in STATUSES_WITH_EXACT_PROBLEMS:
+        content = doc["responses"].get(status, {}).get("content", {}).get(_PROBLEM_TYPE, {})
+        types = {example["value"]["type"] for example in content.get("examples", {}).values()}
+        if types:
+            codes = sorted(each.removeprefix("/problems/") for each in types)
+            operation = doc_info["manual_doc"]["operationId"]
+            name = f"{operation}_{status.name}".title().replace("_", "")
+            content["schema"] = schema_of_problems(name, codes)
+    return doc
 
 
 def _describe_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_context: Any) -> dict[str, Any]:
@@ -218,13 +222,16 @@ def _key_headers(status: int) -> list[str]:
 def _envelope(data: type[Schema], *, many: bool) -> type[Schema]:
     """The envelope schema; one class per schema, so that it has one name in the OpenAPI document."""
     if many:
-        members = {"data": fields.List(fields.Nested(data), required=True), "meta": fields.Nested(Meta, required=True)}
+        members = {
+            "data": fields.List(fields.Nested(data), required=True),
+            "meta": fields.Nested(ListMeta, required=True),
+        }
         return type(f"{data.__name__}List", (Schema,), members)
     members = {"data": fields.Nested(data, required=True), "message": fields.String(required=True)}
-    return type(f"{data.__name__}Answer", (Schema,), members)
+    return type(f"{data.__name__}Response", (Schema,), members)
 
 
-class Meta(Schema):
+class ListMeta(Schema):
     """Pagination of a list; ``next_cursor`` is null on the last page."""
 
     next_cursor = fields.String(required=True, allow_none=True)

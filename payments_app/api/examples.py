@@ -238,6 +238,7 @@ REFUND = _refusals(
         "refund-repeated": RefundRepeated(refund_id=3, amount=Decimal("1500.00"), currency="PHP"),
         "refundable-changed": RefundableChanged(left=Decimal("3500.50"), currency="PHP", as_number=3500.5),
         "lock-timeout": LockTimeout(),
+        "precondition-failed": PreconditionFailed(current_version=1),
         "refund-exceeds-balance": RefundExceedsBalance(left=Decimal("3500.00"), currency="PHP"),
         "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
         **_NO_ANSWER,

@@ -186,14 +186,18 @@ class Amount(fields.Field[Any]):
         raise self.make_error("invalid")
 
 
-class PayableAmount(Amount):
-    """An amount within ``PAYMENT_MIN_AMOUNT`` and ``PAYMENT_MAX_AMOUNT``."""
+class RequestedAmount(Amount):
+    """An amount in a request. The document says that it may be a string, which an amount in a response never is."""
 
     DESCRIPTION = "Major units, as a number or as a plain decimal string within the same limits; at most two decimals."
 
     def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         described = {"description": self.DESCRIPTION, "pattern": DECIMAL_PATTERN, **(metadata or {})}
         super().__init__(metadata=described, **kwargs)
+
+
+class PayableAmount(RequestedAmount):
+    """An amount within ``PAYMENT_MIN_AMOUNT`` and ``PAYMENT_MAX_AMOUNT``."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
         minor = super()._deserialize(value, attr, data, **kwargs)

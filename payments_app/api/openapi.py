@@ -6,10 +6,8 @@ from typing import Any
 
 import flask_smorest
 from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask import Flask, Response, request
-from marshmallow import Schema
 from marshmallow.fields import Field
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
@@ -17,6 +15,7 @@ from werkzeug.routing import BaseConverter
 from config import Settings
 from payments_app import money
 from payments_app.api import docs_page, fields, problem_pages
+from payments_app.api.schema_converter import SchemaPlugin
 
 DESCRIPTION = """Takes one payment for one medical consultation, exactly once.
 
@@ -27,6 +26,8 @@ the same key may succeed later.
 
 Under `/api/v1` a query parameter that is not described here is 422, as is one that is given twice with different
 values; the error names the known ones. Webhooks of gateways ignore unknown parameters."""
+
+BEARER = "The token of `POST /api/login` or of `POST /api/v1/payment-links/exchange`, or an API key of a program."
 
 _TEXT = {"type": "string"}
 _SECONDS = {"type": "integer", "minimum": 1}
@@ -152,18 +153,6 @@ class Api(flask_smorest.Api):
         pass
 
 
-class SchemaConverter(OpenAPIConverter):
-    """apispec's converter, which also adds a schema's ``rules``: rules between fields, which only code checks."""
-
-    def schema2jsonschema(self, schema: Schema) -> dict[str, Any]:
-        described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]  # apispec's
-        return {**described, **getattr(schema, "rules", {})}
-
-
-class SchemaPlugin(MarshmallowPlugin):
-    Converter = SchemaConverter
-
-
 def init_app(app: Flask) -> Api:
     """Set up the OpenAPI document. It describes the blueprints that are registered with the returned Api."""
     app.url_map.converters.update(id=IdConverter, key=KeyConverter)
@@ -176,7 +165,8 @@ def init_app(app: Flask) -> Api:
         OPENAPI_URL_PREFIX="/",
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
-            "info": {"description": DESCRIPTION},
+            "info": {"description": DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+            "servers": _servers(app.config["SETTINGS"]),
             # Relative to the document, so that it also works behind a path prefix.
             "externalDocs": {"description": "Every problem, with its meaning and what to do", "url": "problems"},
             "security": [{"bearer": []}],
@@ -186,7 +176,7 @@ def init_app(app: Flask) -> Api:
     api.register_converter(IdConverter, _id_parameter)
     api.register_converter(KeyConverter, lambda _converter: _KEY)
     api.register_field(fields.Amount, "number", None)
-    api.register_field(fields.PayableAmount, ["number", "string"], None)
+    api.register_field(fields.RequestedAmount, ["number", "string"], None)
     api.register_field(fields.RateField, "number", None)
     api.register_field(fields.UtcDateTimeField, "string", "date-time")
     api.register_field(fields.ZonedDateTime, "string", "date-time")
@@ -196,11 +186,19 @@ def init_app(app: Flask) -> Api:
         api.spec.components.parameter(name, "header", parameter, lazy=True)
     for name, header in HEADERS.items():
         api.spec.components.header(name, header, lazy=True)
-    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"})
+    api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "description": BEARER})
     app.after_request(_forbid_caching)
     app.register_blueprint(docs_page.blueprint)
     app.register_blueprint(problem_pages.blueprint)
     return api
+
+
+def _servers(settings: Settings) -> list[dict[str, str]]:
+    """The first is the one that generated clients use. The document is made once, so no request can say the address."""
+    here = {"url": ".", "description": "The address that this document was read from"}
+    if settings.public_url is None:
+        return [here]
+    return [{"url": settings.public_url, "description": "The public address"}, here]
 
 
 def _forbid_caching(response: Response) -> Response:

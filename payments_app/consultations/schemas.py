@@ -8,6 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from payments_app.accounts import emails, names
 from payments_app.accounts.schemas import ANY_SPELLING
+from payments_app.api.enums import Enumeration, EnumField, NamedEnum
 from payments_app.api.fields import (
     Amount,
     Cursor,
@@ -26,6 +27,11 @@ from payments_app.i18n.messages import N_
 REFERENCE_PATTERN = "^[!-~]{1,64}$"
 # The language, and perhaps its script or region: en, id, fil-PH, zh-Hant.
 LANGUAGE_PATTERN = "^[A-Za-z]{2,3}(?:-[A-Za-z]{2,4})?$"
+CONSULTATION_STATUS = Enumeration(
+    "ConsultationStatus",
+    ("open", "closed"),
+    "closed is final: no new payment is taken, and nothing of the consultation changes.",
+)
 WAYS_TO_NAME_A_PATIENT = ("patient_id", "patient_email", "patient")
 
 
@@ -65,7 +71,7 @@ class Reference(fields.String):
 
 class ActivePayment(Schema):
     id = fields.Integer(required=True)
-    status = fields.String(required=True)
+    status = NamedEnum("PaymentStatus", required=True)
     amount = Amount(required=True, attribute="amount_minor")
     version = fields.Integer(required=True)
 
@@ -78,13 +84,7 @@ class Consultation(Schema):
     description = fields.String(required=True, allow_none=True)
     starts_at = UtcDateTimeField(required=True, allow_none=True)
     reference = fields.String(required=True, allow_none=True)
-    status = fields.String(
-        required=True,
-        metadata={
-            "enum": ["open", "closed"],
-            "description": "closed is final: no new payment is taken, and nothing of the consultation changes.",
-        },
-    )
+    status = EnumField(CONSULTATION_STATUS, required=True)
     closed_at = UtcDateTimeField(required=True, allow_none=True)
     registered_by = fields.Integer(
         required=True, allow_none=True, metadata={"description": "The id of the user who registered it first."}

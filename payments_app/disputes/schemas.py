@@ -2,11 +2,14 @@
 
 from marshmallow import Schema, fields
 
-from payments_app.api.fields import Amount, Cursor, OneOf, QueryInteger, UtcDateTimeField
+from payments_app.api.enums import Enumeration, EnumField
+from payments_app.api.fields import Amount, Cursor, QueryInteger, UtcDateTimeField
 from payments_app.api.query import Query
 from payments_app.gateways.events import DisputeStatus
 
-STATUSES = [str(status) for status in DisputeStatus]
+DISPUTE_STATUS = Enumeration.of(
+    DisputeStatus, "Inquiries block nothing; needs_response, under_review and lost block refunds."
+)
 
 
 class Dispute(Schema):
@@ -19,7 +22,7 @@ class Dispute(Schema):
     reason = fields.String(
         required=True, allow_none=True, metadata={"description": "The gateway's word, such as fraudulent."}
     )
-    status = fields.String(required=True, metadata={"enum": STATUSES})
+    status = EnumField(DISPUTE_STATUS, required=True)
     due_at = UtcDateTimeField(
         required=True, allow_none=True, metadata={"description": "By when the clinic has to answer the bank."}
     )
@@ -29,6 +32,6 @@ class Dispute(Schema):
 
 class DisputeListQuery(Query):
     per_page = QueryInteger(load_default=15, largest=100)
-    status = fields.String(validate=OneOf(STATUSES))
+    status = EnumField(DISPUTE_STATUS)
     payment_id = QueryInteger()
     cursor = Cursor()

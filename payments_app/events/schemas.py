@@ -5,12 +5,13 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields
 
 from payments_app import clock, money
+from payments_app.api.enums import EnumField
 from payments_app.api.fields import Amount, Cursor, QueryInteger, UtcDateTimeField
 from payments_app.api.query import Query
 from payments_app.events.repository import FeedEvent
 from payments_app.i18n.messages import N_
 from payments_app.payments.models.event import EVENT_TYPES
-from payments_app.payments.models.status import PaymentStatus
+from payments_app.payments.schemas import EVENT_TYPE, PAYMENT_STATUS
 
 MOST_EVENTS = 1_000
 LONGEST_WAIT_SECONDS = 25
@@ -54,13 +55,7 @@ class EventData(Schema):
         allow_none=True,
         metadata={"description": "The booking system's name of the consultation, when the event got its position."},
     )
-    status = fields.String(
-        required=True,
-        metadata={
-            "enum": [str(status) for status in PaymentStatus],
-            "description": "The payment's status after the event.",
-        },
-    )
+    status = EnumField(PAYMENT_STATUS, required=True, metadata={"description": "The payment's status after the event."})
     version = fields.Integer(required=True, metadata={"description": "The payment's version after the event."})
     amount = Amount(required=True)
     currency = fields.String(required=True)
@@ -72,7 +67,7 @@ class EventData(Schema):
 
 class Event(Schema):
     id = fields.Integer(required=True)
-    type = fields.String(required=True, metadata={"enum": list(EVENT_TYPES)})
+    type = EnumField(EVENT_TYPE, required=True)
     position = fields.Integer(required=True, metadata={"description": "The place in the feed; it never changes."})
     created_at = UtcDateTimeField(required=True)
     data = fields.Nested(EventData, required=True)

@@ -2,6 +2,7 @@
 
 from marshmallow import Schema, fields
 
+from payments_app.api.enums import NamedEnum
 from payments_app.api.fields import UtcDateTimeField
 
 
@@ -15,7 +16,9 @@ class IdempotencyKey(Schema):
     operation = fields.String(required=True)
     payment_id = fields.Integer(required=True)
     refund_id = fields.Integer(required=True, allow_none=True)
-    status = fields.String(
+    status = NamedEnum(
+        "PaymentStatus",
+        "RefundStatus",
         required=True,
         metadata={"description": "Present status of the payment or refund that the key created or changed."},
     )

@@ -2,8 +2,13 @@
 
 from marshmallow import Schema, fields
 
+from payments_app.api.enums import Enumeration, EnumField
 from payments_app.api.fields import Amount, RateField, UtcDateTimeField
 from payments_app.invoices.models import InvoiceStatus
+
+INVOICE_STATUS = Enumeration.of(
+    InvoiceStatus, "void: the payment ended unpaid. refunded: the whole payment was refunded."
+)
 
 
 class Invoice(Schema):
@@ -12,7 +17,7 @@ class Invoice(Schema):
     invoice_number = fields.String(required=True)
     amount = Amount(required=True, attribute="amount_minor")
     currency = fields.String(required=True)
-    status = fields.String(required=True, metadata={"enum": [str(status) for status in InvoiceStatus]})
+    status = EnumField(INVOICE_STATUS, required=True)
     issued_at = UtcDateTimeField(required=True)
     paid_at = UtcDateTimeField(required=True, allow_none=True)
 

@@ -42,7 +42,7 @@ def create_link(consultation_id: int, days: int, return_url: str | None, as_json
     base = current_app.config["SETTINGS"].public_url
     if base is None:
         raise CommandFailed("PUBLIC_URL is not set: links begin with it, such as https://pay.example.org.")
-    if errors := schemas.LinkCreate().validate({"return_url": return_url}):
+    if errors := schemas.PaymentLinkCreate().validate({"return_url": return_url}):
         raise ValidationFailed(errors)
     new = NewLink(consultation_id=consultation_id, return_url=return_url, lifetime=timedelta(days=days))
     link, token = repository.create(new, caller=caller)

@@ -30,8 +30,8 @@ exchange_blueprint = Blueprint(
 
 @blueprint.route("/<id:consultation_id>/links", methods=["POST"])
 @authenticated(Role.BOOKING, Role.ADMIN, scope=Scope.LINKS_WRITE)
-@blueprint.arguments(schemas.LinkCreate, required=False, example=examples.LINK_BODY)
-@blueprint.success_response(201, schemas.NewLink)
+@blueprint.arguments(schemas.PaymentLinkCreate, required=False, example=examples.LINK_BODY)
+@blueprint.success_response(201, schemas.NewPaymentLink)
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CREATE_LINK)
 def create_payment_link(body: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """Make a link by which a patient pays this consultation without a password.
@@ -46,13 +46,13 @@ def create_payment_link(body: dict[str, Any], consultation_id: int, caller: Call
     base = address.base_of_request()
     link, token = repository.create(new, caller=caller)
     shown = {"id": link.id, "url": address.of_token(base, token), "expires_at": link.expires_at}
-    return ok(schemas.NewLink().dump(shown), message=N_("Payment link created"), status=201)
+    return ok(schemas.NewPaymentLink().dump(shown), message=N_("Payment link created"), status=201)
 
 
 @blueprint.route("/<id:consultation_id>/links")
 @authenticated(Role.BOOKING, Role.ADMIN, scope=Scope.LINKS_WRITE)
 @blueprint.arguments(schemas.LinkListQuery, location="query")
-@blueprint.success_response(200, schemas.Link, many=True, headers=("Link",))
+@blueprint.success_response(200, schemas.PaymentLink, many=True, headers=("Link",))
 @blueprint.problems(401, 403, 404, 422, 429, 503)
 def list_payment_links(query: dict[str, Any], consultation_id: int, caller: Caller) -> Response:
     """The links of a consultation without their addresses, newest first; expired and revoked ones too."""
@@ -64,7 +64,7 @@ def list_payment_links(query: dict[str, Any], consultation_id: int, caller: Call
         page,
         kind=f"links.{consultation_id}",
         query=query,
-        render=schemas.Link().dump,
+        render=schemas.PaymentLink().dump,
         position=lambda link: [link.id],
     )
 
@@ -86,7 +86,7 @@ def revoke_payment_link(consultation_id: int, link_id: int, caller: Caller) -> R
 
 @exchange_blueprint.route("/exchange", methods=["POST"])
 @failed_exchanges
-@exchange_blueprint.arguments(schemas.LinkExchange, example=examples.EXCHANGE_BODY)
+@exchange_blueprint.arguments(schemas.PaymentLinkExchange, example=examples.EXCHANGE_BODY)
 @exchange_blueprint.response(200, Token)
 @exchange_blueprint.doc(operationId="exchange_payment_link", security=[])
 @exchange_blueprint.problems(400, 404, 413, 415, 422, 429, 503)

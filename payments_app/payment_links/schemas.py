@@ -28,7 +28,7 @@ class ReturnUrl(HttpUrl):
         return url
 
 
-class LinkCreate(Schema):
+class PaymentLinkCreate(Schema):
     return_url = ReturnUrl(
         load_default=None,
         allow_none=True,
@@ -42,7 +42,7 @@ class LinkCreate(Schema):
     )
 
 
-class NewLink(Schema):
+class NewPaymentLink(Schema):
     id = fields.Integer(required=True)
     url = fields.String(
         required=True, metadata={"format": "uri", "description": "For the patient; it is shown only this once."}
@@ -50,7 +50,7 @@ class NewLink(Schema):
     expires_at = UtcDateTimeField(required=True)
 
 
-class Link(Schema):
+class PaymentLink(Schema):
     id = fields.Integer(required=True)
     return_url = fields.String(required=True, allow_none=True)
     created_at = UtcDateTimeField(required=True)
@@ -63,7 +63,7 @@ class LinkListQuery(Query):
     cursor = Cursor()
 
 
-class LinkExchange(Schema):
+class PaymentLinkExchange(Schema):
     token = StorableString(
         required=True, min_length=1, max_length=255, metadata={"description": "The last part of the link's address."}
     )

@@ -23,7 +23,7 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.repository import ChangeCommand, Conditions
 
 # Made once: marshmallow copies every field whenever a schema is made.
-_CHANGED = schemas.Changed()
+_CHANGED = schemas.ChangedPayment()
 
 
 def build_change(

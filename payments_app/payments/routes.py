@@ -86,8 +86,8 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any aut
 @payments_per_user
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
 @blueprint.idempotent
-@blueprint.success_response(201, schemas.Created, headers=("ETag", "Location"), examples=examples.CREATED)
-@blueprint.success_response(200, schemas.Existing, headers=("ETag",))
+@blueprint.success_response(201, schemas.CreatedPayment, headers=("ETag", "Location"), examples=examples.CREATED)
+@blueprint.success_response(200, schemas.ExistingPayment, headers=("ETag",))
 @blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, examples=examples.CREATE)
 def create_payment(body: dict[str, Any], caller: Caller) -> Response:
     """Create the payment of a consultation. The same key again returns the same response."""
@@ -194,7 +194,7 @@ def open_checkout(body: dict[str, Any], payment_id: int, caller: Caller) -> Resp
 @blueprint.route("/<id:payment_id>/refresh", methods=["POST"])
 @authenticated(*Role, only_reads=True, scope=Scope.PAYMENTS_READ)
 @blueprint.without_parameters
-@blueprint.success_response(200, schemas.Changed, headers=("ETag",))
+@blueprint.success_response(200, schemas.ChangedPayment, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 422, 429, 503)
 def refresh_payment(payment_id: int, caller: Caller) -> Response:
     """Ask the gateway what became of the payment's session, and return the payment as it is then.
@@ -211,7 +211,7 @@ def refresh_payment(payment_id: int, caller: Caller) -> Response:
 @blueprint.arguments(schemas.PaymentConfirm, example=examples.CONFIRM_BODY)
 @blueprint.idempotent
 @blueprint.conditional
-@blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
+@blueprint.success_response(200, schemas.ChangedOrExistingPayment, headers=("ETag",))
 @blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 429, 503, examples=examples.CONFIRM)
 def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Complete a payment with the transaction that paid it, if its gateway confirms the money.
@@ -230,7 +230,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 @blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional
-@blueprint.success_response(200, schemas.Changed, schemas.Existing, headers=("ETag",))
+@blueprint.success_response(200, schemas.ChangedOrExistingPayment, headers=("ETag",))
 @blueprint.problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503, examples=examples.CANCEL)
 def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Cancel a pending payment and free its consultation. Its session at the gateway ends first."""

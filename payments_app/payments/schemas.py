@@ -1,18 +1,18 @@
 """Schemas of payments, and of requests about them."""
 
 from operator import getitem
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, fields
 
 from payments_app.accounts.schemas import ANY_SPELLING
+from payments_app.api.enums import Enumeration, EnumField
 from payments_app.api.fields import (
     KEY_PATTERN,
     Amount,
     Cursor,
     HttpUrl,
     Length,
-    OneOf,
     PayableAmount,
     QueryBoolean,
     QueryInteger,
@@ -25,14 +25,18 @@ from payments_app.api.query import Query
 from payments_app.api.serializer import renderer
 from payments_app.gateways.capabilities import CheckoutKind
 from payments_app.invoices.schemas import Invoice, TaxRecord
+from payments_app.payments.models.event import EVENT_TYPES
 from payments_app.payments.models.status import PaymentStatus
 
-STATUSES = [str(status) for status in PaymentStatus]
-
-FINAL_STATUSES = (
+PAYMENT_STATUS = Enumeration.of(
+    PaymentStatus,
     "Only refunded is final for money. failed and expired can still become completed, by money that comes late; "
-    "cancelled stays, but money that comes late is recorded for staff to return."
+    "cancelled stays, but money that comes late is recorded for staff to return.",
 )
+CHECKOUT_KIND = Enumeration.of(
+    CheckoutKind, "How it is paid: on the gateway's page, in a form of your page, or by hand."
+)
+EVENT_TYPE = Enumeration("EventType", EVENT_TYPES)
 
 
 class Payment(Schema):
@@ -43,7 +47,7 @@ class Payment(Schema):
     currency = fields.String(required=True)
     payment_method = fields.String(required=True)
     gateway = fields.String(required=True)
-    status = fields.String(required=True, metadata={"enum": STATUSES, "description": FINAL_STATUSES})
+    status = EnumField(PAYMENT_STATUS, required=True)
     transaction_id = fields.String(required=True, allow_none=True)
     receipt_url = fields.String(required=True, allow_none=True)
     refunded_amount = Amount(required=True, attribute="refunded_minor")
@@ -61,25 +65,47 @@ class PaymentDetails(Payment):
     refunds = fields.List(fields.Nested("payments_app.refunds.schemas.Refund"), required=True)
 
 
-class Created(Schema):
+class CreatedPayment(Schema):
     type = fields.String(required=True, metadata={"enum": ["new"]})
     payment_id = fields.Integer(required=True)
     payment = fields.Nested(Payment, required=True)
     invoice = fields.Nested(Invoice, required=True)
 
 
-class Changed(Schema):
+class ChangedPayment(Schema):
     payment = fields.Nested(Payment, required=True)
     invoice = fields.Nested(Invoice, required=True)
-    status = fields.String(required=True, metadata={"enum": STATUSES})
+    status = EnumField(PAYMENT_STATUS, required=True)
 
 
-class Existing(Changed):
+class ExistingPayment(ChangedPayment):
     """The present state of a payment, for a key whose first response was pruned."""
 
     type = fields.String(required=True, metadata={"enum": ["existing"]})
     payment_id = fields.Integer(required=True)
     existing_payment_id = fields.Integer(required=True)
+
+
+PRUNED = {"description": "Present if the first response was pruned: the response shows the present state."}
+# Such a response has all three of these members, and any other has none. One schema with a rule, and not one of two
+# schemas: generated clients then have one type, whose members can be read without asking which of the two came.
+ALL_OR_NONE: dict[str, Any] = {
+    "dependentRequired": {
+        "type": ["payment_id", "existing_payment_id"],
+        "payment_id": ["type"],
+        "existing_payment_id": ["type"],
+    }
+}
+
+
+class ChangedOrExistingPayment(ChangedPayment):
+    """The response to a change; it is as ``ExistingPayment`` if its first response was pruned."""
+
+    type = fields.String(metadata={"enum": ["existing"], **PRUNED})
+    payment_id = fields.Integer(metadata=PRUNED)
+    existing_payment_id = fields.Integer(metadata=PRUNED)
+
+    rules: ClassVar[dict[str, Any]] = ALL_OR_NONE
 
 
 class Checkout(Schema):
@@ -96,9 +122,9 @@ class Checkout(Schema):
 
 class PaymentEvent(Schema):
     id = fields.Integer(required=True)
-    event = fields.String(required=True)
-    from_status = fields.String(required=True, allow_none=True, metadata={"enum": [*STATUSES, None]})
-    to_status = fields.String(required=True, metadata={"enum": STATUSES})
+    event = EnumField(EVENT_TYPE, required=True)
+    from_status = EnumField(PAYMENT_STATUS, required=True, allow_none=True)
+    to_status = EnumField(PAYMENT_STATUS, required=True)
     version = fields.Integer(required=True)
     actor = fields.String(required=True)
     request_id = fields.String(required=True, allow_none=True)
@@ -109,13 +135,7 @@ class PaymentMethod(Schema):
     code = fields.String(required=True)
     name = fields.String(required=True)
     gateway = fields.String(required=True)
-    checkout = fields.String(
-        required=True,
-        metadata={
-            "enum": [str(kind) for kind in CheckoutKind],
-            "description": "How it is paid: on the gateway's page, in a form of your page, or by hand.",
-        },
-    )
+    checkout = EnumField(CHECKOUT_KIND, required=True)
 
 
 class IdempotentRequest(Schema):
@@ -169,7 +189,7 @@ class PaymentListQuery(Query):
     """Conditions, all of which a payment fulfils. A time ``_to`` is the first one that is not shown any more."""
 
     per_page = QueryInteger(load_default=15, largest=100)
-    status = fields.String(validate=OneOf(STATUSES), metadata={"description": FINAL_STATUSES})
+    status = EnumField(PAYMENT_STATUS)
     consultation_id = QueryInteger()
     created_from = ZonedDateTime()
     created_to = ZonedDateTime()
@@ -188,8 +208,8 @@ class PaymentListQuery(Query):
 
 
 def created_data(payment: dict[str, Any], invoice: dict[str, Any]) -> dict[str, Any]:
-    """``data`` of a new payment (``Created``), from its rows."""
+    """``data`` of a new payment (``CreatedPayment``), from its rows."""
     return _render_created({"type": "new", "payment_id": payment["id"], "payment": payment, "invoice": invoice})
 
 
-_render_created = renderer(Created(), get=getitem)
+_render_created = renderer(CreatedPayment(), get=getitem)

@@ -17,7 +17,7 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
 from payments_app.refunds import schemas
 
-_REFUNDED = schemas.Refunded()
+_REFUNDED = schemas.RefundedPayment()
 
 _MESSAGES = {
     RefundStatus.PENDING: N_("The refund is pending"),

@@ -24,8 +24,8 @@ blueprint = Blueprint("refunds", __name__, url_prefix="/api/v1/payments", descri
 @blueprint.arguments(schemas.RefundCreate, required=False, example=examples.REFUND_BODY)
 @blueprint.idempotent
 @blueprint.conditional
-@blueprint.success_response(200, schemas.Refunded, schemas.ExistingRefund, headers=("ETag",))
-@blueprint.success_response(202, schemas.Refunded, headers=("ETag", "Retry-After"))
+@blueprint.success_response(200, schemas.RefundedOrExistingPayment, headers=("ETag",))
+@blueprint.success_response(202, schemas.RefundedPayment, headers=("ETag", "Retry-After"))
 @blueprint.problems(400, 401, 402, 403, 404, 409, 412, 413, 415, 422, 429, 503, examples=examples.REFUND)
 def refund_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
     """Refund an amount, or all that can be refunded.

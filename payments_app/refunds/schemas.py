@@ -1,11 +1,16 @@
 """Schemas of refunds, and of requests for them."""
 
+from typing import Any, ClassVar
+
 from marshmallow import Schema, ValidationError, fields
 
-from payments_app.api.fields import DECIMAL_PATTERN, Amount, StorableString, StrictBoolean, UtcDateTimeField
+from payments_app.api.enums import Enumeration, EnumField
+from payments_app.api.fields import Amount, RequestedAmount, StorableString, StrictBoolean, UtcDateTimeField
 from payments_app.i18n.messages import N_
 from payments_app.payments.models.refund import MAX_REASON_LENGTH, RefundStatus
-from payments_app.payments.schemas import Payment, PaymentChange
+from payments_app.payments.schemas import ALL_OR_NONE, PRUNED, Payment, PaymentChange
+
+REFUND_STATUS = Enumeration.of(RefundStatus)
 
 
 class Refund(Schema):
@@ -13,24 +18,26 @@ class Refund(Schema):
     payment_id = fields.Integer(required=True)
     amount = Amount(required=True, attribute="amount_minor")
     currency = fields.String(required=True)
-    status = fields.String(required=True, metadata={"enum": [str(status) for status in RefundStatus]})
+    status = EnumField(REFUND_STATUS, required=True)
     reason = fields.String(required=True, allow_none=True)
     created_at = UtcDateTimeField(required=True)
     settled_at = UtcDateTimeField(required=True, allow_none=True)
 
 
-class Refunded(Schema):
+class RefundedPayment(Schema):
     payment = fields.Nested(Payment, required=True)
     refund = fields.Nested(Refund, required=True)
     refund_amount = Amount(required=True)
 
 
-class ExistingRefund(Refunded):
-    """The present state of a refund, for a key whose first response was pruned."""
+class RefundedOrExistingPayment(RefundedPayment):
+    """The response to a refund; it has the last three members if its first response was pruned."""
 
-    type = fields.String(required=True, metadata={"enum": ["existing"]})
-    payment_id = fields.Integer(required=True)
-    existing_payment_id = fields.Integer(required=True)
+    type = fields.String(metadata={"enum": ["existing"], **PRUNED})
+    payment_id = fields.Integer(metadata=PRUNED)
+    existing_payment_id = fields.Integer(metadata=PRUNED)
+
+    rules: ClassVar[dict[str, Any]] = ALL_OR_NONE
 
 
 def _is_positive(amount_minor: int) -> None:
@@ -44,22 +51,20 @@ def _is_not_negative(amount_minor: int) -> None:
 
 
 class RefundCreate(PaymentChange):
-    amount = Amount(
+    amount = RequestedAmount(
         load_default=None,
         allow_none=True,
         validate=_is_positive,
         metadata={
             "description": "Major units, as a number or as a plain decimal string; at most two decimals. Null: all "
             "that can be refunded.",
-            "pattern": DECIMAL_PATTERN,
             "exclusiveMinimum": 0,
         },
     )
-    expected_refundable = Amount(
+    expected_refundable = RequestedAmount(
         validate=_is_not_negative,
         metadata={
             "description": "The amount that can still be refunded, as the caller expects; 409 if it differs.",
-            "pattern": DECIMAL_PATTERN,
             "minimum": 0,
         },
     )
