@@ -33,7 +33,7 @@ class FeedQuery(Query):
     after = Cursor()
     limit = QueryInteger(load_default=100, largest=MOST_EVENTS)
     types = EventTypes(
-        load_default=(),
+        load_default=tuple,  # called; as a value it would be in the document, as a text
         metadata={
             "description": "Only events of these types, with commas between them.",
             "example": "payment.completed,refund.succeeded",
