@@ -203,6 +203,7 @@ class Settings:
     jwt_secret_key: str
     database_url: str = field(repr=False)
     database_pooler: str
+    transaction_attempts: int
     access_token_ttl_seconds: int
     payment_min_amount_minor: int
     payment_max_amount_minor: int
@@ -273,6 +274,9 @@ class Settings:
             jwt_secret_key=read.secret("JWT_SECRET_KEY", app_env),
             database_url=read.database_url("DATABASE_URL", "sqlite:///payments.db"),
             database_pooler=read.choice("DATABASE_POOLER", "none", "transaction"),
+            # The winner of a race has committed, so the second attempt nearly always decides; the third is for heavy
+            # contention. On a database whose transactions are serializable, conflicts are common.
+            transaction_attempts=read.whole("TRANSACTION_ATTEMPTS", 3, at_least=2, at_most=20),
             access_token_ttl_seconds=read.whole("ACCESS_TOKEN_TTL", 3600, at_least=1),
             payment_min_amount_minor=read.amount_minor("PAYMENT_MIN_AMOUNT", "1000"),
             payment_max_amount_minor=read.amount_minor("PAYMENT_MAX_AMOUNT", "10000000"),

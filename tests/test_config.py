@@ -113,6 +113,8 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"REDIS_HOST": "localhost", "REDIS_PORT": "x"}, "REDIS_PORT"),
         ({"PAYMENT_LOCKING": "none"}, "PAYMENT_LOCKING"),
         ({"PAYMENT_LOCK_MAX_ATTEMPTS": "0"}, "PAYMENT_LOCK_MAX_ATTEMPTS"),
+        ({"TRANSACTION_ATTEMPTS": "1"}, "TRANSACTION_ATTEMPTS"),
+        ({"TRANSACTION_ATTEMPTS": "21"}, "TRANSACTION_ATTEMPTS"),
         ({"RATELIMIT_PAYMENTS": "ten a minute"}, "RATELIMIT_PAYMENTS"),
         ({"RATELIMIT_ENABLED": "maybe"}, "RATELIMIT_ENABLED"),
         ({"STRIPE_API_KEY": "sk_test se/cret"}, "STRIPE_API_KEY"),
