@@ -13,7 +13,7 @@ from tests.support.pgbouncer import BEHIND_PGBOUNCER, pgbouncer_before
 Addresses = list[tuple[str, int]]
 
 # Seconds. The gateway is in this process, which is busy with clients: nothing here tests its timeouts.
-UNHURRIED = {"GATEWAY_TIMEOUT": "5", "REFUND_LEASE": "8"}
+UNHURRIED = {"GATEWAY_TIMEOUT": "5", "REFUND_LEASE": "6"}
 
 
 @dataclass(frozen=True)
