@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.etcd import FILES
 from tests.support.haproxy import CONFIGURATION, haproxy_program
-from tests.support.patroni import FILES
 
 
 def test_haproxy_accepts_its_configuration() -> None:

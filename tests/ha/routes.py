@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from tests.support.deployment import Deployment, deployed
 from tests.support.fake_stripe import FakeStripe
 from tests.support.haproxy import haproxy_before
-from tests.support.patroni import DATABASE, PASSWORD, PatroniCluster
+from tests.support.patroni import PatroniCluster
+from tests.support.patroni_node import DATABASE, PASSWORD
 from tests.support.pgbouncer import BEHIND_PGBOUNCER, pgbouncer_before
 
 Addresses = list[tuple[str, int]]

@@ -11,9 +11,10 @@ from tests.ha.routes import ROUTES, Route
 from tests.ha.surviving import survive
 from tests.support.deployment import Deployment
 from tests.support.engine_watch import EngineWatch
+from tests.support.etcd import HOST
 from tests.support.fake_stripe import FakeStripe
 from tests.support.network import Network, network_to
-from tests.support.patroni import HOST, PatroniCluster
+from tests.support.patroni import PatroniCluster
 
 pytestmark = pytest.mark.long
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import psycopg
 from psycopg import pq
 
-from tests.support.patroni import Node
+from tests.support.patroni_node import Node
 from tests.support.waiting import wait_until
 
 # Seconds that it waits for a node to answer. It then closes the connection, and connects again.

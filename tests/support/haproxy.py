@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patroni import FILES, Node
+from tests.support.etcd import FILES
+from tests.support.patroni_node import Node
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
