@@ -302,7 +302,7 @@ class Settings:
             ratelimit_failed_logins_per_address=read.rate("RATELIMIT_FAILED_LOGINS_PER_ADDRESS", "50 per minute"),
             allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),
             allow_sqlite=read.flag("ALLOW_SQLITE", default=False),
-            stripe_api_key=read.token("STRIPE_API_KEY"),
+            stripe_api_key=read.stripe_key("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
             stripe_checkout=read.choice("STRIPE_CHECKOUT", "hosted", "elements"),
@@ -390,6 +390,11 @@ def _refuse_default_password(name: str, password: str | None, users: Set[str | N
 
 def _bare(secret: str) -> str:
     return re.sub(r"[^a-z0-9]", "", secret.lower())
+
+
+def _is_placeholder(secret: str) -> bool:
+    """Whether it is what examples show in a secret's place: ``...``, ``sk_live_...``, ``<key>``, ``changeme``."""
+    return "..." in secret or secret.startswith("<") or _bare(secret) in PLACEHOLDERS
 
 
 def _shown(value: str) -> str:
@@ -490,7 +495,16 @@ class _Reader:
         values = [value.strip() for value in self.text(name, "").split(",")]
         if not all(re.fullmatch(r"[\x21-\x7e]*", value) for value in values):  # not shown: it is a secret
             raise ConfigError(f"{name} must be visible ASCII characters without spaces")
+        if any(_is_placeholder(value) for value in values):
+            raise ConfigError(f"{name} is an example's placeholder: set the gateway's own value, or remove the line")
         return tuple(filter(None, values))
+
+    def stripe_key(self, name: str) -> str | None:
+        value = self.token(name)
+        if value is not None and not value.startswith(("sk_", "rk_")):
+            # The publishable key, pk_..., lies beside it on Stripe's page.
+            raise ConfigError(f"{name} must be a secret or restricted key of Stripe's, which begins with sk_ or rk_")
+        return value
 
     def paymongo_key(self, name: str) -> str | None:
         value = self.token(name)
