@@ -86,7 +86,7 @@ prove-pgbouncer: $(VENV)/.installed-dev
 lint-openapi: $(VENV)/.installed
 	@mkdir -p instance
 	@$(BIN)/flask --app wsgi openapi print > instance/openapi.json
-	npx --yes @redocly/cli@2.11.1 lint --extends recommended-strict instance/openapi.json
+	npx --yes @redocly/cli@2.77.0 lint --extends recommended-strict instance/openapi.json
 
 # Checks the pinned packages for known vulnerabilities. Needs a network, because it queries PyPI. --strict: a package
 # that cannot be checked is a failure. pip-audit has its own environment: the service does not need it.

@@ -1,4 +1,4 @@
-"""A client that openapi-python-client makes of the document imports, type-checks, and does what docs/openapi.md shows."""
+"""A client that openapi-python-client makes of the document imports, type-checks, and does what docs/openapi.md says."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the generated project. A warning of the generator, such as a part that it left out, is a failure."""
+    """The folder of the generated project. A warning of the generator, as of a part that it left out, is a failure."""
     folder = tmp_path_factory.mktemp("generated")
     with app_with("sqlite:///unused.db") as app:
         document = client_of(app).get("/openapi.json").data
