@@ -1,4 +1,4 @@
-"""A client that openapi-python-client makes of the document imports, type-checks, and does what docs/openapi.md says."""
+"""A client that openapi-python-client makes of the document imports, type-checks, and does as docs/openapi.md says."""
 
 import json
 import os
