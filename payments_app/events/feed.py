@@ -22,10 +22,10 @@ def init_app(app: Flask) -> None:
 
 
 def read(shown: FeedFilter, *, wait_seconds: int) -> FeedPage:
-    """One page of the feed. If there is nothing to show, look again for up to ``wait_seconds``, with no transaction open
-    meanwhile; a worker that stops waits no longer.
+    """One page of the feed. If there is nothing to show, look again for up to ``wait_seconds``.
 
-    If other requests of this process wait already, the page is returned at once, however empty.
+    No transaction is open meanwhile, and a worker that stops waits no longer. If other requests of this process wait
+    already, the page is returned at once, however empty.
 
     Raises:
         CursorLost: another event, or none, has the position after which the page begins (410).
