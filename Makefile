@@ -21,7 +21,7 @@ run: export RATELIMIT_FAILED_LOGINS = 100 per minute
 
 CHECKS := check-types check-security check-imports check-lint check-format
 
-.PHONY: run test test-all run-tests prove prove-pgbouncer defences check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
+.PHONY: run test test-all run-tests prove prove-all prove-ha prove-pgbouncer defences check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
 run: $(VENV)/.installed
 	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
@@ -39,7 +39,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # While you work: all but the proofs, the faults, the deployment, and what repeats another test's promise.
-test: TESTS := -m "not repeat" $(addprefix --ignore tests/,prove faults deploy)
+test: TESTS := -m "not repeat" $(addprefix --ignore tests/,prove faults deploy ha)
 # What CI runs.
 test-all: TESTS :=
 
@@ -57,6 +57,18 @@ run-tests:
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
 	$(PYTEST) --long $(addprefix tests/,prove faults concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py)
+
+# A PostgreSQL that fails over by itself (Patroni, etcd), through every fault while people pay; writes the tables of
+# docs/high-availability.md. One test after the other, because they share one cluster.
+prove-ha: export PROOF_FIGURES ?= instance/proof
+prove-ha: $(VENV)/.installed-dev
+	$(BIN)/pytest --long tests/ha
+	$(BIN)/python -m tests.ha.table
+
+# All proofs in their long forms, one after the other.
+prove-all: prove
+	@$(MAKE) --no-print-directory prove-ha
+	@$(MAKE) --no-print-directory prove-pgbouncer
 
 # Writes docs/defences.md: attacks the service with each defence switched off.
 defences: $(VENV)/.installed-dev

@@ -203,6 +203,7 @@ class Settings:
     jwt_secret_key: str
     database_url: str = field(repr=False)
     database_pooler: str
+    transaction_attempts: int
     access_token_ttl_seconds: int
     payment_min_amount_minor: int
     payment_max_amount_minor: int
@@ -273,6 +274,9 @@ class Settings:
             jwt_secret_key=read.secret("JWT_SECRET_KEY", app_env),
             database_url=read.database_url("DATABASE_URL", "sqlite:///payments.db"),
             database_pooler=read.choice("DATABASE_POOLER", "none", "transaction"),
+            # The winner of a race has committed, so the second attempt nearly always decides; the third is for heavy
+            # contention. On a database whose transactions are serializable, conflicts are common.
+            transaction_attempts=read.whole("TRANSACTION_ATTEMPTS", 3, at_least=2, at_most=20),
             access_token_ttl_seconds=read.whole("ACCESS_TOKEN_TTL", 3600, at_least=1),
             payment_min_amount_minor=read.amount_minor("PAYMENT_MIN_AMOUNT", "1000"),
             payment_max_amount_minor=read.amount_minor("PAYMENT_MAX_AMOUNT", "10000000"),
@@ -298,7 +302,7 @@ class Settings:
             ratelimit_failed_logins_per_address=read.rate("RATELIMIT_FAILED_LOGINS_PER_ADDRESS", "50 per minute"),
             allow_sandbox_gateway=read.flag("ALLOW_SANDBOX_GATEWAY", default=False),
             allow_sqlite=read.flag("ALLOW_SQLITE", default=False),
-            stripe_api_key=read.token("STRIPE_API_KEY"),
+            stripe_api_key=read.stripe_key("STRIPE_API_KEY"),
             stripe_webhook_secrets=read.tokens("STRIPE_WEBHOOK_SECRET"),
             stripe_api_base=read.api_base("STRIPE_API_BASE", "https://api.stripe.com", app_env),
             stripe_checkout=read.choice("STRIPE_CHECKOUT", "hosted", "elements"),
@@ -386,6 +390,11 @@ def _refuse_default_password(name: str, password: str | None, users: Set[str | N
 
 def _bare(secret: str) -> str:
     return re.sub(r"[^a-z0-9]", "", secret.lower())
+
+
+def _is_placeholder(secret: str) -> bool:
+    """Whether it is what examples show in a secret's place: ``...``, ``sk_live_...``, ``<key>``, ``changeme``."""
+    return "..." in secret or secret.startswith("<") or _bare(secret) in PLACEHOLDERS
 
 
 def _shown(value: str) -> str:
@@ -486,7 +495,16 @@ class _Reader:
         values = [value.strip() for value in self.text(name, "").split(",")]
         if not all(re.fullmatch(r"[\x21-\x7e]*", value) for value in values):  # not shown: it is a secret
             raise ConfigError(f"{name} must be visible ASCII characters without spaces")
+        if any(_is_placeholder(value) for value in values):
+            raise ConfigError(f"{name} is an example's placeholder: set the gateway's own value, or remove the line")
         return tuple(filter(None, values))
+
+    def stripe_key(self, name: str) -> str | None:
+        value = self.token(name)
+        if value is not None and not value.startswith(("sk_", "rk_")):
+            # The publishable key, pk_..., lies beside it on Stripe's page.
+            raise ConfigError(f"{name} must be a secret or restricted key of Stripe's, which begins with sk_ or rk_")
+        return value
 
     def paymongo_key(self, name: str) -> str | None:
         value = self.token(name)

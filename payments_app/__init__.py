@@ -5,7 +5,7 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from config import Settings
+from config import ConfigError, Settings
 from payments_app import extensions, redis_client
 from payments_app.accounts import auth
 from payments_app.accounts.cli import users as users_commands
@@ -74,7 +74,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     queue_time.init_app(app)
     locale.init_app(app)
     problems.init_app(app)
-    extensions.db.init_app(app)
+    try:
+        extensions.db.init_app(app)
+    except OSError as error:  # it makes the folder of an SQLite file whose path is relative
+        raise ConfigError(
+            f"DATABASE_URL is not set, or names an SQLite file whose folder cannot be made: {error}"
+        ) from error
     extensions.migrate.init_app(app, extensions.db, directory=str(MIGRATIONS))
     engine.init_app(app)
     ids.init_app(app)

@@ -33,7 +33,7 @@ from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 DIALECTS = ("sqlite", "postgresql")
 # Folders and files; the longest of all first.
 LONGEST = (
-    *("model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
+    *("ha", "model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
     *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py"),
     "test_no_network_in_transactions.py",
 )

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 import config
 from config import MANUAL_METHODS, ConfigError, Settings, gunicorn_settings
+from payments_app import create_app
 from tests.support.apps import PRODUCTION
 from tests.support.databases import ROOT
 
@@ -113,11 +115,20 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"REDIS_HOST": "localhost", "REDIS_PORT": "x"}, "REDIS_PORT"),
         ({"PAYMENT_LOCKING": "none"}, "PAYMENT_LOCKING"),
         ({"PAYMENT_LOCK_MAX_ATTEMPTS": "0"}, "PAYMENT_LOCK_MAX_ATTEMPTS"),
+        ({"TRANSACTION_ATTEMPTS": "1"}, "TRANSACTION_ATTEMPTS"),
+        ({"TRANSACTION_ATTEMPTS": "21"}, "TRANSACTION_ATTEMPTS"),
         ({"RATELIMIT_PAYMENTS": "ten a minute"}, "RATELIMIT_PAYMENTS"),
         ({"RATELIMIT_ENABLED": "maybe"}, "RATELIMIT_ENABLED"),
         ({"STRIPE_API_KEY": "sk_test se/cret"}, "STRIPE_API_KEY"),
         ({"STRIPE_API_KEY": "sk_test_se/cret,sk_test_other"}, "STRIPE_API_KEY"),
         ({"STRIPE_WEBHOOK_SECRET": "whsec_a, whsec se/cret"}, "STRIPE_WEBHOOK_SECRET"),
+        ({"STRIPE_API_KEY": "..."}, "STRIPE_API_KEY"),
+        ({"STRIPE_API_KEY": "sk_live_..."}, "STRIPE_API_KEY"),
+        ({"STRIPE_API_KEY": "pk_live_se/cret"}, "STRIPE_API_KEY"),
+        ({"STRIPE_WEBHOOK_SECRET": "whsec_old,whsec_..."}, "STRIPE_WEBHOOK_SECRET"),
+        ({"STRIPE_WEBHOOK_SECRET": "<your-secret>"}, "STRIPE_WEBHOOK_SECRET"),
+        ({"PAYMONGO_API_KEY": "sk_live_..."}, "PAYMONGO_API_KEY"),
+        ({"PAYMONGO_WEBHOOK_SECRET": "change-me"}, "PAYMONGO_WEBHOOK_SECRET"),
         ({"STRIPE_API_BASE": "api.stripe.com"}, "STRIPE_API_BASE"),
         ({"PUBLIC_URL": "pay.example.org"}, "PUBLIC_URL"),
         ({"PUBLIC_URL": "https://pay.example.org/clinic"}, "PUBLIC_URL"),
@@ -269,6 +280,16 @@ def test_a_bad_value_stops_the_start_with_that_line_alone() -> None:
 
     assert result.returncode == 2
     assert result.stderr == "refusing to start: SECRET_KEY is required in production\n"
+
+
+def test_the_default_database_in_a_folder_of_somebody_else_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a server whose settings have not been edited: the folder is root's."""
+    monkeypatch.setattr(Flask, "auto_find_instance_path", lambda _app: "/proc/instance")
+
+    with pytest.raises(ConfigError, match=r"^DATABASE_URL is not set, or names [^\n]+ '/proc/instance'$"):
+        create_app(Settings.from_environment({}))
 
 
 def test_the_page_of_settings_lists_every_setting_and_no_other() -> None:

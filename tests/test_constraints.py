@@ -26,7 +26,11 @@ MONEY = [
 ]
 
 # A consultation without a fee; a session of an earlier release, or one that a webhook has told of.
-MAY_BE_UNKNOWN = {("consultations", "fee_minor"), ("gateway_sessions", "amount_minor")}
+MAY_BE_UNKNOWN = {
+    ("consultations", "fee_minor"),
+    ("gateway_sessions", "amount_minor"),
+    ("payment_events", "refund_amount_minor"),
+}
 
 # Each CHECK of each table, and the changes to a sound row that break it. A payment starts in the status given.
 BROKEN_PAYMENTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -93,6 +97,7 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_refunds_settled_when_over", "refund", {"status": "unknown", "settled_at": MOMENT}),
     ("ck_refunds_version_not_negative", "refund", {"version": -1}),
     ("ck_payment_links_lives", "link", {"expires_at": MOMENT}),
+    ("ck_api_keys_lives", "api_key", {"expires_at": MOMENT}),
     ("ck_disputes_amount_positive", "dispute", {"amount_minor": 0}),
     ("ck_disputes_amount_positive", "dispute", {"amount_minor": -1}),
     ("ck_disputes_status_known", "dispute", {"status": "warning_closed"}),
@@ -204,6 +209,7 @@ def test_what_belongs_to_a_payment_cannot_be_untrue_either(
         "refund": lambda **row: raw.refund(payment_id, **row),
         "link": lambda **row: raw.link(5, patient, **row),
         "dispute": lambda **row: raw.dispute(payment_id, **row),
+        "api_key": lambda **row: raw.api_key(patient, **row),
         "id_block": lambda **row: raw.insert("id_blocks", **row),
     }
 

@@ -19,10 +19,15 @@ from tests.support.databases import ROOT
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 # Files of others, which no tree of ours has.
-FOREIGN_FILES = {"nginx.conf"}
+FOREIGN_FILES = {"nginx.conf", "postgresql.auto.conf"}
 
-# Names of others, which only the documents mention: settings of OpenSSL, glibc and PostgreSQL, and a module.
-FOREIGN_NAMES = {"SSL_CERT_FILE", "MALLOC_ARENA_MAX", "primary_conninfo", "gunicorn_h1c"}
+# Names of others, which only the documents mention: settings of OpenSSL, glibc, PostgreSQL, etcd and Patroni, Patroni's
+# metrics, and a module.
+FOREIGN_NAMES = {
+    "SSL_CERT_FILE", "MALLOC_ARENA_MAX", "primary_conninfo", "archive_timeout", "recovery_target_time",
+    "restore_command", "ETCDCTL_API", "maximum_lag_on_failover", "standby_cluster", "patroni_sync_standby",
+    "gunicorn_h1c",
+}  # fmt: skip
 
 # Suffixes that make a word the name of a file.
 SUFFIXES = {

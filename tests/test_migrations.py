@@ -33,6 +33,7 @@ from tests.support.apps import app_with
 from tests.support.databases import ROOT, flask, make_postgresql
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.raw_rows import Raw
+from tests.support.waiting import wait_until
 
 # From the first to the last.
 REVISIONS = [script.revision for script in reversed(list(ScriptDirectory(str(ROOT / "migrations")).walk_revisions()))]
@@ -383,6 +384,29 @@ def test_a_migration_that_meets_a_long_reader_gives_up_and_lets_the_others_throu
 
         migrate(engine, "downgrade", "base", MIGRATION_LOCK_TIMEOUT_MS="200")
         assert written_down(engine) == []
+
+
+def test_a_migration_that_loses_a_deadlock_is_tried_again() -> None:
+    """Dropping a table locks it, and then the one that its foreign key leads to."""
+    with fresh_database("postgresql") as database, engine_on(database.url) as engine:
+        migrate(engine, "downgrade", "0007")
+        with ThreadPoolExecutor(1) as pool, engine.connect() as other, engine.connect() as observer:
+            # PostgreSQL ends whichever looks for a deadlock first: the migration, after 1 s of waiting.
+            other.execute(text(f"SET deadlock_timeout = {STUCK_MS}"))
+            other.commit()
+            other.execute(text("LOCK TABLE users IN ROW EXCLUSIVE MODE"))
+            migration = pool.submit(migrate, engine, "downgrade", "0006", MIGRATION_LOCK_TIMEOUT_MS=str(STUCK_MS))
+            waiting = text("SELECT count(*) FROM pg_locks WHERE relation = CAST('users' AS regclass) AND NOT granted")
+            wait_until(lambda: observer.scalar(waiting) == 1)
+
+            other.execute(text("SELECT count(*) FROM api_keys"))  # which the migration has locked
+            other.rollback()
+
+            assert migration.result().output.splitlines()[-2:] == [
+                "lost a deadlock with a running payment: trying again",
+                "migrated to ('0006',)",
+            ]
+        assert written_down(engine) == ["0006"]
 
 
 def test_indexes_are_built_beside_writers_and_anew_where_a_build_was_cut_short() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
+from flask import current_app
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, object_session
@@ -36,8 +37,10 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The winner of a race has committed, so the second attempt nearly always decides; the third is for heavy contention.
-ATTEMPTS = 3
+# However many attempts TRANSACTION_ATTEMPTS allows, those after the third begin within so many seconds: a request must
+# not take longer than for a lock.
+TIMELESS_ATTEMPTS = 3
+LATER_ATTEMPTS_SECONDS = 6
 
 # Seconds that a transaction waits for locks in all, in several waits (LOCK_TIMEOUT_MS). Longer than a migration waits
 # for a table (3 s), for other statements queue behind it; shorter than a gateway call.
@@ -139,10 +142,11 @@ def _attempt(view: Engine, wait: RowWait, work: Callable[[Session], R]) -> R:
 class _Repetitions:
     """Decides how often and how long one transaction is tried."""
 
-    __slots__ = ("_began", "_name", "_races_lost", "_started", "_wait")
+    __slots__ = ("_attempts", "_began", "_name", "_races_lost", "_started", "_wait")
 
     def __init__(self, name: str, wait: RowWait, began: float) -> None:
         self._name, self._wait, self._began = name, wait, began
+        self._attempts: int = current_app.config["SETTINGS"].transaction_attempts
         # The first attempt has failed by now; one wait more or less does not matter.
         self._started, self._races_lost = time.monotonic(), 0
 
@@ -160,15 +164,20 @@ class _Repetitions:
             log.info("%s waits for a lock, %.1f s so far", self._name, waited_seconds)
         else:
             self._races_lost += 1
-            is_last = self._races_lost == ATTEMPTS or (isinstance(meaning, ConnectionLost) and self._has_lasted())
+            is_last = self._races_lost >= self._attempts or self._has_lasted(meaning)
             cause = error.__class__.__name__
-            log.info("%s lost a race (%s), attempt %d of %d", self._name, cause, self._races_lost, ATTEMPTS)
+            log.info("%s lost a race (%s), attempt %d of %d", self._name, cause, self._races_lost, self._attempts)
         if is_last:
             raise meaning.when_all_are_lost from error
         # A random wait of up to 10 ms per race, so that the same requests do not collide again.
         time.sleep(random.uniform(0, 0.01 * max(self._races_lost, 1)))  # noqa: S311  # no secret depends on it
 
-    def _has_lasted(self) -> bool:
-        """Whether a transaction that lost its connection has lasted too long to be tried again."""
-        limit = LOST_CONNECTION_SECONDS_STOPPING if is_stopping() else LOST_CONNECTION_SECONDS
+    def _has_lasted(self, meaning: RetryTransaction) -> bool:
+        """Whether the transaction has lasted too long to be tried again."""
+        if isinstance(meaning, ConnectionLost):
+            limit = LOST_CONNECTION_SECONDS_STOPPING if is_stopping() else LOST_CONNECTION_SECONDS
+        elif self._races_lost >= TIMELESS_ATTEMPTS:
+            limit = LATER_ATTEMPTS_SECONDS
+        else:
+            return False
         return time.monotonic() - self._began > limit

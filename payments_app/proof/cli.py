@@ -99,7 +99,7 @@ def prove(
 def _run(plan: ProofPlan, *, yes: bool, as_json: bool) -> int:
     """Run the proof; returns the exit status."""
     faults = run_checks()
-    for name in ("database", "migrations"):
+    for name in ("database", "privileges", "migrations"):
         if name in faults:  # the proof cannot run: exit with 2, not 1
             raise CommandFailed(f"{name}: {faults[name]}")
     if faults:

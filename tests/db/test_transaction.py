@@ -21,8 +21,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.models import Role
+from payments_app.db.errors import RetryTransaction
 from payments_app.db.ids import BLOCK_SIZE, next_id
-from payments_app.db.transaction import ATTEMPTS, read_transaction, write_transaction
+from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFound, VersionConflict
 from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS
@@ -36,6 +37,8 @@ from tests.support.raw_rows import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.statements import lone_statements
 from tests.support.waiting import PATIENCE_SECONDS
+
+ATTEMPTS = 3  # by default
 
 # As SQLite says it: https://sqlite.org/pragma.html#pragma_synchronous. NORMAL, 1, may forget what was committed.
 SYNCHRONOUS_FULL = 2
@@ -113,6 +116,33 @@ def test_of_two_transactions_that_wait_for_each_other_both_succeed(
         {"id": 1, "fee_minor": 102},
         {"id": 2, "fee_minor": 102},
     ]
+
+
+def attempts_of_a_loser(database_url: str, **settings: str) -> int:
+    """How often a transaction is tried that loses each race."""
+    attempts: list[None] = []
+
+    @write_transaction
+    def lose(_session: Session) -> None:
+        attempts.append(None)
+        raise RetryTransaction
+
+    with app_with(database_url, **settings) as app, app.app_context(), pytest.raises(DatabaseBusy):
+        lose()
+    return len(attempts)
+
+
+@on_sqlite
+def test_the_number_of_attempts_is_a_setting(database: Database) -> None:
+    assert attempts_of_a_loser(database.url) == ATTEMPTS
+    assert attempts_of_a_loser(database.url, TRANSACTION_ATTEMPTS="7") == 7
+
+
+@on_sqlite
+def test_no_attempt_after_the_third_begins_late(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payments_app.db.transaction.LATER_ATTEMPTS_SECONDS", 0)
+
+    assert attempts_of_a_loser(database.url, TRANSACTION_ATTEMPTS="20") == ATTEMPTS
 
 
 @on_postgresql

@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def systemd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("root")
     shutil.copytree(UNITS, root / "etc/systemd/system")
     shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
-    for command in ("opt/payments/.venv/bin/gunicorn", "opt/payments/.venv/bin/flask", "bin/kill"):
+    for command in ("opt/payments/.venv/bin/gunicorn", "opt/payments/.venv/bin/flask", "bin/kill", "bin/sh"):
         (root / command).parent.mkdir(parents=True, exist_ok=True)
         (root / command).touch(mode=0o755)
     return ["systemd-analyze", f"--root={root}", "--man=false"]
@@ -246,6 +247,63 @@ def test_a_database_that_is_named_with_the_command_goes_before_the_services(
     told = wrapper(["DATABASE_URL=theirs"], DATABASE_URL="restored")
 
     assert (told["env"]["DATABASE_URL"], told["env"]["LOGNAME"]) == ("restored", "root")
+
+
+@pytest.fixture
+def closed_python() -> Iterator[Path]:
+    """A folder with a .venv whose Python only root may read, as one in /root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory(prefix="payments-closed-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "root").mkdir(mode=0o700)
+        shutil.copy("/bin/true", folder / "root" / "python")
+        (folder / ".venv" / "bin").mkdir(parents=True)
+        (folder / ".venv" / "bin" / "python").symlink_to(folder / "root" / "python")
+        yield folder
+
+
+def test_a_python_that_the_service_may_not_run_is_said_by_the_command(closed_python: Path) -> None:
+    flask = closed_python / "flask"
+    flask.write_text(f"#!{closed_python}/.venv/bin/python\n")
+    flask.chmod(0o755)
+    script = (ROOT / "deploy" / "payments").read_text()
+    for shipped, ours in {
+        "/opt/payments/.venv/bin/flask": str(flask),
+        '"/opt/payments"': repr(str(closed_python)),
+        'getpwnam("payments")': 'getpwnam("nobody")',
+        "/etc/payments/env": "/dev/null",
+    }.items():
+        assert script.count(shipped) == 1, shipped
+        script = script.replace(shipped, ours)
+    (closed_python / "payments").write_text(script)
+
+    ran = subprocess.run(
+        [sys.executable, closed_python / "payments", "check"], capture_output=True, text=True, check=False
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran.stderr
+    assert f"the user nobody may not run {flask}: make .venv with a Python that every user may read" in ran.stderr
+
+
+def test_a_python_that_the_service_may_not_run_is_said_by_systemd(closed_python: Path) -> None:
+    common = (UNITS / "payments-.service.d" / "common.conf").read_text()
+    (line,) = re.findall(r"^ExecStartPre=(.+)$", common, flags=re.MULTILINE)
+
+    def start() -> "subprocess.CompletedProcess[str]":
+        """As systemd does, whose quotes are a shell's; ``$`` and ``%`` would not be."""
+        assert not set("$%\\") & set(line)
+        return subprocess.run(
+            shlex.split(line), cwd=closed_python, user="nobody", capture_output=True, text=True, check=False
+        )
+
+    told = start()
+    assert (told.returncode, told.stderr.count("\n")) == (1, 1)
+    assert "make .venv with a Python that every user may read" in told.stderr
+
+    (closed_python / "root").chmod(0o755)
+    assert start().returncode == 0
 
 
 def test_what_is_not_where_it_should_be_is_one_line(tmp_path: Path) -> None:

@@ -124,9 +124,7 @@ def test_a_request_id_is_the_same_in_answer_body_and_log(
     request_id = answer.headers["X-Request-ID"]
     assert (request_id == given) == is_taken
     assert answer.json()["request_id"] == request_id
-    wait_until(lambda: request_id in stack.nginx.log)  # written after the answer was sent
-    logged = [json.loads(line) for line in stack.nginx.log.splitlines()]
-    (line,) = [line for line in logged if line["request_id"] == request_id]
+    line = stack.nginx.logged(request_id)
     assert (line["path"], line["status"]) == ("/api/v1/me", "401")
 
 
@@ -136,6 +134,8 @@ def test_an_oversize_body_is_refused_as_a_problem(stack: Stack, client: requests
     answer = client.post(f"{stack.nginx.url}{path}", data=just_too_large, timeout=PATIENCE_SECONDS)
 
     assert_problem(answer, 413)
+    line = stack.nginx.logged(answer.headers["X-Request-ID"])
+    assert (line["path"], line["status"], line["method"]) == (path, "413", "POST")
 
 
 def test_a_body_of_64_kib_reaches_the_service(stack: Stack, client: requests.Session) -> None:

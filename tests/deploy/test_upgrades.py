@@ -71,7 +71,9 @@ def test_a_worker_killed_after_the_commit_leaves_one_payment_and_the_retry_repla
         wait_until(lambda: a_payment_is_committed(behind))
         stack.service.kill_workers()
         # nginx has a second server to ask, and must not: an answer other than this would be the second's.
-        assert_problem(asked.result(), 502)
+        lost = asked.result()
+        assert_problem(lost, 502)
+    assert stack.nginx.logged(lost.headers["X-Request-ID"])["path"] == "/api/v1/payments"
     wait_until(lambda: stack.rows.count("payments", "consultation_id = :id", id=consultation_id) == 1)
 
     again = stack.pay(client, consultation_id, "killed-after")

@@ -31,7 +31,7 @@ from payments_app.gateways.paymongo.client import PayMongoGateway
 from payments_app.gateways.paymongo.objects import Reader
 from payments_app.gateways.paymongo.transport import NoAnswer, Transport
 from payments_app.gateways.untrusted import Unreadable
-from tests.support.admissions import admission_to
+from tests.support.admissions import admission_to, patient_with_silence
 from tests.support.fake_gateway import Mode
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe_http import FakeResponse, Received, Server
@@ -300,7 +300,7 @@ def test_every_other_answer_says_nothing_of_what_happened(answer: tuple[int, byt
 
 
 def test_nobody_there_says_nothing_of_what_happened() -> None:
-    assert_all_unknown(gateway_at(f"http://127.0.0.1:{free_port()}/v1"))
+    assert_all_unknown(patient_with_silence(gateway_at(f"http://127.0.0.1:{free_port()}/v1")))
 
 
 def test_our_key_is_never_shown_even_if_a_refusal_repeats_it() -> None:

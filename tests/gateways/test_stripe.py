@@ -25,7 +25,7 @@ from payments_app.gateways.base import (
 )
 from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.gateways.stripe.objects import refund_of, session_of
-from tests.support.admissions import admission_to
+from tests.support.admissions import admission_to, patient_with_silence
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode
 from tests.support.fake_stripe import FakeStripe
@@ -273,7 +273,7 @@ def test_an_object_of_our_keys_mode_is_believed_and_without_a_known_mode_every_o
 
 
 def test_nobody_there_says_nothing_of_what_happened() -> None:
-    assert_all_unknown(gateway_at(f"http://127.0.0.1:{free_port()}"))
+    assert_all_unknown(patient_with_silence(gateway_at(f"http://127.0.0.1:{free_port()}")))
 
 
 @pytest.mark.parametrize("mode", ["drop", "error", "error_before", "hang"])

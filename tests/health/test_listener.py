@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import shutil
 import signal
 import socket
 import subprocess
@@ -244,10 +243,8 @@ def test_an_address_that_is_taken_stops_the_start_with_one_line(
     listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEALTH_BIND", listener.bind)
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # as it was, afterwards
     monkeypatch.setattr(supervisor, "BIND_SECONDS", 0)
     settings = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     master = SimpleNamespace(manage_workers=None, stop=None)
     with socket.create_server(("127.0.0.1", listener.port)), pytest.raises(SystemExit) as refusal:
         settings["on_starting"](master)

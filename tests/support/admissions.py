@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from flask import Flask
 
 from payments_app.gateways.admission import OPENS_AFTER, Admission, Places
 from payments_app.gateways.registry import PLACES
+
+Adapter = TypeVar("Adapter")
 
 
 def admission_to(gateway: str) -> Admission:
@@ -25,6 +28,12 @@ def admission_of(app: Flask) -> Admission:
 def call_however_silent(app: Flask) -> None:
     """Keep the breaker closed, for a test in which the gateway is silent more often than a breaker allows."""
     admission_of(app)._breaker._opens_after = sys.maxsize
+
+
+def patient_with_silence(gateway: Adapter) -> Adapter:
+    """The same for an adapter that no app has made."""
+    gateway._admission._breaker._opens_after = sys.maxsize  # type: ignore[attr-defined]  # of adapters that call
+    return gateway
 
 
 @contextmanager

@@ -22,6 +22,9 @@ CONNECTIONS = 50
 # The application_name of a test's own connections, to tell them from the service's.
 OF_THE_TEST = "looking-on"
 
+# The log is written by whoever waits for it. If no commit does, it is hardly ever: a crash loses as much as it can.
+LAZY_LOG = {"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
+
 _OF_OTHERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> %(name)s"
 _TERMINATE_OTHERS = f"SELECT pg_terminate_backend(pid) FROM ({_OF_OTHERS}) AS others"
 
@@ -94,7 +97,8 @@ class Cluster:
         doomed = self.freeze()
         for pid in doomed:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(_is_alive, doomed)))
+        # Until none is left, not even a zombie: while its first process can be found, a server does not start again.
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in doomed))
 
     def freeze(self) -> list[int]:
         """Stop all of its processes at once, as a host that hangs does; returns their ids, the postmaster's first."""
@@ -124,6 +128,17 @@ class Cluster:
         """How many connections others have."""
         with self.connect() as ours:
             return len(ours.execute(_OF_OTHERS, {"name": OF_THE_TEST}).fetchall())
+
+    def make_careless(self) -> None:
+        """Defaults by which a database loses what it acknowledged, and refuses what could be done.
+
+        A crash loses what was committed since the last write of the log (``LAZY_LOG``), and transactions fail that
+        another one merely ran beside.
+        """
+        with self.connect() as ours:
+            ours.execute("ALTER DATABASE postgres SET synchronous_commit = off")
+            ours.execute("ALTER ROLE postgres SET synchronous_commit = off")
+            ours.execute("ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'")
 
     def take_all_connections(self, held: ExitStack) -> None:
         """Open connections until no other client has one or can get one; ``held`` closes them."""

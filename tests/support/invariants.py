@@ -4,6 +4,7 @@ from flask import Flask
 
 from payments_app.payments import audit
 from tests.support.commands import CommandRunner
+from tests.support.fake_stripe import FakeStripe
 from tests.support.retrying_clients import REFUNDED_MINOR, Acknowledged, Load
 from tests.support.rows import Rows
 from tests.support.waiting import wait_until
@@ -36,6 +37,20 @@ def assert_kept(load: Load, rows: Rows, app: Flask) -> None:
     assert rows.all(_TWICE) == []
     with app.app_context():
         assert [violation for check in audit.CHECKS for violation in audit.find_violations(check)] == []
+
+
+def assert_charged_once(load: Load, gateway: FakeStripe) -> None:
+    """The gateway has charged each confirmed payment once, and refunded each refunded one once; and no others."""
+    payment_ids = [each.payment_id for each in load.payments]
+    charged: dict[int, list[str]] = {}
+    for intent in gateway.intents.values():
+        charged.setdefault(int(intent["metadata"]["payment_id"]), []).append(intent["status"])
+    assert [key for key in payment_ids if charged.get(key) != ["succeeded"]] == []
+    refunded: dict[int, list[tuple[int, str]]] = {}
+    for refund in gateway.refunds.values():
+        refunded.setdefault(int(refund["metadata"]["payment_id"]), []).append((refund["amount"], refund["status"]))
+    once = {each.payment_id: [(REFUNDED_MINOR, "succeeded")] for each in load.refunds}
+    assert {payment_id: refunded[payment_id] for payment_id in payment_ids if payment_id in refunded} == once
 
 
 def resume_what_is_open(rows: Rows, app: Flask) -> None:

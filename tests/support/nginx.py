@@ -1,5 +1,8 @@
 """nginx with the shipped site, on free ports and with a certificate for the tests."""
 
+import json
+import re
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -14,7 +17,7 @@ from requests.adapters import HTTPAdapter
 
 from tests.support.databases import ROOT
 from tests.support.service import free_port
-from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
+from tests.support.waiting import PATIENCE_SECONDS, wait_until, wait_until_answered
 
 SITE = ROOT / "deploy" / "nginx" / "payments.conf"
 
@@ -76,6 +79,13 @@ class Nginx:
     def log(self) -> str:
         return (self.folder / "payments.log").read_text()
 
+    def logged(self, request_id: str) -> dict[str, str]:
+        """The line of a request in its log; nginx writes it after it has sent the response."""
+        wait_until(lambda: request_id in self.log)
+        (line,) = [line for line in map(json.loads, self.log.splitlines()) if line["request_id"] == request_id]
+        found: dict[str, str] = line
+        return found
+
     def client(self, address: str = "127.0.0.1") -> requests.Session:
         """A client at that address, which trusts the certificate and ignores proxies of the environment."""
         session = requests.Session()
@@ -115,8 +125,8 @@ def _site(nginx: Nginx, socket: Path, health_port: int) -> str:
         "listen [::]:80;": "",
         "listen 443 ssl;": f"listen 127.0.0.1:{nginx.https_port} ssl;",
         "listen [::]:443 ssl;": "",
-        "/etc/letsencrypt/live/payments.example.org/fullchain.pem": str(nginx.certificate),
-        "/etc/letsencrypt/live/payments.example.org/privkey.pem": str(nginx.folder / "key.pem"),
+        "/etc/nginx/payments/fullchain.pem": str(nginx.certificate),
+        "/etc/nginx/payments/privkey.pem": str(nginx.folder / "key.pem"),
         "/var/log/nginx/payments.log": str(nginx.folder / "payments.log"),
         "server unix:/run/payments/gunicorn.sock max_fails=0;": upstream * 2,
         "server 127.0.0.1:8001 max_fails=0;": f"server 127.0.0.1:{health_port} max_fails=0;",
@@ -127,10 +137,14 @@ def _site(nginx: Nginx, socket: Path, health_port: int) -> str:
 
 
 def _make_certificate(certificate: Path, key: Path) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=payments.example.org", "-addext", "subjectAltName=DNS:payments.example.org,IP:127.0.0.1",
-         "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    """By the command of docs/deployment.md, for an address too."""
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    (written,) = re.findall(r"^    (openssl req (?:.*\\\n)*.+)$", guide, flags=re.MULTILINE)
+    replaced = {
+        "/etc/nginx/payments/fullchain.pem": str(certificate),
+        "/etc/nginx/payments/privkey.pem": str(key),
+        "subjectAltName=DNS:payments.example.org": "subjectAltName=DNS:payments.example.org,IP:127.0.0.1",
+    }
+    command = shlex.split(written.replace("\\\n", ""))
+    assert replaced.keys() <= set(command), command
+    subprocess.run([replaced.get(word, word) for word in command], check=True, capture_output=True)

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 import pytest
 
-from tests.support.cluster import Cluster, cluster_in_a_folder
+from tests.support.cluster import cluster_in_a_folder
 from tests.support.databases import ROOT
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -27,7 +28,7 @@ BEHIND_PGBOUNCER = {"DATABASE_POOLER": "transaction"}
 SERVER_CONNECTIONS = 4
 
 # What a test adds to the end of deploy/pgbouncer.ini, which is in the section [pgbouncer]: its own ports, users without
-# passwords, and no files outside its folder. The last of two equal settings counts.
+# passwords, no files outside its folder, and its own server for every database. The last of two equal settings counts.
 _ADDED = """
 listen_port = {port}
 unix_socket_dir =
@@ -39,23 +40,37 @@ default_pool_size = {server_connections}
 {more}
 
 [databases]
-* = host={server.host} port={server.port} user=postgres
+* = host={server.host} port={server.port} {login}
+payments = host={server.host} port={server.port} {login}
 """
+
+
+class Server(Protocol):
+    """An address that leads to a PostgreSQL."""
+
+    host: str
+    port: int
 
 
 class PgBouncer:
     """A PgBouncer that a test can kill and start again."""
 
     def __init__(
-        self, folder: Path, server: Cluster, server_connections: int = SERVER_CONNECTIONS, **more: str
+        self,
+        folder: Path,
+        server: Server,
+        server_connections: int = SERVER_CONNECTIONS,
+        login: str = "user=postgres",
+        **more: str,
     ) -> None:
-        """``more``: settings that differ from those of deploy/pgbouncer.ini."""
+        """``login``: with which it connects to the server. ``more``: settings unlike deploy/pgbouncer.ini."""
         self.port = free_port()
-        self.url = f"postgresql+psycopg://postgres@/postgres?host=127.0.0.1&port={self.port}"
+        self.url = self.url_of("postgres")
         self._settings = folder / "pgbouncer.ini"
         added = _ADDED.format(
             server=server,
             port=self.port,
+            login=login,
             server_connections=server_connections,
             more="\n".join(f"{name} = {value}" for name, value in more.items()),
         )
@@ -63,6 +78,10 @@ class PgBouncer:
         self._log = folder / "pgbouncer.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def url_of(self, database: str) -> str:
+        """Of a database of the server; PgBouncer asks for no password."""
+        return f"postgresql+psycopg://postgres@/{database}?host=127.0.0.1&port={self.port}"
 
     def start(self) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -93,7 +112,8 @@ class PgBouncer:
 
 
 @contextmanager
-def pgbouncer_before(server: Cluster, server_connections: int = SERVER_CONNECTIONS, **more: str) -> Iterator[PgBouncer]:
+def pgbouncer_before(server: Server, server_connections: int = SERVER_CONNECTIONS, **more: str) -> Iterator[PgBouncer]:
+    """``more``: ``login``, and settings, as of PgBouncer."""
     with tempfile.TemporaryDirectory(prefix="payments-pgbouncer-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # it runs as another user if root starts it

@@ -58,6 +58,21 @@ class Raw:
         self.insert("payment_links", **{**sound, **otherwise})
         return link_id
 
+    def api_key(self, user_id: int, **otherwise: Any) -> int:
+        key_id = self.new_id()
+        sound = {
+            "id": key_id,
+            "user_id": user_id,
+            "name": "raw",
+            "prefix": "cpk_raw",
+            "key_hash": f"{key_id:064x}",
+            "scopes": "payments:read",
+            "created_by": "tests",
+            "created_at": MOMENT,
+        }
+        self.insert("api_keys", **{**sound, **otherwise})
+        return key_id
+
     def payment(self, user_id: int, consultation_id: int, status: str = "pending", **otherwise: Any) -> int:
         """Insert a payment that is consistent with its status; returns its id."""
         payment_id = self.new_id()

@@ -1,7 +1,8 @@
 """Clients that repeat a request with the same key until it is answered, and record the responses.
 
 Two clients pay for each consultation, each with its own key. The one that gets the payment confirms it, and staff
-refund a part of some payments. All acknowledged changes are recorded, to be compared with the database at the end.
+refund a part of some payments. All acknowledged changes are recorded, to be compared with the database at the end. If
+the service calls a fake Stripe, the patient also opens a checkout and pays there before the confirm.
 """
 
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import requests
 
+from tests.support.fake_stripe import FakeStripe
 from tests.support.people import PASSWORD, People
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -52,6 +54,7 @@ class Load:
     in_vain: list[str] = field(default_factory=list)  # status of each response that asked for a retry, or "no answer"
     logged_in_again: int = 0
     waits: list[float] = field(default_factory=list)  # seconds from a request's first attempt to its final response
+    acknowledged_at: list[float] = field(default_factory=list)  # time.monotonic, of each acknowledged change
     strange: list[str] = field(default_factory=list)  # responses that the contract does not allow
     is_over: threading.Event = field(default_factory=threading.Event)
 
@@ -106,18 +109,27 @@ class _Tokens:
                 self._tokens[email] = log_in() or refused
 
 
+@dataclass(frozen=True)
+class _Paying:
+    """How clients pay: at which gateway, and after which pause in seconds."""
+
+    gateway: FakeStripe | None
+    pause_seconds: float
+
+
 class _Client:
     """One client: a thread with its own connection."""
 
-    def __init__(self, url: str, people: People, tokens: _Tokens, load: Load, name: str) -> None:
+    def __init__(self, url: str, people: People, tokens: _Tokens, load: Load, *, name: str, paying: _Paying) -> None:
         self._url, self._people, self._tokens, self._load, self._name = url, people, tokens, load, name
+        self._paying = paying
         self._http = requests.Session()
 
     def run(self, consultations: Iterator[int]) -> None:
         try:
             with self._http:
                 for consultation_id in consultations:
-                    if self._load.is_over.is_set() or self._load.strange:
+                    if self._load.is_over.wait(self._paying.pause_seconds) or self._load.strange:
                         return
                     self._pay(consultation_id)
         except Exception as error:  # an exception in a thread would not fail the test
@@ -133,16 +145,26 @@ class _Client:
         if answer.status_code != 201:
             self._load.refused.append(told)
             return
-        self._load.payments.append(told)
+        self._record(self._load.payments, told)
         self._confirm(told)
         if consultation_id % REFUND_ONE_IN == 0:
             self._refund(told)
 
     def _confirm(self, paid: Acknowledged) -> None:
         key = f"confirm-{paid.payment_id}"
-        body = {"transaction_id": f"TXN-{paid.payment_id}"}
+        body = {"transaction_id": self._pay_at_gateway(paid) or f"TXN-{paid.payment_id}"}
         self._until_answered(f"/payments/{paid.payment_id}/confirm", body, key, lambda it: it.status_code == 200)
-        self._load.confirmed.append(Acknowledged(key, paid.consultation_id, paid.payment_id, 200))
+        self._record(self._load.confirmed, Acknowledged(key, paid.consultation_id, paid.payment_id, 200))
+
+    def _pay_at_gateway(self, paid: Acknowledged) -> str | None:
+        """The reference of what the patient has paid at the gateway; None if the service calls no gateway."""
+        if (gateway := self._paying.gateway) is None:
+            return None
+        path, key = f"/payments/{paid.payment_id}/checkout", f"checkout-{paid.payment_id}"
+        opened = self._until_answered(path, {}, key, lambda it: it.status_code == 200)
+        reference: str = opened.json()["data"]["reference"]
+        gateway.pay(reference)
+        return reference
 
     def _refund(self, paid: Acknowledged) -> None:
         # 202: its outcome is not known yet; the service has to find it out.
@@ -150,7 +172,11 @@ class _Client:
         body = {"amount": REFUNDED_MINOR // 100}
         path = f"/payments/{paid.payment_id}/refund"
         answer = self._until_answered(path, body, key, lambda it: it.status_code in (200, 202), staff=True)
-        self._load.refunds.append(Acknowledged(key, paid.consultation_id, paid.payment_id, answer.status_code))
+        self._record(self._load.refunds, Acknowledged(key, paid.consultation_id, paid.payment_id, answer.status_code))
+
+    def _record(self, acknowledged: list[Acknowledged], change: Acknowledged) -> None:
+        self._load.acknowledged_at.append(time.monotonic())
+        acknowledged.append(change)
 
     def _until_answered(
         self, path: str, body: dict[str, Any], key: str, accepted: Accepted, *, staff: bool = False
@@ -205,10 +231,19 @@ def may_be_repeated(answer: requests.Response) -> bool:
 
 
 @contextmanager
-def at_work(url: str, people: People, consultations: range) -> Iterator[Load]:
-    """While the block runs, pairs of clients pay the consultations; at the end each finishes its current one."""
+def at_work(
+    url: str, people: People, consultations: range, *, gateway: FakeStripe | None = None, pause_seconds: float = 0
+) -> Iterator[Load]:
+    """While the block runs, pairs of clients pay the consultations; at the end each finishes its current one.
+
+    ``pause_seconds``: before each payment of a client.
+    """
     load, pairs, tokens = Load(consultations), CLIENTS // 2, _Tokens(people)
-    clients = [(_Client(url, people, tokens, load, f"client-{number}"), number % pairs) for number in range(CLIENTS)]
+    paying = _Paying(gateway, pause_seconds)
+    clients = [
+        (_Client(url, people, tokens, load, name=f"client-{number}", paying=paying), number % pairs)
+        for number in range(CLIENTS)
+    ]
     threads = [
         threading.Thread(target=client.run, args=(iter(consultations[pair::pairs]),), daemon=True)
         for client, pair in clients

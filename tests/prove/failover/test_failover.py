@@ -53,6 +53,7 @@ def deployment(pair: list[Cluster]) -> Iterator[Deployment]:
         yield deployment
 
 
+@pytest.mark.long  # tests/ha has a short form, in which the standby takes over by itself
 def test_a_standby_takes_over_and_nothing_acknowledged_is_lost(
     deployment: Deployment, pair: list[Cluster], effort: int
 ) -> None:

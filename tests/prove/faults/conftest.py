@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import Clock
-from tests.support.cluster import Cluster
+from tests.support.cluster import LAZY_LOG, Cluster
 from tests.support.deployment import Deployment, deployed
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -23,8 +23,9 @@ def cluster(disk: SmallDisk) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="payments-faults-") as folder:
         cluster = Cluster(Path(folder), disk.folder / "data")
         # At most two segments of WAL: a small disk has no room for a third.
-        cluster.make(min_wal_size="32MB", max_wal_size="32MB")
+        cluster.make(min_wal_size="32MB", max_wal_size="32MB", **LAZY_LOG)
         cluster.start()
+        cluster.make_careless()  # the service asks for more than the defaults, whatever they are
         yield cluster
         cluster.close()
 

@@ -45,12 +45,19 @@ def test_a_crashed_postgresql_loses_nothing_that_was_acknowledged(
 ) -> None:
     workers = deployment.service.workers()
     with deployment.under_load("faults-postgresql-crashed", effort) as load:
-        for _ in range(effort):
-            cluster.stop("immediate")
+        for number in range(effort):
+            cluster.stop("immediate") if number % 2 else cluster.kill()
             load.wait_for_retries()
             cluster.start()
             load.wait_for_more()
     assert deployment.service.workers() == workers
+
+
+def test_a_database_that_is_serializable_by_default_turns_nobody_away(deployment: Deployment) -> None:
+    with deployment.under_load("faults-serializable", 1) as load:
+        load.wait_for_more(200)
+    assert load.retried == 0
+    assert {refund.status for refund in load.refunds} == {200}
 
 
 def test_a_postgresql_without_a_free_connection_is_waited_for(

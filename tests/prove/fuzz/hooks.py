@@ -13,6 +13,7 @@ INTERNALS = ("Traceback", 'File "', "SELECT ", "INSERT ", "UPDATE ", "sqlalchemy
 OF_ITS_TIME = {
     "idempotency_key",
     "cursor",
+    "after",
     "patient_email",
     "patient_id",
     "amount",
