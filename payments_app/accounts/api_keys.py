@@ -13,6 +13,7 @@ from payments_app.accounts import key_format
 from payments_app.accounts.caller import Caller, KeyRecord
 from payments_app.accounts.models import ApiKey, Role, Scope, User
 from payments_app.accounts.repository import by_email
+from payments_app.db.base import dialect_insert
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import after_commit, read_transaction, write_statement, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, NotAuthenticated, NotFound, UserNotFound
@@ -104,21 +105,25 @@ def _note_use(session: Session, key_id: int | None, hour: datetime) -> None:
     session.execute(update(ApiKey).where(ApiKey.id.in_(free)).values(last_used_at=hour))
 
 
-@write_transaction
-def create(session: Session, new: NewKey, *, email: str) -> tuple[ApiKey, str]:
+def create(new: NewKey, *, email: str) -> tuple[ApiKey, str]:
     """Make a key for a user. The second value is the key itself, which is kept nowhere.
 
     Raises:
         UserNotFound: no user has that e-mail address, or the user is disabled (404).
     """
-    user = session.scalar(by_email(email))
-    if user is None or user.disabled_at is not None:
-        raise UserNotFound
-    return _insert(session, user.id, new)
+    key = key_format.new_key()
+    return _create(new, key, email=email), key
 
 
 @write_transaction
-def rotate(session: Session, key_id: int, *, overlap: timedelta, created_by: str) -> tuple[ApiKey, str]:
+def _create(session: Session, new: NewKey, key: str, *, email: str) -> ApiKey:
+    user = session.scalar(by_email(email))
+    if user is None or user.disabled_at is not None:
+        raise UserNotFound
+    return _insert(session, user.id, new, key)
+
+
+def rotate(key_id: int, *, overlap: timedelta, created_by: str) -> tuple[ApiKey, str]:
     """Make a new key like this one, which stays valid for the ``overlap``. The second value is the new key itself.
 
     The new key has the name, the scopes and the lifetime of the old one.
@@ -126,21 +131,36 @@ def rotate(session: Session, key_id: int, *, overlap: timedelta, created_by: str
     Raises:
         NotFound: no such key, or it is no longer valid (404).
     """
+    key = key_format.new_key()
+    return _rotate(key_id, key, overlap=overlap, created_by=created_by), key
+
+
+@write_transaction
+def _rotate(session: Session, key_id: int, key: str, *, overlap: timedelta, created_by: str) -> ApiKey:
     old = session.get(ApiKey, key_id, with_for_update=True)
+    made = session.scalar(_made(key))
+    if made is not None:  # by an earlier attempt, which may have ended the old key
+        return made
     now = clock.now()
     if old is None or old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
         raise NotFound(N_("No such API key, or it is no longer valid: make a new one."))
     lifetime = old.expires_at - old.created_at if old.expires_at is not None else None
     scopes = [Scope(scope) for scope in old.scopes.split()]
-    made = _insert(session, old.user_id, NewKey(name=old.name, scopes=scopes, lifetime=lifetime, created_by=created_by))
+    new = NewKey(name=old.name, scopes=scopes, lifetime=lifetime, created_by=created_by)
+    made = _insert(session, old.user_id, new, key)
     end = now + overlap
     old.expires_at = end if old.expires_at is None else min(old.expires_at, end)
     return made
 
 
-def _insert(session: Session, user_id: int, new: NewKey) -> tuple[ApiKey, str]:
-    key, now = key_format.new_key(), clock.now()
-    row = ApiKey(
+def _made(key: str) -> Select[ApiKey]:
+    return select(ApiKey).where(ApiKey.key_hash == key_format.hash_of(key))
+
+
+def _insert(session: Session, user_id: int, new: NewKey, key: str) -> ApiKey:
+    now = clock.now()
+    # If an earlier attempt committed and its confirmation was lost, its row is ours: nobody else has this key.
+    row = dialect_insert(session, ApiKey).values(
         user_id=user_id,
         name=new.name,
         prefix=key[: key_format.SHOWN_LENGTH],
@@ -150,13 +170,15 @@ def _insert(session: Session, user_id: int, new: NewKey) -> tuple[ApiKey, str]:
         created_at=now,
         expires_at=None if new.lifetime is None else now + new.lifetime,
     )
-    session.add(row)
-    session.flush()
+    session.execute(row.on_conflict_do_nothing(index_elements=[ApiKey.key_hash]))
+    made = session.scalars(_made(key)).one()
     after_commit(
-        row,
-        lambda: log.info("API key: created", key_id=row.id, user_id=user_id, scopes=row.scopes, actor=row.created_by),
+        made,
+        lambda: log.info(
+            "API key: created", key_id=made.id, user_id=user_id, scopes=made.scopes, actor=made.created_by
+        ),
     )
-    return row, key
+    return made
 
 
 @write_transaction

@@ -79,6 +79,16 @@ def write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P,
     return _in_transaction(work, lambda: current_engines().writer)
 
 
+def impatient_write_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """``write_transaction`` that gives up after one wait for a lock: for work that another process does as well.
+
+    Raises:
+        DatabaseBusy: a lock was not granted in one wait; or as ``write_transaction`` (503).
+        LockTimeout: on SQLite, its one lock stays taken, and enough requests of this process wait for it (409).
+    """
+    return _in_transaction(work, lambda: current_engines().writer, waits_once=True)
+
+
 def write_statement(work: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """``write_transaction`` for a single statement, which PostgreSQL commits by itself: it saves two round trips."""
     return _in_transaction(work, lambda: current_engines().one_statement)
@@ -89,7 +99,9 @@ def read_transaction(work: Callable[Concatenate[Session, P], R]) -> Callable[P, 
     return _in_transaction(work, lambda: current_engines().reader)
 
 
-def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable[[], Engine]) -> Callable[P, R]:
+def _in_transaction(
+    work: Callable[Concatenate[Session, P], R], engine: Callable[[], Engine], *, waits_once: bool = False
+) -> Callable[P, R]:
     @functools.wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         began = time.monotonic()
@@ -106,6 +118,8 @@ def _in_transaction(work: Callable[Concatenate[Session, P], R], engine: Callable
                         if meaning is error:  # "raise error from error" would be an endless chain of causes
                             raise
                         raise meaning from error
+                    if waits_once and isinstance(meaning, LockNotGranted):
+                        raise meaning.when_all_are_lost from error
                     repetitions = repetitions or _Repetitions(work.__name__, wait, began)
                     repetitions.require_another(meaning, error)
 

@@ -5,6 +5,7 @@ import time
 
 from flask import Flask, current_app
 
+from payments_app.db.deadline import is_stopping
 from payments_app.events import positions, repository
 from payments_app.events.repository import FeedFilter, FeedPage
 
@@ -21,27 +22,38 @@ def init_app(app: Flask) -> None:
 
 
 def read(shown: FeedFilter, *, wait_seconds: int) -> FeedPage:
-    """One page of the feed. If it is empty, look again for up to ``wait_seconds``; no transaction is open meanwhile.
+    """One page of the feed. If there is nothing to show, look again for up to ``wait_seconds``.
 
-    If other requests of this process wait already, the page is returned at once, however empty.
+    No transaction is open meanwhile, and a worker that stops waits no longer. If other requests of this process wait
+    already, the page is returned at once, however empty.
 
     Raises:
         CursorLost: another event, or none, has the position after which the page begins (410).
     """
     page = _read_once(shown)
     waits: threading.BoundedSemaphore = current_app.extensions["feed waits"]
-    if page.events or page.has_more or not wait_seconds or not waits.acquire(blocking=False):
+    if not _is_worth_waiting(page, shown) or not wait_seconds or not waits.acquire(blocking=False):
         return page
     try:
         end, pause = time.monotonic() + wait_seconds, _FIRST_PAUSE
-        while not page.events and (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 and not is_stopping():
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)
             if positions.is_any_waiting() or repository.has_news(page.end):
-                page = _read_once(_behind(shown, page))
+                behind = _behind(shown, page)
+                page = _read_once(behind)
+                if not _is_worth_waiting(page, behind):
+                    break
         return page
     finally:
         waits.release()
+
+
+def _is_worth_waiting(page: FeedPage, shown: FeedFilter) -> bool:
+    """Whether the page is empty, and the next one would be too: the filter has seen all, or another process is giving
+    positions at this moment.
+    """
+    return not page.events and not (page.has_more and page.end != shown.after)
 
 
 def _behind(shown: FeedFilter, page: FeedPage) -> FeedFilter:
@@ -50,6 +62,10 @@ def _behind(shown: FeedFilter, page: FeedPage) -> FeedFilter:
 
 
 def _read_once(shown: FeedFilter) -> FeedPage:
-    more_waits = positions.give_positions()
+    """A page that is full as it is costs no write: a reader who has far to go gives no positions."""
+    page = repository.read_page(shown)
+    if page.has_more or not positions.is_any_waiting():
+        return page
+    more_waits = positions.give_batch()
     page = repository.read_page(shown)
     return FeedPage(page.events, page.end, page.has_more or more_waits)

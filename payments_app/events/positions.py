@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.scratch import SCRATCH_EMAILS
-from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import DatabaseBusy
+from payments_app.db.transaction import impatient_write_transaction, read_transaction
+from payments_app.errors import DatabaseBusy, LockTimeout
 
 # Events that get a position in one transaction, and a few more: it takes some ten milliseconds, and a busy service
 # makes as many in a second.
@@ -21,35 +21,37 @@ _LOCK = int.from_bytes(b"feed")
 
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
 
-# Payments of `payments prove` are no events for other systems, and are removed again.
+# Payments of `payments prove` are no events for other systems, and are removed again. The look at the user is a
+# subquery, not a join: with old statistics PostgreSQL expects no such event, and began with all payments.
 _WAITING = """
-    payment_events e JOIN payments p ON p.id = e.payment_id JOIN users u ON u.id = p.user_id
-    WHERE e.position IS NULL AND u.email NOT LIKE :scratch"""
+    payment_events e WHERE e.position IS NULL AND (
+        SELECT u.email FROM payments p JOIN users u ON u.id = p.user_id WHERE p.id = e.payment_id) NOT LIKE :scratch"""
 
 _IS_ANY_WAITING = text(f"SELECT EXISTS (SELECT 1 FROM {_WAITING})")  # noqa: S608  # nosec B608  # a text of ours
 
 # ``batch``: the oldest events, and with each all earlier ones of the same payment, even if they look newer because a
-# clock was behind. ``moment`` rises within a payment with its version, so that one order fits both: time between
-# payments, and within a payment the order in which it changed. The consultation's reference is written down too,
-# because it may be set later: an event reads the same whenever it is read.
+# clock was behind. These are found by their payment: ``coalesce`` keeps PostgreSQL from the index of waiting events,
+# which it would read once for each payment if it expects few. ``moment`` rises within a payment with its version, so
+# that one order fits both: time between payments, and within a payment the order in which it changed. The
+# consultation's reference is written down too, because it may be set later: an event reads the same whenever it is
+# read.
 _GIVE = text(
     f"""
     WITH oldest AS (
         SELECT e.payment_id, e.version FROM {_WAITING} ORDER BY e.created_at, e.id LIMIT :size
     ), latest AS (
         SELECT payment_id, max(version) AS version FROM oldest GROUP BY payment_id
-    ), batch AS (
-        SELECT e.id, e.payment_id, e.version, e.created_at
-        FROM payment_events e JOIN latest l ON l.payment_id = e.payment_id AND e.version <= l.version
-        WHERE e.position IS NULL
     ), timed AS (
-        SELECT id, payment_id, version, created_at,
-            max(created_at) OVER (PARTITION BY payment_id ORDER BY version, created_at, id) AS moment
-        FROM batch
+        SELECT e.id, e.payment_id, e.version, e.created_at,
+            max(e.created_at) OVER (PARTITION BY e.payment_id ORDER BY e.version, e.created_at, e.id) AS moment
+        FROM payment_events e JOIN latest l ON l.payment_id = e.payment_id AND e.version <= l.version
+        WHERE coalesce(e.position, 0) = 0
     ), placed AS (
-        SELECT t.id, c.reference, (SELECT coalesce(max(position), 0) FROM payment_events)
-            + row_number() OVER (ORDER BY t.moment, t.payment_id, t.version, t.created_at, t.id) AS position
-        FROM timed t JOIN payments p ON p.id = t.payment_id JOIN consultations c ON c.id = p.consultation_id
+        SELECT id, row_number() OVER (ORDER BY moment, payment_id, version, created_at, id)
+            + (SELECT coalesce(max(position), 0) FROM payment_events) AS position,
+            (SELECT c.reference FROM payments p JOIN consultations c ON c.id = p.consultation_id
+                WHERE p.id = timed.payment_id) AS reference
+        FROM timed
     )
     UPDATE payment_events SET position = placed.position, consultation_reference = placed.reference
     FROM placed WHERE payment_events.id = placed.id RETURNING payment_events.id"""  # noqa: S608  # nosec B608
@@ -59,13 +61,16 @@ _GIVE = text(
 def give_positions() -> bool:
     """Give positions to up to about ``BATCH_SIZE`` committed events, oldest first; whether more may be waiting.
 
-    It waits for nobody: if another process is at it, or SQLite is busy, this one goes without.
+    It waits for no other process that is at it. If SQLite stays busy, this one goes without.
     """
-    if not is_any_waiting():
-        return False
+    return is_any_waiting() and give_batch()
+
+
+def give_batch() -> bool:
+    """``give_positions``, for a caller who knows that an event waits for one."""
     try:
         return _give(BATCH_SIZE) >= BATCH_SIZE
-    except DatabaseBusy:
+    except (DatabaseBusy, LockTimeout):
         return True
 
 
@@ -75,7 +80,7 @@ def is_any_waiting(session: Session) -> bool:
     return bool(session.execute(_IS_ANY_WAITING, {"scratch": SCRATCH_EMAILS}).scalar())
 
 
-@write_transaction
+@impatient_write_transaction
 def _give(session: Session, size: int) -> int:
     # A statement of its own: the next one sees what the previous holder of the lock has committed. On SQLite the write
     # lock of the transaction does the same.

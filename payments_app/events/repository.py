@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from payments_app.consultations.models import Consultation
 from payments_app.db.transaction import read_transaction
@@ -69,7 +69,7 @@ class FeedPage:
     has_more: bool
 
 
-_SHOWN = (
+_SHOWN: tuple[InstrumentedAttribute[Any], ...] = (
     PaymentEvent.position,
     PaymentEvent.id,
     PaymentEvent.created_at,
@@ -103,36 +103,46 @@ def read_page(session: Session, shown: FeedFilter) -> FeedPage:
     last = select(func.max(looked_at.c.position)).scalar_subquery()
     number = select(func.count()).select_from(looked_at).scalar_subquery()
     rows = session.execute(
-        select(looked_at, number)
+        select(*_shown_of(looked_at), looked_at.c.fits, number.label("looked"))
+        .join_from(looked_at, Payment, Payment.id == looked_at.c.payment_id)
         .where(or_(looked_at.c.fits, looked_at.c.position == last))
         .order_by(looked_at.c.position)
         .limit(shown.limit + 1)
     ).all()
     if not rows:
         return FeedPage([], shown.after, has_more=False)
-    fits, looked = [bool(row.fits) for row in rows], rows[0][-1]
     events = [FeedEvent(*row[: len(_SHOWN)]) for row in rows]
     if len(events) > shown.limit:  # the last row may not fit, but all before it do
         return FeedPage(events[:-1], events[-2].place, has_more=True)
-    return FeedPage(
-        [each for each, fit in zip(events, fits, strict=True) if fit], events[-1].place, has_more=looked == look
-    )
+    fitting = [event for event, row in zip(events, rows, strict=True) if row.fits]
+    return FeedPage(fitting, events[-1].place, has_more=rows[0].looked == look)
 
 
-def _looked_at(shown: FeedFilter, look: int) -> Any:
+def _looked_at(shown: FeedFilter, look: int) -> CTE:
+    """The next ``look`` events, whether or not they fit. The payments are joined afterwards, so that nothing is joined
+    that is not looked at.
+    """
     conditions: list[ColumnElement[bool]] = [PaymentEvent.event.in_(shown.types)] if shown.types else []
-    joined = select(*_SHOWN).join_from(PaymentEvent, Payment, Payment.id == PaymentEvent.payment_id)
     if shown.registered_by is not None:
-        joined = joined.join(Consultation, Consultation.id == Payment.consultation_id)
-        conditions.append(Consultation.registered_by == shown.registered_by)
+        registered_by = (
+            select(Consultation.registered_by)
+            .join_from(Payment, Consultation, Consultation.id == Payment.consultation_id)
+            .where(Payment.id == PaymentEvent.payment_id)
+            .scalar_subquery()
+        )
+        conditions.append(registered_by == shown.registered_by)
     after = 0 if shown.after is None else shown.after.number
     return (
-        joined.add_columns(and_(true(), *conditions).label("fits"))
+        select(*(column for column in _SHOWN if column.class_ is PaymentEvent), and_(true(), *conditions).label("fits"))
         .where(PaymentEvent.position > after)
         .order_by(PaymentEvent.position)
         .limit(look)
         .cte("looked_at")
     )
+
+
+def _shown_of(looked_at: CTE) -> list[ColumnElement[Any]]:
+    return [looked_at.c[column.key] if column.class_ is PaymentEvent else column for column in _SHOWN]
 
 
 def _require_same(session: Session, place: Position) -> None:

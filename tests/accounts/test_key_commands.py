@@ -1,9 +1,18 @@
 """API keys from the command line."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
+import psycopg
 import pytest
+from flask import Flask
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from payments_app.accounts import api_keys
+from payments_app.accounts.api_keys import NewKey
+from payments_app.accounts.models import Scope
 from tests.api.assertions import assert_problem
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
@@ -75,3 +84,32 @@ def test_what_is_wrong_is_one_line(commands: CommandRunner, rows: Rows) -> None:
 
     commands.ok("users", "disable", "booking@example.com")
     assert "No user has" in commands.refused(*create, "site", *BOOKING, *scope)
+
+
+@pytest.mark.parametrize("verb", ["create", "rotate"])
+def test_a_key_whose_commit_was_not_heard_of_is_made_once(people: People, app: Flask, rows: Rows, verb: str) -> None:
+    """The next attempt finds what the first has committed, and gives out the key that is in the database."""
+    new = NewKey(name="site", scopes=[Scope.PAYMENTS_READ], lifetime=None, created_by="tests")
+    lost: list[Session] = []
+
+    def lose_the_first(session: Session) -> None:
+        lost.append(session)
+        if len(lost) == 1:
+            raise OperationalError(None, None, psycopg.OperationalError(), connection_invalidated=True)
+
+    with app.app_context():
+        if verb == "rotate":
+            old, _ = api_keys.create(new, email=people.booking.email)
+        event.listen(Session, "after_commit", lose_the_first)
+        try:
+            if verb == "create":
+                row, key = api_keys.create(new, email=people.booking.email)
+            else:
+                row, key = api_keys.rotate(old.id, overlap=timedelta(0), created_by="tests")
+        finally:
+            event.remove(Session, "after_commit", lose_the_first)
+
+    assert len(lost) == 2
+    assert rows.count("api_keys") == (1 if verb == "create" else 2)
+    assert program(people, key).get("/payments").status_code == 200
+    assert row.expires_at is None

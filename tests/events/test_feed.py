@@ -1,5 +1,7 @@
 """The feed as a booking system reads it."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -9,6 +11,7 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from payments_app import clock
+from payments_app.db import deadline
 from payments_app.payments.models.event import EVENT_TYPES
 from tests.api.assertions import assert_problem
 from tests.support.apps import app_with
@@ -183,6 +186,22 @@ def test_a_reader_waits_for_news_and_holds_no_transaction(people: People, engine
 
     assert [types(events) for events, _, _ in pages] == [["payment.created"]] * 2
     assert waits._value == 2
+
+
+def test_a_worker_that_stops_waits_no_longer(people: People) -> None:
+    _, end, _ = read_page(people.admin)
+    stopping = threading.Event()
+    deadline.set_stop_check(stopping.is_set)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            reader = pool.submit(read_page, people.admin, end, wait=25)
+            wait_until(lambda: people.app.extensions["feed waits"]._value < 2)
+            began = time.monotonic()
+            stopping.set()
+            assert reader.result()[0] == []
+        assert time.monotonic() - began < 20  # it looks once a second; without a stop it waits for 25
+    finally:
+        deadline.set_stop_check(lambda: False)
 
 
 def test_what_a_filter_leaves_out_does_not_end_the_wait(people: People) -> None:

@@ -1,6 +1,7 @@
 """Positions are given after the commit, one process at a time, and nobody waits for it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.feeds import read_all, read_page
 from tests.support.people import People
 from tests.support.raw_rows import MOMENT, Raw
 from tests.support.rows import Rows
+from tests.support.waiting import wait_until
 
 EVENTS = table_of(PaymentEvent)
 
@@ -58,6 +60,33 @@ def test_a_reader_goes_without_while_another_gives_them(people: People, engine: 
     assert (events, has_more) == ([], True)
 
     assert len(read_all(people.admin, cursor)) == 1
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+def test_a_reader_who_may_wait_waits_for_another_that_gives_them(people: People, engine: Engine) -> None:
+    """A page that is empty only because of the other one is not an answer at once, to be asked for again at once."""
+    people.patient.pay(5)
+    waits = people.app.extensions["feed waits"]
+    with ThreadPoolExecutor(1) as pool, engine.connect() as connection:
+        with connection.begin():
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": positions._LOCK})
+            reader = pool.submit(read_page, people.admin, wait=20)
+            wait_until(lambda: waits._value < 2)
+        events, _, _ = reader.result()
+
+    assert [event["position"] for event in events] == [1]
+
+
+def test_a_reader_who_has_far_to_go_gives_none(people: People, rows: Rows) -> None:
+    """A full page needs no write: neither of SQLite's one lock, nor of PostgreSQL's time."""
+    for consultation_id in (5, 6, 7):
+        people.patient.pay(consultation_id)
+    read_all(people.admin)
+    people.patient.pay(8)
+    read_page(people.admin, limit=2)
+    assert rows.count("payment_events", "position IS NULL") == 1
+
+    assert len(read_all(people.admin, limit=2)) == 4
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")

@@ -11,6 +11,8 @@ _LONG = f"{_INTERLEAVINGS}::test_every_order_ends_as_a_serial_one"
 _OF_PAYMONGO = "tests/prove/interleavings/test_of_paymongo.py::test_every_order_ends_as_a_serial_one"
 _KILLED = "tests/prove/crashes/test_crashes.py::test_a_process_killed_where_something_is_done_does_it_once"
 
+_FEED = "tests/prove/feed/test_order.py::test_every_reader_sees_each_committed_event_once_and_in_one_order"
+
 # What docs/proof.md calls a test: the test.
 TESTS = {
     "confirm/confirm": f"{_RANDOM}[confirms]",
@@ -32,6 +34,13 @@ TESTS = {
     "a webhook killed": f"{_KILLED}[postgresql-a_webhook]",
     "a refund killed": f"{_KILLED}[postgresql-a_refund]",
     "a resume killed": f"{_KILLED}[postgresql-a_resume_that_sends_again]",
+    "readers of the feed": f"{_FEED}[postgresql]",
+    "a reader beside a giver": (
+        "tests/events/test_positions.py::test_a_reader_goes_without_while_another_gives_them[postgresql]"
+    ),
+    "the order within a payment": (
+        "tests/events/test_positions.py::test_a_batch_leaves_out_no_earlier_event_of_a_payment[postgresql-2]"
+    ),
     "`tests/refunds/test_resume.py`": (
         "tests/refunds/test_resume.py::test_a_refund_in_somebodys_hands_is_left_to_them[postgresql]"
     ),
@@ -83,6 +92,7 @@ _REFUNDS = "payments_app/refunds/repository.py"
 _PROCESS = "payments_app/refunds/service.py"
 _STRIPE = "payments_app/gateways/stripe/client.py"
 _WEBHOOKS = "payments_app/gateway_webhooks/repository.py"
+_POSITIONS = "payments_app/events/positions.py"
 
 MUTATIONS = (
     Mutation(
@@ -223,5 +233,34 @@ MUTATIONS = (
         (Edit(_REFUNDS, " or refund.leased_until > now", ""),),
         noticed_by=("`tests/refunds/test_resume.py`", "PayMongo's send again/send again (`--long`)"),
         missed_by=("resume/resume", "a resume killed"),
+    ),
+    Mutation(
+        "an event's place in the feed is its id",
+        (
+            Edit(
+                _POSITIONS,
+                "row_number() OVER (ORDER BY moment, payment_id, version, created_at, id)\n"
+                "            + (SELECT coalesce(max(position), 0) FROM payment_events) AS position,",
+                "id AS position,",
+            ),
+        ),
+        noticed_by=("readers of the feed",),
+    ),
+    Mutation(
+        "several processes give positions at the same time",
+        (Edit(_POSITIONS, 'not session.execute(_TRY_LOCK, {"lock": _LOCK}).scalar()', "False"),),
+        noticed_by=("a reader beside a giver",),
+    ),
+    Mutation(
+        "a batch of positions has the oldest events, without earlier ones of the same payment",
+        (
+            Edit(_POSITIONS, "AND e.version <= l.version", "AND e.id IN (SELECT id FROM oldest)"),
+            Edit(
+                _POSITIONS,
+                "SELECT e.payment_id, e.version FROM {_WAITING}",
+                "SELECT e.id, e.payment_id, e.version FROM {_WAITING}",
+            ),
+        ),
+        noticed_by=("the order within a payment",),
     ),
 )
