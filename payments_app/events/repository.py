@@ -141,7 +141,7 @@ def _looked_at(shown: FeedFilter, look: int) -> CTE:
     )
 
 
-def _shown_of(looked_at: CTE) -> list[ColumnElement[Any]]:
+def _shown_of(looked_at: CTE) -> list[Any]:
     return [looked_at.c[column.key] if column.class_ is PaymentEvent else column for column in _SHOWN]
 
 

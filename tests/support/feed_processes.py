@@ -40,7 +40,7 @@ processes.set_forkserver_preload(["tests.support.kill_points", "tests.support.fe
 
 
 @dataclass(frozen=True)
-class Told:
+class SeenEvent:
     """What a reader keeps of an event."""
 
     position: int
@@ -116,7 +116,7 @@ class _Writer:
         """A change of a payment and one or two events of it, as the service makes them: under the payment's lock."""
         taken = {payment_id for _, payment_id, _ in self._open}
         payment_id = self._choices.choice([each for each in self._versions if each not in taken])
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "id": next(self._ids),
                 "payment_id": payment_id,
@@ -157,11 +157,11 @@ def read_forever(url: str, settings: dict[str, str], place: Position | None, see
             page = feed.read(FeedFilter(after=place, limit=choices.randint(1, 60)), wait_seconds=1)
             place = page.end
             if page.events:
-                pipe.send(([told(event) for event in page.events], place))
+                pipe.send(([seen_event(event) for event in page.events], place))
 
 
-def told(event: repository.FeedEvent) -> Told:
-    return Told(event.position, event.id, event.payment_id, event.version)
+def seen_event(event: repository.FeedEvent) -> SeenEvent:
+    return SeenEvent(event.position, event.id, event.payment_id, event.version)
 
 
 class Reader:
@@ -169,7 +169,7 @@ class Reader:
 
     def __init__(self, url: str, seed: int, **settings: str) -> None:
         self._url, self._seed, self._settings = url, seed, settings
-        self.events: list[Told] = []
+        self.events: list[SeenEvent] = []
         self.kills = 0
         self._place: Position | None = None
         self._process: Any = None

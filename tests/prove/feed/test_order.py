@@ -20,7 +20,7 @@ from payments_app.payments import audit
 from tests.prove.feed.conftest import Route
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database, empty, unsynced
-from tests.support.feed_processes import WRITERS, Reader, Told, Writers, told
+from tests.support.feed_processes import WRITERS, Reader, SeenEvent, Writers, seen_event
 from tests.support.kill_points import Doomed, points
 from tests.support.operations import OperationResult
 from tests.support.people import People
@@ -86,15 +86,15 @@ def payments_of_writers(app: Flask) -> list[int]:
         return [raw.payment(people.patient.id, number) for number in range(1, WRITERS * PAYMENTS + 1)]
 
 
-def read_all(app: Flask) -> list[Told]:
+def read_all(app: Flask) -> list[SeenEvent]:
     """In pages of the usual size, from the beginning to the present end."""
-    events: list[Told] = []
+    events: list[SeenEvent] = []
     with app.app_context():
         page = feed.read(FeedFilter(after=None, limit=100), wait_seconds=0)
-        events += map(told, page.events)
+        events += map(seen_event, page.events)
         while page.has_more:
             page = feed.read(FeedFilter(after=page.end, limit=100), wait_seconds=0)
-            events += map(told, page.events)
+            events += map(seen_event, page.events)
     return events
 
 
@@ -105,7 +105,7 @@ class Read:
     def do(self, app: Flask) -> OperationResult:
         with app.app_context():
             page = feed.read(FeedFilter(after=None, limit=1000), wait_seconds=0)
-        seen = [asdict(told(event)) for event in page.events]
+        seen = [asdict(seen_event(event)) for event in page.events]
         return OperationResult("200", json.dumps(seen), ask_again=page.has_more)
 
 
