@@ -195,7 +195,7 @@ def init_app(app: Flask) -> Api:
 
 def _servers(settings: Settings) -> list[dict[str, str]]:
     """The first is the one that generated clients use. The document is made once, so no request can say the address."""
-    here = {"url": ".", "description": "The address that this document was read from"}
+    here = {"url": "/", "description": "The host that this document was read from"}
     if settings.public_url is None:
         return [here]
     return [{"url": settings.public_url, "description": "The public address"}, here]

@@ -65,5 +65,5 @@ def test_the_docs_make_databases_in_utf8() -> None:
         if line.startswith("    ") and " createdb " in line
     ]
 
-    assert len(made) == 3
+    assert len(made) == 4
     assert [line for line in made if " --encoding UTF8 --template template0 " not in line] == []

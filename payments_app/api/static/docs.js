@@ -15,7 +15,8 @@ dark.addEventListener("change", followScheme);
 followScheme();
 
 const ui = SwaggerUIBundle({
-  url: shown.dataset.document,
+  // Absolute: Swagger UI resolves relative servers against it, and leaves out links that it cannot resolve.
+  url: new URL(shown.dataset.document, document.baseURI).href,
   domNode: shown,
   deepLinking: true,
   tryItOutEnabled: true,
