@@ -6,11 +6,11 @@ PING.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import redis
-from flask import Flask, current_app
+from flask import Flask, current_app, g, has_request_context
 from redis.backoff import NoBackoff
 from redis.exceptions import LockError, RedisError
 from redis.retry import Retry
@@ -22,6 +22,9 @@ from payments_app.observability import metrics
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+# A command and its arguments.
+Command = tuple[str | int, ...]
 
 # Seconds between two trials of a Redis that is away. Each costs one request per process a timeout.
 COOL_DOWN_SECONDS = 5.0
@@ -61,6 +64,7 @@ class GuardedRedis:
             url,
             **connection_options(timeout_ms),
             decode_responses=True,  # every value there is text
+            encoding_errors="replace",  # an error would leave the other replies of a pipeline unread
         )
         self.breaker = CircuitBreaker(cool_down_seconds=cool_down_seconds, on_open=_went_away, on_close=_came_back)
 
@@ -78,6 +82,26 @@ class GuardedRedis:
         except CircuitOpen:
             raise RedisUnavailable from None
 
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """The results of the commands, sent in one round trip; None for a key that has an unexpected value.
+
+        Raises:
+            RedisUnavailable: as ``call`` does.
+        """
+
+        def send(client: "redis.Redis") -> list[Any]:
+            pipeline = client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]  # it has no types
+            # Not raised by the pipeline, which would quote the command: keys have e-mail addresses.
+            results = pipeline.execute(raise_on_error=False)
+            for result in results:
+                if isinstance(result, RedisError) and not _is_strange_value(result):
+                    raise result
+            return [None if isinstance(result, RedisError) else result for result in results]
+
+        return self.call(send)
+
     def _attempt(self, operation: Callable[["redis.Redis"], Result], *, is_trial: bool) -> Result:
         try:
             if is_trial:
@@ -87,9 +111,9 @@ class GuardedRedis:
             if is_trial:
                 self.breaker.succeeded()
             raise
-        except (RedisError, OSError, UnicodeDecodeError) as error:
+        except (RedisError, OSError) as error:
             # One key with an unexpected value does not mean that Redis is away.
-            if not isinstance(error, UnicodeDecodeError) and not any(text in str(error) for text in _STRANGE_VALUES):
+            if not _is_strange_value(error):
                 self.breaker.failed(error)
                 # The same name may lead to another server after a failover.
                 self._client.connection_pool.disconnect(inuse_connections=False)
@@ -98,6 +122,10 @@ class GuardedRedis:
         if is_trial:
             self.breaker.succeeded()
         return result
+
+
+def _is_strange_value(error: Exception) -> bool:
+    return any(text in str(error) for text in _STRANGE_VALUES)
 
 
 def _went_away(error: Exception) -> None:
@@ -122,3 +150,39 @@ def current_redis() -> GuardedRedis | None:
     """The app's Redis client; None if no Redis is configured."""
     guarded: GuardedRedis | None = current_app.extensions["redis"]
     return guarded
+
+
+def run(commands: Sequence[Command]) -> list[Any]:
+    """The results of the commands, in one round trip; None for each if there is no Redis, or it does not answer."""
+    guarded = current_redis()
+    if guarded is None or not commands:
+        return [None] * len(commands)
+    try:
+        return guarded.run(commands)
+    except RedisUnavailable:
+        return [None] * len(commands)  # logged by the breaker
+
+
+def read_ahead(name: str, value: str | None) -> None:
+    """Keep a value that was read with others for the ``read`` of this request."""
+    g.setdefault("redis_values", {})[name] = value
+
+
+def read(name: str) -> str | None:
+    """The value of a key, also if it was read ahead; None if there is none, or Redis does not answer."""
+    values: dict[str, str | None] = g.get("redis_values", {})
+    value: str | None = values.pop(name) if name in values else run([("GET", name)])[0]
+    return value
+
+
+def write_with_response(command: Command) -> None:
+    """Send a command with the others of this request, before its response leaves; outside of a request, at once."""
+    if has_request_context():
+        g.setdefault("redis_commands", []).append(command)
+    else:
+        run([command])
+
+
+def run_with_pending(commands: Sequence[Command]) -> list[Any]:
+    """As ``run``, in one round trip with what ``write_with_response`` has kept. Returns the results of ``commands``."""
+    return run([*commands, *g.pop("redis_commands", [])])[: len(commands)]

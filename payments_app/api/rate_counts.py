@@ -7,9 +7,11 @@ the counts of the other processes.
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from payments_app.redis_client import RedisUnavailable, current_redis
+from payments_app.redis_client import Command
 
 # Seconds that a request waits if it may pass only once the outcome of others is known. They take milliseconds; this is
 # for a slow database, and short enough that the client gets an answer before it gives up.
@@ -23,9 +25,7 @@ PRUNE_AT = 1_000
 
 _PREFIX = "payment:rate:"
 
-# Scripts, because a key that expired between two commands would be made anew without an end, and because the error of a
-# pipeline quotes its keys, which have e-mail addresses.
-_READ = "return {redis.call('GET', KEYS[1]) or '0', redis.call('PTTL', KEYS[1])}"
+# A script, because a key that expired between two commands would be made anew without an end.
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
@@ -79,8 +79,8 @@ class Counts:
         self._windows: dict[str, _Window] = {}
         self._prune_at = PRUNE_AT
 
-    def enter(self, key: str, rate: Rate) -> Usage:
-        """Let one through, and return what all processes have counted.
+    def enter(self, key: str, rate: Rate, *, read: Callable[[], Usage]) -> Usage:
+        """Let one through, and return what all processes have counted, which ``read`` reads from Redis.
 
         If it depends on the outcome of others whether there is room, wait for them: a replay, or a login that succeeds,
         uses nothing up.
@@ -90,7 +90,7 @@ class Counts:
         """
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            elsewhere = _in_redis(_READ, key)  # not under the lock: it may take as long as Redis' timeout
+            elsewhere = read()  # not under the lock: it may take as long as Redis' timeout
             if elsewhere.counted >= rate.amount:
                 raise LimitReached(elsewhere, elsewhere.seconds_left)
             with self._changed:
@@ -109,10 +109,8 @@ class Counts:
     def leave(self, key: str, rate: Rate, *, elsewhere: Usage, counts: bool) -> Usage:
         """The outcome of one that was let through is known. Returns the higher of both counts.
 
-        ``elsewhere``: the result of ``enter``.
+        ``elsewhere``: what all processes have counted, this one included if it ``counts``.
         """
-        if counts:
-            elsewhere = _in_redis(_COUNT, key, rate.seconds * 1000)
         with self._changed:
             now = time.monotonic()
             window = self._current(key, now)
@@ -144,16 +142,23 @@ def _usage_of(window: _Window, now: float) -> Usage:
     return Usage(window.counted, max(0.0, window.ends_at - now) if window.counted else 0.0)
 
 
-def _in_redis(script: str, key: str, *values: int) -> Usage:
+def reading(key: str) -> list[Command]:
+    """The commands that read what all processes have counted; ``usage_in_redis`` takes their results."""
+    return [("GET", _PREFIX + key), ("PTTL", _PREFIX + key)]
+
+
+def counting(key: str, rate: Rate) -> Command:
+    """The command that counts one for all processes; ``usage_in_redis`` takes its result."""
+    return ("EVAL", _COUNT, 1, _PREFIX + key, rate.seconds * 1000)
+
+
+def usage_in_redis(result: list[Any] | None) -> Usage:
     """What all processes have counted; nothing if Redis does not say."""
-    redis = current_redis()
-    if redis is None:
+    if result is None or result[0] is None:
         return Usage(0, 0)
     try:
-        counted, left_ms = redis.call(
-            lambda client: client.register_script(script)(keys=[_PREFIX + key], args=list(values))
-        )
-        # A key without an end is not ours, or somebody has changed it: it must not refuse for ever.
-        return Usage(int(counted), left_ms / 1000) if left_ms >= 0 else Usage(0, 0)
-    except (RedisUnavailable, ValueError):  # ValueError: the key has no number, so another program has written it
+        counted, left_ms = int(result[0]), int(result[1])
+    except ValueError:  # the key has no number, so another program has written it
         return Usage(0, 0)
+    # A key without an end is not ours, or somebody has changed it: it must not refuse for ever.
+    return Usage(counted, left_ms / 1000) if left_ms >= 0 else Usage(0, 0)

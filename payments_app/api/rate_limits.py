@@ -14,7 +14,8 @@ from werkzeug.exceptions import TooManyRequests
 
 from config import Settings
 from payments_app.api.client_network import client_network
-from payments_app.api.rate_counts import Counts, LimitReached, Rate, Usage
+from payments_app.api.rate_counts import Counts, LimitReached, Rate, Usage, counting, reading, usage_in_redis
+from payments_app.redis_client import read_ahead, run, run_with_pending
 
 Result = TypeVar("Result")
 View = Callable[..., Result]
@@ -37,10 +38,9 @@ class _Passage:
     def remaining(self) -> int:
         return max(0, self.rate.amount - self.usage.counted)
 
-    def close(self, *, counts: bool) -> None:
-        if self.is_open:
-            self.is_open = False
-            self.usage = _current_counts().leave(self.key, self.rate, elsewhere=self.usage, counts=counts)
+    def close(self, elsewhere: Usage, *, counts: bool) -> None:
+        self.is_open = False
+        self.usage = _current_counts().leave(self.key, self.rate, elsewhere=elsewhere, counts=counts)
 
 
 def init_app(app: Flask) -> None:
@@ -51,9 +51,14 @@ def init_app(app: Flask) -> None:
 
 
 def _limited(
-    rate: Callable[[Settings], str], *, key: Callable[[], str], counts: Callable[[Response], bool]
+    rate: Callable[[Settings], str],
+    *,
+    key: Callable[[], str],
+    counts: Callable[[Response], bool],
+    ahead: Callable[[], str | None] = lambda: None,
 ) -> Callable[[View[Result]], View[Result]]:
-    """Limit the responses for which ``counts`` is true. ``key``: what is counted together.
+    """Limit the responses for which ``counts`` is true. ``key``: what is counted together. ``ahead``: another key of
+    Redis that this request will read, for the same round trip.
 
     Raises:
         TooManyRequests: the limit is reached (429), with Retry-After.
@@ -64,7 +69,7 @@ def _limited(
         def wrapper(*args: object, **kwargs: object) -> Result:
             settings: Settings = current_app.config["SETTINGS"]
             if settings.ratelimit_enabled:
-                _pass(key(), _parsed(rate(settings)), counts)
+                _pass(key(), _parsed(rate(settings)), counts, ahead())
             return view(*args, **kwargs)
 
         return wrapper
@@ -72,27 +77,40 @@ def _limited(
     return decorated
 
 
-def _pass(key: str, rate: Rate, counts: Callable[[Response], bool]) -> None:
+def _pass(key: str, rate: Rate, counts: Callable[[Response], bool], ahead: str | None) -> None:
     passages: list[_Passage] = g.setdefault("rate_limits", [])
     try:
-        usage = _current_counts().enter(key, rate)
+        usage = _current_counts().enter(key, rate, read=lambda: _read(key, ahead))
     except LimitReached as reached:
         passages.append(_Passage(key, rate, counts, reached.usage, is_open=False))
         raise TooManyRequests(retry_after=reached.retry_seconds) from reached
     passages.append(_Passage(key, rate, counts, usage, is_open=True))
 
 
+def _read(key: str, ahead: str | None) -> Usage:
+    commands = reading(key)
+    if ahead is None:
+        return usage_in_redis(run(commands))
+    *counted, value = run([*commands, ("GET", ahead)])
+    read_ahead(ahead, value)
+    return usage_in_redis(counted)
+
+
 def _payer() -> str:
     return f"payments:user:{g.caller.user_id}" if g.caller.link_id is None else f"payments:link:{g.caller.link_id}"
 
 
-# New payments per user. A replay is not counted. A payment link has a count of its own: its holder cannot use up the
-# patient's.
-payments_per_user = _limited(
-    lambda settings: settings.ratelimit_payments,
-    key=_payer,
-    counts=lambda response: "Idempotent-Replayed" not in response.headers,
-)
+def payments_per_user(ahead: Callable[[], str | None]) -> Callable[[View[Result]], View[Result]]:
+    """New payments per user. A replay is not counted. A payment link has a count of its own: its holder cannot use up
+    the patient's.
+    """
+    return _limited(
+        lambda settings: settings.ratelimit_payments,
+        key=_payer,
+        counts=lambda response: "Idempotent-Replayed" not in response.headers,
+        ahead=ahead,
+    )
+
 
 # All requests of an API key together, whatever they ask for: a program in a loop must not take the service from people.
 requests_per_key = _limited(
@@ -128,8 +146,7 @@ failed_exchanges = _limited(
 def _count(response: Response) -> Response:
     """Count the request at each limit that it has passed, and say what is left of the nearest one."""
     passages: list[_Passage] = g.get("rate_limits", [])
-    for passage in passages:
-        passage.close(counts=passage.counts(response))
+    _close(passages, lambda passage: passage.counts(response))
     if passages:
         nearest = min(passages, key=lambda passage: passage.remaining)
         response.headers["X-RateLimit-Limit"] = str(nearest.rate.amount)
@@ -140,8 +157,15 @@ def _count(response: Response) -> Response:
 
 def _count_the_rest(_error: BaseException | None) -> None:
     """A request that ended without a response counts: its outcome is not known."""
-    for passage in g.get("rate_limits", []):
-        passage.close(counts=True)
+    _close(g.get("rate_limits", []), lambda _passage: True)
+
+
+def _close(passages: list[_Passage], counts: Callable[[_Passage], bool]) -> None:
+    """Count in Redis, in one round trip with what this request writes there besides; then in this process."""
+    ending = [(passage, counts(passage)) for passage in passages if passage.is_open]
+    results = iter(run_with_pending([counting(passage.key, passage.rate) for passage, is_one in ending if is_one]))
+    for passage, is_one in ending:
+        passage.close(usage_in_redis(next(results)) if is_one else passage.usage, counts=is_one)
 
 
 def _current_counts() -> Counts:

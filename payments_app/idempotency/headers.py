@@ -16,7 +16,7 @@ from flask import Flask, Response, g, request
 from payments_app.api.fields import KEY_PATTERN
 from payments_app.errors import ValidationFailed
 from payments_app.i18n.messages import N_
-from payments_app.idempotency import repository
+from payments_app.idempotency import repository, response_cache
 
 HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
 
@@ -58,6 +58,15 @@ def pop_key(body: dict[str, Any], user_id: int) -> str:
 def is_key_given(body: dict[str, Any]) -> bool:
     """Whether the request has a key, in a header or in the body. Call this before ``pop_key``."""
     return "idempotency_key" in body or any(name in request.headers for name in HEADERS)
+
+
+def expected_copy() -> str | None:
+    """The name in Redis of the copy that this request will ask for; None if only its body can tell."""
+    given = [request.headers[name] for name in HEADERS if name in request.headers]
+    if len(given) != 1 or g.caller.link_id is not None:
+        return None
+    key = _unquoted(given[0])
+    return response_cache.name_of_copy(g.caller.user_id, key) if is_well_formed(key) else None
 
 
 def is_well_formed(key: str) -> bool:

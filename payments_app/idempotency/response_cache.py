@@ -1,8 +1,9 @@
 """Caches finished responses in Redis, so that an early retry need not query the database for them.
 
-A copy is written after the commit, and may be missing at any time. It is used only for the same database, user, key and
-fingerprint; the database decides about every other request. Whether the user may still act is read from the database
-before a copy is sent (``run_idempotent``): a copy saves the checks, the lock and the rendering, but not that query.
+A copy is written after the commit, before the response leaves, and may be missing at any time. It is used only for the
+same database, user, key and fingerprint; the database decides about every other request. Whether the user may still act
+is read from the database before a copy is sent (``run_idempotent``): a copy saves the checks, the lock and the
+rendering, but not that query.
 """
 
 import hashlib
@@ -11,18 +12,12 @@ import json
 from flask import current_app
 
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
-from payments_app.redis_client import RedisUnavailable, current_redis
+from payments_app.redis_client import read, write_with_response
 
 
 def get(request: IdempotentRequest) -> StoredResponse | None:
     """The recent response to the same request, or None if Redis has none."""
-    redis = current_redis()
-    if redis is None:
-        return None
-    try:
-        cached = redis.call(lambda client: client.get(_name(request)))
-    except RedisUnavailable:
-        return None
+    cached = read(name_of_copy(request.user_id, request.key))
     if cached is None:
         return None
     try:
@@ -36,19 +31,14 @@ def get(request: IdempotentRequest) -> StoredResponse | None:
 
 def put(request: IdempotentRequest, response: StoredResponse) -> None:
     """Cache a response that is committed and final. Do not call this inside a transaction."""
-    redis = current_redis()
-    if redis is None:
-        return
     ttl_seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
     copy = json.dumps([_database(), request.fingerprint, response.status, response.body])
-    try:
-        redis.call(lambda client: client.set(_name(request), copy, ex=ttl_seconds))
-    except RedisUnavailable:
-        return  # logged by the breaker; the row in the database decides
+    write_with_response(("SET", name_of_copy(request.user_id, request.key), copy, "EX", ttl_seconds))
 
 
-def _name(request: IdempotentRequest) -> str:
-    return f"payment:idempotency:{request.user_id}:{request.key}"
+def name_of_copy(user_id: int, key: str) -> str:
+    """The key in Redis."""
+    return f"payment:idempotency:{user_id}:{key}"
 
 
 def _database() -> str:

@@ -23,7 +23,7 @@ from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
 from payments_app.i18n.locale import reader_language, translate
 from payments_app.i18n.messages import N_, LocalizedMessage
-from payments_app.idempotency.headers import pop_key
+from payments_app.idempotency.headers import expected_copy, pop_key
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import create as creation
 from payments_app.payments import queries, repository, schemas
@@ -83,7 +83,7 @@ def list_payment_methods(caller: Caller) -> Response:  # noqa: ARG001  # any aut
 @blueprint.route("", methods=["POST"])
 @authenticated(*Role, only_reads=True, scope=None)
 @requires_readiness
-@payments_per_user
+@payments_per_user(ahead=expected_copy)
 @blueprint.arguments(schemas.PaymentCreate, example=examples.CREATE_BODY)
 @blueprint.idempotent
 @blueprint.success_response(201, schemas.CreatedPayment, headers=("ETag", "Location"), examples=examples.CREATED)

@@ -1,10 +1,11 @@
 """Copies in Redis answer sooner, and are believed only for whom and for what they were made."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.connection import AbstractConnection
 
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
@@ -141,6 +142,36 @@ def test_a_copy_of_another_database_is_not_believed(with_redis: People, redis_se
 
     assert with_redis.patient.pay(5, key="k").status_code == 409
     assert first.status_code == 201
+
+
+@pytest.mark.parametrize("limited", ["true", "false"])
+def test_redis_costs_a_create_two_round_trips_a_replay_one_and_a_read_none(
+    database: Database, redis_server: RedisServer, people: People, monkeypatch: pytest.MonkeyPatch, limited: str
+) -> None:
+    sent: list[Any] = []
+    send = AbstractConnection.send_packed_command
+
+    def watched(connection: AbstractConnection, command: Any, **kwargs: Any) -> None:
+        sent.append(command)
+        send(connection, command, **kwargs)
+
+    def round_trips(request: Callable[[], Any]) -> int:
+        sent.clear()
+        assert request().status_code in (200, 201)
+        return len(sent)
+
+    redis_server.client.flushall()
+    with app_with(database.url, **redis_server.settings, RATELIMIT_ENABLED=limited) as app:
+        patient = people.seen_by(app).patient
+        patient.pay(5, key="connects")
+        monkeypatch.setattr(AbstractConnection, "send_packed_command", watched)
+        trips = {
+            "create": round_trips(lambda: patient.pay(6, key="k")),
+            "replay": round_trips(lambda: patient.pay(6, key="k")),
+            "list": round_trips(lambda: patient.get("/payments")),
+        }
+
+    assert trips == {"create": 2, "replay": 1, "list": 0}
 
 
 def test_what_redis_forgot_the_database_knows(with_redis: People, redis_server: RedisServer) -> None:
