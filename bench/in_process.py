@@ -94,7 +94,17 @@ class Requests:
         return payment_id
 
 
-KINDS = ("create", "replay", "show", "show_to_staff", "list", "list_100", "consultations", "checkout", "cancel")
+KINDS: tuple[str, ...] = (
+    "create",
+    "replay",
+    "show",
+    "show_to_staff",
+    "list",
+    "list_100",
+    "consultations",
+    "checkout",
+    "cancel",
+)
 KINDS += ("confirm", "refund")
 
 

@@ -34,7 +34,8 @@ def _plan(schema: Schema, get: Get) -> Iterator[tuple[str, str, Render | None]]:
 
 def _converter(field: fields.Field[Any], get: Get) -> Render | None:
     if isinstance(field, fields.Nested):
-        return renderer(field.schema, get)
+        render_nested = renderer(field.schema, get)
+        return lambda value: None if value is None else render_nested(value)
     if isinstance(field, fields.List):
         render = _converter(field.inner, get)
         return None if render is None else lambda values: [render(value) for value in values]

@@ -10,10 +10,12 @@ from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
+from payments_app.api.serializer import renderer
 from payments_app.consultations import repository, schemas
 from payments_app.i18n.messages import N_
 
 blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="Consultations")
+render_consultation = renderer(schemas.Consultation())
 
 
 @blueprint.route("")
@@ -37,7 +39,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
         page,
         kind="consultations",
         query=query,
-        render=schemas.Consultation().dump,
+        render=render_consultation,
         position=lambda consultation: [consultation.id],
     )
 
@@ -50,7 +52,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
 def show_consultation(consultation_id: int, caller: Caller) -> Response:
     """One consultation with fee and active payment."""
     consultation = repository.get(consultation_id, caller=caller)
-    return ok(schemas.Consultation().dump(consultation), message="OK")
+    return ok(render_consultation(consultation), message="OK")
 
 
 @blueprint.route("/<id:consultation_id>", methods=["PUT"])
@@ -69,7 +71,7 @@ def put_consultation(body: dict[str, Any], consultation_id: int, caller: Caller)
     consultation, is_new = repository.put(consultation_id, registration, caller=caller)
     location = url_for("consultations.show_consultation", consultation_id=consultation_id)
     return ok(
-        schemas.Consultation().dump(consultation),
+        render_consultation(consultation),
         message=N_("Consultation registered") if is_new else N_("Consultation up to date"),
         status=201 if is_new else 200,
         headers={"Location": location} if is_new else None,

@@ -18,6 +18,7 @@ from payments_app.api.rate_limits import payments_per_user
 from payments_app.api.serializer import renderer
 from payments_app.consultations import schemas as consultation_schemas
 from payments_app.consultations.routes import blueprint as consultations_blueprint
+from payments_app.consultations.routes import render_consultation
 from payments_app.errors import ActivePaymentExists, Forbidden, ValidationFailed
 from payments_app.gateways.base import CheckoutSession
 from payments_app.gateways.registry import PaymentMethod, find_method, payment_methods
@@ -250,7 +251,7 @@ def close_consultation(body: dict[str, Any], consultation_id: int, caller: Calle
     ``invalid-transition``) the consultation stays open. What was paid stays paid, for staff to refund.
     """
     consultation = close(consultation_id, caller=caller, context=audit_context_for(caller))
-    return ok(consultation_schemas.Consultation().dump(consultation), message=N_("Consultation closed"))
+    return ok(render_consultation(consultation), message=N_("Consultation closed"))
 
 
 def _method_on_offer(code: str) -> PaymentMethod:
