@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
     CHAR,
-    BindParameter,
     CheckConstraint,
     ColumnElement,
     ForeignKeyConstraint,
@@ -13,9 +12,9 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     and_,
-    bindparam,
     false,
     inspect,
+    literal_column,
     text,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
@@ -170,7 +169,7 @@ class Payment(Base):
     @classmethod
     def _is_active_expression(cls) -> ColumnElement[bool]:
         # Literals and not parameters, so that the planner recognises the index's predicate.
-        statuses: BindParameter[str] = bindparam("active_statuses", list(ACTIVE), expanding=True, literal_execute=True)
+        statuses: list[ColumnElement[str]] = [literal_column(f"'{status.value}'") for status in ACTIVE]
         return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
 
     @property
