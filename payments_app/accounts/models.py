@@ -1,5 +1,6 @@
 """The tables of users, of payment links and of API keys."""
 
+import secrets
 from datetime import datetime
 from enum import StrEnum
 
@@ -7,6 +8,7 @@ from sqlalchemy import CHAR, CheckConstraint, ForeignKeyConstraint, Index, Strin
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payments_app.accounts import emails, names
+from payments_app.accounts.passwords import NO_PASSWORD
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 
 
@@ -22,6 +24,10 @@ class Role(StrEnum):
     BOOKING = "booking"
     PAYER = "payer"
 
+
+# In place of what was erased. The domain is reserved (RFC 2606): nobody has such an address.
+ERASED_DOMAIN = "erased.invalid"
+ERASED_NAME = "Erased patient"
 
 USER_ROLES = (Role.PATIENT, Role.ADMIN, Role.BOOKING)
 
@@ -72,7 +78,24 @@ class User(Base):
     # The language of the pages and messages that the user gets, such as en. None: not known.
     language: Mapped[str | None] = mapped_column(String(8))
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Since then name and e-mail address are a pseudonym, and the user stays disabled.
+    erased_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    def disable(self, at: datetime) -> None:
+        """End all logins; there are no new ones. Again, it ends tokens of a moment ago."""
+        self.disabled_at = self.disabled_at or at
+        self.token_version += 1
+
+    def erase(self, at: datetime) -> None:
+        """Replace name and e-mail address by a pseudonym, and end all logins for good. Again, it changes nothing."""
+        if self.erased_at is not None:
+            return
+        self.disable(at)
+        # The random part, so that nobody can take the address first, which would prevent the erasure.
+        self.email = self.normalized_email = f"erased-{self.id}-{secrets.token_hex(4)}@{ERASED_DOMAIN}"
+        self.name, self.password_hash, self.language = ERASED_NAME, NO_PASSWORD, None
+        self.erased_at = at
 
 
 class PaymentLink(Base):

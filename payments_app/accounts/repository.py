@@ -13,6 +13,7 @@ from payments_app.accounts import emails, names, passwords
 from payments_app.accounts.caller import Caller, KeyRecord, LinkRecord
 from payments_app.accounts.models import ApiKey, PaymentLink, Role, User
 from payments_app.db.base import dialect_insert
+from payments_app.db.errors import RetryTransaction
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import UserExists, UserNotFound, ValidationFailed
@@ -221,7 +222,18 @@ def find_or_add_patient(session: Session, *, email: str, name: str, language: st
         new = NewUser(email=email, name=name, role=Role.PATIENT, password_hash=passwords.NO_PASSWORD, language=language)
         insert_user(session, new)
         user = session.scalars(by_email(email)).one()  # by this request, or by another that was first
-    return user if user.role == Role.PATIENT else None
+    return user if user.role == Role.PATIENT and user.erased_at is None else None
+
+
+def lock_patient(session: Session, user_id: int) -> None:
+    """Let nobody erase the patient until the end of the transaction.
+
+    Raises:
+        RetryTransaction: the patient was erased since this transaction found them.
+    """
+    kept = select(User.id).where(User.id == user_id, User.erased_at.is_(None))
+    if session.scalar(kept.with_for_update(read=True, key_share=True)) is None:
+        raise RetryTransaction
 
 
 @write_transaction
@@ -248,9 +260,90 @@ def disable_user(session: Session, email: str) -> User:
     user = session.scalar(by_email(email).with_for_update())
     if user is None:
         raise UserNotFound
-    user.disabled_at = user.disabled_at or clock.now()
+    user.disable(clock.now())
+    return user
+
+
+@read_transaction
+def find_user(session: Session, id_or_email: str) -> User:
+    """The user with that id, or with that e-mail address in any spelling.
+
+    Raises:
+        UserNotFound: there is none (404).
+    """
+    user = session.scalar(_by_id_or_email(id_or_email))
+    if user is None:
+        raise UserNotFound
+    return user
+
+
+@read_transaction
+def list_users(session: Session, *, role: str | None, before_id: int | None, size: int) -> Sequence[User]:
+    """At most ``size`` users, newest first; only of that role, and with smaller ids than ``before_id``, if given."""
+    wanted = select(User)
+    if role is not None:
+        wanted = wanted.where(User.role == role)
+    if before_id is not None:
+        wanted = wanted.where(User.id < before_id)
+    return session.scalars(wanted.order_by(User.id.desc()).limit(size)).all()
+
+
+@write_transaction
+def enable_user(session: Session, id_or_email: str) -> User:
+    """Let a disabled user log in again. Tokens from before stay invalid; API keys are valid again.
+
+    Raises:
+        UserNotFound: there is no such user, or their data were erased (404).
+    """
+    user = _get_changeable(session, id_or_email)
+    user.disabled_at = None
+    return user
+
+
+@write_transaction
+def set_password(session: Session, id_or_email: str, password_hash: str) -> User:
+    """Replace the password and end all logins.
+
+    Raises:
+        UserNotFound: there is no such user, or their data were erased (404).
+    """
+    user = _get_changeable(session, id_or_email)
+    user.password_hash = password_hash
     user.token_version += 1
     return user
+
+
+@write_transaction
+def set_email(session: Session, id_or_email: str, new_email: str) -> User:
+    """Replace the e-mail address and end all logins.
+
+    Raises:
+        UserNotFound: there is no such user, or their data were erased (404).
+        UserExists: another user has the address (409).
+        ValidationFailed: it is not an e-mail address (422).
+    """
+    user = _get_changeable(session, id_or_email)
+    email = emails.normalized(new_email)
+    if not emails.is_address(email):
+        raise ValidationFailed({"email": [N_("Not a valid e-mail address.")]})
+    user.email = user.normalized_email = email
+    user.token_version += 1
+    session.flush()
+    return user
+
+
+def _get_changeable(session: Session, id_or_email: str) -> User:
+    user = session.scalar(_by_id_or_email(id_or_email).with_for_update())
+    if user is None or user.erased_at is not None:
+        raise UserNotFound
+    return user
+
+
+def _by_id_or_email(id_or_email: str) -> Select[User]:
+    # No address is all digits: it has an @.
+    if id_or_email.isascii() and id_or_email.isdigit() and int(id_or_email) < 2**63:
+        return select(User).where(User.id == int(id_or_email))
+    return by_email(id_or_email)
 
 
 @read_transaction

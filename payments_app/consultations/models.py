@@ -76,6 +76,13 @@ class Consultation(Base):
         self.require_open()
         self.closed_at = self.updated_at = at
 
+    def erase(self, at: datetime) -> None:
+        """Its patient's data are erased: it has no description any more, and nobody can pay it."""
+        if self.closed_at is None:
+            self.close(at)
+        if self.description is not None:
+            self.description, self.updated_at = None, at
+
     def name(self, reference: str) -> None:
         """Give it the booking system's own name, once.
 

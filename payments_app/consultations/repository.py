@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, joinedload
 from payments_app import clock
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import PaymentLink, Role, User
-from payments_app.accounts.repository import by_email, find_or_add_patient, require_valid
+from payments_app.accounts.repository import by_email, find_or_add_patient, lock_patient, require_valid
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert, table_of
 from payments_app.db.row_waits import enter_queue
@@ -189,6 +189,7 @@ def put(
     is_new = session.execute(new.on_conflict_do_nothing().returning(Consultation.id)).first() is not None
     # The lock waits for the creation of payments, which takes a key share lock on the same row.
     consultation = session.get_one(Consultation, consultation_id, with_for_update=True)
+    lock_patient(session, patient_id)
     _require_replaceable(session, consultation, caller)
     consultation.require_open()
     is_free = consultation.active_payment is None
@@ -302,7 +303,7 @@ def _find_patient(session: Session, registration: Registration) -> int:
         field, query = "patient_email", by_email(registration.patient_email)
     else:
         field, query = "patient_id", select(User).where(User.id == registration.patient_id)
-    patient = session.scalar(query.where(User.role == Role.PATIENT))
+    patient = session.scalar(query.where(User.role == Role.PATIENT, User.erased_at.is_(None)))
     if patient is None:
         raise ValidationFailed({field: [N_("No such patient.")]})
     return patient.id

@@ -15,6 +15,7 @@ from payments_app.errors import (
     NotReady,
     ReferenceTaken,
     TransactionAlreadyUsed,
+    UserExists,
     VersionConflict,
 )
 from payments_app.observability import metrics
@@ -93,6 +94,8 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
     # An earlier attempt of the same request, whose connection was lost, commits at this moment: no other has this id.
     ("pk_payments", "UNIQUE constraint failed: payments.id", RetryTransaction),
     ("uq_consultations_reference", "UNIQUE constraint failed: consultations.reference", ReferenceTaken),
+    ("uq_users_email", "UNIQUE constraint failed: users.email", UserExists),
+    ("uq_users_normalized_email", "UNIQUE constraint failed: users.normalized_email", UserExists),
     # The only parent row that the API ever changes is a consultation's patient.
     ("fk_payments_consultation_patient", "FOREIGN KEY constraint failed", ConsultationHasPayments),
 )

@@ -1,8 +1,9 @@
 """Reads and stores idempotency keys, in the transaction of the effect that they protect."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, func, select, tuple_, update
+from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app.accounts.caller import Caller
@@ -149,3 +150,18 @@ def prune_batch(session: Session, *, before: datetime, size: int) -> int:
         .returning(keys.c.user_id)
     )
     return len(session.execute(shrunk).all())
+
+
+def forget_patient(session: Session, user_id: int, payment_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """Drop request and response of every key that the patient used, or that anybody used for one of these payments.
+
+    Returns them all, pruned before or not: each the id of its user and the key itself.
+    """
+    keys = table_of(IdempotencyKey)
+    forgotten = (
+        update(keys)
+        .where(or_(keys.c.user_id == user_id, keys.c.payment_id.in_(payment_ids)))
+        .values(request=None, response_body=None)
+        .returning(keys.c.user_id, keys.c.key)
+    )
+    return [(user_id, key) for user_id, key in session.execute(forgotten)]

@@ -8,11 +8,12 @@ rendering, but not that query.
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from flask import current_app
 
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
-from payments_app.redis_client import read, write_with_response
+from payments_app.redis_client import RedisUnavailable, current_redis, read, write_with_response
 
 
 def get(request: IdempotentRequest) -> StoredResponse | None:
@@ -34,6 +35,18 @@ def put(request: IdempotentRequest, response: StoredResponse) -> None:
     ttl_seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
     copy = json.dumps([_database(), request.fingerprint, response.status, response.body])
     write_with_response(("SET", name_of_copy(request.user_id, request.key), copy, "EX", ttl_seconds))
+
+
+def discard(keys: Sequence[tuple[int, str]]) -> bool:
+    """Remove the copies of these keys, each a user's id and the key itself. False if Redis does not answer."""
+    redis = current_redis()
+    if redis is None or not keys:
+        return True
+    try:
+        redis.run([("DEL", *(name_of_copy(user_id, key) for user_id, key in keys))])
+    except RedisUnavailable:
+        return False
+    return True
 
 
 def name_of_copy(user_id: int, key: str) -> str:

@@ -1,4 +1,6 @@
-"""Audits all payments against M1 to M7, and M10 to M12. Each check is one query, for the rows that break a promise.
+"""Audits all payments against M1 to M7, and M10 to M12, and patients whose data were erased.
+
+Each check is one query, for the rows that break a promise.
 
 A query sees one moment, so an audit may run beside a busy service. Two promises are about the code, and no row can
 prove them: amounts are exact (M9), and no gateway call is made inside a transaction (M8).
@@ -12,6 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from payments_app import money
+from payments_app.accounts.models import ERASED_DOMAIN, ERASED_NAME
 from payments_app.db.base import in_check
 from payments_app.db.transaction import read_transaction
 from payments_app.gateways.references import BY_HAND, normalized_reference
@@ -254,6 +257,22 @@ CHECKS = (
         SELECT e.payment_id AS id, e.actor || ' had expired at ' || l.expires_at || ' before ' || e.event AS detail
         FROM payment_events e JOIN payment_links l ON e.actor = 'payer:' || l.id
         WHERE e.created_at >= l.expires_at""",
+    ),
+    Check(
+        "people",
+        "of a patient whose data were erased nothing is left but a pseudonym",
+        f"""
+        SELECT min(p.id) AS id, 'user ' || u.id || ' was erased, and still has ' || CASE
+            WHEN u.email NOT LIKE 'erased-%@{ERASED_DOMAIN}' OR coalesce(u.normalized_email, '') <> u.email
+                THEN 'an e-mail address'
+            WHEN u.name <> '{ERASED_NAME}' THEN 'a name'
+            WHEN u.disabled_at IS NULL THEN 'a login'
+            ELSE 'a consultation that is open, or has a description' END AS detail
+        FROM users u JOIN payments p ON p.user_id = u.id JOIN consultations c ON c.id = p.consultation_id
+        WHERE u.erased_at IS NOT NULL AND (u.email NOT LIKE 'erased-%@{ERASED_DOMAIN}'
+            OR coalesce(u.normalized_email, '') <> u.email OR u.name <> '{ERASED_NAME}' OR u.disabled_at IS NULL
+            OR c.description IS NOT NULL OR c.closed_at IS NULL)
+        GROUP BY u.id, u.email, u.normalized_email, u.name, u.disabled_at""",
     ),
     Check(
         "M12",

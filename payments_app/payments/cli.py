@@ -10,9 +10,12 @@ import click
 from flask import current_app
 
 from payments_app import clock, money
+from payments_app.accounts.cli import users
+from payments_app.accounts.repository import find_user
 from payments_app.accounts.system_user import system_caller
 from payments_app.commands import (
     ID,
+    CommandFailed,
     CommandGroup,
     is_agreed,
     json_option,
@@ -24,7 +27,7 @@ from payments_app.commands import (
     with_progress,
 )
 from payments_app.consultations.cli import consultations
-from payments_app.payments import audit, expire, queries, repository, review
+from payments_app.payments import audit, erase, expire, queries, repository, review
 from payments_app.payments.close import close
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.expire import ExpiryResult
@@ -142,6 +145,33 @@ def close_consultation(consultation_id: int, as_json: bool) -> None:
     show_facts(facts, as_json=as_json)
 
 
+@users.command("erase")
+@click.argument("user")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@json_option
+def erase_user(user: str, yes: bool, as_json: bool) -> None:
+    """Erase a patient's personal data: name, e-mail address, logins, links, and what was written about them.
+
+    Payments, invoices and all ids stay. Refused while a payment, refund, review or dispute of theirs is not over. The
+    id is the same afterwards, the e-mail address is not: run it again with the id.
+    """
+    patient = find_user(user)
+    if not yes and not is_agreed(f"Erase {patient.name} <{patient.email}>? Nobody can undo it."):
+        return
+    try:
+        is_everywhere = erase.erase(patient.id, operator_context())
+    except erase.NotErasable as refused:
+        raise CommandFailed(f"Nothing was erased: {refused}.") from None
+    erased = find_user(str(patient.id))
+    show_facts(
+        {"id": erased.id, "email": erased.email, "name": erased.name, "erased_at": erased.erased_at}, as_json=as_json
+    )
+    if not is_everywhere:
+        seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
+        say(f"Redis did not answer. It may have copies of responses for {seconds} s more: run it again.", err=True)
+        raise SystemExit(1)
+
+
 @payments.command("resolve-review")
 @click.argument("payment_id", type=ID)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -169,7 +199,7 @@ payments.add_command(_reviewed, "reviewed")
 @payments.command("audit")
 @click.option("--json", "as_json", is_flag=True, help="Print each violation as a line of JSON.")
 def audit_payments(as_json: bool) -> None:
-    """Check every payment against the promises of this service (M1 to M7, M12).
+    """Check every payment against the promises of this service (M1 to M7, M10 to M12).
 
     Standard output has a line for each violation, for each payment that needs a review, with the refund to make, and
     for each dispute that the bank has not decided, with the time by which to answer. Progress and summary go to

@@ -307,6 +307,17 @@ def a_payment_by_a_link_that_nobody_made(books: Books) -> Named:
     return payment_id, ("payer:7 ", "consultation 1")
 
 
+@breaks("of a patient whose data were erased nothing is left but a pseudonym")
+def a_name_that_was_not_erased(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute(
+        "UPDATE users SET erased_at = created_at, disabled_at = created_at, email = 'erased-7@erased.invalid',"
+        " normalized_email = 'erased-7@erased.invalid' WHERE id = :id",
+        id=books.patient_id,
+    )
+    return payment_id, (f"user {books.patient_id} ", "a name")
+
+
 @breaks("a link changed nothing after its end")
 def a_payment_by_a_link_that_had_expired(books: Books) -> Named:
     payment_id, link_id = books.pay(1), books.raw.link(1, books.patient_id)
@@ -513,7 +524,8 @@ def a_refund_sent_while_disputed(books: Books) -> Named:
 
 def test_every_check_has_a_way_to_be_broken_above() -> None:
     assert {promise for promise, _ in BY_ROWS + WITHOUT_GUARDS} == {check.promise for check in audit.CHECKS}
-    assert {check.invariant for check in audit.CHECKS} == {f"M{number}" for number in (*range(1, 8), 10, 11, 12)}
+    invariants = {check.invariant for check in audit.CHECKS} - {"people"}
+    assert invariants == {f"M{number}" for number in (*range(1, 8), 10, 11, 12)}
 
 
 def names(breakings: list[tuple[str, Breaking]]) -> list[str]:

@@ -45,6 +45,7 @@ EVENT_TYPES = (
     "refund.despite_dispute",
     "refunds.blocked",
     "refunds.released",
+    "refunds.reasons_erased",
     "dispute.inquiry",
     "dispute.inquiry_closed",
     "dispute.needs_response",
@@ -68,6 +69,7 @@ _ROUTINE = frozenset(
         "payment.reviewed",
         "dispute.updated",
         "refunds.released",
+        "refunds.reasons_erased",
     }
 )
 # Refund and dispute log these themselves, with their own ids.

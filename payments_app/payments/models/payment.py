@@ -427,6 +427,14 @@ class Payment(Base):
         self.refunded_minor -= amount_minor
         self._count_excess(context)
 
+    def erase_refund_reasons(self, context: AuditContext) -> None:
+        """Empty the reasons that staff wrote: the patient's personal data are erased. Without any, nothing changes."""
+        written = [refund for refund in self.refunds if refund.reason is not None]
+        if written:
+            self._change("refunds.reasons_erased", context)
+        for refund in written:
+            refund.reason = None
+
     def _give_back(self, amount_minor: int, event: str, context: AuditContext) -> None:
         self.refunded_minor += amount_minor
         all_is_back = self.refunded_minor == self.received_minor
