@@ -4,6 +4,7 @@
 happen, or may not: the caller must look it up later. A gateway that does not respond is ``OutcomeUnknown``.
 """
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -189,6 +190,18 @@ class GatewayRefund:
     outcome: Approved | Declined
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPayment:
+    """A payment as a gateway lists it, also one that failed. ``reference`` is its transaction, or else its own id.
+
+    ``is_paid``: whether the money came, however much of it was returned later; None for a status that is new to us.
+    """
+
+    reference: str
+    money: GatewayPayment
+    is_paid: bool | None
+
+
 class Gateway(Protocol):
     """One gateway. Every call that has an effect carries a gateway key made of our own ids.
 
@@ -290,6 +303,32 @@ class EventSource(Protocol):
         Raises:
             GatewayUnavailable, GatewayBusy: there is no place for the call (503).
         """
+        ...
+
+
+@runtime_checkable
+class PaymentLists(Protocol):
+    """A gateway that lists what it did, so that its books can be compared with ours. Not to be called in a transaction.
+
+    Raises, each of its methods and iterators:
+        GatewayUnavailable: it did not answer, refused to, or said what cannot be read: nothing of the list is to be
+            believed (503).
+    """
+
+    def list_payments(self, since: datetime, until: datetime) -> Iterator[ListedPayment]:
+        """Every payment that it created from ``since`` to before ``until``; to the second."""
+        ...
+
+    def list_refunds(self, since: datetime, until: datetime) -> Iterator[GatewayRefund]:
+        """Every refund that it created in that time."""
+        ...
+
+    def find_listed_payment(self, reference: str) -> ListedPayment | None:
+        """One payment, by the reference that a list names; None if the gateway has none of that reference."""
+        ...
+
+    def find_listed_refund(self, reference: str) -> GatewayRefund | None:
+        """One refund; None if the gateway has none of that reference."""
         ...
 
 

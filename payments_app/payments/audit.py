@@ -19,7 +19,7 @@ from payments_app.db.base import in_check
 from payments_app.db.transaction import read_transaction
 from payments_app.gateways.references import BY_HAND, normalized_reference
 from payments_app.payments.models.dispute import BLOCKING, OPEN, UNANSWERED, Dispute
-from payments_app.payments.models.event import PaymentEvent
+from payments_app.payments.models.event import UNCOUNTED_MONEY, PaymentEvent
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, REFERENCE_ALONE, Payment
 from payments_app.payments.models.status import ENDED_UNPAID, PAID, REFUNDABLE, PaymentStatus
 
@@ -62,9 +62,6 @@ def _is_blocked(payment_id: str, version: str) -> str:
             AND e.event IN ('refunds.blocked', 'refunds.released')
         ORDER BY e.version DESC LIMIT 1)"""
 
-
-# Events of money that the amounts of a payment do not count; each names the gateway's transaction.
-_UNCOUNTED_MONEY = ("payment.paid_again", "payment.paid_in_other_currency")
 
 CHECKS = (
     Check(
@@ -331,7 +328,7 @@ def _next_reviews(session: Session, last_id: int) -> list[Violation]:
     uncounted = (
         select(PaymentEvent.payment_id, PaymentEvent.reference)
         .join(Payment, Payment.id == PaymentEvent.payment_id)
-        .where(Payment.id.in_([payment.id for payment in payments]), PaymentEvent.event.in_(_UNCOUNTED_MONEY))
+        .where(Payment.id.in_([payment.id for payment in payments]), PaymentEvent.event.in_(UNCOUNTED_MONEY))
         .where(PaymentEvent.id > reviewed, PaymentEvent.reference.is_not(None))
         .order_by(PaymentEvent.id)
     )

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import asdict
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import click
@@ -27,7 +28,10 @@ from payments_app.commands import (
     with_progress,
 )
 from payments_app.consultations.cli import consultations
-from payments_app.payments import audit, erase, expire, queries, repository, review
+from payments_app.errors import GatewayUnavailable
+from payments_app.gateways.base import PaymentLists
+from payments_app.gateways.registry import configured_gateways
+from payments_app.payments import audit, erase, expire, queries, reconcile, repository, review
 from payments_app.payments.close import close
 from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.expire import ExpiryResult
@@ -41,7 +45,28 @@ payments = CommandGroup("payments", help="Manage payments.")
 # Payments per query.
 BATCH_SIZE = 100
 
+# Exit status of a comparison that a gateway did not allow.
+GATEWAY_SILENT = 3
+
+# So long a webhook may be on its way.
+MAY_BE_LATE = timedelta(minutes=15)
+
 COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient", "consultation", "review", "created")
+
+
+class DayType(click.ParamType[date]):
+    """Parses a day of the clinic: ``2026-01-31``, ``today`` or ``yesterday``."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        today = clock.now().astimezone(current_app.config["SETTINGS"].clinic_timezone).date()
+        if value in (words := {"today": today, "yesterday": today - timedelta(days=1)}):
+            return words[value]
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007  # a day alone
+        except ValueError:
+            self.fail(f"{value!r} is not a day: write it like 2026-01-31, today or yesterday", param, ctx)
 
 
 @payments.command("list")
@@ -224,6 +249,74 @@ def audit_payments(as_json: bool) -> None:
     verdict = f"{broken} violations" if broken else "all promises hold"
     say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review, {disputes} disputed", err=True)
     raise SystemExit(1 if broken else 0)
+
+
+@payments.command("reconcile")
+@click.option("--gateway", help="Only this gateway. Default: all that list what they did.")
+@click.option("--from", "first", type=DayType(), default="yesterday", show_default=True, help="First day.")
+@click.option("--to", "last", type=DayType(), default="yesterday", show_default=True, help="Last day, compared too.")
+@json_option
+def reconcile_payments(gateway: str | None, first: date, last: date, as_json: bool) -> None:
+    """Compare payments and refunds with the gateways' own books, and print a line for each that differs.
+
+    Days are those of CLINIC_TIMEZONE: 2026-01-31, today or yesterday. The last 15 minutes are left out, because their
+    webhooks may still be on the way. Exits with 0 if the books agree, with 1 if they do not, and with 3 if a gateway
+    did not answer: nothing is said of its books then.
+    """
+    since, until = _period(first, last)
+    compared = _comparable(gateway)
+    differing = failed = 0
+    for name, lists in compared.items():
+        count = 0
+
+        def tick(number: int) -> None:
+            nonlocal count
+            count += number
+            say(f"{name}: {count} compared", err=True)  # noqa: B023  # called within this round
+
+        try:
+            differences = reconcile.Reconciliation(name, lists, since, until, tick).differences()
+        except GatewayUnavailable as error:
+            failed += 1
+            say(f"{name}: nothing is known: {error.message}", err=True)
+            continue
+        for difference in differences:
+            if as_json:
+                say_json(asdict(difference))
+            else:
+                say(_in_words(difference))
+        differing += len(differences)
+        say(f"{name}: {count} of its payments and refunds compared, {len(differences)} differ", err=True)
+    raise SystemExit(GATEWAY_SILENT if failed else 1 if differing else 0)
+
+
+def _period(first: date, last: date) -> tuple[datetime, datetime]:
+    """From the beginning of the first day to the end of the last one, or to what cannot change any more."""
+    zone = current_app.config["SETTINGS"].clinic_timezone
+    since = datetime.combine(first, time.min, zone)
+    until = min(datetime.combine(last, time.min, zone) + timedelta(days=1), clock.now() - MAY_BE_LATE)
+    if since >= until:
+        raise CommandFailed("There is nothing to compare: --from is after --to, or too short a time ago.")
+    return since, until
+
+
+def _comparable(name: str | None) -> dict[str, PaymentLists]:
+    lists: dict[str, PaymentLists] = {
+        each: gateway for each, gateway in configured_gateways().items() if isinstance(gateway, PaymentLists)
+    }
+    if name is None:
+        if not lists:
+            say("No gateway is configured that lists what it did: nothing to compare.", err=True)
+        return lists
+    if name not in lists:
+        raise CommandFailed(f"{name} is not configured, or does not list what it did.")
+    return {name: lists[name]}
+
+
+def _in_words(difference: reconcile.Difference) -> str:
+    kind = difference.kind.replace("_", " ")
+    whose = "" if difference.payment_id is None else f"  payment {difference.payment_id}"
+    return f"{difference.gateway}  {kind}  {difference.subject} {difference.reference}{whose}  {difference.detail}"
 
 
 def operator_context() -> AuditContext:

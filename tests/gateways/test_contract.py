@@ -7,11 +7,13 @@ left out. PayMongo is answered for by our own fake alone, with its keys ignored 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 
+from payments_app import clock
 from payments_app.gateways.base import (
     Approved,
     Charge,
@@ -20,6 +22,7 @@ from payments_app.gateways.base import (
     EventSource,
     Gateway,
     GatewayRefundRequest,
+    PaymentLists,
     SessionStatus,
     verify,
 )
@@ -304,3 +307,31 @@ def test_a_refund_is_made_once_however_often_it_is_asked_for(remembering: Adapte
     order = order_of(charge, paid(remembering, charge))
 
     assert remembering.gateway.refund(order) == remembering.gateway.refund(order)
+
+
+def test_whoever_knows_of_money_lists_it_once_and_finds_it_by_the_listed_name(
+    remembering: Adapter, charge: Charge
+) -> None:
+    gateway = remembering.gateway
+    assert isinstance(gateway, PaymentLists) == remembering.judges
+    if not isinstance(gateway, PaymentLists):
+        return
+    since, until = clock.now() - timedelta(minutes=5), clock.now() + timedelta(minutes=5)
+    order = order_of(charge, paid(remembering, charge))
+    made = gateway.refund(order)
+    assert isinstance(made, Approved)
+    opened(remembering, replace(charge, payment_id=next(_ids)))  # nobody pays it
+
+    payments = [each for each in gateway.list_payments(since, until) if each.reference == order.transaction_id]
+    refunds = [each for each in gateway.list_refunds(since, until) if each.reference == made.reference]
+
+    assert [gateway.find_listed_payment(order.transaction_id)] == payments
+    assert [(each.is_paid, each.money.mismatch_reason(charge)) for each in payments] == [(True, None)]
+    assert [gateway.find_listed_refund(made.reference)] == refunds
+    assert [(each.amount_minor, each.refund_id, each.outcome) for each in refunds] == [
+        (order.amount_minor, order.refund_id, made)
+    ]
+    long_ago = since - timedelta(days=1)
+    assert [*gateway.list_payments(long_ago, since), *gateway.list_refunds(long_ago, since)] == []
+    nobody = order.transaction_id[:-6] + "zzzzzz"
+    assert (gateway.find_listed_payment(nobody), gateway.find_listed_refund("re_nobody")) == (None, None)

@@ -227,13 +227,14 @@ def test_strangers_and_strange_requests_are_refused(fake: FakeStripe, api: Any, 
     for ask in (
         lambda: api.payment_intents.retrieve("pi_none"),
         lambda: api.refunds.retrieve("re_none"),
+        lambda: api.charges.retrieve("ch_none"),
         lambda: refund(api, "pi_none"),
     ):
         with pytest.raises(stripe.InvalidRequestError) as missing:
             ask()
         assert (missing.value.http_status, missing.value.code) == (404, "resource_missing")
     with pytest.raises(stripe.InvalidRequestError, match="Unrecognized request URL"):
-        api.charges.retrieve("ch_none")
+        api.balance.retrieve()
     with pytest.raises(stripe.InvalidRequestError, match="successful charge"):
         refund(api, intent(api).id)
 

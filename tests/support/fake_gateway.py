@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from tests.support.fake_stripe_http import FakeResponse, Received, Server
 from tests.support.waiting import PATIENCE_SECONDS
 
-Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "refuse"]
+Mode = Literal["drop", "error", "error_before", "hang", "hang_before", "late", "limited", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class FakeGateway:
         - ``hang``: apply, and respond only after ``release()``.
         - ``hang_before``: never respond; apply nothing. ``release()`` closes the connection.
         - ``late``: close the connection at once, and apply at ``apply_late()``.
+        - ``limited``: respond with 429, as to too many requests; apply nothing.
         - ``refuse``: respond with an error of the gateway's own; apply nothing.
         """
         self._expect(Trouble(mode, method, path, times))
@@ -154,6 +155,8 @@ class FakeGateway:
         answer = self._once(request) if trouble.mode in ("drop", "error", "hang") else None
         if trouble.mode in ("error", "error_before"):
             return self._internal_error(trouble)
+        if trouble.mode == "limited":
+            return FakeResponse(429, b'{"error": {"type": "invalid_request_error", "code": "rate_limit"}}')
         if trouble.mode == "refuse":
             return self._refuse(request)
         if trouble.mode == "late":

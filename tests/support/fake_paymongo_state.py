@@ -48,7 +48,7 @@ class Account:
         # Switches: how a refund begins; which members are left out of answers (``payment.metadata``,
         # ``session.metadata``, ``session.reference_number``, ``refund.metadata``, ``refund.notes``,
         # ``payment.refunds``, ``page.has_more``); what sessions say of themselves, whatever became of them; whether the
-        # list of refunds begins with the oldest; what expiring answers instead of the session.
+        # lists of payments and refunds begin with the oldest; what expiring answers instead of the session.
         self.refunds_start_as = "succeeded"
         self.left_out: set[str] = set()
         self.session_status: str | None = None
@@ -134,8 +134,8 @@ class Account:
                 return self._shown(self._expire_session(session_id))
             case ["POST", "v1", "refunds"]:
                 return self._shown(self._create_refund(attributes))
-            case ["GET", "v1", "refunds"]:
-                return self._list_refunds(params)
+            case ["GET", "v1", "payments" | "refunds" as kind]:
+                return self._list(params, getattr(self, kind))
             case ["GET", "v1", "checkout_sessions" | "payments" | "refunds" as kind, object_id]:
                 objects: dict[str, Wire] = getattr(self, kind.removeprefix("checkout_"))
                 return self._shown(_find(objects, object_id))
@@ -232,17 +232,17 @@ class Account:
         self._count_refunds(payment["id"])
         return refund
 
-    def _list_refunds(self, params: Wire) -> Wire:
+    def _list(self, params: Wire, objects: dict[str, Wire]) -> Wire:
         _allow(params, ("limit", "after"))
         limit = int(params.get("limit", 10))
         if not 0 < limit <= 100:
             raise refusal(400, "parameter_invalid", "limit has to be from 1 to 100.")
-        found = list(self.refunds.values())
+        found = sorted(objects.values(), key=lambda each: each["attributes"]["created_at"])
         if not self.lists_oldest_first:
             found.reverse()
         if "after" in params:
             ids = [each["id"] for each in found]
-            _find(self.refunds, params["after"])
+            _find(objects, params["after"])
             found = found[ids.index(params["after"]) + 1 :]
         page: Wire = {"data": [self.resource(each) for each in found[:limit]]}
         if "page.has_more" not in self.left_out:

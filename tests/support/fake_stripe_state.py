@@ -1,6 +1,7 @@
 """The objects of the fake Stripe (intents, charges, refunds), and the operations of its API and dashboard."""
 
 import json
+import math
 import secrets
 import threading
 import time
@@ -213,6 +214,11 @@ class Account:
                 return _find(self.intents, "payment_intent", intent_id, "intent")
             case ["POST", "v1", "payment_intents", intent_id, "cancel"]:
                 return self._cancel_intent(intent_id, params)
+            case ["GET", "v1", "charges"]:
+                return self._list(params, "charges", list(self.charges.values()))
+            case ["GET", "v1", "charges", charge_id]:
+                _allow(params, ())
+                return _find(self.charges, "charge", charge_id, "id")
             case ["POST", "v1", "refunds"]:
                 return self._create_refund(params)
             case ["GET", "v1", "refunds"]:
@@ -325,19 +331,28 @@ class Account:
         return refund
 
     def _list_refunds(self, params: Wire) -> Wire:
-        _allow(params, ("payment_intent", "limit", "starting_after"))
-        limit = _positive(params, "limit") if "limit" in params else 10
-        if limit > 100:
-            raise Refusal(400, "This value must be less than or equal to 100.", param="limit")
         found = list(self.refunds.values())
         if "payment_intent" in params:
             intent = _find(self.intents, "payment_intent", params["payment_intent"], "payment_intent")
             found = self.refunds_of(intent["id"])
+        return self._list({name: params[name] for name in params if name != "payment_intent"}, "refunds", found)
+
+    def _list(self, params: Wire, kind: str, found: list[Wire]) -> Wire:
+        """A page of these objects, newest first."""
+        _allow(params, ("created", "limit", "starting_after"))
+        limit = _positive(params, "limit") if "limit" in params else 10
+        if limit > 100:
+            raise Refusal(400, "This value must be less than or equal to 100.", param="limit")
+        created = {name: _positive(params["created"], name) for name in params.get("created", {})}
+        _allow(created, ("gte", "lt"))
+        found = [each for each in found if created.get("gte", 0) <= each["created"] < created.get("lt", math.inf)]
+        found.sort(key=lambda each: each["created"])  # type: ignore[no-any-return]
         found.reverse()
         if "starting_after" in params:
-            last_seen = _find(self.refunds, "refund", params["starting_after"], "starting_after")
+            objects: dict[str, Wire] = getattr(self, kind)
+            last_seen = _find(objects, kind.removesuffix("s"), params["starting_after"], "starting_after")
             found = found[found.index(last_seen) + 1 :] if last_seen in found else []
-        return _list("/v1/refunds", found[:limit], has_more=len(found) > limit)
+        return _list(f"/v1/{kind}", found[:limit], has_more=len(found) > limit)
 
     def _charge(self, intent: Wire, status: str) -> Wire:
         charge_id = _new_id("ch")

@@ -22,9 +22,12 @@ from payments_app.gateways.untrusted import Unreadable, amount_of, text_of
 # The largest page of a list.
 PAGE_SIZE = 100
 
+# Pages of a list that is compared with our books: half a million objects, newest first.
+MOST_PAGES_OF_LIST = 5_000
+
 
 class SearchGivenUp(NoAnswer):
-    """There are more refunds than a search reads."""
+    """There are more objects than a search reads."""
 
 
 class PayMongoApi:
@@ -103,7 +106,7 @@ class PayMongoApi:
         for refund in payment.refunds or ():
             seen.add(refund.reference)
             yield refund
-        for thing in self._listed_since(payment.paid_at):
+        for thing in self._listed_since("/refunds", payment.paid_at, pages=self._pages):
             # Only those of this payment are read: an odd refund of somebody else's must not hide this one.
             if text_of(thing["attributes"]["payment_id"]) == payment.transaction_id and thing["id"] not in seen:
                 seen.add(thing["id"])
@@ -113,10 +116,28 @@ class PayMongoApi:
         """Ask for a payment; the server's clock."""
         return self._transport.get(f"/payments/{transaction_id}").at
 
-    def _listed_since(self, since: int | None) -> Iterator[Mapping[str, Any]]:
+    def payments_between(self, since: int, until: int) -> Iterator[PayMongoPayment]:
+        """Every payment created in that time, from ``since`` to before ``until`` (seconds since 1970).
+
+        Raises:
+            SearchGivenUp: the list is longer than what is read of one.
+        """
+        return map(self._reader.payment_of, self._between("/payments", since, until))
+
+    def refunds_between(self, since: int, until: int) -> Iterator[GatewayRefund]:
+        """Every refund created in that time. Raises what ``payments_between`` raises."""
+        return map(self._reader.refund_of, self._between("/refunds", since, until))
+
+    def _between(self, path: str, since: int, until: int) -> Iterator[Mapping[str, Any]]:
+        for thing in self._listed_since(path, since, pages=MOST_PAGES_OF_LIST):
+            if since <= amount_of(thing["attributes"]["created_at"], least=0) < until:
+                yield thing
+
+    def _listed_since(self, path: str, since: int | None, *, pages: int) -> Iterator[Mapping[str, Any]]:
+        """All objects of a list until a page goes back before that moment, and all others of that page."""
         params, last = {"limit": str(PAGE_SIZE)}, ""
-        for _ in range(self._pages):
-            answer = self._transport.get("/refunds", params)
+        for _ in range(pages):
+            answer = self._transport.get(path, params)
             page = self._reader.page_of(answer.members)
             yield from page
             # Without has_more a full page may have another one behind it.
@@ -127,7 +148,7 @@ class PayMongoApi:
                 raise Unreadable
             last = text_of(page[-1]["id"])
             params["after"] = last
-        raise SearchGivenUp(f"not among the {self._pages * PAGE_SIZE} newest refunds, and there are more")
+        raise SearchGivenUp(f"not among the {pages * PAGE_SIZE} newest of {path}, and there are more")
 
 
 def _goes_back_before(page: Sequence[Mapping[str, Any]], since: int | None) -> bool:

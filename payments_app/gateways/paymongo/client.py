@@ -6,14 +6,16 @@ not relied upon to remember it: its own pages say that it does for 24 hours, oth
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from config import MINOR_DIGITS
+from payments_app.errors import GatewayUnavailable
 from payments_app.gateways.admission import Admission
 from payments_app.gateways.base import (
     Approved,
@@ -23,6 +25,7 @@ from payments_app.gateways.base import (
     GatewayPayment,
     GatewayRefund,
     GatewayRefundRequest,
+    ListedPayment,
     OutcomeUnknown,
     Reachable,
     SessionRequest,
@@ -158,6 +161,19 @@ class PayMongoGateway:
         money = _call(lambda: self._money_of(transaction_id), of_other_mode=_PAYS_NOTHING)
         return None if isinstance(money, Declined) else money
 
+    def list_payments(self, since: datetime, until: datetime) -> Iterator[ListedPayment]:
+        return map(_listed_payment, _listed(self._api.payments_between, since, until))
+
+    def list_refunds(self, since: datetime, until: datetime) -> Iterator[GatewayRefund]:
+        return _listed(self._api.refunds_between, since, until)
+
+    def find_listed_payment(self, reference: str) -> ListedPayment | None:
+        found = _found(lambda: self._api.get_payment(reference))
+        return None if found is None else _listed_payment(found)
+
+    def find_listed_refund(self, reference: str) -> GatewayRefund | None:
+        return _found(lambda: self._api.get_refund(reference))
+
     def _money_of(self, transaction_id: str) -> GatewayPayment | None:
         try:
             return self._api.get_payment(transaction_id).money
@@ -205,6 +221,46 @@ class PayMongoGateway:
         if is_unclear:
             raise NoAnswer("a refund of the same amount does not say whose it is")
         return None
+
+
+def _listed_payment(payment: PayMongoPayment) -> ListedPayment:
+    is_paid = True if payment.is_paid else False if payment.is_unpaid else None
+    return ListedPayment(reference=payment.transaction_id, money=payment.money, is_paid=is_paid)
+
+
+def _listed(list_between: Callable[[int, int], Iterator[Result]], since: datetime, until: datetime) -> Iterator[Result]:
+    """Raises:
+    GatewayUnavailable: a page was not answered, or cannot be read (503).
+    """
+    objects = list_between(int(since.timestamp()), int(until.timestamp()))
+    end = object()
+    while (each := _read(lambda: next(objects, end))) is not end:
+        yield each  # type: ignore[misc]  # it is not the end
+
+
+def _found(call: Callable[[], Result]) -> Result | None:
+    """What the call finds; None if PayMongo has no such object.
+
+    Raises:
+        GatewayUnavailable: it was not answered, or cannot be read (503).
+    """
+
+    def find() -> Result | None:
+        try:
+            return call()
+        except Refused as refusal:
+            if refusal.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
+    return _read(find)
+
+
+def _read(call: Callable[[], Result]) -> Result:
+    result = _call(call)
+    if isinstance(result, Declined | OutcomeUnknown):
+        raise GatewayUnavailable(str(result.reason))
+    return result
 
 
 def _session_of(payment: PayMongoPayment) -> CheckoutSession:

@@ -34,6 +34,7 @@ CURRENCY = "PHP"
 
 # A payment that was refunded had been paid.
 _PAID = frozenset({"paid", "partially_refunded", "refunded"})
+_UNPAID = frozenset({"pending", "failed"})
 _INTENT_HAS_PAYMENT = frozenset({"processing", "succeeded"})
 _REFUND_IS_OPEN = frozenset({"pending", "processing"})
 
@@ -52,6 +53,11 @@ class PayMongoPayment:
     @property
     def is_paid(self) -> bool:
         return self.status in _PAID
+
+    @property
+    def is_unpaid(self) -> bool:
+        """Whether it certainly has no money. A status that is new to us says neither."""
+        return self.status in _UNPAID
 
 
 def reference_number_of(request: SessionRequest) -> str:

@@ -42,9 +42,10 @@ _DEFAULT_DETAIL = "The gateway refused it."
 class Refused(Exception):
     """PayMongo understood the call and refused it: it had no effect and will have none. The text may be shown."""
 
-    def __init__(self, detail: str, at: datetime | None) -> None:
+    def __init__(self, detail: str, at: datetime | None, status: int) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.status = status
         self.at = at
 
 
@@ -150,7 +151,7 @@ class Transport:
             return NoAnswer(f"HTTP status {answer.status_code}: the gateway key is refused", answer.status_code)
         detail = str(error.get("detail") or "").replace(self._api_key, "***")
         shown = re.sub(r"[^\x20-\x7e]+", " ", detail).strip()[:_LONGEST_DETAIL]
-        return Refused(shown or _DEFAULT_DETAIL, _date_of(answer.headers))
+        return Refused(shown or _DEFAULT_DETAIL, _date_of(answer.headers), answer.status_code)
 
 
 class _DeadlineAdapter(HTTPAdapter):

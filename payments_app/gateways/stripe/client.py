@@ -7,17 +7,19 @@ the call with the same key, so it has one effect. Stripe forgets such keys after
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import stripe
 from stripe import RequestOptions
 
 from config import MINOR_DIGITS
+from payments_app.errors import GatewayUnavailable
 from payments_app.gateways.admission import Admission
 from payments_app.gateways.base import (
     Approved,
@@ -28,14 +30,17 @@ from payments_app.gateways.base import (
     GatewayRefund,
     GatewayRefundRequest,
     Headers,
+    ListedPayment,
     OutcomeUnknown,
     Reachable,
     SessionRequest,
+    SessionStatus,
 )
 from payments_app.gateways.capabilities import Capabilities, CheckoutKind, Refundable
 from payments_app.gateways.events import GatewayDispute, GatewayEvent, OtherMode
 from payments_app.gateways.stripe.hosted import SESSION_SECONDS, metadata_of, session_params
 from payments_app.gateways.stripe.objects import (
+    charge_of,
     checkout_session_of,
     is_checkout_session,
     refund_of,
@@ -115,6 +120,7 @@ class StripeGateway:
             max_network_retries=max(0, min(NETWORK_RETRIES, (lease_seconds - 1) // timeout_seconds - 1)),
         )
         self._intents, self._refunds = client.v1.payment_intents, client.v1.refunds
+        self._charges = client.v1.charges
         self._sessions, self._is_hosted = client.v1.checkout.sessions, is_hosted
         self._webhook_secrets = webhook_secrets
         self.livemode = livemode_of(api_key)
@@ -259,6 +265,25 @@ class StripeGateway:
         except UNEXPECTED:
             return None  # nor will it be readable the next time
 
+    def list_payments(self, since: datetime, until: datetime) -> Iterator[ListedPayment]:
+        # Charges, not PaymentIntents: those are created with the session, long before the money moves.
+        return _listed(self._charges.list, _created(since, until), self._charge_of)
+
+    def list_refunds(self, since: datetime, until: datetime) -> Iterator[GatewayRefund]:
+        return _listed(self._refunds.list, _created(since, until), self._refund_of)
+
+    def find_listed_payment(self, reference: str) -> ListedPayment | None:
+        if not _PAYMENT_INTENT.fullmatch(reference):
+            return _found(lambda: self._charge_of(self._charges.retrieve(reference)))
+        session = _found(lambda: self._session_of(self._intents.retrieve(reference)))
+        if session is None:
+            return None
+        is_paid = session.status == SessionStatus.SUCCEEDED
+        return ListedPayment(reference=reference, money=session.money, is_paid=is_paid)
+
+    def find_listed_refund(self, reference: str) -> GatewayRefund | None:
+        return _found(lambda: self._refund_of(self._refunds.retrieve(reference)))
+
     def _look_up(
         self, reference: str, *, of_other_mode: Declined | OutcomeUnknown
     ) -> CheckoutSession | Declined | OutcomeUnknown:
@@ -279,6 +304,9 @@ class StripeGateway:
 
     def _checkout_session_of(self, session: stripe.checkout.Session) -> CheckoutSession:
         return checkout_session_of(of_mode(session.to_dict(), self.livemode))
+
+    def _charge_of(self, charge: stripe.Charge) -> ListedPayment:
+        return charge_of(of_mode(charge.to_dict(), self.livemode))
 
     def _refund_of(self, refund: stripe.Refund) -> GatewayRefund:
         return refund_of(of_mode(refund.to_dict(), self.livemode))
@@ -321,3 +349,56 @@ def _call(
         # No connection, a timeout, a 5xx, an idempotency key in use (409), too many requests, or a refused API key:
         # none of these proves that an earlier attempt of the same call had no effect.
         return OutcomeUnknown(f"{type(error).__name__}, HTTP status {error.http_status}")
+
+
+def _created(since: datetime, until: datetime) -> dict[str, Any]:
+    return {"created": {"gte": int(since.timestamp()), "lt": int(until.timestamp())}, "limit": PAGE_SIZE}
+
+
+def _listed(
+    list_page: Callable[[Any], "stripe.ListObject[Any]"], params: dict[str, Any], convert: Callable[[Any], Result]
+) -> Iterator[Result]:
+    """Every object of a list, newest first.
+
+    Raises:
+        GatewayUnavailable: a page was not answered, or cannot be read (503).
+    """
+    has_more = True
+    while has_more:
+        page, objects = _read(partial(_page, list_page, params, convert))
+        yield from objects
+        has_more = page.has_more and bool(page.data)
+        if has_more:
+            params = {**params, "starting_after": page.data[-1].id}
+
+
+def _page(
+    list_page: Callable[[Any], "stripe.ListObject[Any]"], params: dict[str, Any], convert: Callable[[Any], Result]
+) -> tuple["stripe.ListObject[Any]", list[Result]]:
+    page = list_page(params)
+    return page, [convert(each) for each in page.data]
+
+
+def _found(call: Callable[[], Result]) -> Result | None:
+    """What the call finds; None if Stripe has no such object.
+
+    Raises:
+        GatewayUnavailable: it was not answered, or cannot be read (503).
+    """
+
+    def find() -> Result | None:
+        try:
+            return call()
+        except stripe.InvalidRequestError as refusal:
+            if refusal.code != "resource_missing":
+                raise
+            return None
+
+    return _read(find)
+
+
+def _read(call: Callable[[], Result]) -> Result:
+    result = _call(call)
+    if isinstance(result, Declined | OutcomeUnknown):
+        raise GatewayUnavailable(str(result.reason))
+    return result

@@ -10,6 +10,7 @@ from payments_app.gateways.base import (
     Declined,
     GatewayPayment,
     GatewayRefund,
+    ListedPayment,
     SessionStatus,
 )
 from payments_app.gateways.events import DisputeStatus, GatewayDispute
@@ -116,6 +117,26 @@ def refund_of(refund: Mapping[str, Any]) -> GatewayRefund:
         refund_id=metadata_id(refund, "refund_id"),
         payment_id=metadata_id(refund, "payment_id"),
         outcome=outcome,
+    )
+
+
+def charge_of(charge: Mapping[str, Any]) -> ListedPayment:
+    """A Charge, which is an attempt to pay a PaymentIntent: https://docs.stripe.com/api/charges/object.
+
+    Our name for the money is the PaymentIntent's; a charge without one was not made by this service.
+    """
+    transaction_id = reference_of(charge.get("payment_intent"))
+    captured_minor = amount_of(charge["amount_captured"], least=0)
+    return ListedPayment(
+        reference=transaction_id or text_of(charge["id"]),
+        money=GatewayPayment(
+            transaction_id=transaction_id,
+            amount_minor=captured_minor,
+            currency=text_of(charge["currency"]).upper(),
+            payment_id=metadata_id(charge, "payment_id"),
+            consultation_id=metadata_id(charge, "consultation_id"),
+        ),
+        is_paid={"succeeded": captured_minor > 0, "pending": False, "failed": False}.get(text_of(charge["status"])),
     )
 
 

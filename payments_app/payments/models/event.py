@@ -57,6 +57,9 @@ EVENT_TYPES = (
     "dispute.won_after_lost",
 )
 
+# Of money that the amounts of a payment do not count; each names the gateway's transaction.
+UNCOUNTED_MONEY = ("payment.paid_again", "payment.paid_in_other_currency")
+
 # Routine events are logged as info. Every other event of a payment is a warning, because staff have to look at it.
 _ROUTINE = frozenset(
     {
