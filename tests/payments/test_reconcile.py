@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from payments_app.payments import cli
 from tests.support.apps import app_with
 from tests.support.client import client_of
-from tests.support.commands import CommandRunner
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode
 from tests.support.paymongo_apps import PayMongoApp, wallet_shop
@@ -315,6 +315,14 @@ def test_what_is_new_is_left_out_and_what_cannot_be_compared_is_said(shop: Shop,
     assert "manual is not configured, or" in refused("payments", "reconcile", "--gateway", "manual")
     far = (datetime.now(UTC) + timedelta(days=3)).date().isoformat()
     assert "nothing to compare" in refused("payments", "reconcile", "--from", far, "--to", far)
+
+
+def test_without_such_a_gateway_there_is_nothing_to_compare(database: Database) -> None:
+    with commands_on(database.url) as commands:
+        result = commands.run("payments", "reconcile")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing to compare" in result.stderr
 
 
 def test_days_are_the_clinics(database: Database) -> None:

@@ -346,7 +346,7 @@ class Account:
         created = {name: _positive(params["created"], name) for name in params.get("created", {})}
         _allow(created, ("gte", "lt"))
         found = [each for each in found if created.get("gte", 0) <= each["created"] < created.get("lt", math.inf)]
-        found.sort(key=lambda each: each["created"])  # type: ignore[no-any-return]
+        found.sort(key=lambda each: each["created"])
         found.reverse()
         if "starting_after" in params:
             objects: dict[str, Wire] = getattr(self, kind)
