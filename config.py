@@ -209,6 +209,7 @@ class Settings:
     payment_max_amount_minor: int
     payment_currency: str
     payment_tax_rate_basis_points: int
+    payment_tax_basis: str
     idempotency_replay: str
     idempotency_cache_ttl_seconds: int
     idempotency_retention_seconds: int
@@ -249,6 +250,7 @@ class Settings:
     clinic_name: str | None
     clinic_address: str | None
     clinic_tax_number: str | None
+    documents_accredited: bool
 
     @property
     def is_production(self) -> bool:
@@ -282,6 +284,7 @@ class Settings:
             payment_max_amount_minor=read.amount_minor("PAYMENT_MAX_AMOUNT", "10000000"),
             payment_currency=read.currency("PAYMENT_CURRENCY", "PHP"),
             payment_tax_rate_basis_points=read.rate_basis_points("PAYMENT_TAX_RATE", "0.12"),
+            payment_tax_basis=read.choice("PAYMENT_TAX_BASIS", "amount", "included"),
             idempotency_replay=read.choice("IDEMPOTENCY_REPLAY", "same", "conflict"),
             idempotency_cache_ttl_seconds=read.whole("IDEMPOTENCY_CACHE_TTL", 300, at_least=1),
             idempotency_retention_seconds=read.whole("IDEMPOTENCY_RETENTION", 86_400, at_least=1),
@@ -324,6 +327,7 @@ class Settings:
             clinic_name=read.printed("CLINIC_NAME", at_most=200),
             clinic_address=read.printed("CLINIC_ADDRESS", at_most=500),
             clinic_tax_number=read.printed("CLINIC_TAX_NUMBER", at_most=64),
+            documents_accredited=read.flag("DOCUMENTS_ACCREDITED", default=False),
         )
         if settings.payment_min_amount_minor > settings.payment_max_amount_minor:
             raise ConfigError("PAYMENT_MIN_AMOUNT is greater than PAYMENT_MAX_AMOUNT")

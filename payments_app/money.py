@@ -18,6 +18,19 @@ def tax_minor(taxable_minor: int, rate_basis_points: int) -> int:
     return (taxable_minor * rate_basis_points + BASIS_POINTS_PER_ONE // 2) // BASIS_POINTS_PER_ONE
 
 
+def included_tax_minor(amount_minor: int, rate_basis_points: int) -> int:
+    """The tax that an amount contains, rounded half up to the minor unit: 112,000 at 1,200 contains 12,000."""
+    return part_minor(amount_minor, part=rate_basis_points, of=BASIS_POINTS_PER_ONE + rate_basis_points)
+
+
+def part_minor(amount_minor: int, *, part: int, of: int) -> int:
+    """The ``part`` of an amount that is shared out ``of``, rounded half up; never more than the amount.
+
+    Shared out of what is left each time, the parts add up: the last one takes the rest.
+    """
+    return min((2 * amount_minor * part + of) // (2 * of), amount_minor)
+
+
 def to_minor(amount: Decimal) -> int | None:
     """Major units as minor units; None if the amount has more than two decimals, is not finite or is too large.
 

@@ -20,6 +20,8 @@ NEEDED = {
     "alembic_version": _READ,
     "api_keys": _CHANGE,
     "consultations": _CHANGE,
+    "credit_note_counters": _CHANGE,
+    "credit_notes": _CHANGE,
     "disputes": _CHANGE,
     "gateway_sessions": (*_CHANGE, "DELETE"),
     "id_blocks": ("SELECT", "UPDATE"),

@@ -18,6 +18,13 @@ class InvoiceStatus(StrEnum):
     VOID = "void"
 
 
+class TaxBasis(StrEnum):
+    """What the tax is a rate of: ``amount``: of the amount; ``included``: the amount contains it."""
+
+    AMOUNT = "amount"
+    INCLUDED = "included"
+
+
 class Invoice(Base):
     """The invoice of a payment: created with the payment, and changed only with it, under the payment's version."""
 
@@ -65,6 +72,8 @@ class TaxRecord(Base):
     payment_id: Mapped[int] = mapped_column(BigId)
     tax_type: Mapped[str] = mapped_column(String(16))
     tax_rate_basis_points: Mapped[int]
+    # PAYMENT_TAX_BASIS as it was then. The default lets older releases, which do not know the column, still insert.
+    tax_basis: Mapped[str] = mapped_column(String(16), server_default=TaxBasis.AMOUNT.value)
     taxable_amount_minor: Mapped[int] = mapped_column(BigId)
     amount_minor: Mapped[int] = mapped_column(BigId)
     status: Mapped[str] = mapped_column(String(16))

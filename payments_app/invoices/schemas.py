@@ -4,10 +4,15 @@ from marshmallow import Schema, fields
 
 from payments_app.api.enums import Enumeration, EnumField
 from payments_app.api.fields import Amount, RateField, UtcDateTimeField
-from payments_app.invoices.models import InvoiceStatus
+from payments_app.invoices.models import InvoiceStatus, TaxBasis
 
 INVOICE_STATUS = Enumeration.of(
     InvoiceStatus, "void: the payment ended unpaid. refunded: the whole payment was refunded."
+)
+
+
+TAX_BASIS = Enumeration.of(
+    TaxBasis, "amount: the tax is tax_rate of the payment's amount. included: the amount contains the tax."
 )
 
 
@@ -27,6 +32,7 @@ class TaxRecord(Schema):
     payment_id = fields.Integer(required=True)
     tax_type = fields.String(required=True)
     tax_rate = RateField(required=True, attribute="tax_rate_basis_points")
+    tax_basis = EnumField(TAX_BASIS, required=True)
     taxable_amount = Amount(required=True, attribute="taxable_amount_minor")
     amount = Amount(required=True, attribute="amount_minor")
     status = fields.String(required=True)

@@ -102,7 +102,7 @@ def _create(
     response = render(payment, invoice)
     rows = {
         PAYMENTS: payment,
-        TAX_RECORDS: _tax_row(payment, rate_basis_points=new.tax_rate_basis_points),
+        TAX_RECORDS: _tax_row(payment, rate_basis_points=new.tax_rate_basis_points, basis=new.tax_basis),
         INVOICES: invoice,
         EVENTS: _event_row(payment, context),
         KEYS: request.row(response, payment_id=payment["id"], at=context.at),

@@ -35,7 +35,7 @@ from payments_app.db.base import table_of
 from payments_app.db.statement import DirectStatement
 from payments_app.gateways.registry import PaymentMethod
 from payments_app.idempotency.models import IdempotencyKey
-from payments_app.invoices.models import Invoice, InvoiceStatus, TaxRecord, invoice_number
+from payments_app.invoices.models import Invoice, InvoiceStatus, TaxBasis, TaxRecord, invoice_number
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.payment import ACTIVE_PREDICATE, Payment
 from payments_app.payments.models.status import PaymentStatus
@@ -56,6 +56,7 @@ class NewPayment:
     currency: str
     method: PaymentMethod
     tax_rate_basis_points: int
+    tax_basis: str
 
 
 def _payment_row(new: NewPayment, *, payment_id: int, user_id: int, at: datetime) -> Row:
@@ -99,13 +100,20 @@ def _invoice_row(payment: Row, *, invoice_id: int) -> Row:
     }
 
 
-def _tax_row(payment: Row, *, rate_basis_points: int) -> Row:
+def _tax_row(payment: Row, *, rate_basis_points: int, basis: str) -> Row:
+    amount_minor = payment["amount_minor"]
+    if basis == TaxBasis.INCLUDED:
+        tax_minor = money.included_tax_minor(amount_minor, rate_basis_points)
+        taxable_minor = amount_minor - tax_minor
+    else:
+        tax_minor, taxable_minor = money.tax_minor(amount_minor, rate_basis_points), amount_minor
     return {
         "payment_id": payment["id"],
         "tax_type": "VAT",
         "tax_rate_basis_points": rate_basis_points,
-        "taxable_amount_minor": payment["amount_minor"],
-        "amount_minor": money.tax_minor(payment["amount_minor"], rate_basis_points),
+        "tax_basis": basis,
+        "taxable_amount_minor": taxable_minor,
+        "amount_minor": tax_minor,
         "status": "calculated",
     }
 

@@ -100,6 +100,7 @@ def create_payment(body: dict[str, Any], caller: Caller) -> Response:
         currency=settings.payment_currency,
         method=_method_on_offer(body["payment_method"]),
         tax_rate_basis_points=settings.payment_tax_rate_basis_points,
+        tax_basis=settings.payment_tax_basis,
     )
     idempotent_request = IdempotentRequest(
         caller, key, "create", {**body, "amount": money.to_text(new.amount_minor)}, render_current_state

@@ -28,6 +28,7 @@ from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payment_links.repository import TOKEN_BYTES, hash_of
 from payments_app.payments.audit import CHECKS, Check
 from payments_app.payments.disputes import apply_dispute_update
+from payments_app.payments.models.credit_note import CreditNote
 from payments_app.payments.models.dispute import Dispute
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
@@ -237,7 +238,7 @@ def remove(session: Session, name: str | None = None) -> int:
     """
     payments = select(Payment.id).where(Payment.user_id.in_(_users(name)))
     removed = 0
-    for model in (IdempotencyKey, Refund, Dispute, GatewaySession, PaymentEvent, TaxRecord, Invoice):
+    for model in (IdempotencyKey, Refund, CreditNote, Dispute, GatewaySession, PaymentEvent, TaxRecord, Invoice):
         table = table_of(model)
         removed += _delete(session, model, table.c.payment_id.in_(payments))
     removed += _delete(session, Payment, Payment.user_id.in_(_users(name)))

@@ -22,6 +22,13 @@ class Refund(Schema):
     reason = fields.String(required=True, allow_none=True)
     created_at = UtcDateTimeField(required=True)
     settled_at = UtcDateTimeField(required=True, allow_none=True)
+    credit_note_id = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Null until it has succeeded, and if no invoice was paid. If it fails later, it stays."
+        },
+    )
 
 
 class RefundedPayment(Schema):

@@ -72,6 +72,7 @@ def test_what_is_shown_is_what_was_answered(people: People) -> None:
             "payment_id": data["payment_id"],
             "tax_type": "VAT",
             "tax_rate": 0.12,
+            "tax_basis": "amount",
             "taxable_amount": 5000,
             "amount": 600,
             "status": "calculated",

@@ -261,6 +261,7 @@ def test_the_shape_of_a_refund(people: People, payment_id: int) -> None:
         "reason": "The doctor was ill",
         "created_at": refunded["created_at"],
         "settled_at": refunded["settled_at"],
+        "credit_note_id": refunded["credit_note_id"],
     }
     assert refunded["created_at"] <= refunded["settled_at"]
     assert datetime.fromisoformat(refunded["settled_at"]).tzinfo is not None

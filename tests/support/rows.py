@@ -50,6 +50,7 @@ EVERYTHING = (
     *MADE_TOGETHER,
     "gateway_sessions",
     "refunds",
+    "credit_notes",
     "disputes",
     "webhook_events",
 )

@@ -29,6 +29,7 @@ from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.status import ACTIVE, ENDED_UNPAID, MOVES, PAID, REFUNDABLE, PaymentStatus
 
 if TYPE_CHECKING:
+    from payments_app.payments.models.credit_note import CreditNote
     from payments_app.payments.models.refund import Refund
 
 # The predicate of the index below. On PostgreSQL an ON CONFLICT with another predicate finds no index.
@@ -152,6 +153,8 @@ class Payment(Base):
     # Named by string, because refund.py imports this module. Never loaded lazily: a read in the middle of an effect
     # would flush the first half of it, and raise the version twice.
     refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id", back_populates="payment", lazy="raise")
+    # Read only where a note is issued or made void, in a flush, which begins no other one.
+    credit_notes: Mapped[list["CreditNote"]] = relationship(order_by="CreditNote.id")
     # Written only: events are appended here, and read by a query of their own.
     events: WriteOnlyMapped["PaymentEvent"] = relationship()
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     CHAR,
@@ -23,6 +24,9 @@ from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
+
+if TYPE_CHECKING:
+    from payments_app.payments.models.credit_note import CreditNote
 
 log = get_logger(__name__)
 
@@ -49,6 +53,7 @@ class Refund(Base):
     __table_args__ = (
         ForeignKeyConstraint(["payment_id"], ["payments.id"], name="fk_refunds_payment"),
         UniqueConstraint("gateway", "reference", name="uq_refunds_reference"),
+        Index("uq_refunds_credit_note", "credit_note_id", unique=True),
         Index("ix_refunds_payment", "payment_id", "id"),
         # The few open refunds, which resume looks for among the many that are settled.
         Index(
@@ -88,8 +93,15 @@ class Refund(Base):
     version: Mapped[int] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # Null if none was issued: it has not succeeded, or its payment's invoice was not paid. Without a foreign key, which
+    # SQLite cannot add to a table; the audit checks it.
+    credit_note_id: Mapped[int | None] = mapped_column(BigId)
 
     payment: Mapped[Payment] = relationship(back_populates="refunds", lazy="raise_on_sql")
+    # It only fills in the id above: a new note has none before it is written (credit_note.py).
+    credit_note: Mapped["CreditNote | None"] = relationship(
+        primaryjoin="foreign(Refund.credit_note_id) == CreditNote.id", lazy="raise_on_sql"
+    )
 
     __mapper_args__ = {  # a plain dict, as SQLAlchemy expects
         "version_id_col": version,
@@ -196,6 +208,15 @@ class Refund(Base):
     def is_unattributed(self) -> bool:
         """Whether it stands for a total that the gateway reported without naming the refunds."""
         return self.made_elsewhere and self.reference is None and not self.has_failed
+
+    @property
+    def is_credited(self) -> bool:
+        """Whether it has a credit note: money of a paid invoice went back, and the payment's amounts count all of it.
+
+        An unattributed total has none until the gateway has named its refunds: until then its amount may change.
+        """
+        has_succeeded = self.status == RefundStatus.SUCCEEDED and not self.is_unattributed
+        return has_succeeded and self.unallocated_minor == 0 and self.payment.invoices[0].paid_at is not None
 
     def split_off(self, amount_minor: int) -> "Refund":
         """Take a refund of this amount out of an unattributed total: the whole row, or a part as a row of its own.
