@@ -21,6 +21,8 @@ from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
 from payments_app.disputes.cli import disputes as disputes_commands
 from payments_app.disputes.routes import blueprint as disputes_blueprint
+from payments_app.documents.cli import export_payments
+from payments_app.documents.routes import blueprint as documents_blueprint
 from payments_app.events import feed
 from payments_app.events.routes import blueprint as events_blueprint
 from payments_app.gateway_webhooks.routes import blueprint as webhooks_blueprint
@@ -105,6 +107,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         methods_blueprint,
         refunds_blueprint,
         disputes_blueprint,
+        documents_blueprint,
         events_blueprint,
         idempotency_blueprint,
         webhooks_blueprint,
@@ -116,6 +119,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # From packages above payments, which payments must not import.
     payments_commands.add_command(prove)
     payments_commands.add_command(resume)
+    payments_commands.add_command(export_payments)
     for commands in (
         payments_commands,
         refunds_commands,

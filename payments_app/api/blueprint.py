@@ -103,6 +103,16 @@ class Blueprint(flask_smorest.Blueprint):
 
         return decorate
 
+    def file_response(self, content_type: str, *, headers: tuple[str, ...] = ()) -> Callable[[View], View]:
+        """Document a success (200) that is a file. ``headers`` are names in ``openapi.HEADERS``."""
+        body = {"contentMediaType": content_type, "type": "string"}
+        respond = self.response(200, body, content_type=content_type, headers={name: name for name in headers})
+
+        def decorate(view: View) -> View:
+            return _described(view, by=lambda blank: self.doc(operationId=view.__name__)(respond(blank)))
+
+        return decorate
+
     def without_parameters(self, view: View) -> View:
         """Refuse every query parameter (422). For views with neither a query schema nor a JSON body, which refuse by
         themselves.

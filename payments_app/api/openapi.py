@@ -63,6 +63,11 @@ HEADERS: dict[str, dict[str, Any]] = {
     },
     "Cache-Control": {"required": True, "schema": _TEXT},
     "ETag": {"description": "The version of the resource, in quotes.", "required": True, "schema": _TEXT},
+    "Content-Disposition": {
+        "description": "The name of the file, and whether to show it or to store it.",
+        "required": True,
+        "schema": _TEXT,
+    },
     "Vary": {"description": "The request headers that the response depends on.", "required": True, "schema": _TEXT},
     "Location": {
         "description": "The path of the new resource.",

@@ -111,6 +111,11 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
 @read_transaction
 def list_page(session: Session, filters: Filter, *, caller: Caller) -> Page[Any]:
     """Rows of payments, newest first: the patient's, those of the booking system's or the link's, or all (admin)."""
+    return read_page(session, filters, caller=caller)
+
+
+def read_page(session: Session, filters: Filter, *, caller: Caller) -> Page[Any]:
+    """``list_page`` as a part of a transaction."""
     values = filters.values()
     match caller.role:
         case Role.ADMIN:

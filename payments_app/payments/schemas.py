@@ -185,10 +185,9 @@ class PaymentCheckout(IdempotentRequest):
     pass
 
 
-class PaymentListQuery(Query):
+class PaymentFilters(Query):
     """Conditions, all of which a payment fulfils. A time ``_to`` is the first one that is not shown any more."""
 
-    per_page = QueryInteger(load_default=15, largest=100)
     status = EnumField(PAYMENT_STATUS)
     consultation_id = QueryInteger()
     created_from = ZonedDateTime()
@@ -204,6 +203,10 @@ class PaymentListQuery(Query):
     patient_email = StorableString(
         min_length=1, max_length=254, metadata={"description": f"For admins alone: others get 403. {ANY_SPELLING}"}
     )
+
+
+class PaymentListQuery(PaymentFilters):
+    per_page = QueryInteger(load_default=15, largest=100)
     cursor = Cursor()
 
 

@@ -124,6 +124,19 @@ def list_refunds(status: str | None, payment_id: int | None, limit: int, as_json
     show_rows(COLUMNS, map(_row, rows), as_json=as_json, nothing="no refunds")
 
 
+@refunds.command("credit")
+def issue_credit_notes() -> None:
+    """Issue the credit notes that are missing, oldest refund first.
+
+    Refunds that an earlier release has made have none. Each refund gets one at most, so this may run at any time.
+    """
+    refund_ids = list(service.find_without_note())
+    with_progress(
+        refund_ids, lambda refund_id: repository.issue_credit_note(refund_id, at=clock.now()), label="Credit notes"
+    )
+    say(f"{len(refund_ids)} credit notes issued")
+
+
 @refunds.command("show")
 @click.argument("refund_id", type=ID)
 @json_option

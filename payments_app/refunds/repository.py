@@ -16,9 +16,11 @@ from payments_app.gateways.capabilities import Capabilities, Refundable
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
+from payments_app.invoices.models import Invoice
+from payments_app.payments.models.credit_note import issue_or_void
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
-from payments_app.payments.models.refund import OPEN, Refund
+from payments_app.payments.models.refund import OPEN, Refund, RefundStatus
 from payments_app.payments.repository import ChangeCommand, get_for_update, get_owned_for_update, lock_payment
 
 Outcome = Approved | Declined | OutcomeUnknown
@@ -235,6 +237,28 @@ def find_open(session: Session, *, after_id: int, now: datetime, size: int) -> S
     """Ids of open refunds without a current lease, in ascending order."""
     query = select(Refund.id).where(Refund.status.in_(OPEN), Refund.leased_until <= now, Refund.id > after_id)
     return session.scalars(query.order_by(Refund.id).limit(size)).all()
+
+
+@read_transaction
+def find_without_note(session: Session, *, after_id: int, size: int) -> Sequence[int]:
+    """Ids of refunds that have earned a credit note and have none, in ascending order."""
+    query = select(Refund.id).join(Invoice, Invoice.payment_id == Refund.payment_id)
+    earned = (
+        Refund.status == RefundStatus.SUCCEEDED,
+        Refund.unallocated_minor == 0,
+        ~(Refund.made_elsewhere & Refund.reference.is_(None)),
+        Invoice.paid_at.is_not(None),
+    )
+    query = query.where(*earned, Refund.credit_note_id.is_(None), Refund.id > after_id)
+    return session.scalars(query.order_by(Refund.id).limit(size)).all()
+
+
+@write_transaction
+def issue_credit_note(session: Session, refund_id: int, *, at: datetime) -> None:
+    """Give the refund its credit note, if it has earned one and has none."""
+    payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
+    payment = get_for_update(session, payment_id)
+    issue_or_void(next(refund for refund in payment.refunds if refund.id == refund_id), payment, at)
 
 
 @read_transaction

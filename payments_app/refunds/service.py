@@ -75,6 +75,14 @@ def find_open(now: datetime) -> Iterator[int]:
         last_id = batch[-1]
 
 
+def find_without_note() -> Iterator[int]:
+    """Ids of all refunds that have earned a credit note and have none, in ascending order."""
+    last_id = 0
+    while batch := repository.find_without_note(after_id=last_id, size=BATCH_SIZE):
+        yield from batch
+        last_id = batch[-1]
+
+
 def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
     """Look an open refund up at its gateway, and settle it. None if it is settled or another process works on it.
 

@@ -11,6 +11,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import Engine, text
 
+from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
 from payments_app.payments.models.status import PaymentStatus
@@ -82,6 +83,11 @@ class Books:
         assert answer.status_code == 200
         refund_id: int = answer.json["data"]["refund"]["id"]
         return refund_id
+
+    def forget_notes(self) -> None:
+        """As if an earlier release had made the refunds."""
+        self.rows.execute("UPDATE refunds SET credit_note_id = NULL")
+        self.rows.execute("DELETE FROM credit_notes")
 
     def drop_constraint(self, table: str, constraint: str) -> None:
         if self.engine.dialect.name == "postgresql":
@@ -210,6 +216,7 @@ def an_open_refund_for_which_nothing_is_set_aside(books: Books) -> Named:
 def a_refund_that_nobody_wrote_down(books: Books) -> Named:
     payment_id = books.confirm(books.pay(1))
     books.refund(payment_id, 10)
+    books.forget_notes()
     books.rows.execute("DELETE FROM refunds")
     return payment_id, ("refunded 1000 by refunds of 0",)
 
@@ -218,6 +225,7 @@ def a_refund_that_nobody_wrote_down(books: Books) -> Named:
 def a_refund_of_another_amount_than_was_counted(books: Books) -> Named:
     payment_id = books.confirm(books.pay(1))
     books.refund(payment_id, 10)
+    books.forget_notes()
     books.rows.execute("UPDATE refunds SET amount_minor = 1001")
     return payment_id, ("refunded 1000 by refunds of 1001",)
 
@@ -226,6 +234,7 @@ def a_refund_of_another_amount_than_was_counted(books: Books) -> Named:
 def a_refund_that_failed_and_is_counted_all_the_same(books: Books) -> Named:
     payment_id = books.confirm(books.pay(1))
     books.refund(payment_id, 10)
+    books.forget_notes()
     books.rows.execute("UPDATE refunds SET status = 'failed'")
     return payment_id, ("refunded 1000 by refunds of 0",)
 
@@ -235,6 +244,7 @@ def a_refund_on_its_way_that_is_counted_as_arrived(books: Books) -> Named:
     """As much as ever, all in all: but what is on its way may still come to nothing."""
     payment_id = books.confirm(books.pay(1))
     books.refund(payment_id, 10)
+    books.forget_notes()
     books.rows.execute("UPDATE refunds SET status = 'unknown', settled_at = NULL")
     return payment_id, ("reserved 0 for refunds of 1000", "refunded 1000 by refunds of 0")
 
@@ -451,6 +461,62 @@ def an_invoice_of_another_amount(books: Books) -> Named:
     payment_id = books.pay(1)
     books.rows.execute("UPDATE invoices SET amount_minor = amount_minor + 1")
     return payment_id, ()
+
+
+NOTED = "refund and credit note tell the same story"
+
+
+def _refunded(books: Books) -> int:
+    """A payment of 5,000 with refunds of 10 and 20, each with its note."""
+    payment_id = books.confirm(books.pay(1))
+    books.refund(payment_id, 10)
+    books.refund(payment_id, 20)
+    return payment_id
+
+
+@breaks("each refund of a paid invoice has a credit note")
+def a_refund_without_a_note(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.refund(payment_id, 10)
+    books.raw.refund(payment_id, amount_minor=7, settled_at=clock.now())
+    books.rows.execute("UPDATE payments SET refunded_minor = 1007")
+    return payment_id, ("has no credit note",)
+
+
+@breaks(NOTED)
+def a_note_of_another_amount(books: Books) -> Named:
+    payment_id = _refunded(books)
+    books.rows.execute("UPDATE credit_notes SET amount_minor = 2001 WHERE number = 2")
+    return payment_id, ("of 2001 is issued", "refund of 2000")
+
+
+@breaks(NOTED)
+def a_note_made_void_for_nothing(books: Books) -> Named:
+    payment_id = _refunded(books)
+    books.rows.execute("UPDATE credit_notes SET status = 'void', voided_at = issued_at WHERE number = 2")
+    return payment_id, ("is void", "is succeeded")
+
+
+@breaks("the credit notes of an invoice give back no more than it has, and no more tax")
+def more_tax_than_the_invoice_has(books: Books) -> Named:
+    payment_id = _refunded(books)
+    books.rows.execute("UPDATE tax_records SET amount_minor = 359")
+    return payment_id, ("tax 360, for an invoice", "tax 359")
+
+
+@breaks("credit notes are numbered 1, 2, 3 and so on, up to the counter")
+def a_number_left_out(books: Books) -> Named:
+    payment_id = _refunded(books)
+    books.rows.execute("UPDATE credit_notes SET number = 3 WHERE number = 2")
+    books.rows.execute("UPDATE credit_note_counters SET last_number = 3")
+    return payment_id, ("credit note 3 comes after 1",)
+
+
+@breaks("credit notes are numbered 1, 2, 3 and so on, up to the counter")
+def a_counter_that_ran_ahead(books: Books) -> Named:
+    payment_id = _refunded(books)
+    books.rows.execute("UPDATE credit_note_counters SET last_number = 5")
+    return payment_id, ("the counter is at 5",)
 
 
 @breaks("every change of status has an event")

@@ -106,6 +106,7 @@ def test_the_same_amount_of_another_payment_is_another_refund(people: People, pa
 def test_a_refund_that_failed_is_tried_again(people: People, payment_id: int, rows: Rows) -> None:
     refund(people.admin, payment_id, amount=500)
     rows.execute("UPDATE refunds SET status = 'failed'")
+    rows.execute("UPDATE credit_notes SET status = 'void', voided_at = issued_at")
     rows.execute("UPDATE payments SET refunded_minor = 0, status = 'completed'")
     rows.execute("UPDATE payment_events SET to_status = 'completed' WHERE event = 'refund.succeeded'")
 

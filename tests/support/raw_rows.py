@@ -199,6 +199,25 @@ class Raw:
         self.insert("refunds", **{**sound, **otherwise})
         return refund_id
 
+    def credit_note(self, payment_id: int, **otherwise: Any) -> int:
+        """With an invoice of its own."""
+        note_id = self.new_id()
+        sound = {
+            "id": note_id,
+            "payment_id": payment_id,
+            "invoice_id": self.invoice(payment_id),
+            "series": "CN",
+            "number": note_id,
+            "amount_minor": AMOUNT_MINOR,
+            "tax_minor": 60_000,
+            "currency": "PHP",
+            "status": "issued",
+            "issued_at": MOMENT,
+            "voided_at": None,
+        }
+        self.insert("credit_notes", **{**sound, **otherwise})
+        return note_id
+
     def dispute(self, payment_id: int, **otherwise: Any) -> int:
         dispute_id = self.new_id()
         sound = {
