@@ -86,6 +86,10 @@ LINK_TEXTS = {
     "amount": N_("Amount"),
     "paid_by": N_("Paid by"),
     "invoice": N_("Invoice"),
+    "reference": N_("Reference"),
+    "invoice_pdf": N_("Invoice (PDF)"),
+    # Beside the amount of its refund.
+    "credit_note_pdf": N_("Credit note for %(amount)s (PDF)"),
     "refunded": N_("Refunded"),
     "payment": N_("Payment"),
 }

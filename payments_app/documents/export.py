@@ -85,7 +85,7 @@ def _row(exported: ExportedPayment, time_zone: ZoneInfo) -> tuple[str, ...]:
 
 
 def harmless(text: str) -> str:
-    """The text as a cell that no spreadsheet takes for a formula: if it looks like one, with an apostrophe before it."""
+    """The text as a cell that no spreadsheet takes for a formula: if it looks like one, after an apostrophe."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

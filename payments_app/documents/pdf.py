@@ -3,6 +3,7 @@
 The same state gives the same bytes: the file's time is that of the invoice or the note.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -159,7 +160,9 @@ class _Sheet:
         return format_datetime(at, "d MMMM y, HH:mm (z)", tzinfo=self._letterhead.time_zone, locale=reader_language())
 
     def amount(self, amount_minor: int, currency: str) -> str:
-        return format_currency(money.to_major(amount_minor), currency, locale=reader_language())
+        """As browsers write it: with a space between a currency's letters and the amount, which Babel leaves out."""
+        formatted = format_currency(money.to_major(amount_minor), currency, locale=reader_language())
+        return re.sub(r"(?<=[A-Za-z])(?=[0-9])", "\N{NO-BREAK SPACE}", formatted)
 
     def rows(self, rows: Iterator[tuple[str, str]] | Sequence[tuple[str, str]], *, amounts: bool = False) -> None:
         """A group of rows, with a line above it. Labels are translated here."""
@@ -167,11 +170,11 @@ class _Sheet:
         for label, value in rows:
             self.row(translate(label), value, is_amount=amounts)
 
-    def row(self, label: str, value: str, *, is_amount: bool = False) -> None:
+    def row(self, label: str, value: str, *, is_amount: bool = False, grey: int = GREY) -> None:
         pdf = self._pdf
         if pdf.will_page_break(LINE_HEIGHT):
             pdf.add_page()
-        pdf.set_text_color(GREY)
+        pdf.set_text_color(grey)
         pdf.cell(LABEL_WIDTH, LINE_HEIGHT, self._drawable(label))
         pdf.set_text_color(BLACK)
         align = "R" if is_amount else "L"
@@ -180,7 +183,7 @@ class _Sheet:
     def total(self, label: str, amount: str) -> None:
         self._rule()
         self._pdf.set_font(FONT, "B", SIZE + 3)
-        self.row(translate(label), amount, is_amount=True)
+        self.row(translate(label), amount, is_amount=True, grey=BLACK)
         self._pdf.set_font(FONT, "", SIZE)
         self._pdf.ln(2)
 

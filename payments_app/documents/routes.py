@@ -45,7 +45,7 @@ def show_credit_note_pdf(credit_note_id: int, caller: Caller) -> Response:
 
 @blueprint.route("/payments.csv")
 @authenticated(Role.ADMIN, scope=Scope.PAYMENTS_READ)
-@blueprint.arguments(schemas.PaymentFilters, location="query")
+@blueprint.arguments(schemas.PaymentExportQuery, location="query")
 @blueprint.file_response("text/csv", headers=("Content-Disposition",))
 @blueprint.problems(401, 403, 422, 429, 503)
 def export_payments(query: dict[str, Any], caller: Caller) -> Response:

@@ -185,9 +185,10 @@ class PaymentCheckout(IdempotentRequest):
     pass
 
 
-class PaymentFilters(Query):
+class PaymentListQuery(Query):
     """Conditions, all of which a payment fulfils. A time ``_to`` is the first one that is not shown any more."""
 
+    per_page = QueryInteger(load_default=15, largest=100)
     status = EnumField(PAYMENT_STATUS)
     consultation_id = QueryInteger()
     created_from = ZonedDateTime()
@@ -203,11 +204,14 @@ class PaymentFilters(Query):
     patient_email = StorableString(
         min_length=1, max_length=254, metadata={"description": f"For admins alone: others get 403. {ANY_SPELLING}"}
     )
-
-
-class PaymentListQuery(PaymentFilters):
-    per_page = QueryInteger(load_default=15, largest=100)
     cursor = Cursor()
+
+
+class PaymentExportQuery(PaymentListQuery):
+    """The same conditions, without pages."""
+
+    class Meta:
+        exclude = ("per_page", "cursor")
 
 
 def created_data(payment: dict[str, Any], invoice: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,14 @@ FOR_PATIENTS = ("payments.create_payment", "payments.open_checkout")
 
 def endpoints(app: Flask, api: ApiUnderTest) -> Iterator[tuple[str, str, str]]:
     """Name, method and path of whatever there is under /api/v1 but gateways' webhooks."""
-    values = {"payment_id": api.pending_id, "consultation_id": 5, "key": "k", "link_id": 1}
+    values = {
+        "payment_id": api.pending_id,
+        "consultation_id": 5,
+        "key": "k",
+        "link_id": 1,
+        "invoice_id": 1,
+        "credit_note_id": 1,
+    }
     adapter = app.url_map.bind("localhost")
     for rule in app.url_map.iter_rules():
         if not rule.rule.startswith("/api/v1/") or rule.endpoint.startswith("webhooks."):

@@ -229,12 +229,15 @@ function showPaid(payment, isNow) {
     ...lines([
       [what(), consultation.starts_at && day(consultation.starts_at)],
       ...(isNow ? [] : [[say('amount'), amount], [say('paid_by'), method]]), // else the line above says so
+      [say('reference'), payment.transaction_id],
       [say('invoice'), invoice?.invoice_number],
       [tax && say('tax', { rate: percent(tax.tax_rate) }), tax && money(tax.amount, payment.currency)],
       [say('refunded'), payment.refunded_amount > 0 ? money(payment.refunded_amount, payment.currency) : null],
       [say('payment'), payment.id],
     ]),
   );
+  element('papers').replaceChildren(...papers(payment));
+  element('papers-problem').textContent = '';
   leadOn(element('lead-on'));
   show('paid');
 }
@@ -252,9 +255,44 @@ function showEnded(payment, how) {
       [say('refunded'), payment.refunded_amount > 0 ? money(payment.refunded_amount, payment.currency) : null],
     ]),
   );
+  element('ended-papers').replaceChildren(...(how === 'refunded' ? papers(payment) : []));
+  element('ended-papers-problem').textContent = '';
   element('choose-again').hidden = !mayPay;
   leadOn(element('ended-lead-on'));
   show('ended');
+}
+
+/** Buttons for the invoice and the credit notes. The token goes in a header, so they cannot be plain links. */
+function papers({ invoices: [invoice], refunds }) {
+  const notes = refunds.filter(({ credit_note_id: id }) => id !== null);
+  return [
+    ...(invoice ? [paper(say('invoice_pdf'), `/invoices/${invoice.id}.pdf`)] : []),
+    ...notes.map((refund) =>
+      paper(
+        say('credit_note_pdf', { amount: money(refund.amount, refund.currency) }),
+        `/credit-notes/${refund.credit_note_id}.pdf`,
+      ),
+    ),
+  ];
+}
+
+function paper(name, path) {
+  const row = filled('paper-template', { name });
+  const button = row.querySelector('button');
+  button.addEventListener('click', (event) => {
+    const problem = event.currentTarget.closest('.screen').querySelector('.problem');
+    session.press(button, async () => save(await session.client.readPdf(path, session.call)), { problem });
+  });
+  return row;
+}
+
+/** Hand a file to the browser, which saves or shows it. */
+function save({ blob, name }) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // a phone may ask first what to do with the file
 }
 
 /** The link to where the booking system wants the patient to go on. */

@@ -46,6 +46,8 @@ export interface TaxRecord {
   payment_id: Id;
   tax_type: string;
   tax_rate: number;
+  /** What the rate is of: the amount, or contained in it. */
+  tax_basis: 'amount' | 'included';
   taxable_amount: number;
   amount: number;
   status: string;
@@ -60,6 +62,8 @@ export interface Refund {
   reason: string | null;
   created_at: string;
   settled_at: string | null;
+  /** For `/credit-notes/{id}.pdf`; null until it has succeeded, and if no invoice was paid. */
+  credit_note_id: Id | null;
 }
 
 export interface PaymentDetails extends Payment {
@@ -241,6 +245,8 @@ export class PaymentClient {
   ): Promise<{ data: Payment[]; meta: { next_cursor: string | null; per_page?: number } }>;
   /** The result stored under a key; null: nothing so far, so send the same request again with the same key. */
   keyStatus(key: string, call?: Call): Promise<KeyStatus | null>;
+  /** A PDF below /api/v1, such as `/invoices/7.pdf`, with the name of its file. */
+  readPdf(path: string, call?: Call): Promise<{ blob: Blob; name: string }>;
   /** Any GET below /api/v1; returns its whole body. */
   read(path: string, call?: Call): Promise<any>;
 }

@@ -14,7 +14,7 @@
  * @typedef {{signal?: AbortSignal}} Call
  * @typedef {{key: string, request: object, isKept: boolean}} Intention
  * @typedef {{status: number, body: any, replayed: boolean}} Answer
- * @typedef {{method: string, path: string, body?: object, key?: string, bearer?: string|null, unsure?: boolean, signal?: AbortSignal}} Request
+ * @typedef {{method: string, path: string, body?: object, key?: string, bearer?: string|null, unsure?: boolean, accept?: string, signal?: AbortSignal}} Request
  * @typedef {{answer: Promise<Outcome>, stop: AbortController, callers: number}} Job
  * @typedef {{token: string, bearer: string, renewAt: number}} OpenLink
  */
@@ -32,6 +32,9 @@ const LONGEST_WAIT_MS = 15_000;
 const WAY_BACK_TTL_MS = 24 * 3_600_000;
 /** Name of the stored way back, in both storages. */
 const WAY_BACK = 'payment-return';
+
+/** Media type of invoices and credit notes. */
+const PDF = 'application/pdf';
 
 /** The greatest id of the service, which has 64 bits. JavaScript's numbers are exact up to 2^53 only. */
 const GREATEST_ID = 2n ** 63n - 1n;
@@ -222,6 +225,14 @@ export class PaymentClient {
     }
   }
 
+  /**
+   * A PDF, such as `/invoices/7.pdf`, with the name of its file.
+   * @param {string} path below /api/v1 @param {Call} [call] @returns {Promise<{blob: Blob, name: string}>}
+   */
+  async readPdf(path, { signal } = {}) {
+    return (await this.#persist({ method: 'GET', path: `/api/v1${path}`, accept: PDF, signal })).body;
+  }
+
   /** @param {string} path below /api/v1 @param {Call} [call] @returns {Promise<any>} */
   async read(path, { signal } = {}) {
     return (await this.#persist({ method: 'GET', path: `/api/v1${path}`, signal })).body;
@@ -388,20 +399,23 @@ export class PaymentClient {
   }
 
   /** @param {Request} request @returns {Promise<Answer>} */
-  async #attempt({ method, path, body, key, bearer, signal }) {
+  async #attempt({ method, path, body, key, bearer, accept, signal }) {
     const timeout = AbortSignal.timeout(this.#settings.timeoutMs);
     try {
       signal?.throwIfAborted();
       const { fetch, baseUrl } = this.#settings;
       const response = await fetch(baseUrl + path, {
         method,
-        headers: this.#headers({ body, key, bearer }),
+        headers: this.#headers({ body, key, bearer, accept }),
         body: body && asJson(body),
         signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
         cache: 'no-store',
         credentials: 'omit',
         redirect: 'error', // a redirected POST becomes a GET, and the token must not go elsewhere
       });
+      if (accept === PDF && response.ok && response.headers.get('Content-Type') === PDF) {
+        return { status: response.status, body: { blob: await response.blob(), name: nameOf(response) }, replayed: false };
+      }
       return judge(response, await response.text().then(fromJson).catch(() => null));
     } catch (error) {
       signal?.throwIfAborted();
@@ -410,10 +424,10 @@ export class PaymentClient {
     }
   }
 
-  /** @param {Pick<Request, 'body' | 'key' | 'bearer'>} request @returns {Record<string, string>} */
-  #headers({ body, key, bearer }) {
+  /** @param {Pick<Request, 'body' | 'key' | 'bearer' | 'accept'>} request @returns {Record<string, string>} */
+  #headers({ body, key, bearer, accept = 'application/json' }) {
     return {
-      Accept: 'application/json, application/problem+json',
+      Accept: `${accept}, application/problem+json`,
       ...(bearer ? { Authorization: `Bearer ${bearer}` } : {}),
       ...(this.#settings.language ? { 'Accept-Language': this.#settings.language } : {}),
       ...(body ? { 'Content-Type': 'application/json' } : {}),
@@ -543,6 +557,11 @@ function judge(response, body) {
   const more = Number.isNaN(retryAfterMs) ? {} : { retryAfterMs };
   if (typeof body?.retryable === 'boolean') throw new PaymentError(status, body, more);
   throw noAnswer('no-answer', more); // cut off, or from a proxy: not the service's response
+}
+
+/** The name of a file, as the service gives it. @param {Response} response */
+function nameOf({ headers }) {
+  return /filename="([^"]+)"/.exec(headers.get('Content-Disposition') ?? '')?.[1] ?? 'document.pdf';
 }
 
 /** @param {'timeout' | 'no-answer'} code @param {{cause?: unknown, retryAfterMs?: number}} more */

@@ -40,6 +40,8 @@ def tells_nothing_of_the_house(
     _ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
     """Neither SQL nor a stack."""
+    if response.headers.get("content-type") == ["application/pdf"]:  # no text
+        return
     told = [word for word in INTERNALS if word in response.text]
     assert case.path in ("/openapi.json", "/docs") or not told, f"it tells of {told}"
 
