@@ -1,5 +1,6 @@
 """``payments export``, which writes payments as CSV for a spreadsheet or an accountant."""
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from flask import current_app
 
 from config import Settings
 from payments_app.accounts.system_user import system_caller
-from payments_app.commands import Command, say
+from payments_app.commands import say
 from payments_app.documents import export
 from payments_app.payments.queries import Filter
 
@@ -22,7 +23,7 @@ PROGRESS_STEP = 10_000
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
-@click.command("export", cls=Command)
+@click.command("export")
 @click.option("--from", "first", type=DAY, required=True, help="First day, such as 2026-01-01, in the clinic's zone.")
 @click.option("--to", "last", type=DAY, required=True, help="Last day; it is exported too.")
 @click.option(
@@ -70,7 +71,8 @@ def export_payments(first: datetime, last: datetime, by: str, output: Path | Non
 @contextmanager
 def _opened(output: Path | None) -> Iterator[BinaryIO]:
     if output is None:
-        yield click.get_binary_stream("stdout")
+        yield sys.stdout.buffer
+        sys.stdout.flush()
         return
     with tempfile.NamedTemporaryFile(dir=output.parent, prefix=f".{output.name}-", delete=False) as file:
         unfinished = Path(file.name)
