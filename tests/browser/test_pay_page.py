@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Download, Page, expect
 
 from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.databases import Database
@@ -597,6 +597,57 @@ def test_without_a_fee_the_amount_is_typed(page: Page, clinic: PayPage) -> None:
     assert (clinic.payments(), clinic.money_taken()) == ([("stripe", "completed", 175_025)], [175_025])
 
 
+# The receipt, and what can be kept on paper.
+
+
+def download(page: Page, name: str) -> Download:
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=name).click()
+    assert saved.value.path().read_bytes().startswith(b"%PDF-")
+    return saved.value
+
+
+def refund(clinic: PayPage, amount: float | None) -> None:
+    (payment,) = clinic.rows.all("SELECT id FROM payments WHERE completed_at IS NOT NULL")
+    admin = clinic.stripe_app.people.admin
+    returned = admin.post(f"/payments/{payment['id']}/refund", {"amount": amount})
+    assert returned.status_code == 200, returned.json
+
+
+def test_the_receipt_is_printed_and_its_papers_are_saved(page: Page, clinic: PayPage) -> None:
+    begin(page, clinic)
+    clinic.pay_at_gateway(page)
+    screen(page, "paid")
+    made = clinic.rows.one("SELECT transaction_id, invoice_number FROM payments, invoices")
+    for text in (made["transaction_id"], made["invoice_number"]):
+        expect(page.get_by_test_id("receipt")).to_contain_text(text)
+    expect(page.get_by_test_id("papers").get_by_role("button")).to_have_text(["Invoice (PDF)"])
+    assert download(page, "Invoice (PDF)").suggested_filename == f"{made['invoice_number']}.pdf"
+
+    refund(clinic, 500.25)
+    page.reload()
+
+    expect(page.get_by_test_id("papers").get_by_role("button").last).to_have_text("Credit note for ₱500.25 (PDF)")
+    assert download(page, "Credit note for ₱500.25 (PDF)").suggested_filename == "CN-000001.pdf"
+    page.emulate_media(media="print")
+    save_screenshot(page, "pay-receipt-printed")
+    expect(page.get_by_test_id("receipt")).to_be_visible()
+    for control in ("papers", "print", "lead-on", "language"):
+        expect(page.get_by_test_id(control).first, control).to_be_hidden()
+    page.emulate_media(media="screen")
+
+    refund(clinic, None)
+    page.reload()
+
+    screen(page, "ended")
+    expect(page.get_by_test_id("ended").get_by_test_id("papers").get_by_role("button")).to_have_count(3)
+    assert download(page, "Credit note for ₱1,000.25 (PDF)").suggested_filename == "CN-000002.pdf"
+    save_screenshot(page, "pay-refunded")
+    clinic.payer.revoke()
+    page.get_by_role("button", name="Invoice (PDF)").click()
+    screen(page, "invalid")
+
+
 # For everybody.
 
 
@@ -631,11 +682,16 @@ def test_every_screen_is_accessible_on_a_small_phone(clinic: PayPage, scheme: st
         page.get_by_test_id("continue").click()
         clinic.pay_at_gateway(page)
         screen(page, "paid")
+        expect(page.get_by_test_id("papers").get_by_role("button")).to_have_text(["Faktur (PDF)"])
         assert_accessible(page, f"{scheme}-pay-paid")
+        refund(clinic, 500.25)
+        page.reload()
+        expect(page.get_by_test_id("papers").get_by_role("button")).to_have_count(2)
+        assert_accessible(page, f"{scheme}-pay-credited")
         page.goto("/pay/nothing")
         screen(page, "invalid")
         assert_accessible(page, f"{scheme}-pay-invalid")
-    assert clinic.payments()[-1] == ("stripe", "completed", 150_050)
+    assert clinic.payments()[-1] == ("stripe", "partially_refunded", 150_050)
     assert clinic.money_taken() == [150_050]
 
 
