@@ -4,7 +4,7 @@ The same state gives the same bytes: the file's time is that of the invoice or t
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from babel.dates import format_datetime
 from babel.numbers import format_currency, format_percent
 from fpdf import FPDF
 from fpdf.bidi import BidiParagraph
+from fpdf.fonts import TTFFont
 
 from config import BASIS_POINTS_PER_ONE
 from payments_app import money
@@ -208,13 +209,14 @@ class _Sheet:
     def _text(self, text: str, *, style: str = "", size: int = SIZE) -> None:
         if not text:
             return
-        self._pdf.set_font(FONT, style, size)  # type: ignore[arg-type]  # "" or "B"
+        self._pdf.set_font(FONT, style, size)
         self._pdf.multi_cell(0, size / 2, self._drawable(text), align="L", new_x="LMARGIN", new_y="NEXT")
         self._pdf.set_font(FONT, "", SIZE)
 
     def _drawable(self, text: str) -> str:
         """The text with letters of the font alone, in the order in which they are drawn from left to right."""
-        known = self._pdf.fonts[FONT.lower()].cmap
+        font = self._pdf.fonts[FONT.lower()]
+        known: Collection[int] = font.cmap if isinstance(font, TTFFont) else ()
         drawn = "".join(
             each if each.isprintable() and ord(each) in known else " " if each.isspace() else MISSING for each in text
         )

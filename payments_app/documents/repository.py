@@ -84,7 +84,7 @@ def get_credit_note(session: Session, credit_note_id: int, *, caller: Caller) ->
 
 
 def _invoices() -> Select[Any]:
-    return (
+    papers: Select[Any] = (  # type: ignore[assignment]  # of five kinds, to which others are added
         select(Invoice, Payment, TaxRecord, Consultation, User.name)
         .join(Payment, Payment.id == Invoice.payment_id)
         .join(TaxRecord, TaxRecord.payment_id == Payment.id)
@@ -92,6 +92,7 @@ def _invoices() -> Select[Any]:
         .join(User, User.id == Payment.user_id)
         .where(Payment.deleted_at.is_(None))
     )
+    return papers
 
 
 def _paper(session: Session, query: Select[Any], caller: Caller) -> Paper:

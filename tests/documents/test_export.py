@@ -194,7 +194,7 @@ def test_no_transaction_is_open_while_bytes_go_out_and_each_payment_comes_once(
     monkeypatch.setattr(export, "PAGE_SIZE", 2)
     ids = [people.patient.pay(consultation).json["data"]["payment_id"] for consultation in range(1, 6)]
     response = people.admin.get("/payments.csv", buffered=False)
-    texts = []
+    texts: list[str] = []
     for piece in response.iter_encoded():
         assert engine_of(app).pool.checkedout() == 0  # type: ignore[attr-defined]
         if len(texts) == 1:  # a payment that is made meanwhile is newer than what is read

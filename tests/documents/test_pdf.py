@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from payments_app.documents import pdf as pdf_module
+from payments_app.documents import routes
 from tests.api.assertions import assert_problem
-from tests.support.apps import app_with
+from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
 from tests.support.links import payer_of
@@ -35,8 +37,8 @@ def paid(people: People, consultation: int = 5, amount: float = 5000) -> tuple[i
 
 def read(person: Person, path: str, language: str = "en") -> str:
     """The text of a PDF."""
-    answer = pdf(person, path, language)
-    made = subprocess.run(["pdftotext", "-layout", "-", "-"], input=answer.data, capture_output=True, check=True)
+    drawn: bytes = pdf(person, path, language).data
+    made = subprocess.run(["pdftotext", "-layout", "-", "-"], input=drawn, capture_output=True, check=True)
     return made.stdout.decode()
 
 
@@ -186,16 +188,12 @@ def test_no_text_makes_it_fail(people: People, rows: Rows, text: str) -> None:
 def test_a_pdf_is_made_while_no_transaction_is_open(
     people: People, given_back: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from payments_app.documents import routes  # noqa: PLC0415
-    from tests.support.apps import engine_of  # noqa: PLC0415
-
     open_connections: list[int] = []
-    draw: Any = routes.draw_invoice
-    engine = engine_of(people.app)
+    draw, engine = pdf_module.draw_invoice, engine_of(people.app)
 
     def drawn(*arguments: Any) -> bytes:
         open_connections.append(engine.pool.checkedout())  # type: ignore[attr-defined]
-        return bytes(draw(*arguments))
+        return draw(*arguments)
 
     monkeypatch.setattr(routes, "draw_invoice", drawn)
     pdf(people.patient, f"/invoices/{given_back[1]}.pdf")

@@ -28,7 +28,7 @@ def notes(rows: Rows) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in found]
 
 
-def paid(people: People, consultation: int = 5, amount: float = 5000) -> int:
+def paid(people: People, consultation: int = 5, amount: float | str = 5000) -> int:
     payment_id: int = people.patient.pay(consultation, amount=amount).json["data"]["payment_id"]
     assert people.patient.confirm(payment_id, f"TXN-{consultation}").status_code == 200
     return payment_id

@@ -264,7 +264,7 @@ function showEnded(payment, how) {
 
 /** Buttons for the invoice and the credit notes. The token goes in a header, so they cannot be plain links. */
 function papers({ invoices: [invoice], refunds }) {
-  const notes = refunds.filter(({ credit_note_id: id }) => id !== null);
+  const notes = refunds.filter(({ status, credit_note_id: id }) => status === 'succeeded' && id !== null);
   return [
     ...(invoice ? [paper(say('invoice_pdf'), `/invoices/${invoice.id}.pdf`)] : []),
     ...notes.map((refund) =>
