@@ -54,6 +54,8 @@ def _arguments(command: click.Command) -> list[str]:
         value = "1" if each.type is ID else "joy@clinic.example"
         if isinstance(each.type, click.Choice):
             value = each.type.choices[0]
+        if isinstance(each.type, click.DateTime):
+            value = "2026-01-31"
         if each.name in ("yes", "password_stdin"):
             arguments += each.opts
         elif each.required:

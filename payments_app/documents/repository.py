@@ -84,15 +84,14 @@ def get_credit_note(session: Session, credit_note_id: int, *, caller: Caller) ->
 
 
 def _invoices() -> Select[Any]:
-    papers: Select[Any] = (  # type: ignore[assignment]  # of five kinds, to which others are added
-        select(Invoice, Payment, TaxRecord, Consultation, User.name)
+    return (
+        select(Invoice, Payment, TaxRecord, Consultation, User.name)  # type: ignore[return-value]  # others are added
         .join(Payment, Payment.id == Invoice.payment_id)
         .join(TaxRecord, TaxRecord.payment_id == Payment.id)
         .join(Consultation, Consultation.id == Payment.consultation_id)
         .join(User, User.id == Payment.user_id)
         .where(Payment.deleted_at.is_(None))
     )
-    return papers
 
 
 def _paper(session: Session, query: Select[Any], caller: Caller) -> Paper:
