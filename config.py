@@ -245,6 +245,7 @@ class Settings:
     default_locale: str
     checkout_page: bool
     public_url: str | None
+    webhook_allow_private: bool
     return_url_origins: frozenset[str]
     clinic_timezone: ZoneInfo
     clinic_name: str | None
@@ -322,6 +323,7 @@ class Settings:
             default_locale=read.choice("DEFAULT_LOCALE", "en", "id"),
             checkout_page=read.flag("CHECKOUT_PAGE", default=app_env != "production"),
             public_url=read.public_url("PUBLIC_URL", app_env),
+            webhook_allow_private=read.flag("WEBHOOK_ALLOW_PRIVATE", default=False),
             return_url_origins=read.origins("RETURN_URL_ORIGINS", app_env),
             clinic_timezone=read.timezone("CLINIC_TIMEZONE", "UTC"),
             clinic_name=read.printed("CLINIC_NAME", at_most=200),

@@ -48,6 +48,8 @@ from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.cli import resume
 from payments_app.refunds.routes import blueprint as refunds_blueprint
 from payments_app.sandbox.routes import init_app as init_sandbox_page
+from payments_app.webhook_endpoints.cli import webhooks as webhooks_commands
+from payments_app.webhook_endpoints.routes import blueprint as webhook_endpoints_blueprint
 
 # An absolute path: the service can be started from any folder, and the readiness check reads the migrations.
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -109,6 +111,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         disputes_blueprint,
         documents_blueprint,
         events_blueprint,
+        webhook_endpoints_blueprint,
         idempotency_blueprint,
         webhooks_blueprint,
     ):
@@ -128,6 +131,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         keys_commands,
         consultations_commands,
         links_commands,
+        webhooks_commands,
         idempotency_commands,
         locks_commands,
         demo_commands,

@@ -239,6 +239,13 @@ class PaymentDisputed(Conflict):
     text = N_("The patient's bank disputes this payment, so nothing of it can be refunded.")
 
 
+class WebhookEndpointDisabled(Conflict):
+    """Nothing is sent to a disabled endpoint, until it is enabled again."""
+
+    code = "webhook-endpoint-disabled"
+    text = N_("The webhook endpoint is disabled, so nothing is sent to it; enable it first.")
+
+
 class TransactionAlreadyUsed(Conflict):
     code = "transaction-already-used"
     text = N_("This transaction_id has already paid another payment; send this payment's own.")

@@ -32,6 +32,7 @@ from payments_app.errors import (
     TransactionAlreadyUsed,
     ValidationFailed,
     VersionConflict,
+    WebhookEndpointDisabled,
 )
 
 # OpenAPI Example Objects by name, for one media type.
@@ -51,6 +52,13 @@ PUT_CONSULTATION_BODY = {
 }
 LINK_BODY = {"expires_in": 604800}
 EXCHANGE_BODY = {"token": "qIw3cJ2n8Uq0mY8oXH1vV8xJmM5uC0m2cZl0oT7rK9E"}  # nosec B105  # of no link
+WEBHOOK_ENDPOINT_BODY = {
+    "url": "https://booking.example.org/webhooks/payments",
+    "types": ["payment.completed", "refund.succeeded"],
+    "description": "The booking system",
+}
+PATCH_WEBHOOK_ENDPOINT_BODY = {"is_enabled": False}
+ROTATE_SECRET_BODY = {"overlap": 86400}
 EMPTY_BODY: dict[str, Any] = {}
 
 _REQUEST_ID = "0f8c2a54d3a74a5c9f0b6de5f1f0a7c1"
@@ -263,6 +271,10 @@ CREATE_LINK = _refusals(
         "consultation-closed": ConsultationClosed(),
         "payment-links-off": PaymentLinksOff(),
     },
+)
+
+OF_DISABLED_ENDPOINT = _refusals(
+    "/api/v1/webhook-endpoints/3/ping", {"webhook-endpoint-disabled": WebhookEndpointDisabled()}
 )
 
 CLOSE = _refusals(

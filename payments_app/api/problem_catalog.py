@@ -297,6 +297,14 @@ _PROBLEMS = (
         example_path="/api/v1/payments/41/refund",
     ),
     _raised(
+        errors.WebhookEndpointDisabled,
+        "Webhook endpoint disabled",
+        meaning="No ping was made, or the delivery is not sent again.",
+        when="The endpoint was disabled by hand, answered 410, or took nothing for five days.",
+        action="Enable the endpoint (`PATCH` with `is_enabled`), then send the request again.",
+        example_path="/api/v1/webhook-endpoints/3/ping",
+    ),
+    _raised(
         errors.RefundRepeated,
         "Refund repeated",
         meaning="No second refund was made. A refund of the same amount of the same payment was requested a short time "

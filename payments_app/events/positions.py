@@ -5,10 +5,13 @@ a reader at the place of an event would miss those that commit later with a smal
 position after its commit, by the process that next reads the feed. Positions are dense: 1, 2, 3 and so on.
 """
 
+from datetime import datetime
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.scratch import SCRATCH_EMAILS
+from payments_app.db.base import UtcDateTime
 from payments_app.db.transaction import impatient_write_transaction, read_transaction
 from payments_app.errors import DatabaseBusy, LockTimeout
 
@@ -28,6 +31,10 @@ _WAITING = """
         SELECT u.email FROM payments p JOIN users u ON u.id = p.user_id WHERE p.id = e.payment_id) NOT LIKE :scratch"""
 
 _IS_ANY_WAITING = text(f"SELECT EXISTS (SELECT 1 FROM {_WAITING})")  # noqa: S608  # nosec B608  # a text of ours
+
+_OLDEST_WAITING = text(  # nosec B608
+    f"SELECT e.created_at FROM {_WAITING} ORDER BY e.created_at, e.id LIMIT 1"  # noqa: S608
+).columns(created_at=UtcDateTime)
 
 # ``batch``: the oldest events, and with each all earlier ones of the same payment, even if they look newer because a
 # clock was behind. These are found by their payment: ``coalesce`` keeps PostgreSQL from the index of waiting events,
@@ -78,6 +85,11 @@ def give_batch() -> bool:
 def is_any_waiting(session: Session) -> bool:
     """Whether a committed event has no position yet."""
     return bool(session.execute(_IS_ANY_WAITING, {"scratch": SCRATCH_EMAILS}).scalar())
+
+
+def find_oldest_waiting(session: Session) -> datetime | None:
+    """When the oldest committed event was made that has no position yet; None if all have."""
+    return session.execute(_OLDEST_WAITING, {"scratch": SCRATCH_EMAILS}).scalar()
 
 
 @impatient_write_transaction

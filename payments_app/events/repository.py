@@ -118,6 +118,14 @@ def read_page(session: Session, shown: FeedFilter) -> FeedPage:
     return FeedPage(fitting, events[-1].place, has_more=rows[0].looked == look)
 
 
+@read_transaction
+def find_events(session: Session, event_ids: Sequence[int]) -> dict[int, FeedEvent]:
+    """Events that have their positions, by id, as the feed shows them."""
+    wanted = select(*_SHOWN).join_from(PaymentEvent, Payment, Payment.id == PaymentEvent.payment_id)
+    rows = session.execute(wanted.where(PaymentEvent.id.in_(event_ids), PaymentEvent.position.is_not(None)))
+    return {event.id: event for event in (FeedEvent(*row) for row in rows)}
+
+
 def _looked_at(shown: FeedFilter, look: int) -> CTE:
     """The next ``look`` events, whether or not they fit. The payments are joined afterwards, so that nothing is joined
     that is not looked at.

@@ -33,6 +33,8 @@ NEEDED = {
     "refunds": _CHANGE,
     "tax_records": _APPEND,
     "users": _CHANGE,
+    "webhook_deliveries": (*_CHANGE, "DELETE"),
+    "webhook_endpoints": _CHANGE,
     "webhook_events": _CHANGE,
 }
 

@@ -53,4 +53,6 @@ EVERYTHING = (
     "credit_notes",
     "disputes",
     "webhook_events",
+    "webhook_endpoints",
+    "webhook_deliveries",
 )

@@ -1,0 +1,1 @@
+"""Webhooks that this service sends: who hears of events, and the deliveries to each of them."""
