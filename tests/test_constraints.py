@@ -109,6 +109,13 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_disputes_amount_positive", "dispute", {"amount_minor": -1}),
     ("ck_disputes_status_known", "dispute", {"status": "warning_closed"}),
     ("ck_disputes_status_known", "dispute", {"status": "LOST"}),
+    ("ck_webhook_endpoints_disabled_reason_known", "webhook_endpoint", {"disabled_reason": "tired"}),
+    ("ck_webhook_endpoints_disabled_for_a_reason", "webhook_endpoint", {"disabled_at": MOMENT}),
+    ("ck_webhook_endpoints_disabled_for_a_reason", "webhook_endpoint", {"disabled_reason": "gone"}),
+    ("ck_webhook_deliveries_status_known", "webhook_delivery", {"status": "sent"}),
+    ("ck_webhook_deliveries_attempts_not_negative", "webhook_delivery", {"attempts": -1}),
+    ("ck_webhook_deliveries_delivered_at_a_time", "webhook_delivery", {"status": "delivered"}),
+    ("ck_webhook_deliveries_delivered_at_a_time", "webhook_delivery", {"delivered_at": MOMENT}),
 ]
 
 

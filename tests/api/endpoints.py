@@ -21,6 +21,7 @@ ENDPOINTS: dict[str, tuple[str, str, Body]] = {
     "link": ("POST", "/api/v1/consultations/5/links", {"expires_in": 3600}),
     "exchange": ("POST", "/api/v1/payment-links/exchange", {"token": "a-token-that-nobody-has"}),
     "consultation": ("PUT", "/api/v1/consultations/500", {"patient_email": "patient@example.com"}),
+    "webhook": ("POST", "/api/v1/webhook-endpoints", {"url": "https://booking.example.org/hook"}),
     "close": ("POST", "/api/v1/consultations/500/close", {}),
 }
 

@@ -23,6 +23,8 @@ ADDRESSES = {
     "refund": ("POST", "/payments/{id}/refund", {}),
     "link": ("POST", "/consultations/{id}/links", {}),
     "links": ("GET", "/consultations/{id}/links", None),
+    "webhook change": ("PATCH", "/webhook-endpoints/{id}", {}),
+    "webhook retry": ("POST", "/webhook-endpoints/1/deliveries/{id}/retry", None),
     "revocation": ("DELETE", "/consultations/5/links/{id}", None),
     "revocation elsewhere": ("DELETE", "/consultations/{id}/links/1", None),
 }

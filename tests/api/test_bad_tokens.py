@@ -223,6 +223,15 @@ EVERYTHING_BUT_LOGIN = [
     ("POST", "/consultations/5/links"),
     ("GET", "/consultations/5/links"),
     ("DELETE", "/consultations/5/links/1"),
+    ("POST", "/webhook-endpoints"),
+    ("GET", "/webhook-endpoints"),
+    ("GET", "/webhook-endpoints/1"),
+    ("PATCH", "/webhook-endpoints/1"),
+    ("DELETE", "/webhook-endpoints/1"),
+    ("POST", "/webhook-endpoints/1/rotate-secret"),
+    ("POST", "/webhook-endpoints/1/ping"),
+    ("GET", "/webhook-endpoints/1/deliveries"),
+    ("POST", "/webhook-endpoints/1/deliveries/1/retry"),
     ("GET", "/idempotency-keys/k"),
 ]
 

@@ -28,6 +28,8 @@ REFUND = ("post", "/api/v1/payments/{payment_id}/refund")
 LINK = ("post", "/api/v1/consultations/{consultation_id}/links")
 PUT = ("put", "/api/v1/consultations/{consultation_id}")
 CLOSE = ("post", "/api/v1/consultations/{consultation_id}/close")
+PING = ("post", "/api/v1/webhook-endpoints/{endpoint_id}/ping")
+RETRY = ("post", "/api/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/retry")
 LOGIN = ("post", "/api/login")
 EXCHANGE = ("post", "/api/v1/payment-links/exchange")
 METHODS = ("get", "/api/v1/payment-methods")
@@ -146,8 +148,12 @@ def test_the_headers_of_requests_are_described(
 
 
 def test_answers_match_the_document(people: People, document: dict[str, Any]) -> None:
-    answers = (*given_answers(people), *given_answers_about_links(people), *given_answers_about_documents(people))
-    for operation, answer in answers:
+    about_more = (
+        *given_answers_about_links(people),
+        *given_answers_about_documents(people),
+        *given_answers_about_webhooks(people),
+    )
+    for operation, answer in (*given_answers(people), *about_more):
         judge_answer(document, operation, answer)
 
 
@@ -227,6 +233,29 @@ def given_answers_about_links(people: People) -> Iterator[Given]:
     yield EXCHANGE, people.anonymous().post(EXCHANGE[1], json={"token": 5})
     one_link = f"/consultations/5/links/{made.json['data']['id']}"
     yield ("delete", f"{links}/{{link_id}}"), people.admin.send("DELETE", one_link)
+
+
+def given_answers_about_webhooks(people: People) -> Iterator[Given]:
+    every, one = "/api/v1/webhook-endpoints", "/api/v1/webhook-endpoints/{endpoint_id}"
+    admin = people.admin
+    yield ("post", every), admin.post("/webhook-endpoints", {"url": "https://127.0.0.1/hook"})
+    made = admin.post("/webhook-endpoints", {"url": "https://example.org/hook"})
+    yield ("post", every), made
+    path = f"/webhook-endpoints/{made.json['data']['id']}"
+    yield ("get", every), admin.get("/webhook-endpoints")
+    yield ("get", one), admin.get(path)
+    yield ("get", one), people.booking.get(path)
+    ping = admin.post(f"{path}/ping", None)
+    yield PING, ping
+    yield RETRY, admin.send("POST", f"{path}/deliveries/{ping.json['data']['id']}/retry")
+    yield ("post", f"{one}/rotate-secret"), admin.post(f"{path}/rotate-secret", {"overlap": 60})
+    yield ("patch", one), admin.send("PATCH", path, json={"is_enabled": False})
+    yield ("patch", one), admin.send("PATCH", path, json={"types": ["no.such"]})
+    yield ("get", f"{one}/deliveries"), admin.get(f"{path}/deliveries?status=failed")
+    yield PING, admin.send("POST", f"{path}/ping")
+    yield RETRY, admin.send("POST", f"{path}/deliveries/{ping.json['data']['id']}/retry")
+    yield ("delete", one), admin.send("DELETE", path)
+    yield ("delete", one), admin.send("DELETE", path)
 
 
 def test_an_answer_of_a_service_that_is_not_ready_matches_the_document(
@@ -359,6 +388,8 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
             ("reference-taken", False),
         },
         CLOSE: {("invalid-transition", False), ("version-conflict", True)},
+        PING: {("webhook-endpoint-disabled", False)},
+        RETRY: {("webhook-endpoint-disabled", False)},
     }
     # Users are made by a command alone.
     of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}
