@@ -109,7 +109,11 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_disputes_amount_positive", "dispute", {"amount_minor": -1}),
     ("ck_disputes_status_known", "dispute", {"status": "warning_closed"}),
     ("ck_disputes_status_known", "dispute", {"status": "LOST"}),
-    ("ck_webhook_endpoints_disabled_reason_known", "webhook_endpoint", {"disabled_reason": "tired"}),
+    (
+        "ck_webhook_endpoints_disabled_reason_known",
+        "webhook_endpoint",
+        {"disabled_at": MOMENT, "disabled_reason": "tired"},
+    ),
     ("ck_webhook_endpoints_disabled_for_a_reason", "webhook_endpoint", {"disabled_at": MOMENT}),
     ("ck_webhook_endpoints_disabled_for_a_reason", "webhook_endpoint", {"disabled_reason": "gone"}),
     ("ck_webhook_deliveries_status_known", "webhook_delivery", {"status": "sent"}),
@@ -226,6 +230,8 @@ def test_what_belongs_to_a_payment_cannot_be_untrue_either(
         "link": lambda **row: raw.link(5, patient, **row),
         "dispute": lambda **row: raw.dispute(payment_id, **row),
         "api_key": lambda **row: raw.api_key(patient, **row),
+        "webhook_endpoint": raw.webhook_endpoint,
+        "webhook_delivery": raw.webhook_delivery,
         "id_block": lambda **row: raw.insert("id_blocks", **row),
     }
 

@@ -86,7 +86,10 @@ def test_the_largest_id_is_an_id_of_nothing(api: ApiUnderTest, address: str) -> 
     with api.nothing_written():
         answer = api.people.admin.send(method, path.format(id=LARGEST_ID), json=body)
 
-    codes = {"revocation": "not-found", **dict.fromkeys(OF_CONSULTATIONS, "consultation-not-found")}
+    codes = {
+        **dict.fromkeys(("revocation", "webhook change", "webhook retry"), "not-found"),
+        **dict.fromkeys(OF_CONSULTATIONS, "consultation-not-found"),
+    }
     assert_problem(answer, 404, code=codes.get(address, "payment-not-found"))
 
 

@@ -236,6 +236,38 @@ class Raw:
         self.insert("disputes", **{**sound, **otherwise})
         return dispute_id
 
+    def webhook_endpoint(self, **otherwise: Any) -> int:
+        endpoint_id = self.new_id()
+        sound = {
+            "id": endpoint_id,
+            "url": "https://example.org/hook",
+            "types": "*",
+            "secret": "whsec_AAAA",
+            "position": 0,
+            "attempts_delivered": 0,
+            "attempts_failed": 0,
+            "created_by": "tests",
+            "created_at": MOMENT,
+        }
+        self.insert("webhook_endpoints", **{**sound, **otherwise})
+        return endpoint_id
+
+    def webhook_delivery(self, endpoint_id: int | None = None, event_id: int | None = None, **otherwise: Any) -> int:
+        """A ping, unless an event is named."""
+        delivery_id = self.new_id()
+        sound = {
+            "id": delivery_id,
+            "endpoint_id": self.webhook_endpoint() if endpoint_id is None else endpoint_id,
+            "event_id": event_id,
+            "position": 0,
+            "status": "pending",
+            "attempts": 0,
+            "next_attempt_at": MOMENT,
+            "created_at": MOMENT,
+        }
+        self.insert("webhook_deliveries", **{**sound, **otherwise})
+        return delivery_id
+
     def webhook_event(self, payment_id: int | None = None, **otherwise: Any) -> None:
         sound = {
             "gateway": "stripe",
@@ -312,35 +344,3 @@ def sqlite_text(constraint: str) -> str:
 
 def _table(name: str) -> Table:
     return Base.metadata.tables[name]
-
-    def webhook_endpoint(self, **otherwise: Any) -> int:
-        endpoint_id = self.new_id()
-        sound = {
-            "id": endpoint_id,
-            "url": "https://example.org/hook",
-            "types": "*",
-            "secret": "whsec_AAAA",
-            "position": 0,
-            "attempts_delivered": 0,
-            "attempts_failed": 0,
-            "created_by": "tests",
-            "created_at": MOMENT,
-        }
-        self.insert("webhook_endpoints", **{**sound, **otherwise})
-        return endpoint_id
-
-    def webhook_delivery(self, endpoint_id: int | None = None, event_id: int | None = None, **otherwise: Any) -> int:
-        """A ping, unless an event is named."""
-        delivery_id = self.new_id()
-        sound = {
-            "id": delivery_id,
-            "endpoint_id": self.webhook_endpoint() if endpoint_id is None else endpoint_id,
-            "event_id": event_id,
-            "position": 0,
-            "status": "pending",
-            "attempts": 0,
-            "next_attempt_at": MOMENT,
-            "created_at": MOMENT,
-        }
-        self.insert("webhook_deliveries", **{**sound, **otherwise})
-        return delivery_id
