@@ -60,9 +60,7 @@ _MEANINGS: Mapping[type[Exception], DeliveryError] = {
 }
 
 
-def post(
-    url: str, body: bytes, headers: Mapping[str, str], rules: Rules, *, seconds: float = ATTEMPT_SECONDS
-) -> Outcome:
+def post(url: str, body: bytes, headers: Mapping[str, str], rules: Rules, *, seconds: float) -> Outcome:
     """Send a body to a URL, by no proxy; redirects are not followed."""
     try:
         return _outcome_of(_exchange(url, body, headers, rules, time.monotonic() + seconds))

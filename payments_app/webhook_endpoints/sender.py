@@ -25,7 +25,7 @@ from payments_app.events.repository import FeedEvent, find_events
 from payments_app.events.schemas import render_event
 from payments_app.observability.logging import get_logger
 from payments_app.webhook_endpoints import attempt, deliveries
-from payments_app.webhook_endpoints.attempt import ATTEMPT_SECONDS, Outcome, Rules
+from payments_app.webhook_endpoints.attempt import Outcome, Rules
 from payments_app.webhook_endpoints.deliveries import LEASE, Lane, Leased
 from payments_app.webhook_endpoints.signing import headers_of
 
@@ -142,7 +142,7 @@ class Sender:
 
     def _send_some(self, lane: Lane, due_at: datetime | None) -> bool:
         """Send the next deliveries of a lane; whether there were any."""
-        until = time.monotonic() + LEASE.total_seconds() / 2 - ATTEMPT_SECONDS
+        until = time.monotonic() + LEASE.total_seconds() / 2 - attempt.ATTEMPT_SECONDS
         at_most = AT_ONCE_FAILING if lane.is_failing else AT_ONCE
         leased = deliveries.lease(lane, at_most=at_most, due_at=due_at)
         events = find_events([each.event_id for each in leased if each.event_id is not None])
@@ -159,7 +159,7 @@ class Sender:
             return False
         body = _body_of(leased, events)
         headers = headers_of(leased.webhook_id, int(clock.now().timestamp()), body, secrets=target.secrets)
-        outcome = attempt.post(target.url, body, headers, self._rules)
+        outcome = attempt.post(target.url, body, headers, self._rules, seconds=attempt.ATTEMPT_SECONDS)
         self._settle(leased, outcome)
         return outcome.error is None
 

@@ -103,7 +103,7 @@ def nginx_for(socket: Path, folder: Path, health_port: int) -> Iterator[Nginx]:
     """nginx in front of the service on that socket and port, with the shipped site except for ports and paths."""
     program = shutil.which("nginx") or "/usr/sbin/nginx"  # which is not on every user's PATH
     nginx = Nginx(folder, free_port(), free_port(), folder / "certificate.pem")
-    _make_certificate(nginx.certificate, folder / "key.pem")
+    make_certificate(nginx.certificate, folder / "key.pem")
     (folder / "payments.conf").write_text(_site(nginx, socket, health_port))
     (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, tells_its_address=nginx.TELLS_ITS_ADDRESS))
     process = subprocess.Popen([program, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
@@ -136,7 +136,7 @@ def _site(nginx: Nginx, socket: Path, health_port: int) -> str:
     return site
 
 
-def _make_certificate(certificate: Path, key: Path) -> None:
+def make_certificate(certificate: Path, key: Path) -> None:
     """By the command of docs/deployment.md, for an address too."""
     guide = (ROOT / "docs" / "deployment.md").read_text()
     (written,) = re.findall(r"^    (openssl req (?:.*\\\n)*.+)$", guide, flags=re.MULTILINE)
