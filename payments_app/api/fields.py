@@ -51,6 +51,7 @@ MARSHMALLOWS_TEXTS = (
     N_("Not a valid integer."),
     N_("Not a valid boolean."),
     N_("Not a valid URL."),
+    N_("Not a valid list."),
 )
 
 

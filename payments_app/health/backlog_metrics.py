@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flask import Flask
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,6 +16,8 @@ from payments_app.errors import AppError
 from payments_app.observability import metrics
 from payments_app.payments import disputes, review
 from payments_app.refunds.repository import count_open
+from payments_app.webhook_endpoints import repository as webhook_endpoints
+from payments_app.webhook_endpoints.repository import EndpointCounts
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,15 @@ WAIT_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class BacklogCounts:
-    """``open_refunds``: refunds whose outcome is to be found out. ``reviews``: payments that staff must review."""
+    """``open_refunds``: refunds whose outcome is to be found out. ``reviews``: payments that staff must review.
+    ``unsent_seconds``: the age of the oldest event that an endpoint should have been sent.
+    """
 
     open_refunds: int
     reviews: int
     open_disputes: int
+    endpoints: EndpointCounts
+    unsent_seconds: float
 
 
 class Backlog(Collector):
@@ -45,7 +51,7 @@ class Backlog(Collector):
         self._expires_at = 0.0
         self._counts: BacklogCounts | None = None
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         counts = self._current_counts()
         yield GaugeMetricFamily(
             "payments_database_up",
@@ -63,6 +69,7 @@ class Backlog(Collector):
         yield GaugeMetricFamily(
             "payments_disputes_open", "Disputes and inquiries that the bank has not decided", counts.open_disputes
         )
+        yield from _about_webhooks(counts)
 
     def _current_counts(self) -> BacklogCounts | None:
         if not self._lock.acquire(timeout=WAIT_SECONDS):  # one thread queries, the others wait
@@ -80,10 +87,40 @@ def init_app(app: Flask) -> None:
     metrics.add_collector(app, Backlog())
 
 
+def _about_webhooks(counts: BacklogCounts) -> Iterator[Metric]:
+    attempts = CounterMetricFamily(
+        "payments_webhook_attempts", "Attempts to send an event to an endpoint, of all senders", labels=["outcome"]
+    )
+    attempts.add_metric(["delivered"], counts.endpoints.attempts_delivered)
+    attempts.add_metric(["failed"], counts.endpoints.attempts_failed)
+    yield attempts
+    yield GaugeMetricFamily(
+        "payments_webhook_oldest_unsent_seconds",
+        "Age of the oldest event that was not yet sent once to an enabled endpoint; 0 if there is none",
+        counts.unsent_seconds,
+    )
+    yield GaugeMetricFamily(
+        "payments_webhook_endpoints_failing",
+        "Enabled endpoints that did not take the last delivery",
+        counts.endpoints.failing,
+    )
+    yield GaugeMetricFamily(
+        "payments_webhook_endpoints_disabled",
+        "Endpoints that the sender has disabled: they answered 410, or took nothing for five days",
+        counts.endpoints.disabled,
+    )
+
+
 def _count() -> BacklogCounts | None:
+    now = clock.now()
     try:
+        unsent_since = webhook_endpoints.find_unsent_since()
         return BacklogCounts(
-            open_refunds=count_open(now=clock.now()), reviews=review.count(), open_disputes=disputes.count_open()
+            open_refunds=count_open(now=now),
+            reviews=review.count(),
+            open_disputes=disputes.count_open(),
+            endpoints=webhook_endpoints.count(),
+            unsent_seconds=0.0 if unsent_since is None else max(0.0, (now - unsent_since).total_seconds()),
         )
     except (AppError, SQLAlchemyError) as error:
         log.warning("Backlog could not be counted: %s", type(error).__name__)

@@ -20,6 +20,8 @@ from payments_app.gateways.registry import configured_gateways, find_event_sourc
 from payments_app.health import durability, schema_checks
 from payments_app.health.checks import CHECKS, STOPPING, fault_of, redis_fault
 from payments_app.payments.repository import count_references_not_compared
+from payments_app.webhook_endpoints.repository import count as count_endpoints
+from payments_app.webhook_endpoints.repository import find_unsent_since
 
 # Seconds that two clocks may differ before it is a note. NTP keeps a clock within far less than a second; Stripe sends
 # its time in whole seconds, and the response takes some time.
@@ -27,6 +29,9 @@ CLOCK_NOTED_SECONDS = 5
 
 # Seconds from which it is bad. A webhook may be 300 seconds old; a clock that is wrong by 60 uses up a fifth of that.
 CLOCK_BAD_SECONDS = 60
+
+# The sender looks for events twice a second, and an endpoint that hangs holds up its own for ten at a time.
+UNSENT_NOTED_SECONDS = 300
 
 # The maximum number of user ids in a line.
 SHOWN_USERS = 5
@@ -74,6 +79,7 @@ def all_diagnostics(settings: Settings) -> Iterator[Diagnostic]:
         yield from _durability(settings)
         yield from _currencies(settings.payment_currency)
         yield from _references()
+        yield from _endpoints()
     else:  # they would all say the same, or what cannot be trusted
         yield Diagnostic("skipped", Severity.NOTE, f"all other checks of the database, until {stopped_by} is ok")
     yield _redis(settings)
@@ -128,6 +134,33 @@ def _references() -> Iterator[Diagnostic]:
             Severity.NOTE,
             f"{count} payments by hand have a reference that is not compared with others: payments audit lists them",
         )
+
+
+def _endpoints() -> Iterator[Diagnostic]:
+    """Whether other systems are told of events."""
+    try:
+        counts, unsent_since = count_endpoints(), find_unsent_since()
+    except (AppError, SQLAlchemyError) as error:
+        yield _not_counted("endpoints", "webhook endpoints", error)
+        return
+    if counts.disabled:
+        yield Diagnostic(
+            "endpoints",
+            Severity.NOTE,
+            f"{counts.disabled} webhook endpoints were disabled, which answered 410 or took nothing for five days:"
+            " webhooks list names them",
+        )
+    if counts.failing:
+        yield Diagnostic(
+            "endpoints", Severity.NOTE, f"{counts.failing} webhook endpoints take nothing now: webhooks list names them"
+        )
+    unsent_seconds = 0.0 if unsent_since is None else (clock.now() - unsent_since).total_seconds()
+    if unsent_seconds > UNSENT_NOTED_SECONDS:
+        yield Diagnostic(
+            "endpoints", Severity.NOTE, f"an event waits for {unsent_seconds:.0f} s to be sent: does webhooks send run?"
+        )
+    elif not counts.disabled and not counts.failing:
+        yield Diagnostic("endpoints", Severity.OK, f"{counts.enabled} webhook endpoints are told of events")
 
 
 def _not_counted(name: str, rows: str, error: Exception) -> Diagnostic:

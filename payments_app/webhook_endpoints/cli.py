@@ -70,21 +70,29 @@ def list_endpoints(as_json: bool) -> None:
 @click.option("--url", help="Another URL.")
 @click.option("--types", help="Names of events, with commas between them; * for all.")
 @click.option("--description", help="Another description.")
-@click.option("--enable/--disable", "is_enabled", default=None, help="Send to it again, or no longer.")
-def change_endpoint(
-    endpoint_id: int, url: str | None, types: str | None, description: str | None, is_enabled: bool | None
-) -> None:
-    """Change a webhook endpoint; disabled, what was not delivered is given up."""
-    given = {
-        "url": url,
-        "types": None if types is None else types.split(","),
-        "description": description,
-        "is_enabled": is_enabled,
-    }
+def change_endpoint(endpoint_id: int, url: str | None, types: str | None, description: str | None) -> None:
+    """Change a webhook endpoint; attempts that begin afterwards follow it."""
+    given = {"url": url, "types": None if types is None else types.split(","), "description": description}
     changes = {name: value for name, value in given.items() if value is not None}
     body = _checked(schemas.WebhookEndpointPatch(), changes)
     endpoint = repository.change(endpoint_id, body, caller=system_caller())
-    say(f"webhook endpoint {endpoint.id} is {'enabled' if endpoint.is_enabled else 'disabled'}: {endpoint.url}")
+    say(f"webhook endpoint {endpoint_id} is up to date: {endpoint.url}")
+
+
+@webhooks.command("enable")
+@click.argument("endpoint_id", type=ID)
+def enable_endpoint(endpoint_id: int) -> None:
+    """Send to a webhook endpoint again: events that get a position from now on."""
+    repository.change(endpoint_id, {"is_enabled": True}, caller=system_caller())
+    say(f"webhook endpoint {endpoint_id} is enabled")
+
+
+@webhooks.command("disable")
+@click.argument("endpoint_id", type=ID)
+def disable_endpoint(endpoint_id: int) -> None:
+    """Send nothing more to a webhook endpoint; what was not delivered is given up."""
+    repository.change(endpoint_id, {"is_enabled": False}, caller=system_caller())
+    say(f"webhook endpoint {endpoint_id} is disabled")
 
 
 @webhooks.command("delete")
@@ -142,22 +150,22 @@ def retry_delivery(endpoint_id: int, delivery_id: int) -> None:
 
 
 @webhooks.command("send")
-@click.option("--once", is_flag=True, help="Send all that is due, and end.")
+@click.option("--once", "is_single_pass", is_flag=True, help="Send all that is due, and end.")
 @json_option
-def send(once: bool, as_json: bool) -> None:
+def send(is_single_pass: bool, as_json: bool) -> None:
     """Send events to webhook endpoints until stopped (Ctrl-C or SIGTERM); several may do so at once.
 
     It ends when the attempts that have begun are over: within ten seconds.
     """
     sender = Sender(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001  # for its threads
     with _stopped_by_signals(sender), _progress(sender):
-        if once:
+        if is_single_pass:
             sender.run_once()
         else:
             sender.run()
-    if once and as_json:
+    if is_single_pass and as_json:
         say_json({"delivered": sender.counts["delivered"], "failed": sender.counts["failed"]})
-    elif once:
+    elif is_single_pass:
         say(_told(sender))
 
 

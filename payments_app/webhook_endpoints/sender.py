@@ -92,7 +92,7 @@ class Sender:
                 try:
                     has_more = self._look(threads)
                 except (AppError, SQLAlchemyError) as error:
-                    log.warning("Webhooks: the database does not answer", error=type(error).__name__)
+                    log.warning("Webhook sender: pauses", error=type(error).__name__)
                     self._stop.wait(PAUSE_AFTER_ERROR_SECONDS)
                     continue
                 if not has_more:
@@ -133,7 +133,7 @@ class Sender:
             except Exception as error:
                 is_expected = isinstance(error, AppError | SQLAlchemyError)
                 log.warning(
-                    "Webhooks: a lane rests",
+                    "Webhook sender: pauses",
                     endpoint_id=lane.endpoint_id,
                     error=type(error).__name__,
                     exc_info=not is_expected,
@@ -173,7 +173,7 @@ class Sender:
                     deliveries.settle_success(leased, status_code=outcome.status_code)
                 else:
                     deliveries.settle_failure(leased, status_code=outcome.status_code, error=outcome.error)
-                    log.info("Webhook: not taken", delivery_id=leased.id, error=outcome.error.value)
+                    log.info("Webhook delivery: not taken", delivery_id=leased.id, error=outcome.error.value)
             except AppError:
                 if self._stop.wait(PAUSE_AFTER_ERROR_SECONDS):
                     raise

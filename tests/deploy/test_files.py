@@ -148,7 +148,7 @@ def systemd(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_systemd_understands_every_unit(systemd: list[str]) -> None:
     units = [unit.name for unit in UNITS.glob("*.*") if unit.is_file()]
-    assert len(units) == 12
+    assert len(units) == 13
     checked = subprocess.run([*systemd, "verify", *units], capture_output=True, text=True, check=False)
 
     assert [line for line in checked.stderr.splitlines() if "payments" in line.removeprefix("/tmp")] == []  # noqa: S108

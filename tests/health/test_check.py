@@ -28,6 +28,7 @@ SOUND = (
     "index",
     "checks",
     "currency",
+    "endpoints",
     "redis",
     "method",
 )

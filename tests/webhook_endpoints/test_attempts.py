@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from payments_app.webhook_endpoints import attempt, targets
+from payments_app.webhook_endpoints import attempt
 from payments_app.webhook_endpoints.attempt import Outcome, Rules
 from payments_app.webhook_endpoints.models import DeliveryError
 from payments_app.webhook_endpoints.targets import UnusableUrl, is_public, require_usable
@@ -94,7 +94,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_called(
 ) -> None:
     """A name that is public when it is looked up first, and private afterwards, leads to the public address."""
     rebinding = Resolver("127.0.0.1", "127.0.0.2")
-    monkeypatch.setattr(targets.socket, "getaddrinfo", rebinding.getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding.getaddrinfo)
     monkeypatch.setattr(attempt, "is_public", lambda address: address == "127.0.0.1")
     outcome = post(f"http://booking.example.org:{receiver.port}/rebinding/ok", PUBLIC)
 
@@ -112,7 +112,7 @@ def test_a_name_that_is_not_found_in_time_is_not_waited_for(monkeypatch: pytest.
         released.wait()
         raise socket.gaierror
 
-    monkeypatch.setattr(targets.socket, "getaddrinfo", never)
+    monkeypatch.setattr(socket, "getaddrinfo", never)
     assert post("http://slow.example.org/").error is DeliveryError.HOST_NOT_FOUND
     assert asked.is_set()
     released.set()
@@ -160,7 +160,7 @@ def test_the_certificate_is_verified_for_the_name(tmp_path: Path, monkeypatch: p
     server.load_cert_chain(certificate, key)
     asked_for: list[str | None] = []
     server.sni_callback = lambda _socket, name, _context: asked_for.append(name)
-    monkeypatch.setattr(targets.socket, "getaddrinfo", Resolver("127.0.0.1").getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", Resolver("127.0.0.1").getaddrinfo)
     with receiving() as receiver:
         receiver.speak_tls(server)
         urls = [f"https://{name}:{receiver.port}/tls/ok" for name in ("payments.example.org", "other.example.org")]

@@ -1,7 +1,7 @@
 """What was committed is told to each endpoint at least once, in order, whatever the endpoints do."""
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -103,8 +103,8 @@ def test_pauses_are_those_of_the_schedule(webhooks: Webhooks) -> None:
         webhooks.let_retries_be_due()
 
 
-def as_time(value: object) -> clock.datetime:
-    return value if isinstance(value, clock.datetime) else clock.datetime.fromisoformat(str(value))
+def as_time(value: object) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
 
 
 def test_410_disables_an_endpoint(webhooks: Webhooks) -> None:
