@@ -23,10 +23,12 @@ from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.refunds import service
+from payments_app.webhook_endpoints.sender import Sender
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import Database
 from tests.support.paymongo_apps import wallet_shop
 from tests.support.people import PASSWORD, People
+from tests.support.receiver import receiving
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, resume_refunds, stripe_app_on
@@ -345,3 +347,15 @@ def test_paymongo_is_not_asked_inside_a_transaction(
 
     assert len(gateway_calls) >= 12
     assert [call for call, open_connections in gateway_calls if open_connections] == []
+
+
+def test_no_webhook_is_sent_inside_a_transaction(database: Database, people: People) -> None:
+    with app_with(database.url, WEBHOOK_ALLOW_PRIVATE="1") as app, receiving() as receiver:
+        admin = people.seen_by(app).admin
+        assert admin.post("/webhook-endpoints", {"url": receiver.url("/a/ok")}).status_code == 201
+        assert people.patient.pay(5).status_code == 201
+        with app.app_context(), watching(engine_of(app)):
+            Sender(app).run_once()
+
+    assert len(receiver.at("/a/ok")) == 1
+    assert _watched["calls"] == []

@@ -1,6 +1,7 @@
 """What was committed is told to each endpoint at least once, in order, whatever the endpoints do."""
 
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -203,6 +204,22 @@ def test_while_a_secret_is_replaced_both_sign(webhooks: Webhooks) -> None:
     for ended in (old, new):
         with pytest.raises(WebhookVerificationError):
             one.verify(ended)
+
+
+def test_a_recorded_or_changed_webhook_is_refused(webhooks: Webhooks) -> None:
+    _, secret = webhooks.endpoint("/a/ok")
+    pay(webhooks, 1)
+    webhooks.send()
+    (sent,) = webhooks.receiver.at("/a/ok")
+    sent.verify(secret)
+    old = replace(
+        sent, headers={**sent.headers, "webhook-timestamp": str(int(sent.headers["webhook-timestamp"]) - 301)}
+    )
+    other = replace(sent, headers={**sent.headers, "webhook-id": f"{sent.id}1"})
+    for forged in (old, other, replace(sent, body=sent.body.replace(b'"pending"', b'"completed"'))):
+        assert forged != sent
+        with pytest.raises(WebhookVerificationError):
+            forged.verify(secret)
 
 
 def test_many_that_hang_keep_no_other_waiting(webhooks: Webhooks) -> None:
