@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+SITE_PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDED := instance/.demo-seeded
@@ -15,6 +16,7 @@ BEHIND_PGBOUNCER := $(addprefix tests/,accounts api checkout concurrency consult
 run: export DATABASE_URL = sqlite:///demo.db
 run: export APP_ENV = development
 run: export PORT := $(PORT)
+run: export SITE_PORT := $(SITE_PORT)
 # High rate limits, so that a visitor of the demo does not run into them.
 run: export RATELIMIT_PAYMENTS = 1000 per minute
 run: export RATELIMIT_FAILED_LOGINS = 100 per minute
@@ -24,13 +26,16 @@ CHECKS := check-types check-security check-imports check-lint check-format
 .PHONY: run test test-all run-tests prove prove-all prove-ha prove-pgbouncer defences lint-openapi check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
 run: $(VENV)/.installed
-	@$(BIN)/python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2>/dev/null || \
-	    { echo "Port $(PORT) of 127.0.0.1 is not free. Choose another one: PORT=9000 make run" >&2; exit 1; }
-	@test -f instance/demo.db || rm -f $(SEEDED)
+	@test $(PORT) != $(SITE_PORT) || { echo "PORT and SITE_PORT are both $(PORT). Choose another one: SITE_PORT=9001 make run" >&2; exit 1; }
+	@for name in PORT SITE_PORT; do \
+	    $(BIN)/python -c 'import os, socket, sys; socket.create_server(("127.0.0.1", int(os.environ[sys.argv[1]])))' $$name 2>/dev/null || \
+	    { eval port=\$$$$name; echo "Port $$port of 127.0.0.1 is not free. Choose another one: $$name=9000 make run" >&2; exit 1; }; \
+	done
+	@test -f instance/demo.db || rm -f $(SEEDED) instance/booking-site.db
 	@$(MAKE) --no-print-directory --silent $(SEEDED)
 	@link=$$(PUBLIC_URL=http://127.0.0.1:$(PORT) $(BIN)/flask --app wsgi demo link) && \
-	    sed "s|{port}|$(PORT)|g; s|{link}|$$link|" payments_app/demo/banner.txt
-	@exec $(BIN)/gunicorn
+	    sed "s|{port}|$(PORT)|g; s|{site_port}|$(SITE_PORT)|g; s|{link}|$$link|" payments_app/demo/banner.txt
+	@exec $(BIN)/flask --app wsgi demo run
 
 # Some machines forbid Python to keep what it compiled. A lane starts some hundred processes, each of which would compile
 # the service again.

@@ -1,24 +1,32 @@
-"""The ``demo`` commands: users, consultations and a payment link to try the service with."""
+"""The ``demo`` commands: users, consultations, a payment link and a booking site to try the service with."""
 
+import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import click
 from flask import current_app
 
+from config import LAST_PORT
 from payments_app.accounts import passwords
 from payments_app.accounts.system_user import system_caller
 from payments_app.commands import CommandFailed, CommandGroup, say
-from payments_app.demo import repository
+from payments_app.demo import repository, runner, service
 from payments_app.demo.people import PASSWORD, PATIENT, USERS
+from payments_app.demo.runner import Program
 from payments_app.payment_links import address
 from payments_app.payment_links import repository as payment_links
 from payments_app.payment_links.repository import NewLink
 
-demo = CommandGroup("demo", help="Add demo data.")
+demo = CommandGroup("demo", help="Add demo data, and run the demo.")
+
+ROOT = Path(__file__).parents[2]
 
 # Consultations per statement: small enough to show progress, large enough that the cost per statement does not matter.
 BATCH_SIZE = 20_000
+
+PORT_NUMBER = click.IntRange(1, LAST_PORT)
 
 # Longer than somebody leaves a demo running.
 LINK_LIFETIME = timedelta(days=7)
@@ -72,6 +80,60 @@ def link() -> None:
     new = NewLink(consultation_id=consultation_id, return_url=None, lifetime=LINK_LIFETIME)
     _, token = payment_links.create(new, caller=system_caller())
     say(address.of_token(base, token))
+
+
+@demo.command("run")
+@click.option("--port", envvar="PORT", type=PORT_NUMBER, default=8000, show_default=True, help="Of the service.")
+@click.option(
+    "--site-port", envvar="SITE_PORT", type=PORT_NUMBER, default=8080, show_default=True, help="Of the booking site."
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Where the booking site keeps its API key and its bookings; by default instance/.",
+)
+def run(port: int, site_port: int, folder: Path | None) -> None:
+    """Run the service, the sender of webhooks, and the example of a booking site, until Ctrl-C.
+
+    If one of them ends, all do. The service may send webhooks to this machine. Refused in production.
+    """
+    settings = current_app.config["SETTINGS"]
+    _refuse_in_production()
+    if port == site_port:
+        raise CommandFailed("PORT and SITE_PORT are the same: the service and the booking site need one each.")
+    folder = (folder or Path(current_app.instance_path)).resolve()
+    origin = f"http://127.0.0.1:{site_port}"
+    ours = {
+        "PORT": str(port),
+        "WEBHOOK_ALLOW_PRIVATE": "1",
+        "RETURN_URL_ORIGINS": ",".join(sorted({*settings.return_url_origins, origin})),
+    }
+    site = {
+        "PAYMENTS_URL": f"http://127.0.0.1:{port}",
+        "PAYMENTS_KEY": service.get_or_create_key(folder / "booking-site.key"),
+        "WEBHOOK_SECRET": service.get_or_create_endpoint(f"{origin}/webhooks"),
+        "SITE_URL": origin,
+        "BOOKINGS": str(folder / "booking-site.db"),
+    }
+    server = ("gunicorn", "--bind", f"127.0.0.1:{site_port}", "--threads", "4", "--no-control-socket")
+    programs = [
+        Program(name="The service", command=("gunicorn",), folder=ROOT, environment=ours),
+        Program(
+            name="The sender of webhooks",
+            command=("flask", "--app", "wsgi", "webhooks", "send"),
+            folder=ROOT,
+            environment=ours,
+        ),
+        Program(
+            name="The booking site",
+            command=(*server, "--log-level", "warning", "app:app"),
+            folder=ROOT / "examples/booking-site",
+            environment=site,
+        ),
+    ]
+    # As Ctrl-C does: an exception, so that the processes are ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise CommandFailed(runner.run(programs))
 
 
 def _refuse_in_production() -> None:

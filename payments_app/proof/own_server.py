@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess  # nosec B404  # starts our own interpreter, without a shell
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from typing import Protocol
 
 import urllib3
 from urllib3.exceptions import HTTPError
+
+from payments_app import child_process
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,7 @@ def own_gunicorn() -> Iterator[tuple[str, OwnWorkers]]:
     """
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter and module
-            [sys.executable, "-m", "payments_app.proof.gunicorn_child", str(os.getpid()), "-c", "gunicorn.conf.py"],
+            child_process.command("gunicorn", "-c", "gunicorn.conf.py"),
             cwd=ROOT,
             env=_environment(listener),
             pass_fds=[listener.fileno()],
