@@ -133,7 +133,11 @@ def run(port: int, site_port: int, folder: Path | None) -> None:
     ]
     # As Ctrl-C does: an exception, so that the processes are ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    raise CommandFailed(runner.run(programs))
+    try:
+        ended = runner.run(programs)
+    except KeyboardInterrupt:
+        return
+    raise CommandFailed(ended)
 
 
 def _refuse_in_production() -> None:

@@ -1,0 +1,142 @@
+"""The example of a booking site beside the service and the sender of webhooks, all started by ``demo run``."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from flask import Flask
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import ON_SQLITE, save_screenshot, visitor
+from tests.support.databases import ROOT, Database
+from tests.support.rows import Rows
+from tests.support.service import children_of, free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until, wait_until_answered
+
+pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
+
+SMALL_PHONE = {"width": 360, "height": 640}
+
+
+@dataclass
+class Demo:
+    """What ``make run`` runs, on the test's database."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    service_url: str
+    site_url: str
+
+
+@pytest.fixture
+def demo(database: Database, app: Flask, tmp_path: Path) -> Iterator[Demo]:  # noqa: ARG001  # it empties the database
+    port, site_port = free_port(), free_port()
+    log = tmp_path / "log"
+    command = ["demo", "run", "--port", str(port), "--site-port", str(site_port), "--folder", str(tmp_path)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "wsgi", *command],
+            cwd=ROOT,
+            env={**os.environ, "APP_ENV": "development", "DATABASE_URL": database.url, "WEB_CONCURRENCY": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    demo = Demo(process, log, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{site_port}")
+    try:
+        for url in (f"{demo.service_url}/healthz", demo.site_url):
+            wait_until_answered(url, process, log)
+        yield demo
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def page(chromium: Browser, demo: Demo) -> Iterator[Page]:  # noqa: ARG001  # it is started first
+    # Both the site and the service may be asked, whatever their ports.
+    with visitor(chromium, "http://127.0.0.1", viewport=SMALL_PHONE) as page:
+        yield page
+
+
+def look_at(page: Page, name: str) -> None:
+    """Everybody can use it, and on a small phone nothing sticks out to the side."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= SMALL_PHONE["width"]
+    save_screenshot(page, f"booking-site-{name}")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def test_a_booking_is_made_paid_cancelled_and_refunded(page: Page, demo: Demo, rows: Rows) -> None:
+    state = page.get_by_role("status")
+    page.goto(demo.site_url)
+    look_at(page, "bookings")
+    page.get_by_label("Name").fill("Maria Santos")
+    page.get_by_label("E-mail address").fill("maria@example.com")
+    press(page, "Book")
+    expect(state).to_have_text("to be paid")
+    booking_url = page.url
+
+    press(page, "Pay")
+    page.wait_for_url(f"{demo.service_url}/pay/*")
+    page.get_by_test_id("way-stripe").click()
+    page.get_by_test_id("pay").click()
+    page.wait_for_url(f"{demo.service_url}/sandbox/checkout/*")
+    press(page, "Pay")
+    page.get_by_test_id("lead-on").click()
+
+    page.wait_for_url(booking_url)
+    expect(state).to_have_text("paid")  # by a webhook: nothing else tells the site
+    look_at(page, "paid")
+    press(page, "Cancel")
+    expect(state).to_have_text("refunded")
+    look_at(page, "refunded")
+    heard = page.get_by_role("listitem").all_inner_texts()
+    assert [re.sub(" of payment.*", "", line) for line in heard] == [
+        "payment.created",
+        "payment.completed",
+        "refund.requested",
+        "refund.succeeded",
+    ]
+
+    press(page, "Ask the payments service for news")  # the feed says what the webhooks said
+    page.wait_for_url(f"{demo.site_url}/")
+    expect(state).to_have_text("refunded")
+    page.goto(booking_url)
+    assert page.get_by_role("listitem").all_inner_texts() == heard
+    assert rows.one("SELECT status, refunded_minor FROM payments") == {
+        "status": "refunded",
+        "refunded_minor": 150_000,
+    }
+    assert rows.counts("refunds", "webhook_endpoints") == {"refunds": 1, "webhook_endpoints": 1}
+
+
+def test_if_one_process_ends_all_do_and_it_is_said_which(demo: Demo) -> None:
+    children = children_of(demo.process.pid)
+    (sender,) = (pid for pid in children if b"webhooks" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    os.kill(sender, signal.SIGKILL)
+
+    assert demo.process.wait(PATIENCE_SECONDS) == 2
+    assert demo.log.read_text().splitlines()[-1] == (
+        "Error: The sender of webhooks has ended (signal 9), so all other processes were ended."
+    )
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_without_its_parent_no_process_goes_on(demo: Demo) -> None:
+    children = children_of(demo.process.pid)
+
+    demo.process.kill()
+
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
