@@ -292,7 +292,7 @@ def test_every_command_is_in_a_document(cli: click.Group) -> None:
 
 def test_what_is_wrong_is_seen(cli: click.Group) -> None:
     """Or else all of the above could pass for want of eyes."""
-    assert (files_named("nowhere/models.py"), files_named("README.md")) == ([], [PurePath("README.md")])
+    assert (files_named("nowhere/models.py"), files_named("SECURITY.md")) == ([], [PurePath("SECURITY.md")])
     assert [word for word in ("tests/nothing", "nothing.py", "nothing/") if not is_path(word)] == []
     assert [word for word in ("application/json", "/healthz", "data.status", "and/or") if is_path(word)] == []
     assert "DIALECTS" in defined_at("tests/conftest.py")

@@ -14,6 +14,7 @@ from flask.cli import AppGroup
 from tests.support.commands import commands_on
 from tests.support.databases import ROOT
 from tests.support.fresh_databases import fresh_database
+from tests.support.service import free_port
 
 # Says what it was started with, in place of the project's own flask.
 STAND_IN = """#!/bin/sh
@@ -155,11 +156,25 @@ def test_the_page_of_commands_lists_every_command_and_no_other(tmp_path: Path) -
     assert listed == known | {"db upgrade"}
 
 
-def test_make_run_on_a_taken_port_says_so_and_shows_no_banner() -> None:
+@pytest.mark.parametrize("name", ["PORT", "SITE_PORT"])
+def test_make_run_on_a_taken_port_says_so_and_shows_no_banner(name: str) -> None:
+    ports = {"PORT": free_port(), "SITE_PORT": free_port()}
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        refused = run("make", "-o", ".venv/.installed", "run", f"PORT={port}", cwd=ROOT)
+        ports[name] = taken.getsockname()[1]
+        refused = make_run(ports)
 
     assert refused.returncode != 0
     assert refused.stdout == ""
-    assert refused.stderr.startswith(f"Port {port} of 127.0.0.1 is not free.")
+    assert refused.stderr.startswith(f"Port {ports[name]} of 127.0.0.1 is not free. Choose another one: {name}=")
+
+
+def test_make_run_needs_two_ports() -> None:
+    refused = make_run({"PORT": 9000, "SITE_PORT": 9000})
+
+    assert refused.returncode != 0
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("PORT and SITE_PORT are both 9000.")
+
+
+def make_run(ports: dict[str, int]) -> subprocess.CompletedProcess[str]:
+    return run("make", "-o", ".venv/.installed", "run", *(f"{name}={port}" for name, port in ports.items()), cwd=ROOT)

@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from payments_app.accounts import api_keys
+from payments_app.demo import service
 from tests.support.apps import PRODUCTION
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
@@ -40,7 +44,7 @@ def test_seeding_more_adds_what_is_missing_in_batches(commands: CommandRunner, r
 
 def test_production_is_not_seeded(database: Database, rows: Rows) -> None:
     with commands_on(database.url, **PRODUCTION) as commands:
-        for command in ("seed", "link"):
+        for command in ("seed", "link", "run"):
             assert "not allowed in production" in commands.refused("demo", command)
 
     assert rows.counts("users", "payment_links") == {"users": 0, "payment_links": 0}
@@ -62,3 +66,20 @@ def test_the_link_of_the_demo_is_of_a_consultation_that_is_not_paid(database: Da
 
 def test_without_its_address_there_is_no_link(commands: CommandRunner) -> None:
     assert "PUBLIC_URL is not set" in commands.refused("demo", "link")
+
+
+def test_the_booking_site_gets_a_key_and_an_endpoint_once(app: Flask, rows: Rows, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    with app.app_context():
+        made = [service.get_or_create_key(file) for _ in range(2)]
+        secrets = {service.get_or_create_endpoint(f"http://127.0.0.1:{port}/webhooks") for port in (8080, 8080, 9001)}
+        api_keys.revoke(1, actor="tests")
+        made.append(service.get_or_create_key(file))
+
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (made[0] == made[1], made[1] == made[2], len(secrets)) == (True, False, 1)
+    assert [row["url"] for row in rows.all("SELECT url FROM webhook_endpoints")] == ["http://127.0.0.1:9001/webhooks"]
+
+
+def test_the_demo_needs_two_ports(commands: CommandRunner) -> None:
+    assert "need one each" in commands.refused("demo", "run", "--port", 9000, "--site-port", 9000)

@@ -1,18 +1,22 @@
 """Receivers of webhooks that the documents show take what the service has signed, and nothing else."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from flask import Flask
+from standardwebhooks import Webhook
 
+from payments_app.events.schemas import Event as FeedEventSchema
 from tests.support.booking_site import FOLDER, SECRET, load_site, served, signed
 from tests.support.databases import ROOT
 from tests.support.waiting import PATIENCE_SECONDS
@@ -122,6 +126,18 @@ def test_a_repetition_is_heard_once(
         assert [send(url, *signed(EVENT)) for _ in range(2)] == [204, 204]
 
     assert capsys.readouterr().out.count("payment.completed") == 1
+
+
+def test_the_webhook_that_the_page_shows_is_signed_with_the_secret_that_it_names() -> None:
+    head, _, lines = block("http").partition("\n\n")
+    headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    body = lines.replace("\n", "")
+    at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+
+    assert SECRET in PAGE
+    assert headers["webhook-signature"] == Webhook(SECRET).sign(headers["webhook-id"], at, body)
+    assert headers["Content-Length"] == str(len(body))
+    assert FeedEventSchema().validate(json.loads(body)) == {}
 
 
 def test_the_page_shows_how_the_receiver_in_node_checks() -> None:
