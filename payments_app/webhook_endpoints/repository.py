@@ -19,6 +19,7 @@ from payments_app.observability.logging import get_logger
 from payments_app.pagination import Page
 from payments_app.payments.models.event import PaymentEvent
 from payments_app.webhook_endpoints.models import (
+    ALL_TYPES,
     DeliveryError,
     DeliveryStatus,
     DisabledReason,
@@ -34,7 +35,7 @@ IS_ACTIVE = and_(WebhookEndpoint.disabled_at.is_(None), WebhookEndpoint.deleted_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEndpoint:
-    """An endpoint to be made. ``types``: names of events, or ``ALL_TYPES`` alone."""
+    """An endpoint to be made. ``types``: names of events; ``ALL_TYPES`` stands for all of them."""
 
     url: str
     types: Collection[str]
@@ -61,7 +62,7 @@ def _insert(session: Session, new: NewEndpoint, secret: str, *, caller: Caller) 
     now = clock.now()
     made = WebhookEndpoint(
         url=new.url,
-        types=" ".join(sorted(set(new.types))),
+        types=_joined(new.types),
         description=new.description,
         secret=secret,
         position=_last_position(session),
@@ -112,7 +113,7 @@ def change(session: Session, endpoint_id: int, changes: Mapping[str, Any], *, ca
     if "url" in changes:
         endpoint.url = changes["url"]
     if "types" in changes:
-        endpoint.types = " ".join(sorted(set(changes["types"])))
+        endpoint.types = _joined(changes["types"])
     if "description" in changes:
         endpoint.description = changes["description"]
     wanted = changes.get("is_enabled", endpoint.is_enabled)
@@ -327,6 +328,10 @@ def find_unsent_since(session: Session) -> datetime | None:
     )
     waiting = find_oldest_waiting(session)
     return min((moment for moment in (*made, placed, waiting) if moment is not None), default=None)
+
+
+def _joined(types: Collection[str]) -> str:
+    return ALL_TYPES if ALL_TYPES in types else " ".join(sorted(set(types)))
 
 
 def _last_position(session: Session) -> int:

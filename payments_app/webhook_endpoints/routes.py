@@ -71,7 +71,7 @@ def show_webhook_endpoint(endpoint_id: int, caller: Caller) -> Response:  # noqa
 
 @blueprint.route("/<id:endpoint_id>", methods=["PATCH"])
 @authenticated(Role.ADMIN, scope=Scope.WEBHOOKS_WRITE)
-@blueprint.arguments(schemas.WebhookEndpointPatch, example=examples.PATCH_WEBHOOK_ENDPOINT_BODY)
+@blueprint.arguments(schemas.WebhookEndpointPatch, required=False, example=examples.PATCH_WEBHOOK_ENDPOINT_BODY)
 @blueprint.success_response(200, schemas.WebhookEndpoint)
 @blueprint.problems(400, 401, 403, 404, 413, 415, 422, 429, 503)
 def change_webhook_endpoint(body: dict[str, Any], endpoint_id: int, caller: Caller) -> Response:

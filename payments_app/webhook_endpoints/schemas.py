@@ -61,21 +61,20 @@ class EndpointUrl(HttpUrl):
 
 
 class EventTypeList(fields.List[str]):
-    """Names of events, each once; or ``*`` alone."""
+    """Names of events; ``*`` stands for all of them."""
 
     def __init__(self, **kwargs: Any) -> None:
         metadata = {
-            "description": "Names of events; `*` alone: all, also those that are added later.",
+            "description": "Names of events; `*`: all, also those that are added later.",
             "minItems": 1,
-            "maxItems": len(EVENT_TYPES),
         }
         names = fields.String(validate=OneOf((ALL_TYPES, *EVENT_TYPES)))
-        super().__init__(names, validate=_names_all_or_some, metadata=metadata, **kwargs)
+        super().__init__(names, validate=_names_some, metadata=metadata, **kwargs)
 
 
-def _names_all_or_some(names: list[str]) -> None:
-    if not names or (ALL_TYPES in names and len(names) > 1):
-        raise ValidationError(N_("Must be names of events, or * alone."))
+def _names_some(names: list[str]) -> None:
+    if not names:
+        raise ValidationError(N_("Must name at least one event, or *."))
 
 
 class Description(StorableString):

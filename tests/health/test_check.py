@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from payments_app import clock
 from payments_app.db import engine as engines
 from payments_app.db import transaction
 from tests.health.conftest import Alter, read_only
@@ -81,6 +82,22 @@ def test_unpaid_consultations_in_another_currency_are_counted(own_database: Data
     assert found["currency"][0] == "note"
     assert found["currency"][1].startswith("2 unpaid consultations are in another currency than USD")
     assert verdicts(own_database)["currency"] == "ok"
+
+
+def test_webhook_endpoints_in_trouble_are_noted(own_database: Database) -> None:
+    with app_with(own_database.url) as app:
+        raw, now = Raw(engine_of(app)), clock.now()
+        raw.webhook_endpoint(disabled_at=now, disabled_reason="by_hand")
+        assert verdicts(own_database)["endpoints"] == "ok"
+        raw.webhook_endpoint(disabled_at=now, disabled_reason="gone")
+        raw.webhook_delivery(raw.webhook_endpoint(failing_since=now))  # a ping of long ago
+
+    found = [(verdict, rest) for verdict, what, rest in lines_of(own_database) if what == "endpoints"]
+
+    assert [verdict for verdict, _ in found] == ["note"] * 3
+    assert [
+        word for word, (_, rest) in zip(("410", "nothing now", "send run"), found, strict=True) if word in rest
+    ] == [*("410", "nothing now", "send run")]
 
 
 def test_references_by_hand_that_are_not_compared_are_counted(own_database: Database) -> None:

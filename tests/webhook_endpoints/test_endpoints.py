@@ -51,7 +51,9 @@ def test_an_endpoint_is_made_changed_and_deleted(people: People, rows: Rows) -> 
     rest = admin.get(f"/webhook-endpoints?per_page=1&cursor={listed.json['meta']['next_cursor']}")
     assert rest.json["data"] == [made]
 
-    changed = patch(admin, made["id"], types=["*"], description=None, url="https://example.org/2").json["data"]
+    changed = patch(
+        admin, made["id"], types=["payment.created", "*"], description=None, url="https://example.org/2"
+    ).json["data"]
     assert (changed["types"], changed["description"], changed["url"]) == (["*"], None, "https://example.org/2")
     assert patch(admin, made["id"]).json["data"] == changed
     for status in (204, 404):
@@ -74,7 +76,6 @@ def test_an_endpoint_is_made_changed_and_deleted(people: People, rows: Rows) -> 
         ({"url": f"https://example.org/{'a' * 2048}"}, "url"),
         ({"url": None}, "url"),
         ({"types": []}, "types"),
-        ({"types": ["*", "payment.created"]}, "types"),
         ({"types": "payment.created"}, "types"),
         ({"types": None}, "types"),
         ({"types": ["payment.invented"]}, "types.0"),

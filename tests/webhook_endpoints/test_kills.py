@@ -9,6 +9,7 @@ from flask import Flask
 from payments_app.webhook_endpoints.sender import Sender
 from tests.support.databases import Database
 from tests.support.kill_points import Doomed, points
+from tests.support.operations import OperationResult
 from tests.support.people import Person
 from tests.webhook_endpoints.conftest import PRIVATE, Webhooks
 
@@ -17,9 +18,10 @@ from tests.webhook_endpoints.conftest import PRIVATE, Webhooks
 class SendOnce:
     """``webhooks send --once``."""
 
-    def do(self, app: Flask) -> None:
+    def do(self, app: Flask) -> OperationResult:
         with app.app_context():
             Sender(app).run_once()
+        return OperationResult("sent")
 
 
 @pytest.fixture
