@@ -11,6 +11,7 @@ from payments_app.gateways.base import Declined
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import repository
 from tests.gateway_webhooks import tell
+from tests.support.commands import commands_on
 from tests.support.databases import Database
 from tests.support.kill_points import Doomed, points
 from tests.support.operations import refund as order
@@ -111,6 +112,34 @@ def test_a_refund_known_before_its_money_has_its_note_with_the_money(stripe_app:
     assert stripe_app.people.patient.confirm(payment_id, reference).status_code == 200
 
     assert notes(rows) == [("CN", 1, "issued", 1_000, 120)]
+
+
+def test_missing_notes_are_issued_once_oldest_refund_first(database: Database, people: People, rows: Rows) -> None:
+    payment_ids = [paid(people, consultation) for consultation in (5, 6)]
+    for payment_id in payment_ids:
+        refund(people.admin, payment_id, amount=1000)
+    rows.execute("UPDATE refunds SET credit_note_id = NULL")  # as the release before left them
+    rows.execute("DELETE FROM credit_notes")
+    rows.execute("DELETE FROM credit_note_counters")
+    with commands_on(database.url) as commands:
+        assert commands.ok("refunds", "credit") == "2 credit notes issued\n"
+        assert commands.ok("refunds", "credit") == "0 credit notes issued\n"
+
+    assert notes(rows) == [("CN", number, "issued", 100_000, 12_000) for number in (1, 2)]
+    of_payments = rows.all("SELECT payment_id FROM credit_notes ORDER BY number")
+    assert [row["payment_id"] for row in of_payments] == payment_ids
+
+
+def test_notes_of_a_proof_take_no_number_from_the_clinics(people: People, rows: Rows) -> None:
+    first, scratch, last = (paid(people, consultation) for consultation in (5, 6, 7))
+    refund(people.admin, first, amount=10)
+    address = rows.one("SELECT email FROM users WHERE id = :id", id=people.patient.id)["email"]
+    rows.execute("UPDATE users SET email = 'prove-1-2@proof.invalid' WHERE id = :id", id=people.patient.id)
+    refund(people.admin, scratch, amount=10)
+    rows.execute("UPDATE users SET email = :email WHERE id = :id", email=address, id=people.patient.id)
+    refund(people.admin, last, amount=10)
+
+    assert [note[:2] for note in notes(rows)] == [("CN", 1), ("CN", 2), ("PROVE", 1)]
 
 
 def test_racing_refunds_of_many_payments_leave_no_gap_and_no_number_twice(
