@@ -20,7 +20,7 @@ from tests.support.databases import ROOT
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 # Files of others, which no tree of ours has.
-FOREIGN_FILES = {"nginx.conf", "postgresql.auto.conf", "payments-api.d.ts"}
+FOREIGN_FILES = {"config.yml", "nginx.conf", "postgresql.auto.conf", "payments-api.d.ts"}
 
 # Names of others, which only the documents mention: settings of OpenSSL, glibc, PostgreSQL, etcd and Patroni, Patroni's
 # metrics, and a module.

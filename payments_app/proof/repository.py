@@ -28,7 +28,7 @@ from payments_app.invoices.models import Invoice, TaxRecord
 from payments_app.payment_links.repository import TOKEN_BYTES, hash_of
 from payments_app.payments.audit import CHECKS, Check
 from payments_app.payments.disputes import apply_dispute_update
-from payments_app.payments.models.credit_note import CreditNote
+from payments_app.payments.models.credit_note import SCRATCH_SERIES, CreditNote, CreditNoteCounter
 from payments_app.payments.models.dispute import Dispute
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.gateway_session import GatewaySession
@@ -241,12 +241,22 @@ def remove(session: Session, name: str | None = None) -> int:
     for model in (IdempotencyKey, Refund, CreditNote, Dispute, GatewaySession, PaymentEvent, TaxRecord, Invoice):
         table = table_of(model)
         removed += _delete(session, model, table.c.payment_id.in_(payments))
+    removed += _remove_counter(session)
     removed += _delete(session, Payment, Payment.user_id.in_(_users(name)))
     within = Consultation.id.between(FIRST_CONSULTATION, LAST_CONSULTATION)
     ours = within & Consultation.patient_id.in_(_users(name))
     removed += _delete(session, PaymentLink, PaymentLink.consultation_id.in_(select(Consultation.id).where(ours)))
     removed += _delete(session, Consultation, ours)
     return removed + _delete(session, User, _is_ours(name))
+
+
+def _remove_counter(session: Session) -> int:
+    """Delete the counter of the proofs' credit notes, unless another run still has some."""
+    counter = CreditNoteCounter.series == SCRATCH_SERIES
+    # Locked first, in a statement of its own: then no other transaction has a note that is not committed.
+    session.execute(select(CreditNoteCounter).where(counter).with_for_update())
+    others = select(CreditNote.id).where(CreditNote.series == SCRATCH_SERIES)
+    return _delete(session, CreditNoteCounter, counter & ~others.exists())
 
 
 def _delete(session: Session, model: type, condition: ColumnElement[bool]) -> int:
