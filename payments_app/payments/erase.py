@@ -109,4 +109,4 @@ def _end_links_and_keys(session: Session, user_id: int, consultation_ids: Sequen
     links = update(PaymentLink).where(PaymentLink.consultation_id.in_(consultation_ids))
     session.execute(links.values(revoked_at=func.coalesce(PaymentLink.revoked_at, at), return_url=None))
     keys = update(ApiKey).where(ApiKey.user_id == user_id)
-    session.execute(keys.values(revoked_at=func.coalesce(ApiKey.revoked_at, at)))
+    session.execute(keys.values(revoked_at=func.coalesce(ApiKey.revoked_at, at), name="erased"))
