@@ -106,6 +106,20 @@ class ScopeMissing(AppError):
         )
 
 
+class LoginRequired(AppError):
+    """Approving is for people: an API key acts for a program."""
+
+    code, status = "login-required", 403
+    text = N_("No API key may approve or reject a refund: log in.")
+
+
+class SecondPersonNeeded(AppError):
+    """The user who requested a refund wants to approve or reject it."""
+
+    code, status = "second-person-needed", 403
+    text = N_("You requested this refund: another admin has to approve or reject it.")
+
+
 class HttpsRequired(AppError):
     """Sent over plain HTTP. The request was not processed, but others on the network may have read it and its token."""
 
@@ -271,6 +285,58 @@ class RefundRepeated(Conflict):
             ),
             data={"refund_id": refund_id},
         )
+
+
+class RefundNotRequested(Conflict):
+    code = "refund-not-requested"
+    text = N_("This refund does not wait for approval.")
+
+    def __init__(self, *, refund_status: str) -> None:
+        super().__init__(
+            LocalizedMessage(
+                "This refund does not wait for approval: it is %(status)s.",
+                status=refund_status.replace("_", " "),
+            ),
+            data={"status": refund_status},
+        )
+
+
+class RefundRequestLapsed(Conflict):
+    """It waited longer than ``REQUEST_TTL``; the next ``payments expire`` marks it failed."""
+
+    code = "refund-request-lapsed"
+    text = N_("This refund waited for approval too long, and was not made; request it again.")
+
+
+class RefundNotToBeSent(Conflict):
+    code = "refund-not-to-be-sent"
+    text = N_("Staff have no money to send for this refund.")
+
+    def __init__(self, *, refund_status: str) -> None:
+        super().__init__(
+            LocalizedMessage(
+                "Staff have no money to send for this refund: it is %(status)s.",
+                status=refund_status.replace("_", " "),
+            ),
+            data={"status": refund_status},
+        )
+
+
+class RefundAlreadySent(Conflict):
+    """Another transfer is recorded for this refund."""
+
+    code = "refund-already-sent"
+    text = N_("The money of this refund was sent before, by another transfer.")
+
+    def __init__(self, *, reference: str) -> None:
+        super().__init__(data={"reference": reference})
+
+
+class TransferAlreadyUsed(Conflict):
+    """One transfer returns the money of one refund."""
+
+    code = "transfer-already-used"
+    text = N_("This transfer has already returned the money of another refund; send this refund's own reference.")
 
 
 class RefundableChanged(Conflict):

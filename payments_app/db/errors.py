@@ -15,6 +15,7 @@ from payments_app.errors import (
     NotReady,
     ReferenceTaken,
     TransactionAlreadyUsed,
+    TransferAlreadyUsed,
     UserExists,
     VersionConflict,
 )
@@ -90,6 +91,11 @@ BROKEN_CONSTRAINTS: tuple[tuple[str, str, type[Exception]], ...] = (
         "uq_payments_normalized_reference",
         "UNIQUE constraint failed: payments.gateway, payments.payment_method, payments.normalized_reference",
         TransactionAlreadyUsed,
+    ),
+    (
+        "uq_refunds_normalized_reference",
+        "UNIQUE constraint failed: refunds.gateway, refunds.payment_method, refunds.normalized_reference",
+        TransferAlreadyUsed,
     ),
     # An earlier attempt of the same request, whose connection was lost, commits at this moment: no other has this id.
     ("pk_payments", "UNIQUE constraint failed: payments.id", RetryTransaction),

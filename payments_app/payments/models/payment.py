@@ -132,7 +132,7 @@ class Payment(Base):
     normalized_reference: Mapped[str | None] = mapped_column(String(MAX_NORMALIZED_LENGTH))
     receipt_url: Mapped[str | None] = mapped_column(String(2048))
     received_minor: Mapped[int] = mapped_column(BigId)
-    # The sum of pending and unknown refunds, and the sum of succeeded ones.
+    # The sum of open refunds (requested, pending and unknown), and the sum of succeeded ones.
     refund_reserved_minor: Mapped[int] = mapped_column(BigId)
     refunded_minor: Mapped[int] = mapped_column(BigId)
     needs_review: Mapped[bool]
@@ -356,8 +356,9 @@ class Payment(Base):
 
     def _review_refunds_before(self, amount_minor: int, currency: str, context: AuditContext) -> None:
         """Refunds that were made or sent before the dispute: with it, the patient may get money back twice."""
-        returned_minor = self.refunded_minor + self.refund_reserved_minor
-        if returned_minor and (currency != self.currency or amount_minor > self.left_minor):
+        requested_minor = sum(refund.amount_minor for refund in self.refunds if refund.is_requested)  # not sent yet
+        returned_minor = self.refunded_minor + self.refund_reserved_minor - requested_minor
+        if returned_minor and (currency != self.currency or amount_minor > self.left_minor + requested_minor):
             self._append("dispute.meets_refund", self.status, self.version + 1, context)
             self.review_sticky = True
 
@@ -407,6 +408,10 @@ class Payment(Base):
         """Reserve money for an open refund."""
         self._change(event, context)
         self.refund_reserved_minor += amount_minor
+
+    def approve_refund(self, context: AuditContext) -> None:
+        """A refund that waited for approval is approved: its money stays reserved."""
+        self._change("refund.approved", context)
 
     def release_refund(self, amount_minor: int, context: AuditContext) -> None:
         """An open refund failed: its reserved money is free again."""

@@ -1,8 +1,8 @@
 """Refunds: their table, and the verbs that change a refund together with its payment."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
     CHAR,
@@ -12,6 +12,7 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     event,
+    false,
     inspect,
     text,
 )
@@ -19,7 +20,15 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 from payments_app.db.transaction import after_commit
+from payments_app.errors import (
+    RefundAlreadySent,
+    RefundNotRequested,
+    RefundNotToBeSent,
+    RefundRequestLapsed,
+    SecondPersonNeeded,
+)
 from payments_app.gateways.base import Approved, Declined, OutcomeUnknown
+from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
 from payments_app.observability import metrics
 from payments_app.observability.logging import get_logger
 from payments_app.payments.models.event import AuditContext
@@ -32,15 +41,29 @@ log = get_logger(__name__)
 
 
 class RefundStatus(StrEnum):
-    """``pending``: about to be sent, or accepted by the gateway. ``unknown``: sent, and the gateway did not answer."""
+    """``requested``: waits for another admin's approval. ``pending``: about to be sent, or accepted by the gateway; of a
+    refund by hand: staff have to send the money. ``unknown``: sent, and the gateway did not answer.
+    """
 
+    REQUESTED = "requested"
     PENDING = "pending"
     UNKNOWN = "unknown"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 
 
-OPEN = (RefundStatus.PENDING, RefundStatus.UNKNOWN)
+# Their money is reserved.
+OPEN = (RefundStatus.REQUESTED, RefundStatus.PENDING, RefundStatus.UNKNOWN)
+# The gateway may have these: resume looks them up, unless they are by hand.
+SENT = (RefundStatus.PENDING, RefundStatus.UNKNOWN)
+
+# A person has to act on these, so they are leased to people: resume, also of the release before, finds no lease that
+# has ended.
+LEASED_TO_PEOPLE: Final = datetime(9999, 1, 1, tzinfo=UTC)
+_FOR_PEOPLE: Final = text(f"status = '{RefundStatus.REQUESTED}' OR by_hand AND status = '{RefundStatus.PENDING}'")
+
+# For so long a refund may wait for approval.
+REQUEST_TTL: Final = timedelta(days=7)
 
 # Characters; the size of the columns.
 MAX_REASON_LENGTH = 500
@@ -55,19 +78,38 @@ class Refund(Base):
         UniqueConstraint("gateway", "reference", name="uq_refunds_reference"),
         Index("uq_refunds_credit_note", "credit_note_id", unique=True),
         Index("ix_refunds_payment", "payment_id", "id"),
+        # One transfer by hand returns one refund, in any spelling of its reference.
+        Index(
+            "uq_refunds_normalized_reference",
+            "gateway",
+            "payment_method",
+            "normalized_reference",
+            unique=True,
+            postgresql_where=text("normalized_reference IS NOT NULL"),
+            sqlite_where=text("normalized_reference IS NOT NULL"),
+        ),
         # The few open refunds, which resume looks for among the many that are settled.
         Index(
             "ix_refunds_open",
             "leased_until",
-            postgresql_where=text(in_check("status", OPEN)),
-            sqlite_where=text(in_check("status", OPEN)),
+            postgresql_where=text(in_check("status", SENT)),
+            sqlite_where=text(in_check("status", SENT)),
         ),
+        # The few on which people have to act.
+        Index("ix_refunds_for_people", "status", "created_at", postgresql_where=_FOR_PEOPLE, sqlite_where=_FOR_PEOPLE),
         CheckConstraint("amount_minor > 0", name="amount_positive"),
         CheckConstraint("excess_minor BETWEEN 0 AND amount_minor", name="excess_within_amount"),
         CheckConstraint(in_check("status", RefundStatus), name="status_known"),
         CheckConstraint(f"({in_check('status', OPEN)}) = (settled_at IS NULL)", name="settled_when_over"),
         CheckConstraint("made_elsewhere OR excess_minor = 0", name="ours_fit"),
         CheckConstraint("version >= 0", name="version_not_negative"),
+        CheckConstraint(
+            "approved_by IS NULL OR (requested_by IS NOT NULL AND requested_by <> approved_by)", name="second_person"
+        ),
+        CheckConstraint(
+            f"NOT by_hand OR status <> '{RefundStatus.SUCCEEDED}' OR transfer_reference IS NOT NULL",
+            name="by_hand_has_reference",
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -96,6 +138,18 @@ class Refund(Base):
     # Null if none was issued: it has not succeeded, or its payment's invoice was not paid. Without a foreign key, which
     # SQLite cannot add to a table; the audit checks it.
     credit_note_id: Mapped[int | None] = mapped_column(BigId)
+    # Staff send the money. The default lets older releases, which settle such a refund at once, still insert.
+    by_hand: Mapped[bool] = mapped_column(server_default=false())
+    # Of refunds by hand: the payment's method, and the reference of the transfer as typed and in the common form of all
+    # its spellings (gateways/references.py).
+    payment_method: Mapped[str | None] = mapped_column(String(32))
+    transfer_reference: Mapped[str | None] = mapped_column(String(255))
+    normalized_reference: Mapped[str | None] = mapped_column(String(MAX_NORMALIZED_LENGTH))
+    # The users who asked for it and who approved it. Null: made elsewhere, or by a release that did not write it down;
+    # and needed no approval, or has none.
+    requested_by: Mapped[int | None] = mapped_column(BigId)
+    approved_by: Mapped[int | None] = mapped_column(BigId)
+    approved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     payment: Mapped[Payment] = relationship(back_populates="refunds", lazy="raise_on_sql")
     # It only fills in the id above: a new note has none before it is written (credit_note.py).
@@ -110,16 +164,33 @@ class Refund(Base):
 
     @classmethod
     def order(
-        cls, payment: Payment, *, amount_minor: int, reason: str | None, leased_until: datetime, context: AuditContext
+        cls,
+        payment: Payment,
+        *,
+        amount_minor: int,
+        reason: str | None,
+        requested_by: int,
+        by_hand: bool,
+        needs_approval: bool,
+        leased_until: datetime,
+        context: AuditContext,
     ) -> "Refund":
-        """A new refund that will be sent to the gateway; its money is reserved."""
+        """A new refund that will be sent to the gateway, or by hand; its money is reserved.
+
+        ``requested_by``: the user's id. ``leased_until``: for the process that sends it to the gateway.
+        """
+        is_for_people = by_hand or needs_approval
         refund = cls._of(
             payment,
             amount_minor,
             context,
+            status=RefundStatus.REQUESTED if needs_approval else RefundStatus.PENDING,
             reason=reason,
-            leased_until=leased_until,
-            sent_at_version=payment.version + 1,  # which reserving makes
+            requested_by=requested_by,
+            by_hand=by_hand,
+            payment_method=payment.payment_method if by_hand else None,
+            leased_until=LEASED_TO_PEOPLE if is_for_people else leased_until,
+            sent_at_version=None if is_for_people else payment.version + 1,  # which reserving makes
         )
         payment.reserve_refund(amount_minor, "refund.requested", context.about_refund(refund, amount_minor))
         return refund
@@ -178,6 +249,7 @@ class Refund(Base):
                 "status": RefundStatus.PENDING,
                 "gateway": payment.gateway,
                 "made_elsewhere": False,
+                "by_hand": False,
                 "leased_until": context.at,
                 "created_at": context.at,
                 **more,
@@ -191,6 +263,31 @@ class Refund(Base):
         return self.status in OPEN
 
     @property
+    def is_requested(self) -> bool:
+        """Whether it waits for approval: its money is reserved, and nothing was sent."""
+        return self.status == RefundStatus.REQUESTED
+
+    @property
+    def is_to_be_sent(self) -> bool:
+        """Whether staff have to send the money."""
+        return self.by_hand and self.status == RefundStatus.PENDING
+
+    @property
+    def is_at_gateway(self) -> bool:
+        """Whether the gateway may have it, so that it can be looked up there."""
+        return self.status in SENT and not self.by_hand
+
+    @property
+    def was_never_sent(self) -> bool:
+        """Whether it failed before anything was sent: rejected, lapsed, or by hand and given up."""
+        return self.has_failed and self.requested_by is not None and self.sent_at_version is None
+
+    @property
+    def first_sent_at(self) -> datetime:
+        """Since when the gateway may know its key."""
+        return self.approved_at or self.created_at
+
+    @property
     def has_failed(self) -> bool:
         return self.status == RefundStatus.FAILED
 
@@ -202,7 +299,7 @@ class Refund(Base):
     @property
     def was_accepted(self) -> bool:
         """Whether the gateway counts it, or may count it, in its refunded total, even if it failed later."""
-        return not self.has_failed or self.reference is not None
+        return not (self.has_failed or self.is_requested) or self.reference is not None
 
     @property
     def is_unattributed(self) -> bool:
@@ -232,6 +329,7 @@ class Refund(Base):
             status=self.status,
             gateway=self.gateway,
             made_elsewhere=True,
+            by_hand=False,
             leased_until=self.leased_until,
             created_at=self.created_at,
             settled_at=self.settled_at,
@@ -295,6 +393,69 @@ class Refund(Base):
         self.unallocated_minor = 0
         self.decline_reason = reason[:MAX_REASON_LENGTH]
         take_back(counted_minor, context)
+
+    def require_requested(self, *, decided_by: int) -> None:
+        """Check that this user may approve or reject it.
+
+        Raises:
+            SecondPersonNeeded: the user requested it (403).
+            RefundNotRequested: it does not wait for approval (409).
+        """
+        if decided_by == self.requested_by:
+            raise SecondPersonNeeded
+        if not self.is_requested:
+            raise RefundNotRequested(refund_status=self.status)
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Whether it has waited too long for approval."""
+        return self.is_requested and self.created_at + REQUEST_TTL <= now
+
+    def approve(self, *, approved_by: int, leased_until: datetime, context: AuditContext) -> None:
+        """Another admin agrees: from now on it is sent, as one that needed no approval.
+
+        Raises:
+            SecondPersonNeeded: the same user requested it (403).
+            RefundNotRequested: it does not wait for approval (409).
+            RefundRequestLapsed: it has waited too long (409).
+        """
+        self.require_requested(decided_by=approved_by)
+        if self.has_lapsed(context.at):
+            raise RefundRequestLapsed
+        self.approved_by, self.approved_at = approved_by, context.at
+        self.status = RefundStatus.PENDING
+        if not self.by_hand:
+            self.leased_until = leased_until
+            self.sent_at_version = self.payment.version + 1  # which approving makes
+        self.payment.approve_refund(context.about_refund(self, self.amount_minor))
+
+    def reject(self, reason: str, context: AuditContext) -> None:
+        """It is not sent: rejected, or lapsed. ``require_requested`` was called before."""
+        self._fail(reason, context.about_refund(self, self.amount_minor))
+
+    def settle_by_hand(self, reference: str, context: AuditContext) -> None:
+        """Staff have sent the money; ``reference`` is the transfer's.
+
+        Raises:
+            RefundNotToBeSent: it is not by hand, or waits for approval, or has failed (409).
+            RefundAlreadySent: the money was sent by another transfer (409).
+        """
+        if self.by_hand and self.transfer_reference is not None:
+            raise RefundAlreadySent(reference=self.transfer_reference)
+        if not self.is_to_be_sent:
+            raise RefundNotToBeSent(refund_status=self.status)
+        context = context.about_refund(self, self.amount_minor)
+        self.transfer_reference = reference
+        self.normalized_reference = normalized_reference(self.gateway, reference)
+        self.sent_at_version = self.payment.version + 1  # which settling makes
+        self._settle(RefundStatus.SUCCEEDED, context)
+        self.payment.settle_refund(self._counted_minor, context)
+
+    def was_sent_by(self, reference: str) -> bool:
+        """Whether staff have sent the money by this transfer, in any spelling of its reference."""
+        if self.transfer_reference is None or self.transfer_reference == reference:
+            return self.transfer_reference == reference
+        normalized = normalized_reference(self.gateway, reference)
+        return normalized is not None and normalized == self.normalized_reference
 
     def lease(self, until: datetime) -> None:
         """Lease it until then: to send it again, or only to look it up while the payment is disputed."""
