@@ -239,6 +239,7 @@ class Settings:
     gateway_timeout_seconds: int
     refund_lease_seconds: int
     refund_repeat_window_seconds: int
+    refund_approval_above_minor: int | None
     payment_pending_ttl_seconds: int
     payment_manual_ttl_seconds: int
     payment_instructions: Mapping[str, str]
@@ -317,6 +318,7 @@ class Settings:
             gateway_timeout_seconds=read.whole("GATEWAY_TIMEOUT", 10, at_least=1),
             refund_lease_seconds=read.whole("REFUND_LEASE", 60, at_least=1),
             refund_repeat_window_seconds=read.whole("REFUND_REPEAT_WINDOW", 600, at_least=0),
+            refund_approval_above_minor=read.limit_minor("REFUND_APPROVAL_ABOVE"),
             payment_pending_ttl_seconds=read.whole("PAYMENT_PENDING_TTL", 1800, at_least=1),
             payment_manual_ttl_seconds=read.whole("PAYMENT_MANUAL_TTL", 604_800, at_least=1),
             payment_instructions=read.payment_instructions("PAYMENT_INSTRUCTIONS"),
@@ -615,6 +617,15 @@ class _Reader:
         minor = min(self._decimal(name, default), AMOUNT_CEILING + 1) * MINOR_PER_MAJOR
         if not 0 < minor <= AMOUNT_CEILING * MINOR_PER_MAJOR or minor != minor.to_integral_value():
             raise ConfigError(f"{name} must be above 0, at most {AMOUNT_CEILING}, with at most 2 decimals")
+        return int(minor)
+
+    def limit_minor(self, name: str) -> int | None:
+        """An amount of 0 or more; None if it is not set."""
+        if not self.text(name, ""):
+            return None
+        minor = min(self._decimal(name, "0"), AMOUNT_CEILING + 1) * MINOR_PER_MAJOR
+        if not 0 <= minor <= AMOUNT_CEILING * MINOR_PER_MAJOR or minor != minor.to_integral_value():
+            raise ConfigError(f"{name} must be from 0 to {AMOUNT_CEILING}, with at most 2 decimals")
         return int(minor)
 
     def rate_basis_points(self, name: str, default: str) -> int:

@@ -46,7 +46,8 @@ from payments_app.payments.routes import methods_blueprint
 from payments_app.proof.cli import prove
 from payments_app.refunds.cli import refunds as refunds_commands
 from payments_app.refunds.cli import resume
-from payments_app.refunds.routes import blueprint as refunds_blueprint
+from payments_app.refunds.routes import blueprint as refund_blueprint
+from payments_app.refunds.routes import refunds_blueprint
 from payments_app.sandbox.routes import init_app as init_sandbox_page
 from payments_app.webhook_endpoints.cli import webhooks as webhooks_commands
 from payments_app.webhook_endpoints.routes import blueprint as webhook_endpoints_blueprint
@@ -107,6 +108,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         exchange_blueprint,
         payments_blueprint,
         methods_blueprint,
+        refund_blueprint,
         refunds_blueprint,
         disputes_blueprint,
         documents_blueprint,

@@ -106,11 +106,11 @@ class ScopeMissing(AppError):
         )
 
 
-class LoginRequired(AppError):
-    """Approving is for people: an API key acts for a program."""
+class LoginRequired(Forbidden):
+    """No API key may be used for this, whatever its scopes."""
 
-    code, status = "login-required", 403
-    text = N_("No API key may approve or reject a refund: log in.")
+    code = "login-required"
+    text = N_("No API key may be used for this: log in.")
 
 
 class SecondPersonNeeded(AppError):

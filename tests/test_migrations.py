@@ -359,7 +359,7 @@ def test_a_migration_that_meets_a_long_reader_gives_up_and_lets_the_others_throu
         # The reader lets go first, so that a migration which would wait for ever fails here, and does not hang.
         with ThreadPoolExecutor(1) as pool, engine.connect() as reader, engine.connect() as other:
             reader.execute(
-                text("SELECT count(*) FROM payments, users, payment_events")
+                text("SELECT count(*) FROM payments, users, payment_events, refunds")
             )  # ACCESS SHARE until its transaction ends
             other.execute(text(f"SET lock_timeout = {STUCK_MS}"))
             other.execute(text(f"SET statement_timeout = {STUCK_MS}"))

@@ -135,7 +135,13 @@ def _create_index(name: str, columns: list[str], predicate: str, *, unique: bool
     op.drop_index(name, "refunds", if_exists=True)
     where = sa.text(predicate)
     op.create_index(
-        name, "refunds", columns, unique=unique, postgresql_concurrently=True, postgresql_where=where, sqlite_where=where
+        name,
+        "refunds",
+        columns,
+        unique=unique,
+        postgresql_concurrently=True,
+        postgresql_where=where,
+        sqlite_where=where,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from payments_app.accounts.models import Role, Scope
-from payments_app.errors import Forbidden, NotAuthenticated, NotFound, ScopeMissing
+from payments_app.errors import Forbidden, LoginRequired, NotAuthenticated, NotFound, ScopeMissing
 from payments_app.i18n.messages import N_
 
 # For so long an expired link still shows what was paid by it.
@@ -168,12 +168,12 @@ class Caller:
 
         Raises:
             ScopeMissing: the key was not given the scope (403).
-            Forbidden: no API key may be used for this (403).
+            LoginRequired: no API key may be used for this (403).
         """
         if self.key_id is None:
             return
         if scope is None:
-            raise Forbidden(N_("No API key may be used for this: log in."))
+            raise LoginRequired
         if scope not in self.scopes:
             raise ScopeMissing(scope)
 

@@ -26,10 +26,16 @@ from payments_app.errors import (
     ReferenceFixed,
     ReferenceTaken,
     RefundableChanged,
+    RefundAlreadySent,
     RefundDeclined,
     RefundExceedsBalance,
+    RefundNotRequested,
+    RefundNotToBeSent,
     RefundRepeated,
+    RefundRequestLapsed,
+    SecondPersonNeeded,
     TransactionAlreadyUsed,
+    TransferAlreadyUsed,
     ValidationFailed,
     VersionConflict,
     WebhookEndpointDisabled,
@@ -42,6 +48,8 @@ Examples = dict[str, dict[str, Any]]
 # wrong versions, and are refused. The idempotency key goes into the header.
 CREATE_BODY = {"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}
 CONFIRM_BODY = {"transaction_id": "TXN-123456789"}
+SETTLE_BODY = {"reference": "GC-778-221"}
+REJECT_BODY = {"reason": "The patient has agreed to another date"}
 REFUND_BODY = {"amount": 1500, "reason": "The consultation was cut short"}
 PUT_CONSULTATION_BODY = {
     "patient": {"email": "patient@test.com", "name": "Maria Santos", "language": "en"},
@@ -249,6 +257,48 @@ REFUND = _refusals(
         "precondition-failed": PreconditionFailed(current_version=1),
         "refund-exceeds-balance": RefundExceedsBalance(left=Decimal("3500.00"), currency="PHP"),
         "idempotency-key-reused": IdempotencyKeyReused(["amount"]),
+        **_NO_ANSWER,
+    },
+)
+
+SETTLE = _refusals(
+    "/api/v1/refunds/3/settle",
+    {
+        **_VERSION_CONFLICTS,
+        "payment-disputed": PaymentDisputed(),
+        "refund-not-to-be-sent": RefundNotToBeSent(refund_status="requested"),
+        "refund-already-sent": RefundAlreadySent(reference="GC-778-220"),
+        "transfer-already-used": TransferAlreadyUsed(),
+        "lock-timeout": LockTimeout(),
+        "precondition-failed": PreconditionFailed(current_version=1),
+        "idempotency-key-reused": IdempotencyKeyReused(["reference"]),
+    },
+)
+
+REJECT = _refusals(
+    "/api/v1/refunds/3/reject",
+    {
+        **_VERSION_CONFLICTS,
+        "second-person-needed": SecondPersonNeeded(),
+        "refund-not-requested": RefundNotRequested(refund_status="pending"),
+        "lock-timeout": LockTimeout(),
+        "precondition-failed": PreconditionFailed(current_version=1),
+        "idempotency-key-reused": IdempotencyKeyReused(["reason"]),
+    },
+)
+
+APPROVE = _refusals(
+    "/api/v1/refunds/3/approve",
+    {
+        **_VERSION_CONFLICTS,
+        "refund-declined": RefundDeclined(data={"refund_id": 3, "reason": "Charge ch_1 has already been refunded."}),
+        "second-person-needed": SecondPersonNeeded(),
+        "payment-disputed": PaymentDisputed(),
+        "refund-not-requested": RefundNotRequested(refund_status="pending"),
+        "refund-request-lapsed": RefundRequestLapsed(),
+        "lock-timeout": LockTimeout(),
+        "precondition-failed": PreconditionFailed(current_version=1),
+        "idempotency-key-reused": IdempotencyKeyReused(["refund_id"]),
         **_NO_ANSWER,
     },
 )

@@ -80,6 +80,14 @@ class RefundRepeatedData(Schema):
     refund_id = fields.Integer(required=True)
 
 
+class RefundStatusData(Schema):
+    status = NamedEnum("RefundStatus", required=True)
+
+
+class RefundAlreadySentData(Schema):
+    reference = fields.String(required=True, metadata={"description": "Of the transfer that is recorded."})
+
+
 # ``data`` of the problems that have it, by code; not required if the same problem may also come without it.
 _DATA = {
     "active-payment-exists": fields.Nested(ActivePaymentExistsData),
@@ -87,6 +95,9 @@ _DATA = {
     "invalid-transition": fields.Nested(InvalidTransitionData, required=True),
     "precondition-failed": fields.Nested(CurrentVersionData, required=True),
     "reference-fixed": fields.Nested(ReferenceFixedData),
+    "refund-already-sent": fields.Nested(RefundAlreadySentData, required=True),
+    "refund-not-requested": fields.Nested(RefundStatusData, required=True),
+    "refund-not-to-be-sent": fields.Nested(RefundStatusData, required=True),
     "refund-declined": fields.Nested(RefundDeclinedData, required=True),
     "refund-repeated": fields.Nested(RefundRepeatedData, required=True),
     "refundable-changed": fields.Nested(RefundableChangedData, required=True),

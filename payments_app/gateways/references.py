@@ -7,7 +7,9 @@ groups, or pasted with invisible characters. Generated ids (Stripe's) are case-s
 import unicodedata
 from typing import Final
 
+from payments_app.errors import ValidationFailed
 from payments_app.gateways.base import GatewayName
+from payments_app.i18n.messages import N_
 
 # The gateway whose references people type. Indexes name it, so it is a constant and no capability.
 BY_HAND: Final = GatewayName.MANUAL
@@ -37,6 +39,19 @@ def normalized_reference(gateway: str, reference: str) -> str | None:
     # characters that NFKC composes.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", reference).casefold())
     return unicodedata.normalize("NFKC", "".join(filter(_counts, folded)))
+
+
+def require_comparable(gateway: str, reference: str, *, field: str) -> None:
+    """Check that a reference of money by hand can be compared; ``field`` is the member that has it.
+
+    Raises:
+        ValidationFailed: nothing of it counts, or it is too long once written out (422).
+    """
+    normalized = normalized_reference(gateway, reference)
+    if normalized == "":
+        raise ValidationFailed({field: [N_("Must contain a letter or a digit.")]})
+    if normalized is not None and len(normalized) > MAX_NORMALIZED_LENGTH:
+        raise ValidationFailed({field: [N_("Too long when ligatures and similar characters are written out.")]})
 
 
 def _counts(character: str) -> bool:

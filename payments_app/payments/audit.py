@@ -98,12 +98,31 @@ CHECKS = (
             || ' (minor units)' AS detail
         FROM payments p LEFT JOIN (
             SELECT payment_id,
-                CASE WHEN status IN ('pending', 'unknown') THEN amount_minor - excess_minor ELSE 0 END AS open_minor,
+                CASE WHEN status IN ('requested', 'pending', 'unknown') THEN amount_minor - excess_minor ELSE 0 END AS open_minor,
                 CASE WHEN status = 'succeeded' THEN amount_minor - excess_minor ELSE 0 END AS over_minor
             FROM refunds) AS r ON r.payment_id = p.id
         GROUP BY p.id, p.refund_reserved_minor, p.refunded_minor
         HAVING coalesce(sum(r.open_minor), 0) <> p.refund_reserved_minor
             OR coalesce(sum(r.over_minor), 0) <> p.refunded_minor""",
+    ),
+    Check(
+        "M3",
+        "a refund that waits for approval was not sent, and nobody approved a refund of their own",
+        """
+        SELECT payment_id AS id, 'refund ' || id || ' is ' || status || ', requested by user '
+            || coalesce(requested_by, 0) || ', approved by user ' || coalesce(approved_by, 0) AS detail
+        FROM refunds WHERE approved_by = requested_by OR (status = 'requested'
+            AND (approved_by IS NOT NULL OR sent_at_version IS NOT NULL OR reference IS NOT NULL))""",
+    ),
+    Check(
+        "M3",
+        "a refund by hand succeeded by a transfer of its own",
+        """
+        SELECT payment_id AS id, 'refund ' || id || ' by hand is succeeded, by '
+            || coalesce('transfer ' || transfer_reference || ' of another refund too', 'no transfer') AS detail
+        FROM refunds r WHERE by_hand AND status = 'succeeded' AND (transfer_reference IS NULL OR EXISTS (
+            SELECT 1 FROM refunds o WHERE o.id <> r.id AND o.gateway = r.gateway
+                AND o.payment_method = r.payment_method AND o.normalized_reference = r.normalized_reference))""",
     ),
     Check(
         "M4",
@@ -332,10 +351,10 @@ CHECKS = (
     ),
     Check(
         "M12",
-        "no refund is requested while a dispute is open or lost",
+        "no refund is requested or approved while a dispute is open or lost",
         f"""
-        SELECT r.payment_id AS id, 'a refund was requested at version ' || r.version || ', while disputed' AS detail
-        FROM payment_events r WHERE r.event = 'refund.requested' AND {_is_blocked("r.payment_id", "r.version")}""",
+        SELECT r.payment_id AS id, r.event || ' at version ' || r.version || ', while disputed' AS detail
+        FROM payment_events r WHERE r.event IN ('refund.requested', 'refund.approved') AND {_is_blocked("r.payment_id", "r.version")}""",
     ),
     Check(
         "M12",

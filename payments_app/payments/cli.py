@@ -116,11 +116,12 @@ def show_payment(payment_id: int, as_json: bool) -> None:
 @payments.command("expire")
 @json_option
 def expire_payments(as_json: bool) -> None:
-    """Expire pending payments that were not paid in time, and free their consultations.
+    """Expire pending payments that were not paid in time, and free their consultations; end old requests for refunds.
 
     The limit is PAYMENT_PENDING_TTL, or PAYMENT_MANUAL_TTL for payments that staff confirm by hand. The gateway's
     session is ended first. If the gateway does not answer, the payment stays pending until the next run. Sessions of
-    payments that were paid by an older session are ended too. The command may run at any time, and twice at once.
+    payments that were paid by an older session are ended too. A refund that nobody has approved within 7 days fails,
+    and its amount is free again. The command may run at any time, and twice at once.
     """
     deadlines = Deadlines.at(clock.now(), current_app.config["SETTINGS"])
     results: Counter[ExpiryResult] = Counter()
@@ -132,6 +133,7 @@ def expire_payments(as_json: bool) -> None:
     )
     sessions = expire.end_sessions_of_paid(operator_context())
     left = results[ExpiryResult.LEFT] + sessions[False]
+    lapsed = expire.lapse_requests(operator_context())[True]
     if as_json:
         say_json(
             {
@@ -139,6 +141,7 @@ def expire_payments(as_json: bool) -> None:
                 "paid": results[ExpiryResult.FOLLOWED],
                 "left": left,
                 "sessions_ended": sessions[True],
+                "refunds_lapsed": lapsed,
             }
         )
         return
@@ -147,6 +150,8 @@ def expire_payments(as_json: bool) -> None:
         say(f"{results[ExpiryResult.FOLLOWED]} were paid, cancelled or changed at the same moment")
     if sessions[True]:
         say(f"{sessions[True]} open sessions ended, of payments that were paid by an older session")
+    if lapsed:
+        say(f"{lapsed} refunds failed, which nobody had approved within 7 days")
     if left:
         say(f"{left} are left for the next run: their gateway did not answer")
 

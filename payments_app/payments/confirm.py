@@ -15,10 +15,9 @@ from payments_app.errors import (
     GatewayUnavailable,
     InvalidTransition,
     PaymentNotVerified,
-    ValidationFailed,
 )
 from payments_app.gateways.base import CheckoutSession, Declined, GatewayPayment, verify
-from payments_app.gateways.references import MAX_NORMALIZED_LENGTH, normalized_reference
+from payments_app.gateways.references import require_comparable
 from payments_app.gateways.registry import can_be_asked, find_gateway
 from payments_app.i18n.messages import N_
 from payments_app.idempotency import repository as idempotency
@@ -119,22 +118,12 @@ def _judge(
         return stored
     if payment.was_completed_by(proof.transaction_id):
         return render(payment).as_replay()
-    _require_comparable(payment.gateway, proof.transaction_id)
+    require_comparable(payment.gateway, proof.transaction_id, field="transaction_id")
     change.conditions.require(payment)
     payment.require_move(PaymentStatus.COMPLETED)
     if payment.received_minor:  # this money is in review already: a second confirm changes nothing
         raise _refusal(session, payment)
     return None
-
-
-def _require_comparable(gateway: str, transaction_id: str) -> None:
-    normalized = normalized_reference(gateway, transaction_id)
-    if normalized == "":
-        raise ValidationFailed({"transaction_id": [N_("Must contain a letter or a digit.")]})
-    if normalized is not None and len(normalized) > MAX_NORMALIZED_LENGTH:
-        raise ValidationFailed(
-            {"transaction_id": [N_("Too long when ligatures and similar characters are written out.")]}
-        )
 
 
 def _verify(payment: Payment, proof: PaymentProof) -> GatewayPayment:

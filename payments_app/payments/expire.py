@@ -1,4 +1,4 @@
-"""Ends payments that were not paid in time."""
+"""Ends payments that were not paid in time, and refunds that nobody has approved in time."""
 
 import logging
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, literal_column, select, tuple_
 from sqlalchemy.orm import Session
 
 from payments_app.db.transaction import read_transaction, write_transaction
@@ -19,6 +19,7 @@ from payments_app.payments.deadlines import Deadlines
 from payments_app.payments.gateway_updates import apply_session_update, end_newer_session
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.refund import REQUEST_TTL, Refund, RefundStatus
 from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import get_for_update, keyset
 from payments_app.payments.sessions import find_sessions_of_paid, older_references
@@ -118,6 +119,44 @@ def leave_for_next_run(payment_id: int, error: AppError) -> ExpiryResult:
     """Log and go on: one payment that cannot be finished now must not stop the others."""
     log.warning("payment %d is left for the next run: %s", payment_id, error.message)
     return ExpiryResult.LEFT
+
+
+def lapse_requests(context: AuditContext) -> Counter[bool]:
+    """Mark refunds failed that nobody has approved in time; counts those that lapsed, and those that did not."""
+    results: Counter[bool] = Counter()
+    last_id = 0
+    while batch := _next_lapsed(context.at, last_id):
+        results.update(_try_to_lapse(refund_id, context) for refund_id in batch)
+        last_id = batch[-1]
+    return results
+
+
+def _try_to_lapse(refund_id: int, context: AuditContext) -> bool:
+    try:
+        return _lapse(refund_id, context)
+    except AppError as error:  # as in leave_for_next_run
+        log.warning("refund %d is left for the next run: %s", refund_id, error.message)
+        return False
+
+
+@write_transaction
+def _lapse(session: Session, refund_id: int, context: AuditContext) -> bool:
+    payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
+    payment = get_for_update(session, payment_id)
+    refund = next(refund for refund in payment.refunds if refund.id == refund_id)
+    if not refund.has_lapsed(context.at):  # approved or rejected at the same moment
+        return False
+    refund.reject(f"Nobody approved it within {REQUEST_TTL.days} days.", context)
+    session.flush()
+    return True
+
+
+@read_transaction
+def _next_lapsed(session: Session, now: datetime, last_id: int) -> Sequence[int]:
+    # A literal, so that the planner recognises the predicate of ix_refunds_for_people.
+    requested = Refund.status == literal_column(f"'{RefundStatus.REQUESTED}'")
+    lapsed = (requested, Refund.created_at <= now - REQUEST_TTL, Refund.id > last_id)
+    return session.scalars(select(Refund.id).where(*lapsed).order_by(Refund.id).limit(BATCH_SIZE)).all()
 
 
 @write_transaction

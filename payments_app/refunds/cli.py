@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -27,7 +28,8 @@ from payments_app.commands import (
     show_rows,
     with_progress,
 )
-from payments_app.errors import AppError, RefundRepeated
+from payments_app.errors import AppError, RefundRepeated, ValidationFailed
+from payments_app.gateways.references import require_comparable
 from payments_app.idempotency.headers import require_well_formed
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import repository as payments_repository
@@ -40,16 +42,25 @@ from payments_app.payments.models.refund import MAX_REASON_LENGTH, Refund, Refun
 from payments_app.payments.repository import ChangeCommand, Conditions
 from payments_app.refunds import repository, service
 from payments_app.refunds.http import render_existing_refund, render_refund
-from payments_app.refunds.repository import RefundRequest
+from payments_app.refunds.repository import RefundFilter, RefundRequest
 
 refunds = CommandGroup("refunds", help="Manage refunds.")
 
-COLUMNS = ("id", "payment", "amount", "currency", "status", "reason", "created", "settled")
+COLUMNS = ("id", "payment", "amount", "currency", "status", "by_hand", "reason", "created", "settled")
+
+# Characters; the size of the column.
+MAX_REFERENCE_LENGTH = 255
 
 # Counts refunds that another process works on; a member of the output of --json, so the name stays.
 LEASED = "in other hands"
 
+TO_BE_SENT = (
+    "Send the money to the patient, then record the transfer:\nflask --app wsgi refunds settle {id} --reference REF"
+)
+
 NEXT_STEPS = {
+    RefundStatus.REQUESTED: "Nothing was sent. Another admin has to approve or reject it, by login (POST\n"
+    "/api/v1/refunds/{id}/approve). It fails if nobody does so within 7 days.",
     RefundStatus.PENDING: "The refund is pending. Do nothing: the gateway's webhook settles it, or this does:\n"
     "flask --app wsgi payments resume",
     RefundStatus.UNKNOWN: "The gateway did not answer: the money may have been returned or not. Do not refund it again."
@@ -101,9 +112,7 @@ def create_refund(
     window_seconds = 0 if may_repeat else settings.refund_repeat_window_seconds
     refund_request = RefundRequest(amount, reason, new_since=service.repeats_since(change.context.at, window_seconds))
     try:
-        response = service.refund(
-            change, refund_request, lease_seconds=settings.refund_lease_seconds, render=render_refund
-        )
+        response = service.refund(change, refund_request, terms=service.terms_of(settings), render=render_refund)
     except RefundRepeated as repeated:
         refund_id = (repeated.data or {})["refund_id"]
         raise CommandFailed(
@@ -115,12 +124,32 @@ def create_refund(
 
 @refunds.command("list")
 @click.option("--status", type=click.Choice([str(status) for status in RefundStatus]), help="Filter by status.")
+@click.option("--by-hand", is_flag=True, help="Only refunds whose money staff send.")
 @click.option("--payment", "payment_id", type=ID, help="Only refunds of this payment.")
+@click.option("--method", "payment_method", help="Only refunds of payments by this method.")
+@click.option("--gateway", help="Only refunds of this gateway.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Maximum number of rows.")
 @json_option
-def list_refunds(status: str | None, payment_id: int | None, limit: int, as_json: bool) -> None:
-    """List refunds, newest first."""
-    rows = _newest(status, payment_id, limit)
+def list_refunds(
+    *,
+    status: str | None,
+    by_hand: bool,
+    payment_id: int | None,
+    payment_method: str | None,
+    gateway: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List refunds, newest first. Money to be sent: --status pending --by-hand. To be approved: --status requested."""
+    shown = RefundFilter(
+        status=status,
+        by_hand=by_hand or None,
+        payment_id=payment_id,
+        payment_method=payment_method,
+        gateway=gateway,
+        per_page=service.BATCH_SIZE,
+    )
+    rows = _newest(shown, limit)
     show_rows(COLUMNS, map(_row, rows), as_json=as_json, nothing="no refunds")
 
 
@@ -147,6 +176,10 @@ def show_refund(refund_id: int, as_json: bool) -> None:
         **_row(refund),
         "gateway": refund.gateway,
         "gateways_name": refund.reference,
+        "method": refund.method,
+        "transfer": refund.transfer_reference,
+        "requested_by": refund.requested_by,
+        "approved_by": refund.approved_by,
         "declined_because": refund.decline_reason,
         "made_elsewhere": refund.made_elsewhere,
     }
@@ -203,17 +236,52 @@ _refunds_resume.hidden = True
 refunds.add_command(_refunds_resume, "resume")
 
 
+@refunds.command("settle")
+@click.argument("refund_id", type=ID)
+@click.option("--reference", required=True, help="The reference of the transfer by which you have sent the money.")
+@json_option
+def settle_refund(refund_id: int, reference: str, as_json: bool) -> None:
+    """Record that you have sent the money of a refund by hand.
+
+    The same reference again changes nothing. One transfer returns the money of one refund.
+    """
+    caller, refund = system_caller(), repository.get(refund_id)
+    reference = reference.strip()
+    if not 0 < len(reference) <= MAX_REFERENCE_LENGTH or not reference.isprintable():
+        raise CommandFailed(f"The reference must be one line of at most {MAX_REFERENCE_LENGTH} characters.")
+    try:
+        require_comparable(refund.gateway, reference, field="reference")
+    except ValidationFailed:
+        raise CommandFailed("The reference must have a letter or a digit, and must not be too long.") from None
+    parameters = {"payment_id": refund.payment_id, "refund_id": refund_id, "reference": reference}
+    change = ChangeCommand(
+        payment_id=refund.payment_id,
+        caller=caller,
+        request=IdempotentRequest(caller, str(uuid.uuid4()), "settle-refund", parameters, render_existing_refund),
+        context=operator_context(),
+    )
+    service.settle_by_hand(change, refund_id, reference, render=render_refund)
+    _show_result(refund_id, as_json=as_json)
+
+
 @refunds.command("give-up")
 @click.argument("refund_id", type=ID)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def give_up_refund(refund_id: int, yes: bool, as_json: bool) -> None:
-    """Close an unknown refund that is at least 24 hours old and not in the gateway's dashboard.
+    """Close a refund whose money was not returned and will not be.
 
-    Looks it up once more, and records the outcome if the gateway has the refund after all. Otherwise the refund fails,
+    An unknown one must be at least 24 hours old and not in the gateway's dashboard. It is looked up once more, and its
+    outcome is recorded if the gateway has the refund after all. One by hand must not have been sent. The refund fails,
     and its reserved money can be refunded again.
     """
-    if not yes and not is_agreed("Is the refund missing from the gateway's dashboard?"):
+    by_hand = repository.get(refund_id).by_hand
+    question = (
+        "Is it certain that the money was not sent?"
+        if by_hand
+        else "Is the refund missing from the gateway's dashboard?"
+    )
+    if not yes and not is_agreed(question):
         say("nothing was changed", err=True)
         return
     lease_seconds = current_app.config["SETTINGS"].refund_lease_seconds
@@ -278,10 +346,10 @@ def _show_outcome(response: StoredResponse, key: str, *, as_json: bool) -> None:
 
 
 def _print_next_step(refund: Refund) -> None:
-    hint = NEXT_STEPS[RefundStatus(refund.status)]
+    hint = TO_BE_SENT if refund.is_to_be_sent else NEXT_STEPS[RefundStatus(refund.status)]
     if hint is not None:
         say()
-        for line in hint.splitlines():
+        for line in hint.format(id=refund.id).splitlines():
             say(line)
 
 
@@ -303,17 +371,14 @@ def _show_resumed(outcomes: Counter[str], results: Counter[ExpiryResult], *, as_
         say("To list the open ones: flask --app wsgi refunds list --status unknown (and --status pending)")
 
 
-def _newest(status: str | None, payment_id: int | None, limit: int) -> Iterator[Refund]:
-    before_id: int | None = None
+def _newest(shown: RefundFilter, limit: int) -> Iterator[Refund]:
     while limit > 0:
-        batch = repository.list_newest(
-            status=status, payment_id=payment_id, before_id=before_id, size=min(limit, service.BATCH_SIZE)
-        )
-        if not batch:
+        page = repository.list_page(replace(shown, per_page=min(limit, shown.per_page)))
+        yield from page.rows
+        limit -= len(page.rows)
+        if not page.has_more:
             return
-        yield from batch
-        limit -= len(batch)
-        before_id = batch[-1].id
+        shown = replace(shown, before_id=page.rows[-1].id)
 
 
 def _row(refund: Refund) -> dict[str, Any]:
@@ -323,6 +388,7 @@ def _row(refund: Refund) -> dict[str, Any]:
         "amount": money.to_text(refund.amount_minor),
         "currency": refund.currency,
         "status": refund.status,
+        "by_hand": refund.by_hand,
         "reason": refund.reason,
         "created": refund.created_at,
         "settled": refund.settled_at,

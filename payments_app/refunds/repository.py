@@ -1,26 +1,33 @@
 """Refunds in the database. Each public function is one transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import ColumnElement, func, literal_column, select
+from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from payments_app import clock, money
 from payments_app.db.transaction import read_transaction, write_transaction
-from payments_app.errors import NotRefundable, RefundableChanged, RefundExceedsBalance, RefundNotFound, RefundRepeated
+from payments_app.errors import (
+    NotRefundable,
+    RefundableChanged,
+    RefundExceedsBalance,
+    RefundNotFound,
+    RefundRepeated,
+)
 from payments_app.gateways.base import Approved, Declined, GatewayRefundRequest, OutcomeUnknown
 from payments_app.gateways.capabilities import Capabilities, Refundable
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.idempotency.request import StoredResponse
 from payments_app.invoices.models import Invoice
+from payments_app.pagination import Page
 from payments_app.payments.models.credit_note import issue_or_void
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
-from payments_app.payments.models.refund import OPEN, Refund, RefundStatus
+from payments_app.payments.models.refund import SENT, Refund, RefundStatus
 from payments_app.payments.repository import ChangeCommand, get_for_update, get_owned_for_update, lock_payment
 
 Outcome = Approved | Declined | OutcomeUnknown
@@ -73,7 +80,8 @@ class PendingRefund:
 
     gateway: str
     request: GatewayRefundRequest
-    created_at: datetime
+    # Since when the gateway may know its key.
+    first_sent_at: datetime
     # False while the payment is disputed: the refund may be looked up, and is not sent.
     may_be_sent: bool
 
@@ -90,7 +98,24 @@ class PendingRefund:
             reference=refund.reference,
             other_references=other_references,
         )
-        return cls(refund.gateway, request, refund.created_at, may_be_sent=not payment.is_disputed)
+        return cls(refund.gateway, request, refund.first_sent_at, may_be_sent=not payment.is_disputed)
+
+
+@dataclass(frozen=True, slots=True)
+class RefundTerms:
+    """The clinic's settings for refunds.
+
+    ``lease_seconds``: for so long a refund belongs to the process that sends it. ``approval_above_minor``: the amount, in
+    minor units, above which what is returned of one payment needs a second person; None: never.
+    """
+
+    lease_seconds: int
+    approval_above_minor: int | None = None
+
+    def need_approval(self, payment: Payment, amount_minor: int) -> bool:
+        """Whether this refund, with those before it, needs a second person."""
+        returned_minor = payment.refunded_minor + payment.refund_reserved_minor + amount_minor
+        return self.approval_above_minor is not None and returned_minor > self.approval_above_minor
 
 
 @write_transaction
@@ -99,13 +124,14 @@ def reserve(
     change: ChangeCommand,
     refund_request: RefundRequest,
     *,
-    lease_seconds: int,
+    terms: RefundTerms,
     render: Render,
     place: ExitStack,
 ) -> StoredResponse | tuple[PendingRefund, StoredResponse]:
     """Reserve the money before the gateway is called: if the process dies during the call, resume finds the row.
 
-    Returns the refund and the response that is valid until its outcome is written; or the response stored for the key.
+    Returns the refund and the response that is valid until its outcome is written; or only the response, if it was
+    stored for the key, or if people have to act before anything is sent: staff by hand, or a second person.
     ``place`` holds the request's place at the gateway, which is taken before the first write.
 
     Raises:
@@ -140,14 +166,21 @@ def reserve(
     # The gateway must be configured, and able to make the refund, before it is committed.
     gateway = find_gateway(payment.gateway)
     _require_refundable(gateway.capabilities, payment, amount_minor)
-    # Waits for nothing, and before the first write: without a place, this transaction is rolled back empty.
-    place.enter_context(gateway.place())
+    needs_approval = terms.need_approval(payment, amount_minor)
+    by_hand = not gateway.capabilities.can_be_asked
+    is_sent_now = not (by_hand or needs_approval)
+    if is_sent_now:
+        # Waits for nothing, and before the first write: without a place, this transaction is rolled back empty.
+        place.enter_context(gateway.place())
     refund = Refund.order(
         payment,
         amount_minor=amount_minor,
         reason=refund_request.reason,
+        requested_by=change.caller.user_id,
+        by_hand=by_hand,
+        needs_approval=needs_approval,
         # From now, not from the start of the request, which may have waited for a lock.
-        leased_until=clock.now() + timedelta(seconds=lease_seconds),
+        leased_until=clock.now() + timedelta(seconds=terms.lease_seconds),
         context=change.context,
     )
     session.flush()  # the one flush of this effect; it also assigns the refund's id
@@ -155,7 +188,7 @@ def reserve(
     idempotency.store(
         session, change.request, response, payment_id=payment.id, refund_id=refund.id, at=change.context.at
     )
-    return PendingRefund.of(refund), response
+    return (PendingRefund.of(refund), response) if is_sent_now else response
 
 
 def _require_refundable(capabilities: Capabilities, payment: Payment, amount_minor: int) -> None:
@@ -192,19 +225,144 @@ def give_up(session: Session, refund_id: int, *, context: AuditContext) -> Refun
 
 
 _GIVEN_UP = Declined("It never reached the gateway, and was given up by staff.")
+_NOT_SENT = Declined("Staff did not send the money.")
+
+
+@write_transaction
+def give_up_by_hand(session: Session, refund_id: int, *, context: AuditContext) -> Refund | None:
+    """Mark a refund by hand failed whose money was not sent. None if there is no money to send for it."""
+    _, refund = _load_for_update(session, refund_id)
+    if not refund.is_to_be_sent:
+        return None
+    refund.settle(_NOT_SENT, replace(context, at=clock.now()))
+    session.flush()
+    return refund
+
+
+@write_transaction
+def settle_by_hand(
+    session: Session, refund_id: int, reference: str, *, change: ChangeCommand, render: Render
+) -> StoredResponse:
+    """Staff have sent the money of a refund by hand: the same transfer again is a retry.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: the user is no longer an admin (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        PaymentDisputed: the patient's bank took the money back, or may do so (409).
+        RefundNotToBeSent: it is not by hand, or waits for approval, or has failed (409).
+        RefundAlreadySent: the money was sent by another transfer (409).
+        TransferAlreadyUsed: the transfer returned the money of another refund (409).
+    """
+    payment, refund = _load_for_change(session, refund_id, change)
+    stored = idempotency.find_response(session, change.request)
+    if stored is not None:
+        return stored
+    if refund.was_sent_by(reference):
+        return render(payment, refund).as_replay()
+    change.conditions.require(payment)
+    payment.require_undisputed()
+    refund.settle_by_hand(reference, replace(change.context, at=clock.now()))
+    return _flush_and_store(session, payment, refund, change, render)
+
+
+@write_transaction
+def approve(
+    session: Session, refund_id: int, *, change: ChangeCommand, lease_seconds: int, render: Render, place: ExitStack
+) -> StoredResponse | tuple[PendingRefund, StoredResponse]:
+    """Another admin approves a refund: the refund to send, and its response until then; or only the response, if it was
+    stored for the key, or if staff send the money.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: the user is no longer an admin (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        PaymentDisputed: the patient's bank took the money back, or may do so (409).
+        SecondPersonNeeded: the same user requested it (403).
+        RefundNotRequested: it does not wait for approval (409).
+        RefundRequestLapsed: it has waited too long (409).
+        GatewayUnavailable: the payment's gateway is no longer configured, or is silent (503).
+        GatewayBusy: no place at the gateway (503).
+    """
+    payment, refund = _load_for_change(session, refund_id, change)
+    stored = idempotency.find_response(session, change.request)
+    if stored is not None:
+        return stored
+    change.conditions.require(payment)
+    refund.require_requested(decided_by=change.caller.user_id)
+    payment.require_undisputed()
+    if not refund.by_hand:
+        place.enter_context(find_gateway(refund.gateway).place())  # before the first write, as in reserve
+    now = clock.now()
+    refund.approve(
+        approved_by=change.caller.user_id,
+        leased_until=now + timedelta(seconds=lease_seconds),
+        context=replace(change.context, at=now),
+    )
+    response = _flush_and_store(session, payment, refund, change, render)
+    return response if refund.by_hand else (PendingRefund.of(refund), response)
+
+
+@write_transaction
+def reject(session: Session, refund_id: int, reason: str, *, change: ChangeCommand, render: Render) -> StoredResponse:
+    """Another admin rejects a refund: it fails, and its money is free again.
+
+    Raises:
+        NotAuthenticated: the user was disabled or their tokens ended (401).
+        Forbidden: the user is no longer an admin (403).
+        IdempotencyKeyReused: the key was used for another request (422).
+        PreconditionFailed, VersionConflict: not the version that the caller knows (412, 409).
+        SecondPersonNeeded: the same user requested it (403).
+        RefundNotRequested: it does not wait for approval (409).
+    """
+    payment, refund = _load_for_change(session, refund_id, change)
+    stored = idempotency.find_response(session, change.request)
+    if stored is not None:
+        return stored
+    change.conditions.require(payment)
+    refund.require_requested(decided_by=change.caller.user_id)
+    refund.reject(f"Rejected: {reason}", replace(change.context, at=clock.now()))
+    return _flush_and_store(session, payment, refund, change, render)
+
+
+def _has_status(status: RefundStatus) -> ColumnElement[bool]:
+    """As a literal, so that the planner recognises the predicate of ``ix_refunds_for_people``."""
+    return Refund.status == literal_column(f"'{status}'")
+
+
+def _load_for_change(session: Session, refund_id: int, change: ChangeCommand) -> tuple[Payment, Refund]:
+    payment = get_owned_for_update(session, change.payment_id, change.caller)
+    return payment, next(refund for refund in payment.refunds if refund.id == refund_id)
+
+
+def _flush_and_store(
+    session: Session, payment: Payment, refund: Refund, change: ChangeCommand, render: Render
+) -> StoredResponse:
+    session.flush()  # the one flush of this effect
+    response = render(payment, refund)
+    idempotency.store(
+        session, change.request, response, payment_id=payment.id, refund_id=refund.id, at=change.context.at
+    )
+    return response
 
 
 def _settled(
     session: Session, refund_id: int, outcome: Outcome, context: AuditContext, *, only_if_lost: bool = False
 ) -> tuple[Payment, Refund]:
     """The payment and the refund. Both are returned, because the session holds the payment only weakly."""
-    payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
-    payment = get_for_update(session, payment_id)  # locked: only one process at a time changes a refund
-    refund = next(refund for refund in payment.refunds if refund.id == refund_id)
-    if not only_if_lost or (refund.is_open and refund.reference is None):
+    payment, refund = _load_for_update(session, refund_id)
+    if not only_if_lost or (refund.is_at_gateway and refund.reference is None):
         refund.settle(outcome, replace(context, at=clock.now()))
     session.flush()  # the one flush of this effect
     return payment, refund
+
+
+def _load_for_update(session: Session, refund_id: int) -> tuple[Payment, Refund]:
+    payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
+    payment = get_for_update(session, payment_id)  # locked: only one process at a time changes a refund
+    return payment, next(refund for refund in payment.refunds if refund.id == refund_id)
 
 
 @write_transaction
@@ -222,7 +380,7 @@ def acquire_lease(
     """
     lock_payment(session, session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one())
     refund = session.get_one(Refund, refund_id, options=[joinedload(Refund.payment)])
-    if not refund.is_open or refund.leased_until > now or refund.payment.transaction_id is None:
+    if not refund.is_at_gateway or refund.leased_until > now or refund.payment.transaction_id is None:
         return None
     place.enter_context(find_gateway(refund.gateway).place())
     refund.lease(until)
@@ -234,8 +392,8 @@ def acquire_lease(
 
 @read_transaction
 def find_open(session: Session, *, after_id: int, now: datetime, size: int) -> Sequence[int]:
-    """Ids of open refunds without a current lease, in ascending order."""
-    query = select(Refund.id).where(Refund.status.in_(OPEN), Refund.leased_until <= now, Refund.id > after_id)
+    """Ids of refunds that their gateway may have, without a current lease, in ascending order."""
+    query = select(Refund.id).where(Refund.status.in_(SENT), Refund.leased_until <= now, Refund.id > after_id)
     return session.scalars(query.order_by(Refund.id).limit(size)).all()
 
 
@@ -263,24 +421,71 @@ def issue_credit_note(session: Session, refund_id: int, *, at: datetime) -> None
 
 @read_transaction
 def count_open(session: Session, *, now: datetime) -> int:
-    """The number of open refunds without a current lease."""
-    query = select(func.count()).select_from(Refund).where(Refund.status.in_(OPEN), Refund.leased_until <= now)
+    """The number of refunds that their gateway may have, without a current lease."""
+    query = select(func.count()).select_from(Refund).where(Refund.status.in_(SENT), Refund.leased_until <= now)
     return session.scalars(query).one()
 
 
+@dataclass(frozen=True, slots=True)
+class ForPeople:
+    """Refunds on which people have to act: how many, and when the oldest was requested (None if there are none)."""
+
+    count: int
+    oldest_at: datetime | None
+
+
 @read_transaction
-def list_newest(
-    session: Session, *, status: str | None, payment_id: int | None, before_id: int | None, size: int
-) -> Sequence[Refund]:
-    """At most ``size`` refunds, newest first, with ids below ``before_id``."""
-    query = select(Refund)
-    if status is not None:
-        query = query.where(Refund.status == status)
-    if payment_id is not None:
-        query = query.where(Refund.payment_id == payment_id)
-    if before_id is not None:
-        query = query.where(Refund.id < before_id)
-    return session.scalars(query.order_by(Refund.id.desc()).limit(size)).all()
+def count_for_people(session: Session) -> tuple[ForPeople, ForPeople]:
+    """Refunds that wait for approval, and refunds by hand whose money is to be sent."""
+    columns = (func.count(), func.min(Refund.created_at))
+    requested = session.execute(select(*columns).where(_has_status(RefundStatus.REQUESTED))).one()
+    to_be_sent = session.execute(select(*columns).where(Refund.by_hand, _has_status(RefundStatus.PENDING))).one()
+    return ForPeople(*requested), ForPeople(*to_be_sent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFilter:
+    """Conditions, all of which a refund fulfils; the page begins after the refund with the id ``before_id``.
+
+    ``created_from`` and ``created_to``: from the first moment that is shown to the first one that is not.
+    """
+
+    status: str | None = None
+    payment_id: int | None = None
+    payment_method: str | None = None
+    gateway: str | None = None
+    by_hand: bool | None = None
+    requested_by: int | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    before_id: int | None = None
+    per_page: int
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        wanted = {
+            Refund.payment_id: self.payment_id,
+            Refund.gateway: self.gateway,
+            Refund.by_hand: self.by_hand,
+            Refund.requested_by: self.requested_by,
+            Payment.payment_method: self.payment_method,
+        }
+        yield from (column == value for column, value in wanted.items() if value is not None)
+        if self.status is not None:
+            yield _has_status(RefundStatus(self.status))
+        if self.created_from is not None:
+            yield Refund.created_at >= self.created_from
+        if self.created_to is not None:
+            yield Refund.created_at < self.created_to
+        if self.before_id is not None:
+            yield Refund.id < self.before_id
+
+
+@read_transaction
+def list_page(session: Session, shown: RefundFilter) -> Page[Refund]:
+    """Refunds with their payments, newest first."""
+    query = select(Refund).join(Refund.payment).options(contains_eager(Refund.payment)).where(*shown.conditions())
+    found = session.scalars(query.order_by(Refund.id.desc()).limit(shown.per_page + 1)).all()
+    return Page.cut(found, shown.per_page)
 
 
 @read_transaction

@@ -6,10 +6,11 @@ sure to remember that key. A gateway that remembers no keys is only sent a refun
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 
+from config import Settings
 from payments_app import clock
 from payments_app.errors import LockTimeout, PaymentDisputed, Unavailable, VersionConflict
 from payments_app.gateways.base import Gateway, OutcomeUnknown
@@ -21,7 +22,7 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.refund import Refund
 from payments_app.payments.repository import ChangeCommand
 from payments_app.refunds import repository
-from payments_app.refunds.repository import Outcome, PendingRefund, RefundRequest, Render
+from payments_app.refunds.repository import Outcome, PendingRefund, RefundRequest, RefundTerms, Render
 
 log = logging.getLogger(__name__)
 
@@ -32,30 +33,84 @@ STAFF_DECIDE_AFTER = timedelta(hours=24)
 BATCH_SIZE = 500
 
 
+def terms_of(settings: Settings) -> RefundTerms:
+    return RefundTerms(settings.refund_lease_seconds, settings.refund_approval_above_minor)
+
+
 def repeats_since(at: datetime, window_seconds: int) -> datetime | None:
     """The time since when a refund of the same amount counts as a repetition; None if the window is 0 s: no check."""
     return at - timedelta(seconds=window_seconds) if window_seconds else None
 
 
 def refund(
-    change: ChangeCommand, refund_request: RefundRequest, *, lease_seconds: int, render: Render
+    change: ChangeCommand, refund_request: RefundRequest, *, terms: RefundTerms, render: Render
 ) -> StoredResponse:
-    """Refund money. The response's status shows the outcome: 200 succeeded, 202 pending or unknown, 402 declined.
+    """Refund money. The response's status shows the outcome: 200 succeeded, 202 open, 402 declined.
 
     Raises:
         LockTimeout: a lock was not acquired in time; nothing was sent (409, retryable).
         AppError: every error of ``repository.reserve``; nothing was sent then.
     """
+    return _send(
+        change,
+        lambda place: repository.reserve(change, refund_request, terms=terms, render=render, place=place),
+        render,
+    )
+
+
+def approve(change: ChangeCommand, refund_id: int, *, lease_seconds: int, render: Render) -> StoredResponse:
+    """Approve a refund that another admin requested, and send it. The response is as that of ``refund``.
+
+    Raises:
+        LockTimeout: a lock was not acquired in time; nothing was sent (409, retryable).
+        AppError: every error of ``repository.approve``; nothing was sent then.
+    """
+    return _send(
+        change,
+        lambda place: repository.approve(
+            refund_id, change=change, lease_seconds=lease_seconds, render=render, place=place
+        ),
+        render,
+    )
+
+
+def reject(change: ChangeCommand, refund_id: int, reason: str, *, render: Render) -> StoredResponse:
+    """Reject a refund that another admin requested.
+
+    Raises:
+        LockTimeout: a lock was not acquired in time (409, retryable).
+        AppError: every error of ``repository.reject``.
+    """
+    return _write(change, lambda: repository.reject(refund_id, reason, change=change, render=render))
+
+
+def settle_by_hand(change: ChangeCommand, refund_id: int, reference: str, *, render: Render) -> StoredResponse:
+    """Record that staff have sent the money of a refund by hand.
+
+    Raises:
+        LockTimeout: a lock was not acquired in time (409, retryable).
+        AppError: every error of ``repository.settle_by_hand``.
+    """
+    return _write(change, lambda: repository.settle_by_hand(refund_id, reference, change=change, render=render))
+
+
+def _write(change: ChangeCommand, write: Callable[[], StoredResponse]) -> StoredResponse:
+    response = under_lock(change.request, lock=locks.change_lock(change.payment_id), execute=write)
+    if response.replayed:
+        record_duplicate(change.request, "key")
+    return response
+
+
+def _send(
+    change: ChangeCommand,
+    reserve: Callable[[ExitStack], StoredResponse | tuple[PendingRefund, StoredResponse]],
+    render: Render,
+) -> StoredResponse:
     with ExitStack() as place:
-        reserved = under_lock(
-            change.request,
-            lock=locks.change_lock(change.payment_id),
-            execute=lambda: repository.reserve(
-                change, refund_request, lease_seconds=lease_seconds, render=render, place=place
-            ),
-        )
+        reserved = under_lock(change.request, lock=locks.change_lock(change.payment_id), execute=lambda: reserve(place))
         if isinstance(reserved, StoredResponse):
-            record_duplicate(change.request, "key")
+            if reserved.replayed:
+                record_duplicate(change.request, "key")
             return reserved
         pending, interim = reserved
         outcome = find_gateway(pending.gateway).refund(pending.request)
@@ -102,13 +157,14 @@ def resume(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refu
 def give_up(refund_id: int, *, lease_seconds: int, context: AuditContext) -> Refund | None:
     """``resume``, but a refund that the gateway does not have and that is too old to send again is marked failed.
 
-    For staff who have checked that the gateway never made the refund.
+    For staff who have checked that the gateway never made the refund, or who do not send the money of one by hand.
 
     Raises:
         RefundNotFound: no such refund (404).
         GatewayUnavailable: its gateway is no longer configured, or is silent; nothing changed (503).
     """
-    repository.get(refund_id)
+    if repository.get(refund_id).by_hand:
+        return repository.give_up_by_hand(refund_id, context=context)
     with ExitStack() as place:
         pending = _acquire_lease(refund_id, lease_seconds, place)
         if pending is None:
@@ -161,7 +217,7 @@ def _query_gateway(gateway: Gateway, pending: PendingRefund) -> Outcome:
     known = gateway.look_up_refund(pending.request)
     if known is not None:
         return known
-    age = clock.now() - pending.created_at
+    age = clock.now() - pending.first_sent_at
     if gateway.capabilities.remembers_key(age):
         return gateway.refund(pending.request) if pending.may_be_sent else _DISPUTED
     if gateway.capabilities.remembers_keys_seconds is None and age < STAFF_DECIDE_AFTER:

@@ -41,8 +41,8 @@ log = get_logger(__name__)
 
 
 class RefundStatus(StrEnum):
-    """``requested``: waits for another admin's approval. ``pending``: about to be sent, or accepted by the gateway; of a
-    refund by hand: staff have to send the money. ``unknown``: sent, and the gateway did not answer.
+    """``requested``: waits for another admin's approval. ``pending``: about to be sent, or accepted by the gateway; if by
+    hand, staff have to send the money. ``unknown``: sent, and the gateway did not answer.
     """
 
     REQUESTED = "requested"
@@ -281,6 +281,16 @@ class Refund(Base):
     def was_never_sent(self) -> bool:
         """Whether it failed before anything was sent: rejected, lapsed, or by hand and given up."""
         return self.has_failed and self.requested_by is not None and self.sent_at_version is None
+
+    @property
+    def method(self) -> str:
+        """The payment's method."""
+        return self.payment.payment_method
+
+    @property
+    def shown_reference(self) -> str | None:
+        """The transfer by which staff have sent it, or the gateway's id of it."""
+        return self.transfer_reference or self.reference
 
     @property
     def first_sent_at(self) -> datetime:
