@@ -95,7 +95,11 @@ BROKEN_ELSEWHERE: list[tuple[str, str, dict[str, Any]]] = [
     ("ck_refunds_settled_when_over", "refund", {"status": "failed", "settled_at": None}),
     ("ck_refunds_settled_when_over", "refund", {"status": "pending", "settled_at": MOMENT}),
     ("ck_refunds_settled_when_over", "refund", {"status": "unknown", "settled_at": MOMENT}),
+    ("ck_refunds_settled_when_over", "refund", {"status": "requested", "settled_at": MOMENT}),
     ("ck_refunds_version_not_negative", "refund", {"version": -1}),
+    ("ck_refunds_second_person", "refund", {"requested_by": 1, "approved_by": 1}),
+    ("ck_refunds_second_person", "refund", {"requested_by": None, "approved_by": 1}),
+    ("ck_refunds_by_hand_has_reference", "refund", {"by_hand": True}),
     ("ck_credit_notes_number_positive", "credit_note", {"number": 0}),
     ("ck_credit_notes_tax_within_amount", "credit_note", {"tax_minor": AMOUNT_MINOR + 1}),
     ("ck_credit_notes_tax_within_amount", "credit_note", {"amount_minor": 0, "tax_minor": 0}),
@@ -576,12 +580,16 @@ def violations(raw: Raw, people: People) -> dict[str, Callable[[], Any]]:
     payment_id = raw.payment(patient, 5, "completed", transaction_id="TXN-1", normalized_reference="txn1")
     raw.key(patient, payment_id, key="the-key")
     raw.update("consultations", 5, reference="BK-1")
+    raw.refund(payment_id, payment_method="gcash", normalized_reference="gc1", transfer_reference="gc1")
     return {
         "pk_idempotency_keys": lambda: raw.key(patient, payment_id, key="the-key"),
         "uq_payments_active_consultation": lambda: raw.payment(patient, 5),
         "uq_payments_transaction": lambda: raw.payment(patient, 6, "completed", transaction_id="TXN-1"),
         "uq_payments_normalized_reference": lambda: raw.payment(
             patient, 6, "completed", transaction_id="TXN 1", normalized_reference="txn1"
+        ),
+        "uq_refunds_normalized_reference": lambda: raw.refund(
+            payment_id, payment_method="gcash", normalized_reference="gc1", transfer_reference="GC 1"
         ),
         "pk_payments": lambda: raw.payment(patient, 6, id=payment_id),
         "uq_consultations_reference": lambda: raw.update("consultations", 6, reference="BK-1"),

@@ -91,6 +91,7 @@ LINK_TEXTS = {
     # Beside the amount of its refund.
     "credit_note_pdf": N_("Credit note for %(amount)s (PDF)"),
     "refunded": N_("Refunded"),
+    "refund_to_be_sent": N_("Refund to be sent by the clinic"),
     "payment": N_("Payment"),
 }
 
@@ -119,6 +120,8 @@ TEXTS = {
     "refund_open_notice": N_(
         "The gateway has not reported the outcome of the refund yet. The service will check again."
     ),
+    "refund_requested_notice": N_("The refund of %(amount)s waits for another admin's approval; nothing was sent."),
+    "refund_to_be_sent_notice": N_("The refund of %(amount)s is recorded: send the money, then record the transfer."),
     "refund_unknown": N_(
         "The outcome of the refund is not known yet. Sending the same refund again is safe: it is made once."
     ),
@@ -132,7 +135,9 @@ TEXTS = {
     "invoice_paid": N_("paid"),
     "invoice_refunded": N_("refunded"),
     "invoice_void": N_("void"),
+    "refund_status_requested": N_("waiting for approval"),
     "refund_status_pending": N_("in progress"),
+    "refund_status_to_be_sent": N_("to be sent by the clinic"),
     "refund_status_unknown": N_("not known yet"),
     "refund_status_succeeded": N_("done"),
     "refund_status_failed": N_("failed"),

@@ -98,7 +98,8 @@ CHECKS = (
             || ' (minor units)' AS detail
         FROM payments p LEFT JOIN (
             SELECT payment_id,
-                CASE WHEN status IN ('requested', 'pending', 'unknown') THEN amount_minor - excess_minor ELSE 0 END AS open_minor,
+                CASE WHEN status IN ('requested', 'pending', 'unknown') THEN amount_minor - excess_minor ELSE 0 END
+                    AS open_minor,
                 CASE WHEN status = 'succeeded' THEN amount_minor - excess_minor ELSE 0 END AS over_minor
             FROM refunds) AS r ON r.payment_id = p.id
         GROUP BY p.id, p.refund_reserved_minor, p.refunded_minor
@@ -354,7 +355,8 @@ CHECKS = (
         "no refund is requested or approved while a dispute is open or lost",
         f"""
         SELECT r.payment_id AS id, r.event || ' at version ' || r.version || ', while disputed' AS detail
-        FROM payment_events r WHERE r.event IN ('refund.requested', 'refund.approved') AND {_is_blocked("r.payment_id", "r.version")}""",
+        FROM payment_events r
+        WHERE r.event IN ('refund.requested', 'refund.approved') AND {_is_blocked("r.payment_id", "r.version")}""",
     ),
     Check(
         "M12",

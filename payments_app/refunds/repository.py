@@ -105,8 +105,8 @@ class PendingRefund:
 class RefundTerms:
     """The clinic's settings for refunds.
 
-    ``lease_seconds``: for so long a refund belongs to the process that sends it. ``approval_above_minor``: the amount, in
-    minor units, above which what is returned of one payment needs a second person; None: never.
+    ``lease_seconds``: for so long a refund belongs to the process that sends it. ``approval_above_minor``: if more than
+    this amount, in minor units, is returned of one payment, a second person has to approve it; None: never.
     """
 
     lease_seconds: int

@@ -572,12 +572,37 @@ def refunds_that_no_dispute_blocks(books: Books) -> Named:
     return payment_id, ("has no dispute that is open or lost",)
 
 
-@breaks("no refund is requested while a dispute is open or lost")
+@breaks("a refund that waits for approval was not sent, and nobody approved a refund of their own")
+def a_refund_that_was_sent_before_its_approval(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    refund_id = books.raw.refund(payment_id, amount_minor=7, status="requested", requested_by=1)
+    books.rows.execute("UPDATE payments SET refund_reserved_minor = 7")
+    return payment_id, (f"refund {refund_id} is requested",)
+
+
+@breaks("a refund that waits for approval was not sent, and nobody approved a refund of their own", without_guard=True)
+def a_refund_that_one_person_requested_and_approved(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.drop_constraint("refunds", "ck_refunds_second_person")
+    refund_id = books.raw.refund(payment_id, amount_minor=7, status="failed", requested_by=8, approved_by=8)
+    return payment_id, (f"refund {refund_id} is failed, requested by user 8, approved by user 8",)
+
+
+@breaks("a refund by hand succeeded by a transfer of its own", without_guard=True)
+def a_refund_by_hand_without_a_transfer(books: Books) -> Named:
+    payment_id = books.confirm(books.pay(1))
+    books.drop_constraint("refunds", "ck_refunds_by_hand_has_reference")
+    refund_id = books.raw.refund(payment_id, amount_minor=7, by_hand=True)
+    books.rows.execute("UPDATE payments SET refunded_minor = 7, status = 'completed'")
+    return payment_id, (f"refund {refund_id} by hand is succeeded, by no transfer",)
+
+
+@breaks("no refund is requested or approved while a dispute is open or lost")
 def a_refund_requested_while_disputed(books: Books) -> Named:
     payment_id = disputed(books)
     books.raw.event(payment_id, event="refund.requested", version=3, from_status="completed", to_status="completed")
     books.rows.execute("UPDATE payments SET version = 3")
-    return payment_id, ("requested at version 3",)
+    return payment_id, ("refund.requested at version 3",)
 
 
 @breaks("no refund is sent while a dispute is open or lost")

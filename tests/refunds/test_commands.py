@@ -118,7 +118,18 @@ def test_lists_are_aligned_for_people_and_exact_for_programs(commands: CommandRu
     table = commands.ok("refunds", "list").splitlines()
 
     assert [row["amount"] for row in listed] == ["20.50", "1500.00"]
-    assert table[0].split() == ["id", "payment", "amount", "currency", "status", "reason", "created", "settled"]
+    assert table[0].split() == [
+        "id",
+        "payment",
+        "amount",
+        "currency",
+        "status",
+        "by",
+        "hand",
+        "reason",
+        "created",
+        "settled",
+    ]
     end_of_amount = table[0].index("amount") + 7
     assert [line[:end_of_amount].split()[-1] for line in table[1:]] == ["20.50", "1500.00"]
     assert commands.json("refunds", "list", "--limit", "1") == listed[:1]

@@ -225,19 +225,6 @@ def test_a_full_refund_frees_the_consultation_and_a_part_does_not(people: People
     assert rows.one("SELECT sum(received_minor - refunded_minor) AS held FROM payments") == {"held": 500_000}
 
 
-def test_money_moved_by_hand_is_returned_on_staffs_word(people: People, rows: Rows) -> None:
-    by_hand = people.patient.pay(7, payment_method="gcash").json["data"]["payment_id"]
-    people.admin.confirm(by_hand, "GCASH-1")
-
-    part = refund(people.admin, by_hand, amount=1500, reason="Half the time")
-    assert part.status_code == 200
-    assert part.json["data"]["refund"]["status"] == "succeeded"
-    assert part.json["data"]["payment"]["status"] == "partially_refunded"
-    assert refund(people.admin, by_hand).json["data"]["refund_amount"] == 3500
-    assert money_of(rows, by_hand)["status"] == "refunded"
-    assert rows.all("SELECT gateway, status FROM refunds") == [{"gateway": "manual", "status": "succeeded"}] * 2
-
-
 # What is said of it
 
 
@@ -258,6 +245,7 @@ def test_the_shape_of_a_refund(people: People, payment_id: int) -> None:
         "amount": 1000.25,
         "currency": "PHP",
         "status": "succeeded",
+        "by_hand": False,
         "reason": "The doctor was ill",
         "created_at": refunded["created_at"],
         "settled_at": refunded["settled_at"],

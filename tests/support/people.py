@@ -121,6 +121,25 @@ class People:
                 token = auth.issue(Credentials(ids[name], role, 0, _password_hash(), disabled=False))
                 setattr(self, name, Person(client_of(app), ids[name], _email(name), token))
 
+    def another_admin(self) -> Person:
+        """A second admin: the one who approves."""
+        engine, email = engine_of(self.app), _email("second-admin")
+        new = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert(table_of(User))
+        row = {
+            "email": email,
+            "normalized_email": email,
+            "name": email,
+            "role": Role.ADMIN,
+            "password_hash": _password_hash(),
+            "created_at": clock.now(),
+        }
+        with unsynced(engine) as connection:
+            connection.execute(new.on_conflict_do_nothing(), [row])
+            user_id: int = connection.execute(select(User.id).where(User.email == email)).scalar_one()
+        with self.app.app_context():
+            token = auth.issue(Credentials(user_id, Role.ADMIN, 0, _password_hash(), disabled=False))
+        return Person(client_of(self.app), user_id, email, token)
+
     def add_consultations(self, whose: str, first: int, last: int) -> None:
         patient: Person = getattr(self, whose)
         with self.app.app_context():

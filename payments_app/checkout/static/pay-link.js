@@ -233,6 +233,7 @@ function showPaid(payment, isNow) {
       [say('invoice'), invoice?.invoice_number],
       [tax && say('tax', { rate: percent(tax.tax_rate) }), tax && money(tax.amount, payment.currency)],
       [say('refunded'), payment.refunded_amount > 0 ? money(payment.refunded_amount, payment.currency) : null],
+      [say('refund_to_be_sent'), toBeSent(payment)],
       [say('payment'), payment.id],
     ]),
   );
@@ -253,6 +254,7 @@ function showEnded(payment, how) {
       [what(), money(payment.amount, payment.currency)],
       [say('payment'), payment.id],
       [say('refunded'), payment.refunded_amount > 0 ? money(payment.refunded_amount, payment.currency) : null],
+      [say('refund_to_be_sent'), toBeSent(payment)],
     ]),
   );
   element('ended-papers').replaceChildren(...(how === 'refunded' ? papers(payment) : []));
@@ -293,6 +295,14 @@ function save({ blob, name }) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // a phone may ask first what to do with the file
+}
+
+/** The amount that the clinic still has to send back by hand; null if there is none. */
+function toBeSent({ refunds = [], currency }) {
+  const amount = refunds
+    .filter(({ by_hand: byHand, status }) => byHand && status === 'pending')
+    .reduce((sum, refund) => sum + refund.amount, 0);
+  return amount > 0 ? money(amount, currency) : null;
 }
 
 /** The link to where the booking system wants the patient to go on. */

@@ -58,7 +58,9 @@ export interface Refund {
   payment_id: Id;
   amount: number;
   currency: string;
-  status: 'pending' | 'unknown' | 'succeeded' | 'failed';
+  status: 'requested' | 'pending' | 'unknown' | 'succeeded' | 'failed';
+  /** Staff send the money: while the refund is pending, it is to be sent. */
+  by_hand: boolean;
   reason: string | null;
   created_at: string;
   settled_at: string | null;
@@ -96,7 +98,9 @@ export interface OpenedLink {
 
 export interface KeyStatus {
   key: string;
-  operation: 'create' | 'confirm' | 'cancel' | 'refund' | 'checkout';
+  operation:
+    | 'create' | 'confirm' | 'cancel' | 'refund' | 'checkout'
+    | 'settle-refund' | 'approve-refund' | 'reject-refund';
   payment_id: Id;
   refund_id: Id | null;
   status: string;

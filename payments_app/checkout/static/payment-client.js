@@ -44,7 +44,7 @@ const IDS_IN_REQUESTS = ['consultation_id'];
 /** Statuses of payments that have ended: their consultations may be paid again. */
 export const ENDED = ['failed', 'cancelled', 'expired', 'refunded'];
 /** Statuses of refunds without an outcome yet. */
-export const OPEN = ['pending', 'unknown'];
+export const OPEN = ['requested', 'pending', 'unknown'];
 
 /** A refusal, or no response (status 0). If `retryable`, the same call may succeed later; else it is definite. */
 export class PaymentError extends Error {

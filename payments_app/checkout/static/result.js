@@ -163,8 +163,9 @@ function leftOf({ amount, refunded_amount: refunded, refunds }) {
 
 /** The outcome of a refund, for staff. */
 function refundInWords({ success, status, replayed, data }, currency) {
-  if (status === 202) return say('refund_open_notice');
   const amount = money(data.refund_amount, currency);
+  if (data.refund?.status === 'requested') return say('refund_requested_notice', { amount });
+  if (status === 202) return data.refund?.by_hand ? say('refund_to_be_sent_notice', { amount }) : say('refund_open_notice');
   if (!success) return say('refund_failed_notice', { amount });
   return say(replayed ? 'refund_made_before_notice' : 'refunded_notice', { amount });
 }

@@ -71,11 +71,16 @@ export function paymentDetails(payment, methodName) {
   return details;
 }
 
+/** Staff have to send the money themselves. */
+function isToBeSent(refund) {
+  return refund.by_hand && refund.status === 'pending';
+}
+
 /** A refund as one more line of its payment. */
 function refundLine(refund) {
   return filled('refund-template', {
     name: say('refund_heading', { id: refund.id }),
-    outcome: `${money(refund.amount, refund.currency)} (${say(`refund_status_${refund.status}`)})`,
+    outcome: `${money(refund.amount, refund.currency)} (${say(`refund_status_${isToBeSent(refund) ? 'to_be_sent' : refund.status}`)})`,
   });
 }
 

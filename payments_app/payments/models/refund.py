@@ -41,8 +41,8 @@ log = get_logger(__name__)
 
 
 class RefundStatus(StrEnum):
-    """``requested``: waits for another admin's approval. ``pending``: about to be sent, or accepted by the gateway; if by
-    hand, staff have to send the money. ``unknown``: sent, and the gateway did not answer.
+    """``requested``: waits for another admin's approval. ``pending``: about to be sent, or accepted by the gateway; or,
+    by hand, to be sent by staff. ``unknown``: sent, and the gateway did not answer.
     """
 
     REQUESTED = "requested"

@@ -17,7 +17,7 @@ class PaymentStatus(StrEnum):
     EXPIRED = "expired"
 
 
-# Statuses as error texts show them, for the translations. ``open`` and ``succeeded`` are statuses of sessions.
+# Statuses as error texts show them, for the translations. The last ones are statuses of sessions and of refunds.
 IN_WORDS: Final = (
     N_("pending"),
     N_("processing"),
@@ -29,6 +29,8 @@ IN_WORDS: Final = (
     N_("expired"),
     N_("open"),
     N_("succeeded"),
+    N_("requested"),
+    N_("unknown"),
 )
 
 # A payment in one of these statuses occupies its consultation, unless it is soft-deleted.
