@@ -199,7 +199,7 @@ def test_commands_may_request_and_by_hand_it_is_sent_after_approval(
 
 
 @pytest.mark.parametrize("rounds", [4])
-def test_two_admins_a_rejection_and_the_sweep_at_once_decide_once(clinic: Clinic, rows: Rows, rounds: int) -> None:
+def test_two_admins_who_approve_and_reject_at_once_decide_once(clinic: Clinic, rows: Rows, rounds: int) -> None:
     third = clinic.people.admin
     for number in range(rounds):
         requested = refund(key_of(clinic.people, clinic.people.admin), clinic.payment_id, amount=4999).json["data"]
@@ -229,6 +229,24 @@ def test_two_admins_a_rejection_and_the_sweep_at_once_decide_once(clinic: Clinic
     assert sum(clinic.returned()) == money_of(rows)[2]
     assert sum(each["amount_minor"] for each in refunds if each["status"] == "succeeded") == money_of(rows)[2]
     assert money_of(rows)[1] == 0
+
+
+def test_one_that_lapses_while_it_is_approved_is_sent_or_lapses(
+    clinic: Clinic, rows: Rows, commands: CommandRunner
+) -> None:
+    refund_id = clinic.request()
+    grow_old(rows, REQUEST_TTL - timedelta(seconds=0.1))
+
+    with ThreadPoolExecutor(2) as pool:
+        approving = pool.submit(approve, clinic.second, refund_id)
+        lapsed = 0
+        while rows.count("refunds", "status = 'requested'"):
+            lapsed += commands.json("payments", "expire")[0]["refunds_lapsed"]
+        answer = approving.result()
+
+    assert (answer.status_code, lapsed) in ((200, 0), (409, 1))
+    refunded_minor = 300_000 if answer.status_code == 200 else 0
+    assert (sum(clinic.returned()), money_of(rows)[1:]) == (refunded_minor, (0, refunded_minor))
 
 
 @pytest.mark.parametrize("mode", ["drop", "error_before"])

@@ -94,7 +94,7 @@ def test_the_same_transfer_again_is_a_retry_and_another_one_is_refused(people: P
 
     for again in (
         settle(people.admin, refund_id, "GC 778-221", key="first"),
-        settle(people.admin, refund_id, "ｇｃ\N{EN DASH}778221"),
+        settle(people.admin, refund_id, "\uff47\uff43\N{EN DASH}778221"),
     ):
         assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
     other = settle(people.admin, refund_id, "GC-1")
