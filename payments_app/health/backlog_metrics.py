@@ -1,10 +1,11 @@
-"""Gauges of open refunds and payments in review, for ``/metrics``: queried from the database at each scrape."""
+"""Gauges of refunds that wait and of payments in review, for ``/metrics``: queried from the database at each scrape."""
 
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from flask import Flask
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,7 +16,7 @@ from payments_app import clock
 from payments_app.errors import AppError
 from payments_app.observability import metrics
 from payments_app.payments import disputes, review
-from payments_app.refunds.repository import count_open
+from payments_app.refunds.repository import ForPeople, count_for_people, count_open
 from payments_app.webhook_endpoints import repository as webhook_endpoints
 from payments_app.webhook_endpoints.repository import EndpointCounts
 
@@ -36,7 +37,10 @@ class BacklogCounts:
     ``unsent_seconds``: the age of the oldest event that an endpoint should have been sent.
     """
 
+    counted_at: datetime
     open_refunds: int
+    requested: ForPeople
+    to_be_sent: ForPeople
     reviews: int
     open_disputes: int
     endpoints: EndpointCounts
@@ -65,6 +69,10 @@ class Backlog(Collector):
             "Refunds with status unknown or pending that no process is working on; payments resume looks them up",
             counts.open_refunds,
         )
+        yield from _for_people(
+            "to_be_sent", "Refunds by hand whose money staff have to send", counts, counts.to_be_sent
+        )
+        yield from _for_people("requested", "Refunds that wait for another admin's approval", counts, counts.requested)
         yield GaugeMetricFamily("payments_in_review", "Payments that staff must review", counts.reviews)
         yield GaugeMetricFamily(
             "payments_disputes_open", "Disputes and inquiries that the bank has not decided", counts.open_disputes
@@ -81,6 +89,13 @@ class Backlog(Collector):
             return self._counts
         finally:
             self._lock.release()
+
+
+def _for_people(name: str, meaning: str, counts: BacklogCounts, waiting: ForPeople) -> Iterator[GaugeMetricFamily]:
+    yield GaugeMetricFamily(f"payments_refunds_{name}", meaning, waiting.count)
+    age = 0.0 if waiting.oldest_at is None else max(0.0, (counts.counted_at - waiting.oldest_at).total_seconds())
+    oldest = f"{meaning}: seconds since the oldest of them was requested, 0 if there is none"
+    yield GaugeMetricFamily(f"payments_refunds_{name}_oldest_seconds", oldest, age)
 
 
 def init_app(app: Flask) -> None:
@@ -114,9 +129,13 @@ def _about_webhooks(counts: BacklogCounts) -> Iterator[Metric]:
 def _count() -> BacklogCounts | None:
     now = clock.now()
     try:
+        requested, to_be_sent = count_for_people()
         unsent_since = webhook_endpoints.find_unsent_since()
         return BacklogCounts(
+            counted_at=now,
             open_refunds=count_open(now=now),
+            requested=requested,
+            to_be_sent=to_be_sent,
             reviews=review.count(),
             open_disputes=disputes.count_open(),
             endpoints=webhook_endpoints.count(),

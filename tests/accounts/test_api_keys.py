@@ -134,7 +134,7 @@ def test_no_key_pays(people: People, rows: Rows) -> None:
 
     with nothing_written(rows):
         for answer in (program.pay(5), program.post("/payments/1/cancel"), program.post("/payments/1/checkout")):
-            assert_problem(answer, 403, code="forbidden")
+            assert_problem(answer, 403, code="login-required")
 
 
 def test_the_hour_of_the_last_use_is_kept(people: People, rows: Rows) -> None:

@@ -21,6 +21,10 @@ ADDRESSES = {
     "confirmation": ("POST", "/payments/{id}/confirm", CONFIRMATION),
     "cancellation": ("POST", "/payments/{id}/cancel", {}),
     "refund": ("POST", "/payments/{id}/refund", {}),
+    "shown refund": ("GET", "/refunds/{id}", None),
+    "settling": ("POST", "/refunds/{id}/settle", {"reference": "GC-1"}),
+    "approval": ("POST", "/refunds/{id}/approve", {}),
+    "rejection": ("POST", "/refunds/{id}/reject", {"reason": "no"}),
     "link": ("POST", "/consultations/{id}/links", {}),
     "links": ("GET", "/consultations/{id}/links", None),
     "webhook change": ("PATCH", "/webhook-endpoints/{id}", {}),
@@ -28,6 +32,7 @@ ADDRESSES = {
     "revocation": ("DELETE", "/consultations/5/links/{id}", None),
     "revocation elsewhere": ("DELETE", "/consultations/{id}/links/1", None),
 }
+OF_REFUNDS = ("shown refund", "settling", "approval", "rejection")
 OF_CONSULTATIONS = ("consultation", "closing", "link", "links", "revocation elsewhere")
 every_address = pytest.mark.parametrize(("method", "path", "body"), ADDRESSES.values(), ids=ADDRESSES)
 
@@ -89,6 +94,7 @@ def test_the_largest_id_is_an_id_of_nothing(api: ApiUnderTest, address: str) -> 
     codes = {
         **dict.fromkeys(("revocation", "webhook change", "webhook retry"), "not-found"),
         **dict.fromkeys(OF_CONSULTATIONS, "consultation-not-found"),
+        **dict.fromkeys(OF_REFUNDS, "refund-not-found"),
     }
     assert_problem(answer, 404, code=codes.get(address, "payment-not-found"))
 

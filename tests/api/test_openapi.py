@@ -25,6 +25,9 @@ CONFIRM = ("post", "/api/v1/payments/{payment_id}/confirm")
 CANCEL = ("post", "/api/v1/payments/{payment_id}/cancel")
 CHECKOUT = ("post", "/api/v1/payments/{payment_id}/checkout")
 REFUND = ("post", "/api/v1/payments/{payment_id}/refund")
+SETTLE = ("post", "/api/v1/refunds/{refund_id}/settle")
+APPROVE = ("post", "/api/v1/refunds/{refund_id}/approve")
+REJECT = ("post", "/api/v1/refunds/{refund_id}/reject")
 LINK = ("post", "/api/v1/consultations/{consultation_id}/links")
 PUT = ("put", "/api/v1/consultations/{consultation_id}")
 CLOSE = ("post", "/api/v1/consultations/{consultation_id}/close")
@@ -152,6 +155,7 @@ def test_answers_match_the_document(people: People, document: dict[str, Any]) ->
         *given_answers_about_links(people),
         *given_answers_about_documents(people),
         *given_answers_about_webhooks(people),
+        *given_answers_about_refunds(people),
     )
     for operation, answer in (*given_answers(people), *about_more):
         judge_answer(document, operation, answer)
@@ -256,6 +260,28 @@ def given_answers_about_webhooks(people: People) -> Iterator[Given]:
     yield RETRY, admin.send("POST", f"{path}/deliveries/{ping.json['data']['id']}/retry")
     yield ("delete", one), admin.send("DELETE", path)
     yield ("delete", one), admin.send("DELETE", path)
+
+
+def given_answers_about_refunds(people: People) -> Iterator[Given]:
+    admin = people.admin
+    payment_id = people.patient.pay(8, payment_method="gcash").json["data"]["payment_id"]
+    admin.confirm(payment_id, "IN-1")
+    asked = admin.post(f"/payments/{payment_id}/refund", {"amount": 1000})
+    yield REFUND, asked
+    refund_id = asked.json["data"]["refund"]["id"]
+    yield ("get", "/api/v1/refunds"), admin.get("/refunds?per_page=1&status=pending")
+    yield ("get", "/api/v1/refunds"), admin.get("/refunds?status=open")
+    yield ("get", "/api/v1/refunds"), people.patient.get("/refunds")
+    yield ("get", "/api/v1/refunds/{refund_id}"), admin.get(f"/refunds/{refund_id}")
+    yield ("get", "/api/v1/refunds/{refund_id}"), admin.get("/refunds/999999")
+    yield SETTLE, admin.post(f"/refunds/{refund_id}/settle", {"reference": "GC-1"}, headers={"If-Match": '"9"'})
+    yield SETTLE, admin.post(f"/refunds/{refund_id}/settle", {"reference": "GC-1"})
+    yield SETTLE, admin.post(f"/refunds/{refund_id}/settle", {"reference": "GC-2"})
+    second = people.another_admin()
+    yield APPROVE, admin.post(f"/refunds/{refund_id}/approve")
+    yield APPROVE, second.post(f"/refunds/{refund_id}/approve")
+    yield REJECT, second.post(f"/refunds/{refund_id}/reject", {"reason": "no"})
+    yield REJECT, second.post(f"/refunds/{refund_id}/reject", {})
 
 
 def test_an_answer_of_a_service_that_is_not_ready_matches_the_document(
@@ -380,6 +406,22 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
             ("refund-repeated", False),
             ("refundable-changed", False),
         },
+        SETTLE: {
+            *version_conflicts,
+            ("lock-timeout", True),
+            ("payment-disputed", False),
+            ("refund-already-sent", False),
+            ("refund-not-to-be-sent", False),
+            ("transfer-already-used", False),
+        },
+        APPROVE: {
+            *version_conflicts,
+            ("lock-timeout", True),
+            ("payment-disputed", False),
+            ("refund-not-requested", False),
+            ("refund-request-lapsed", False),
+        },
+        REJECT: {*version_conflicts, ("lock-timeout", True), ("refund-not-requested", False)},
         CHECKOUT: {("invalid-transition", False)},
         PUT: {
             ("consultation-closed", False),

@@ -22,6 +22,9 @@ def endpoints(app: Flask, api: ApiUnderTest) -> Iterator[tuple[str, str, str]]:
         "link_id": 1,
         "invoice_id": 1,
         "credit_note_id": 1,
+        "refund_id": 1,
+        "endpoint_id": 1,
+        "delivery_id": 1,
     }
     adapter = app.url_map.bind("localhost")
     for rule in app.url_map.iter_rules():

@@ -76,7 +76,7 @@ def test_a_key_without_the_scope_is_forbidden_and_changes_nothing(people: People
                 assert_problem(refused, 403, code="scope-missing")
                 assert refused.json["data"] == {"scope": scope}
             else:
-                assert_problem(program.send(method, path, json=body), 403, code="forbidden")
+                assert_problem(program.send(method, path, json=body), 403, code="login-required")
 
 
 def test_another_role_is_forbidden_and_changes_nothing(api: ApiUnderTest) -> None:

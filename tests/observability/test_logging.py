@@ -284,7 +284,9 @@ def test_commands_leave_telling_to_their_own_words(database: Database, people: P
     rows.execute("UPDATE payments SET created_at = :old", old=rows.moment(clock.now() - timedelta(days=30)))
 
     with commands_on(database.url) as commands, listening("payments_app") as lines:
-        assert commands.json("payments", "expire") == [{"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0}]
+        assert commands.json("payments", "expire") == [
+            {"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0, "refunds_lapsed": 0}
+        ]
 
     assert rows.one("SELECT status FROM payments WHERE id = :id", id=payment_id) == {"status": "expired"}
     assert [event for event in lines.events if event["logger"].startswith("payments_app")] == []

@@ -19,6 +19,7 @@ from payments_app import clock
 from payments_app.db.transaction import write_transaction
 from payments_app.health import backlog_metrics
 from payments_app.health.backlog_metrics import Backlog
+from payments_app.payments.models.refund import LEASED_TO_PEOPLE
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import send
 from tests.support.apps import app_with, engine_of
@@ -60,6 +61,10 @@ def exported() -> dict[str, str]:
     # prometheus_client also tells when each counter was made.
     return {name: kind for name, kind in told if not name.endswith("_created")} | {
         "payments_refunds_open": "gauge",
+        "payments_refunds_to_be_sent": "gauge",
+        "payments_refunds_to_be_sent_oldest_seconds": "gauge",
+        "payments_refunds_requested": "gauge",
+        "payments_refunds_requested_oldest_seconds": "gauge",
         "payments_in_review": "gauge",
         "payments_disputes_open": "gauge",
         "payments_webhook_attempts_total": "counter",
@@ -185,6 +190,7 @@ def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: 
     raw.refund(reviewed, status="unknown")
     raw.refund(reviewed, status="pending")
     raw.refund(reviewed, status="pending", leased_until=clock.now() + timedelta(hours=1))
+    raw.refund(reviewed, status="pending", by_hand=True, leased_until=LEASED_TO_PEOPLE)
     raw.refund(reviewed)
     for status in ("inquiry", "under_review", "lost", "won"):  # the bank has decided the last two
         raw.dispute(reviewed, status=status)
@@ -200,14 +206,19 @@ def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: 
         first = waiting(numbers)
         first["payments_webhook_oldest_unsent_seconds"] -= first["payments_webhook_oldest_unsent_seconds"] % 60
         raw.refund(reviewed, status="unknown")
+        raw.refund(reviewed, status="requested")
         with statements_sent(engine) as sent:
             assert waiting(numbers).items() >= {"payments_refunds_open": 2}.items()
         later = waiting(Backlog())
 
+    assert first.pop("payments_refunds_to_be_sent_oldest_seconds") > 0
     # One of the open ones is in somebody's hands.
     assert first == {
         "payments_database_up": 1,
         "payments_refunds_open": 2,
+        "payments_refunds_to_be_sent": 1,
+        "payments_refunds_requested": 0,
+        "payments_refunds_requested_oldest_seconds": 0,
         "payments_in_review": 1,
         "payments_disputes_open": 2,
         "payments_webhook_attempts": 7,
@@ -217,6 +228,8 @@ def test_what_waits_is_read_from_the_database_and_then_kept_for_a_while(people: 
     }
     assert sent == []
     assert later["payments_refunds_open"] == 3
+    assert later["payments_refunds_requested"] == 1
+    assert later["payments_refunds_requested_oldest_seconds"] > 0
 
 
 def test_without_a_database_the_rest_is_told_all_the_same() -> None:

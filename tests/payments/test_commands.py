@@ -61,7 +61,9 @@ def test_expire_ends_what_nobody_paid_in_time(commands: CommandRunner, people: P
     long_ago = rows.moment(datetime.now(UTC) - timedelta(minutes=31))
     rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=long_ago, id=overdue)
 
-    assert commands.json("payments", "expire") == [{"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0}]
+    assert commands.json("payments", "expire") == [
+        {"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0, "refunds_lapsed": 0}
+    ]
     assert commands.ok("payments", "expire") == "0 payments expired\n"
 
     kept = {row["id"]: row["status"] for row in rows.all("SELECT id, status FROM payments")}

@@ -112,7 +112,9 @@ def test_a_newer_session_that_the_gateway_has_not_ended_is_ended_by_the_timer(
 
     assert state_of(rows, payment_id)["status"] == "completed"
     assert sessions(rows) == [(1, "expired"), (2, "open")]
-    assert commands.json("payments", "expire") == [{"expired": 0, "paid": 0, "left": 1, "sessions_ended": 0}]
+    assert commands.json("payments", "expire") == [
+        {"expired": 0, "paid": 0, "left": 1, "sessions_ended": 0, "refunds_lapsed": 0}
+    ]
     assert sessions(rows) == [(1, "expired"), (2, "open")]
     assert "1 open sessions ended" in commands.ok("payments", "expire")
     assert ended_at_gateway(shop, newer)

@@ -167,10 +167,12 @@ def test_resume_and_expire_leave_what_a_silent_gateway_may_not_be_asked(stripe_a
         assert commands.run("payments", "resume", "--send-again", refund_id, "--yes").exit_code == 2
 
     assert resumed == {"refunds": {"open": 1}, "payments": {"followed": 0, "failed": 0, "left": 1}}
-    assert expired == {"expired": 0, "paid": 0, "left": 1, "sessions_ended": 0}
+    assert expired == {"expired": 0, "paid": 0, "left": 1, "sessions_ended": 0, "refunds_lapsed": 0}
     assert everything(rows) == before
     assert commands.json("payments", "resume")[0]["refunds"] == {"succeeded": 1}
-    assert commands.json("payments", "expire") == [{"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0}]
+    assert commands.json("payments", "expire") == [
+        {"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0, "refunds_lapsed": 0}
+    ]
 
 
 def test_an_event_that_paymongo_has_to_be_asked_about_comes_again(

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("audited")
 LIMIT = "2000"
 
 
-class Clinic(NamedTuple):
+class ApprovingApp(NamedTuple):
     stripe: StripeApp
     people: People
     # Another admin than the one of the people.
@@ -49,11 +49,11 @@ class Clinic(NamedTuple):
 
 
 @pytest.fixture
-def clinic(database: Database, people: People) -> Iterator[Clinic]:
+def approving(database: Database, people: People) -> Iterator[ApprovingApp]:
     """Approval above 2000; a payment of 5000 by card, completed: version 1."""
     with stripe_app_on(database.url, people, REFUND_APPROVAL_ABOVE=LIMIT) as stripe:
         seen = stripe.people
-        yield Clinic(stripe, seen, seen.another_admin(), pay_by_card(seen, stripe.fake, 5))
+        yield ApprovingApp(stripe, seen, seen.another_admin(), pay_by_card(seen, stripe.fake, 5))
 
 
 def approve(person: Person, refund_id: int, key: str | None = None, **members: Any) -> ApiResponse:
@@ -74,98 +74,98 @@ def grow_old(rows: Rows, age: timedelta) -> None:
     rows.execute("UPDATE refunds SET created_at = :at", at=rows.moment(datetime.now(UTC) - age))
 
 
-def test_what_exceeds_the_limit_with_all_before_it_waits_for_another_admin(clinic: Clinic, rows: Rows) -> None:
-    assert refund(clinic.people.admin, clinic.payment_id, amount=1500).status_code == 200
-    assert refund(clinic.people.admin, clinic.payment_id, amount=500).status_code == 200  # 2000 in all: not above
+def test_what_exceeds_the_limit_with_all_before_it_waits_for_another_admin(approving: ApprovingApp, rows: Rows) -> None:
+    assert refund(approving.people.admin, approving.payment_id, amount=1500).status_code == 200
+    assert refund(approving.people.admin, approving.payment_id, amount=500).status_code == 200  # 2000 in all: not above
 
-    asked = refund(clinic.people.admin, clinic.payment_id, key="k", amount=1)
+    asked = refund(approving.people.admin, approving.payment_id, key="k", amount=1)
     refund_id = asked.json["data"]["refund"]["id"]
     assert (asked.status_code, asked.json["data"]["refund"]["status"]) == (202, "requested")
     assert asked.json["message"] == "The refund waits for another admin's approval; nothing was sent"
     assert money_of(rows) == ("partially_refunded", 100, 200_000)
-    assert resume_refunds(clinic.stripe.app) == []
-    assert sum(clinic.returned()) == 200_000
-    assert [each["id"] for each in clinic.second.get("/refunds?status=requested").json["data"]] == [refund_id]
+    assert resume_refunds(approving.stripe.app) == []
+    assert sum(approving.returned()) == 200_000
+    assert [each["id"] for each in approving.second.get("/refunds?status=requested").json["data"]] == [refund_id]
 
-    approved = approve(clinic.second, refund_id, key="yes")
+    approved = approve(approving.second, refund_id, key="yes")
     assert (approved.status_code, approved.json["data"]["refund"]["status"]) == (200, "succeeded")
     assert money_of(rows) == ("partially_refunded", 0, 200_100)
-    assert sum(clinic.returned()) == 200_100
+    assert sum(approving.returned()) == 200_100
     for again in (
-        approve(clinic.second, refund_id, key="yes"),
-        refund(clinic.people.admin, clinic.payment_id, "k", amount=1),
+        approve(approving.second, refund_id, key="yes"),
+        refund(approving.people.admin, approving.payment_id, "k", amount=1),
     ):
         assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
-    assert_problem(approve(clinic.second, refund_id), 409, code="refund-not-requested")
-    shown = clinic.second.get(f"/refunds/{refund_id}").json["data"]
-    assert (shown["requested_by"], shown["approved_by"]) == (clinic.people.admin.id, clinic.second.id)
-    events = clinic.second.get(f"/payments/{clinic.payment_id}/events").json["data"][-3:]
+    assert_problem(approve(approving.second, refund_id), 409, code="refund-not-requested")
+    shown = approving.second.get(f"/refunds/{refund_id}").json["data"]
+    assert (shown["requested_by"], shown["approved_by"]) == (approving.people.admin.id, approving.second.id)
+    events = approving.second.get(f"/payments/{approving.payment_id}/events").json["data"][-3:]
     assert [(event["event"], event["actor"]) for event in events] == [
-        ("refund.requested", f"admin:{clinic.people.admin.id}"),
-        ("refund.approved", f"admin:{clinic.second.id}"),
-        ("refund.succeeded", f"admin:{clinic.second.id}"),
+        ("refund.requested", f"admin:{approving.people.admin.id}"),
+        ("refund.approved", f"admin:{approving.second.id}"),
+        ("refund.succeeded", f"admin:{approving.second.id}"),
     ]
 
 
-def test_nobody_decides_alone_nor_by_a_key(clinic: Clinic, rows: Rows) -> None:
-    program = key_of(clinic.people, clinic.people.admin)
-    by_program = refund(program, clinic.payment_id, amount=2500).json["data"]["refund"]["id"]
-    refund_id = clinic.request(amount=1000)
+def test_nobody_decides_alone_nor_by_a_key(approving: ApprovingApp, rows: Rows) -> None:
+    program = key_of(approving.people, approving.people.admin)
+    by_program = refund(program, approving.payment_id, amount=2500).json["data"]["refund"]["id"]
+    refund_id = approving.request(amount=1000)
 
     for person, code in (
-        (clinic.people.admin, "second-person-needed"),
-        (key_of(clinic.people, clinic.second), "login-required"),
-        (clinic.people.patient, "forbidden"),
-        (clinic.people.booking, "forbidden"),
+        (approving.people.admin, "second-person-needed"),
+        (key_of(approving.people, approving.second), "login-required"),
+        (approving.people.patient, "forbidden"),
+        (approving.people.booking, "forbidden"),
     ):
         assert_problem(approve(person, refund_id), 403, code=code)
         assert_problem(reject(person, refund_id), 403, code=code)
     # The key's user is the person who requested it.
-    assert_problem(approve(clinic.people.admin, by_program), 403, code="second-person-needed")
-    assert_problem(reject(clinic.second, refund_id, reason=""), 422, "reason")
-    assert_problem(approve(clinic.second, 999_999), 404, code="refund-not-found")
-    assert_problem(approve(clinic.second, refund_id, expected_version=1), 409, code="version-conflict")
+    assert_problem(approve(approving.people.admin, by_program), 403, code="second-person-needed")
+    assert_problem(reject(approving.second, refund_id, reason=""), 422, "reason")
+    assert_problem(approve(approving.second, 999_999), 404, code="refund-not-found")
+    assert_problem(approve(approving.second, refund_id, expected_version=1), 409, code="version-conflict")
     assert rows.count("refunds", "status = 'requested'") == 2
-    assert (clinic.returned(), money_of(rows)) == ([], ("completed", 350_000, 0))
+    assert (approving.returned(), money_of(rows)) == ([], ("completed", 350_000, 0))
 
 
-def test_a_rejected_one_fails_with_its_reason_and_frees_its_money(clinic: Clinic, rows: Rows) -> None:
-    refund_id = clinic.request(amount=None, key="k")
+def test_a_rejected_one_fails_with_its_reason_and_frees_its_money(approving: ApprovingApp, rows: Rows) -> None:
+    refund_id = approving.request(amount=None, key="k")
     assert_problem(
-        refund(clinic.people.admin, clinic.payment_id, amount=1), 422, "amount", code="refund-exceeds-balance"
+        refund(approving.people.admin, approving.payment_id, amount=1), 422, "amount", code="refund-exceeds-balance"
     )
 
-    rejected = reject(clinic.second, refund_id, "The patient agreed to another date")
+    rejected = reject(approving.second, refund_id, "The patient agreed to another date")
     assert (rejected.status_code, rejected.json["data"]["refund"]["status"]) == (200, "failed")
     assert money_of(rows) == ("completed", 0, 0)
-    for again in (reject(clinic.second, refund_id), approve(clinic.second, refund_id)):
+    for again in (reject(approving.second, refund_id), approve(approving.second, refund_id)):
         assert_problem(again, 409, code="refund-not-requested")
         assert again.json["data"] == {"status": "failed"}
-    replay = refund(clinic.people.admin, clinic.payment_id, key="k")
+    replay = refund(approving.people.admin, approving.payment_id, key="k")
     assert_problem(replay, 402, code="refund-declined")
     assert replay.json["data"] == {"refund_id": refund_id, "reason": "Rejected: The patient agreed to another date"}
     assert "gateway" not in replay.json["detail"]
-    assert clinic.returned() == []
-    assert refund(clinic.people.admin, clinic.payment_id, amount=1).status_code == 200
+    assert approving.returned() == []
+    assert refund(approving.people.admin, approving.payment_id, amount=1).status_code == 200
 
 
-def test_a_disputed_one_is_not_approved_and_can_be_rejected(clinic: Clinic, rows: Rows) -> None:
-    refund_id = clinic.request()
+def test_a_disputed_one_is_not_approved_and_can_be_rejected(approving: ApprovingApp, rows: Rows) -> None:
+    refund_id = approving.request()
     rows.execute("UPDATE payments SET is_disputed = :yes", yes=True)
 
-    assert_problem(approve(clinic.second, refund_id), 409, code="payment-disputed")
-    assert (clinic.returned(), money_of(rows)) == ([], ("completed", 300_000, 0))
-    assert reject(clinic.second, refund_id).status_code == 200
+    assert_problem(approve(approving.second, refund_id), 409, code="payment-disputed")
+    assert (approving.returned(), money_of(rows)) == ([], ("completed", 300_000, 0))
+    assert reject(approving.second, refund_id).status_code == 200
     rows.execute("UPDATE payments SET is_disputed = :no", no=False)
 
 
-def test_after_seven_days_it_lapses(clinic: Clinic, rows: Rows, commands: CommandRunner) -> None:
-    refund_id = clinic.request()
+def test_after_seven_days_it_lapses(approving: ApprovingApp, rows: Rows, commands: CommandRunner) -> None:
+    refund_id = approving.request()
     grow_old(rows, REQUEST_TTL - timedelta(minutes=1))
     assert commands.json("payments", "expire")[0]["refunds_lapsed"] == 0
     grow_old(rows, REQUEST_TTL)
 
-    assert_problem(approve(clinic.second, refund_id), 409, code="refund-request-lapsed")
+    assert_problem(approve(approving.second, refund_id), 409, code="refund-request-lapsed")
     assert money_of(rows) == ("completed", 300_000, 0)
     assert commands.json("payments", "expire")[0]["refunds_lapsed"] == 1
     assert commands.json("payments", "expire")[0]["refunds_lapsed"] == 0
@@ -174,35 +174,39 @@ def test_after_seven_days_it_lapses(clinic: Clinic, rows: Rows, commands: Comman
         "status": "failed",
         "decline_reason": "Nobody approved it within 7 days.",
     }
-    assert clinic.returned() == []
+    assert approving.returned() == []
 
 
 def test_commands_may_request_and_by_hand_it_is_sent_after_approval(
-    clinic: Clinic, rows: Rows, commands: CommandRunner
+    approving: ApprovingApp, rows: Rows, commands: CommandRunner
 ) -> None:
-    payment_id = clinic.people.patient.pay(6, payment_method="gcash").json["data"]["payment_id"]
-    clinic.people.admin.confirm(payment_id, "IN-1")
+    payment_id = approving.people.patient.pay(6, payment_method="gcash").json["data"]["payment_id"]
+    approving.people.admin.confirm(payment_id, "IN-1")
 
     said = commands.ok("refunds", "create", payment_id, "--amount", "2500", "--yes")
     (requested,) = commands.json("refunds", "list", "--status", "requested")
     assert "Another admin has to approve" in said
-    settled = clinic.second.post(f"/refunds/{requested['id']}/settle", {"reference": "GC-1"})
+    settled = approving.second.post(f"/refunds/{requested['id']}/settle", {"reference": "GC-1"})
     assert_problem(settled, 409, code="refund-not-to-be-sent")
     commands.refused("refunds", "give-up", requested["id"], "--yes")
 
-    approved = approve(clinic.second, requested["id"])
+    approved = approve(approving.second, requested["id"])
     assert (approved.status_code, approved.json["data"]["refund"]["status"]) == (202, "pending")
-    assert resume_refunds(clinic.stripe.app) == []
-    settled = clinic.people.admin.post(f"/refunds/{requested['id']}/settle", {"reference": "GC-1"})
+    assert resume_refunds(approving.stripe.app) == []
+    settled = approving.people.admin.post(f"/refunds/{requested['id']}/settle", {"reference": "GC-1"})
     assert (settled.status_code, settled.json["data"]["refund"]["status"]) == (200, "succeeded")
     assert rows.one("SELECT sum(refunded_minor) AS minor FROM payments") == {"minor": 250_000}
 
 
 @pytest.mark.parametrize("rounds", [4])
-def test_two_admins_who_approve_and_reject_at_once_decide_once(clinic: Clinic, rows: Rows, rounds: int) -> None:
-    third = clinic.people.admin
+def test_two_admins_who_approve_and_reject_at_once_decide_once(
+    approving: ApprovingApp, rows: Rows, rounds: int
+) -> None:
+    third = approving.people.admin
     for number in range(rounds):
-        requested = refund(key_of(clinic.people, clinic.people.admin), clinic.payment_id, amount=4999).json["data"]
+        requested = refund(key_of(approving.people, approving.people.admin), approving.payment_id, amount=4999).json[
+            "data"
+        ]
         refund_id = requested["refund"]["id"]
         rows.execute("UPDATE refunds SET requested_by = 0 WHERE id = :id", id=refund_id)  # so that both may decide
         gate = threading.Barrier(4)
@@ -215,9 +219,9 @@ def test_two_admins_who_approve_and_reject_at_once_decide_once(clinic: Clinic, r
             return answer
 
         acts = [
-            lambda r=refund_id: approve(clinic.second, r),
+            lambda r=refund_id: approve(approving.second, r),
             lambda r=refund_id: approve(third, r),
-            lambda r=refund_id: reject(clinic.second, r),
+            lambda r=refund_id: reject(approving.second, r),
             lambda r=refund_id: reject(third, r),
         ]
         with ThreadPoolExecutor(len(acts)) as pool:
@@ -226,65 +230,65 @@ def test_two_admins_who_approve_and_reject_at_once_decide_once(clinic: Clinic, r
         if money_of(rows)[2]:
             break
     refunds = rows.all("SELECT status, amount_minor FROM refunds")
-    assert sum(clinic.returned()) == money_of(rows)[2]
+    assert sum(approving.returned()) == money_of(rows)[2]
     assert sum(each["amount_minor"] for each in refunds if each["status"] == "succeeded") == money_of(rows)[2]
     assert money_of(rows)[1] == 0
 
 
 def test_one_that_lapses_while_it_is_approved_is_sent_or_lapses(
-    clinic: Clinic, rows: Rows, commands: CommandRunner
+    approving: ApprovingApp, rows: Rows, commands: CommandRunner
 ) -> None:
-    refund_id = clinic.request()
+    refund_id = approving.request()
     grow_old(rows, REQUEST_TTL - timedelta(seconds=0.1))
 
     with ThreadPoolExecutor(2) as pool:
-        approving = pool.submit(approve, clinic.second, refund_id)
+        decision = pool.submit(approve, approving.second, refund_id)
         lapsed = 0
         while rows.count("refunds", "status = 'requested'"):
             lapsed += commands.json("payments", "expire")[0]["refunds_lapsed"]
-        answer = approving.result()
+        answer = decision.result()
 
     assert (answer.status_code, lapsed) in ((200, 0), (409, 1))
     refunded_minor = 300_000 if answer.status_code == 200 else 0
-    assert (sum(clinic.returned()), money_of(rows)[1:]) == (refunded_minor, (0, refunded_minor))
+    assert (sum(approving.returned()), money_of(rows)[1:]) == (refunded_minor, (0, refunded_minor))
 
 
 @pytest.mark.parametrize("mode", ["drop", "error_before"])
 def test_one_that_was_approved_late_is_sent_once_although_the_first_answer_was_lost(
-    clinic: Clinic, rows: Rows, mode: Any
+    approving: ApprovingApp, rows: Rows, mode: Any
 ) -> None:
     """Stripe remembers keys for a day, counted from the approval: the request is six days old."""
-    refund_id = clinic.request()
+    refund_id = approving.request()
     grow_old(rows, timedelta(days=6))
-    clinic.fake.misbehave(mode)
+    approving.fake.misbehave(mode)
 
-    lost = approve(clinic.second, refund_id, key="yes")
+    lost = approve(approving.second, refund_id, key="yes")
     assert (lost.status_code, lost.json["data"]["refund"]["status"]) == (202, "unknown")
-    (resumed,) = resume_refunds(clinic.stripe.app)
+    (resumed,) = resume_refunds(approving.stripe.app)
     assert resumed is not None
-    assert (resumed.status, clinic.returned()) == ("succeeded", [300_000])
-    again = approve(clinic.second, refund_id, key="yes")
+    assert (resumed.status, approving.returned()) == ("succeeded", [300_000])
+    again = approve(approving.second, refund_id, key="yes")
     assert (again.status_code, again.json["data"]["refund"]["status"]) == (200, "succeeded")
     assert money_of(rows) == ("partially_refunded", 0, 300_000)
 
 
-def test_a_total_of_the_gateway_does_not_count_the_one_that_waits(clinic: Clinic, rows: Rows) -> None:
+def test_a_total_of_the_gateway_does_not_count_the_one_that_waits(approving: ApprovingApp, rows: Rows) -> None:
     """Otherwise a refund made in the dashboard, of the same amount, would be taken for it."""
-    clinic.request(amount=2500)
-    (intent,) = clinic.fake.intents
-    clinic.fake.refund_in_dashboard(intent, 250_000)
+    approving.request(amount=2500)
+    (intent,) = approving.fake.intents
+    approving.fake.refund_in_dashboard(intent, 250_000)
 
-    assert webhook(clinic.fake.charge_refunded(intent)).do(clinic.stripe.app).word == "200"
+    assert webhook(approving.fake.charge_refunded(intent)).do(approving.stripe.app).word == "200"
 
     assert money_of(rows) == ("partially_refunded", 250_000, 250_000)
     assert rows.count("refunds", "made_elsewhere AND status = 'succeeded'") == 1
 
 
 @pytest.fixture
-def commands(clinic: Clinic, database: Database) -> Iterator[CommandRunner]:
+def commands(approving: ApprovingApp, database: Database) -> Iterator[CommandRunner]:
     settings = {
-        "STRIPE_API_KEY": clinic.fake.api_key,
-        "STRIPE_API_BASE": clinic.fake.url,
+        "STRIPE_API_KEY": approving.fake.api_key,
+        "STRIPE_API_BASE": approving.fake.url,
         "REFUND_APPROVAL_ABOVE": LIMIT,
     }
     with commands_on(database.url, **settings) as commands:
