@@ -1,5 +1,7 @@
 """A payment as it is before something happens to it."""
 
+from dataclasses import replace
+
 from tests.support.operations import Operation, webhook
 from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, refund
 
@@ -50,6 +52,30 @@ def disputed(stripe_app: StripeApp, intent: str) -> tuple[str, Operation]:
 def dispute_ended(stripe_app: StripeApp, dispute_id: str, status: str) -> Operation:
     stripe_app.fake.move_dispute(dispute_id, status)
     return webhook(stripe_app.fake.dispute_event("closed", dispute_id))
+
+
+def requested_refund(stripe_app: StripeApp, amount: int = 3000) -> int:
+    """A refund by card that waits for another admin's approval."""
+    payment_id, _ = completed(stripe_app)
+    config = stripe_app.app.config
+    settings = config["SETTINGS"]
+    config["SETTINGS"] = replace(settings, refund_approval_above_minor=0)
+    try:
+        answer = refund(stripe_app.people.admin, payment_id, key="requested", amount=amount)
+    finally:
+        config["SETTINGS"] = settings
+    assert answer.json["data"]["refund"]["status"] == "requested"
+    refund_id: int = answer.json["data"]["refund"]["id"]
+    return refund_id
+
+
+def refund_to_be_sent(stripe_app: StripeApp, amount: int = 3000) -> int:
+    """A refund by hand, whose money staff have to send."""
+    payment_id = by_hand(stripe_app)
+    assert stripe_app.people.admin.confirm(payment_id, "IN-1").status_code == 200
+    answer = refund(stripe_app.people.admin, payment_id, key="to-be-sent", amount=amount)
+    refund_id: int = answer.json["data"]["refund"]["id"]
+    return refund_id
 
 
 def lost_refund(stripe_app: StripeApp, *, applied: bool) -> int:

@@ -226,6 +226,19 @@ def refund(person: Person, payment_id: int, amount: int, key: str) -> Request:
     return ask(person, f"/payments/{payment_id}/refund", key, amount=amount)
 
 
+def approve(person: Person, refund_id: int, key: str) -> Request:
+    return ask(person, f"/refunds/{refund_id}/approve", key)
+
+
+def reject(person: Person, refund_id: int, key: str) -> Request:
+    return ask(person, f"/refunds/{refund_id}/reject", key, reason="not agreed")
+
+
+def settle(person: Person, refund_id: int, reference: str, key: str) -> Request:
+    """Record that the money of a refund by hand was sent."""
+    return ask(person, f"/refunds/{refund_id}/settle", key, reference=reference)
+
+
 def webhook(event: dict[str, Any]) -> Webhook:
     return Webhook("/webhooks/stripe", json.dumps(event).encode(), ())
 

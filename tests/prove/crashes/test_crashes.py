@@ -19,12 +19,27 @@ from tests.prove.states import (
     lost_refund,
     paid_at_stripe,
     pending,
+    refund_to_be_sent,
+    requested_refund,
     returned_elsewhere,
     succeeded,
 )
 from tests.support.databases import Database
 from tests.support.kill_points import Doomed, Point, When, points
-from tests.support.operations import Expire, Operation, Resume, cancel, checkout, close, confirm, create, refund
+from tests.support.operations import (
+    Expire,
+    Operation,
+    Resume,
+    approve,
+    cancel,
+    checkout,
+    close,
+    confirm,
+    create,
+    refund,
+    reject,
+    settle,
+)
 from tests.support.recorded_figures import note
 from tests.support.snapshots import LASTING, Snapshot, stripe_app_on_empty
 from tests.support.stripe_apps import StripeApp, open_by_card, stripe_settings
@@ -74,6 +89,18 @@ def a_webhook_of_a_refund(stripe_app: StripeApp) -> Operation:
     return returned_elsewhere(stripe_app, completed(stripe_app)[1], 150_000)
 
 
+def an_approval(stripe_app: StripeApp) -> Operation:
+    return approve(stripe_app.people.another_admin(), requested_refund(stripe_app), "the-key")
+
+
+def a_rejection(stripe_app: StripeApp) -> Operation:
+    return reject(stripe_app.people.another_admin(), requested_refund(stripe_app), "the-key")
+
+
+def a_transfer_by_hand(stripe_app: StripeApp) -> Operation:
+    return settle(stripe_app.people.admin, refund_to_be_sent(stripe_app), "OUT-1", "the-key")
+
+
 def a_resume_that_sends_again(stripe_app: StripeApp) -> Operation:
     return Resume(lost_refund(stripe_app, applied=False))
 
@@ -93,11 +120,14 @@ OPERATIONS: list[Prepare] = [
     a_confirm_by_hand,
     a_refund,
     a_webhook_of_a_refund,
+    an_approval,
+    a_rejection,
+    a_transfer_by_hand,
     a_resume_that_sends_again,
     a_resume_that_finds_it,
 ]
 # A short run kills these where something is done for good.
-ASKED_FOR: list[Prepare] = [a_create, a_confirm, a_webhook, a_refund, a_resume_that_sends_again]
+ASKED_FOR: list[Prepare] = [a_create, a_confirm, a_webhook, a_refund, an_approval, a_resume_that_sends_again]
 # And at so many other steps.
 OTHERS = 2
 

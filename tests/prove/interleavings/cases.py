@@ -14,6 +14,8 @@ from tests.prove.states import (
     lost_refund,
     paid_at_stripe,
     pending,
+    refund_to_be_sent,
+    requested_refund,
     returned_elsewhere,
     succeeded,
 )
@@ -23,13 +25,16 @@ from tests.support.operations import (
     Operation,
     PayAtStripe,
     Resume,
+    approve,
     cancel,
     checkout,
     close,
     confirm,
     create,
     refund,
+    reject,
     revoke,
+    settle,
     webhook,
 )
 from tests.support.stripe_apps import StripeApp, open_by_card
@@ -265,6 +270,40 @@ def refunds_and_webhook(stripe_app: StripeApp) -> list[Operation]:
     ]
 
 
+def approvals(stripe_app: StripeApp) -> list[Operation]:
+    second, refund_id = stripe_app.people.another_admin(), requested_refund(stripe_app)
+    return [approve(second, refund_id, key) for key in "ab"]
+
+
+def approve_and_reject(stripe_app: StripeApp) -> list[Operation]:
+    second, refund_id = stripe_app.people.another_admin(), requested_refund(stripe_app)
+    return [approve(second, refund_id, "a"), reject(second, refund_id, "b")]
+
+
+def approve_and_refund(stripe_app: StripeApp) -> list[Operation]:
+    """Of 5000, 3000 are requested already, so the other refund does not fit."""
+    second, refund_id = stripe_app.people.another_admin(), requested_refund(stripe_app)
+    payment_id = stripe_app.people.admin.get(f"/refunds/{refund_id}").json["data"]["payment_id"]
+    return [approve(second, refund_id, "a"), refund(stripe_app.people.admin, payment_id, 2500, "b")]
+
+
+def dispute_and_approve(stripe_app: StripeApp) -> list[Operation]:
+    second, refund_id = stripe_app.people.another_admin(), requested_refund(stripe_app)
+    (intent,) = stripe_app.fake.intents
+    return [disputed(stripe_app, intent)[1], approve(second, refund_id, "a")]
+
+
+def transfers_by_hand(stripe_app: StripeApp) -> list[Operation]:
+    refund_id = refund_to_be_sent(stripe_app)
+    return [settle(stripe_app.people.admin, refund_id, f"OUT-{key}", key) for key in "ab"]
+
+
+def approve_reject_and_dispute(stripe_app: StripeApp) -> list[Operation]:
+    (dispute, approval) = dispute_and_approve(stripe_app)
+    refund_id = stripe_app.people.admin.get("/refunds").json["data"][0]["id"]
+    return [dispute, approval, reject(stripe_app.people.another_admin(), refund_id, "b")]
+
+
 def dispute_and_refund(stripe_app: StripeApp) -> list[Operation]:
     payment_id, intent = completed(stripe_app)
     return [disputed(stripe_app, intent)[1], refund(stripe_app.people.admin, payment_id, 2000, "a")]
@@ -334,6 +373,11 @@ PAIRS: list[Prepare] = [
     resumes,
     resumes_of_what_was_made,
     resume_and_webhook,
+    approvals,
+    approve_and_reject,
+    approve_and_refund,
+    dispute_and_approve,
+    transfers_by_hand,
     dispute_and_refund,
     dispute_and_resume,
     win_and_refund,
@@ -347,5 +391,6 @@ TRIPLES: list[Prepare] = [
     confirm_webhook_and_cancel,
     pay_and_cancel_and_expire,
     refunds_and_webhook,
+    approve_reject_and_dispute,
     dispute_refund_and_end,
 ]
