@@ -19,6 +19,7 @@ from payments_app.consultations.cli import consultations as consultations_comman
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
+from payments_app.desk.routes import blueprint as desk_blueprint
 from payments_app.disputes.cli import disputes as disputes_commands
 from payments_app.disputes.routes import blueprint as disputes_blueprint
 from payments_app.documents.cli import export_payments
@@ -114,6 +115,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         documents_blueprint,
         events_blueprint,
         webhook_endpoints_blueprint,
+        desk_blueprint,
         idempotency_blueprint,
         webhooks_blueprint,
     ):

@@ -336,6 +336,16 @@ CLOSE = _refusals(
     },
 )
 
+RESOLVE_REVIEW = _refusals(
+    "/api/v1/payments/41/resolve-review",
+    {
+        **_VERSION_CONFLICTS,
+        "invalid-transition": InvalidTransition(payment_status="cancelled"),
+        "lock-timeout": LockTimeout(),
+        **_NO_ANSWER,
+    },
+)
+
 WEBHOOK = _refusals("/api/v1/webhooks/stripe", _NO_ANSWER)
 
 

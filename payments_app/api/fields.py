@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +35,9 @@ ZONED_TIME_PATTERN = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:[0-9]{2})$"
 )
 _ZONED_TIME = re.compile(ZONED_TIME_PATTERN)
+# Years that every zone's clock can show.
+DAY_PATTERN = r"^(?:19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}$"
+_DAY = re.compile(DAY_PATTERN)
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
 _TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
 _URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
@@ -252,6 +255,23 @@ class ZonedDateTime(UtcDateTimeField):
         try:
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError):  # no such day, or in UTC before the year 1
+            raise self.make_error("invalid") from None
+
+
+class QueryDay(fields.Field[Any]):
+    """A day of the calendar in a query, as ``2026-03-14``."""
+
+    default_error_messages: dict[str, Any] = {"invalid": N_("Not a day, such as 2026-03-14.")}
+
+    def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(metadata={"type": "string", "pattern": DAY_PATTERN, **(metadata or {})}, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> date:
+        if not isinstance(value, str) or not _DAY.fullmatch(value):
+            raise self.make_error("invalid")
+        try:
+            return date.fromisoformat(value)
+        except ValueError:  # no such day
             raise self.make_error("invalid") from None
 
 

@@ -31,6 +31,14 @@ class Consultation(Base):
             postgresql_where=text("reference IS NOT NULL"),
             sqlite_where=text("reference IS NOT NULL"),
         ),
+        # For the search of the front desk, by the beginning of a reference.
+        Index(
+            "ix_consultations_reference_search",
+            "reference",
+            postgresql_ops={"reference": "text_pattern_ops"},
+            postgresql_where=text("reference IS NOT NULL"),
+            sqlite_where=text("reference IS NOT NULL"),
+        ),
         Index(
             "ix_consultations_registered_by",
             "registered_by",

@@ -27,7 +27,7 @@ from payments_app.i18n.messages import N_, LocalizedMessage
 from payments_app.idempotency.headers import expected_copy, pop_key
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.payments import create as creation
-from payments_app.payments import queries, repository, schemas
+from payments_app.payments import queries, repository, review, schemas
 from payments_app.payments.cancel import cancel
 from payments_app.payments.checkout import checkout
 from payments_app.payments.close import close
@@ -46,6 +46,7 @@ from payments_app.payments.http import (
 )
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.refresh import refresh
+from payments_app.payments.repository import Conditions
 from payments_app.payments.sessions import SessionTerms
 from payments_app.readiness import requires_readiness
 
@@ -238,6 +239,21 @@ def cancel_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Res
     """Cancel a pending payment and free its consultation. Its session at the gateway ends first."""
     change = build_change("cancel", payment_id, body, caller, render_current=render_current_state)
     return respond(cancel(change, lambda payment: _render_changed(payment, N_("Payment cancelled"))))
+
+
+@blueprint.route("/<id:payment_id>/resolve-review", methods=["POST"])
+@authenticated(Role.ADMIN, scope=None)
+@blueprint.arguments(schemas.ReviewResolve, required=False, example=examples.EMPTY_BODY)
+@blueprint.success_response(200, schemas.ChangedPayment, headers=("ETag",))
+@blueprint.problems(400, 401, 403, 404, 409, 413, 415, 422, 503, examples=examples.RESOLVE_REVIEW)
+def resolve_review(body: dict[str, Any], payment_id: int, caller: Caller) -> Response:
+    """End the review of a payment, after staff have put the problem right; one that needs none stays as it is.
+
+    Money that does not belong to the payment is refunded first (409 ``invalid-transition`` until then).
+    """
+    conditions = Conditions(expected_version=body.get("expected_version"))
+    payment = review.resolve(payment_id, caller=caller, conditions=conditions, context=audit_context_for(caller))
+    return ok(dump_changed(payment), message=N_("Review ended"), headers={"ETag": etag(payment.version)})
 
 
 @consultations_blueprint.route("/<id:consultation_id>/close", methods=["POST"])

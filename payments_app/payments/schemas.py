@@ -185,6 +185,12 @@ class PaymentCheckout(IdempotentRequest):
     pass
 
 
+class ReviewResolve(Schema):
+    expected_version = StrictInteger(
+        least=0, metadata={"description": "The version that was looked at: a later reason for a review is not ended."}
+    )
+
+
 class PaymentListQuery(Query):
     """Conditions, all of which a payment fulfils. A time ``_to`` is the first one that is not shown any more."""
 

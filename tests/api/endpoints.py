@@ -21,6 +21,7 @@ ENDPOINTS: dict[str, tuple[str, str, Body]] = {
     "settle": ("POST", "/api/v1/refunds/999999/settle", {"reference": "GC-1"}),
     "approve": ("POST", "/api/v1/refunds/999999/approve", {"expected_version": 1}),
     "reject": ("POST", "/api/v1/refunds/999999/reject", {"reason": "asked for"}),
+    "resolve": ("POST", "/api/v1/payments/{pending_id}/resolve-review", {"expected_version": 0}),
     "link": ("POST", "/api/v1/consultations/5/links", {"expires_in": 3600}),
     "exchange": ("POST", "/api/v1/payment-links/exchange", {"token": "a-token-that-nobody-has"}),
     "consultation": ("PUT", "/api/v1/consultations/500", {"patient_email": "patient@example.com"}),

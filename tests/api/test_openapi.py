@@ -33,6 +33,7 @@ PUT = ("put", "/api/v1/consultations/{consultation_id}")
 CLOSE = ("post", "/api/v1/consultations/{consultation_id}/close")
 PING = ("post", "/api/v1/webhook-endpoints/{endpoint_id}/ping")
 RETRY = ("post", "/api/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/retry")
+RESOLVE = ("post", "/api/v1/payments/{payment_id}/resolve-review")
 LOGIN = ("post", "/api/login")
 EXCHANGE = ("post", "/api/v1/payment-links/exchange")
 METHODS = ("get", "/api/v1/payment-methods")
@@ -156,6 +157,7 @@ def test_answers_match_the_document(people: People, document: dict[str, Any]) ->
         *given_answers_about_documents(people),
         *given_answers_about_webhooks(people),
         *given_answers_about_refunds(people),
+        *given_answers_to_staff(people),
     )
     for operation, answer in (*given_answers(people), *about_more):
         judge_answer(document, operation, answer)
@@ -220,6 +222,17 @@ def given_answers_about_documents(people: People) -> Iterator[Given]:
     yield ("get", "/api/v1/credit-notes/{credit_note_id}.pdf"), people.patient.get("/credit-notes/999999.pdf")
     yield ("get", "/api/v1/payments.csv"), people.admin.get("/payments.csv?status=pending")
     yield ("get", "/api/v1/payments.csv"), people.admin.get("/payments.csv?per_page=5")
+
+
+def given_answers_to_staff(people: People) -> Iterator[Given]:
+    patient, payment_id = people.patient, people.patient.pay(10).json["data"]["payment_id"]
+    yield ("get", "/api/v1/desk/payments"), people.admin.get("/desk/payments?search=patient&per_page=1")
+    yield ("get", "/api/v1/desk/payments"), people.admin.get("/desk/payments?queue=mine&day=today")
+    yield ("get", "/api/v1/desk/payments"), people.booking.get("/desk/payments")
+    yield ("get", "/api/v1/desk/queues"), people.admin.get("/desk/queues")
+    yield ("get", "/api/v1/desk/queues"), patient.get("/desk/queues")
+    yield RESOLVE, people.admin.post(f"/payments/{payment_id}/resolve-review", {"expected_version": 0})
+    yield RESOLVE, people.admin.post("/payments/999999/resolve-review")
 
 
 def given_answers_about_links(people: People) -> Iterator[Given]:
@@ -432,6 +445,7 @@ def test_every_conflict_has_an_example_wherever_it_occurs(document: dict[str, An
         CLOSE: {("invalid-transition", False), ("version-conflict", True)},
         PING: {("webhook-endpoint-disabled", False)},
         RETRY: {("webhook-endpoint-disabled", False)},
+        RESOLVE: {*version_conflicts, *late_or_twice},
     }
     # Users are made by a command alone.
     of_requests = {error.code for error in Conflict.__subclasses__()} - {UserExists.code}

@@ -98,6 +98,14 @@ class Payment(Base):
             postgresql_where=text("transaction_id IS NOT NULL"),
             sqlite_where=text("transaction_id IS NOT NULL"),
         ),
+        # For the search of the front desk, by the beginning of a transaction.
+        Index(
+            "ix_payments_transaction_search",
+            "transaction_id",
+            postgresql_ops={"transaction_id": "text_pattern_ops"},
+            postgresql_where=text("transaction_id IS NOT NULL"),
+            sqlite_where=text("transaction_id IS NOT NULL"),
+        ),
         # The few payments in review: counted for the metrics, and listed by the audit.
         Index("ix_payments_review", "id", postgresql_where=text("needs_review"), sqlite_where=text("needs_review = 1")),
         CheckConstraint(in_check("status", PaymentStatus), name="status_known"),
