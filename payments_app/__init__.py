@@ -19,6 +19,7 @@ from payments_app.consultations.cli import consultations as consultations_comman
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.db import engine, ids
 from payments_app.demo.cli import demo as demo_commands
+from payments_app.desk import desk_page
 from payments_app.desk.routes import blueprint as desk_blueprint
 from payments_app.disputes.cli import disputes as disputes_commands
 from payments_app.disputes.routes import blueprint as disputes_blueprint
@@ -122,6 +123,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         api.register_blueprint(blueprint)
     init_checkout_page(app)
     pay_page.init_app(app)
+    desk_page.init_app(app)
     init_sandbox_page(app)
     # From packages above payments, which payments must not import.
     payments_commands.add_command(prove)

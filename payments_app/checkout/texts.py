@@ -5,16 +5,34 @@ Statuses use the same words as the API's messages.
 
 from payments_app.i18n.messages import N_
 
+# On every page with a session (session.js).
+SESSION_TEXTS = {
+    "no_answer": N_("The service does not answer. Please try again in a moment."),
+    "waiting": N_("No response yet. Trying again, safely (%(attempt)s of %(of)s) ..."),
+    "asking": N_("No response in time. Checking the status ..."),
+}
+
+STATUS_TEXTS = {
+    "status_unpaid": N_("not paid"),
+    "status_pending": N_("pending"),
+    "status_processing": N_("processing"),
+    "status_completed": N_("paid"),
+    "status_partially_refunded": N_("partially refunded"),
+    "status_refunded": N_("refunded"),
+    "status_failed": N_("failed"),
+    "status_cancelled": N_("cancelled"),
+    "status_expired": N_("expired"),
+}
+
 # On both pages: paying, and a payment that is not finished.
 _PAYING = {
-    "no_answer": N_("The service does not answer. Please try again in a moment."),
+    **SESSION_TEXTS,
+    **STATUS_TEXTS,
     "consultation": N_("Consultation %(id)s"),
     "amount_range": N_("From %(least)s to %(greatest)s"),
     "tax": N_("VAT %(rate)s"),
     # While a payment is under way.
     "sending": N_("Sending your payment ..."),
-    "waiting": N_("No response yet. Trying again, safely (%(attempt)s of %(of)s) ..."),
-    "asking": N_("No response in time. Checking the status ..."),
     "opening": N_("Taking you to the payment page ..."),
     "cancelling": N_("Cancelling ..."),
     "unknown": N_("The outcome is not known yet. It is safe to press the button again: you will not be charged twice."),
@@ -44,16 +62,6 @@ _PAYING = {
         "You started a payment of %(amount)s by %(method)s earlier, and it is not finished; nothing was charged now."
         " Continue it, or cancel it and choose again."
     ),
-    # Statuses of payments.
-    "status_unpaid": N_("not paid"),
-    "status_pending": N_("pending"),
-    "status_processing": N_("processing"),
-    "status_completed": N_("paid"),
-    "status_partially_refunded": N_("partially refunded"),
-    "status_refunded": N_("refunded"),
-    "status_failed": N_("failed"),
-    "status_cancelled": N_("cancelled"),
-    "status_expired": N_("expired"),
 }
 
 # On the page of a payment link.

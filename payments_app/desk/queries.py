@@ -115,6 +115,7 @@ class ConsultationRow:
 class DeskPayment:
     """A payment with what staff need to recognise it. ``refundable_minor``: what can be refunded now.
 
+    ``by_hand``: it is paid by hand, so that staff confirm it and send its refunds.
     ``dispute``: the one that has to be answered first, else the latest one. ``open_refund``: the oldest one that is not
     settled.
     """
@@ -123,6 +124,7 @@ class DeskPayment:
     patient: Patient
     consultation: ConsultationRow
     refundable_minor: int
+    by_hand: bool
     dispute: Any
     open_refund: Any
 
@@ -194,7 +196,7 @@ def _page(names: frozenset[str], status: PaymentStatus | None, queue: Queue | No
 
 def _read(row: Any) -> DeskPayment:
     at = len(PAYMENTS.c)
-    payment = PaymentRow._make(row[:at])
+    payment: Any = PaymentRow._make(row[:at])
     due, refund = _DisputeRow._make(row[at + 6 : at + 9]), _RefundRow._make(row[at + 9 : at + 12])
     left_minor = payment.received_minor - payment.refund_reserved_minor - payment.refunded_minor
     return DeskPayment(
@@ -202,6 +204,7 @@ def _read(row: Any) -> DeskPayment:
         patient=Patient(*row[at : at + 2]),
         consultation=ConsultationRow(*row[at + 2 : at + 6]),
         refundable_minor=0 if payment.is_disputed else left_minor,
+        by_hand=payment.gateway == BY_HAND,
         dispute=None if due.id is None else due,
         open_refund=None if refund.id is None else refund,
     )
@@ -234,7 +237,7 @@ def _places(*, with_number: bool) -> list[ColumnElement[bool]]:
         )
     )
     consultations = select(CONSULTATIONS.c.id).where(_begins(CONSULTATIONS.c.reference))
-    methods = [literal_column(f"'{method}'") for method in METHODS]
+    methods: list[ColumnElement[str]] = [literal_column(f"'{method}'") for method in METHODS]
     places = [
         PAYMENTS.c.user_id.in_(patients),
         PAYMENTS.c.consultation_id.in_(consultations),
@@ -275,7 +278,7 @@ def _in_queue(queue: Queue) -> ColumnElement[bool]:
         case Queue.NEEDS_REVIEW:
             return PAYMENTS.c.needs_review
         case Queue.DISPUTED:
-            is_open = literal_column(f"({in_check('disputes.status', dispute.OPEN)})")
+            is_open: ColumnElement[bool] = literal_column(f"({in_check('disputes.status', dispute.OPEN)})")
             return PAYMENTS.c.id.in_(select(DISPUTES.c.payment_id).where(is_open))
         case Queue.TO_BE_SENT:
             by_hand = REFUNDS.c.gateway == literal_column(f"'{BY_HAND}'")
@@ -292,7 +295,7 @@ def _has_refund(status: str, *more: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _first_dispute() -> Any:
-    is_open = literal_column(f"({in_check('d.status', dispute.OPEN)})")
+    is_open: ColumnElement[bool] = literal_column(f"({in_check('d.status', dispute.OPEN)})")
     theirs = DISPUTES.alias("d")
     return (
         select(theirs.c.id)

@@ -52,6 +52,9 @@ class DeskPayment(Schema):
     refundable_amount = Amount(
         required=True, attribute="refundable_minor", metadata={"description": "How much can be refunded now."}
     )
+    by_hand = fields.Boolean(
+        required=True, metadata={"description": "Staff confirm it, and send the money of its refunds."}
+    )
     dispute = fields.Nested(
         DeskDispute,
         required=True,

@@ -101,6 +101,7 @@ def test_a_row_says_who_and_what_for(people: People, raw: Raw, rosa: int) -> Non
             "starts_at": "2026-01-31T09:30:00.000000Z",
         },
         "refundable_amount": (AMOUNT_MINOR - 30_050) / 100,
+        "by_hand": False,
         "dispute": {"id": due_first, "status": "needs_response", "due_at": "2026-02-01T09:30:00.000000Z"},
         "open_refund": {"id": refund_id, "status": "pending", "amount": 100.5},
     }
@@ -110,11 +111,12 @@ def test_a_disputed_payment_has_nothing_to_refund_and_a_pending_one_neither(
     people: People, raw: Raw, rosa: int
 ) -> None:
     raw.payment(rosa, 501, "completed", is_disputed=True)
-    raw.payment(rosa, 502)
+    raw.payment(rosa, 502, **BY_HAND)
 
     rows = people.admin.get("/desk/payments").json["data"]
 
     assert [(row["refundable_amount"], row["dispute"], row["open_refund"]) for row in rows] == [(0, None, None)] * 2
+    assert [row["by_hand"] for row in rows] == [True, False]
 
 
 def test_what_is_searched(raw: Raw, people: People, rosa: int, found: Callable[..., list[int]]) -> None:

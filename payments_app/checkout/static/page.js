@@ -7,6 +7,7 @@ import { forgetWayBack } from './payment-client.js';
 import { say } from './reader.js';
 import { endedInWords, Result } from './result.js';
 import { Session } from './session.js';
+import { onSignIn } from './sign-in.js';
 
 const element = (id) => document.getElementById(id);
 
@@ -72,24 +73,7 @@ async function start() {
   element('again').hidden = Boolean(session.me) || !session.client.signedIn;
 }
 
-element('sign-in-form').addEventListener('submit', async (event) => {
-  event.preventDefault();
-  const form = event.currentTarget;
-  const button = form.querySelector('button');
-  const { email, password } = Object.fromEntries(new FormData(form));
-  const progress = element('sign-in-progress');
-  button.disabled = true;
-  progress.textContent = say('signing_in');
-  await session.attempt(
-    async () => {
-      await session.client.signIn(email, password, session.call);
-      form.reset();
-      await enter();
-    },
-    { progress, problem: element('sign-in-problem') },
-  );
-  button.disabled = false;
-});
+onSignIn(session, enter);
 
 element('sign-out').addEventListener('click', () => leave());
 

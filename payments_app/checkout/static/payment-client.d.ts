@@ -253,6 +253,10 @@ export class PaymentClient {
   readPdf(path: string, call?: Call): Promise<{ blob: Blob; name: string }>;
   /** Any GET below /api/v1; returns its whole body. */
   read(path: string, call?: Call): Promise<any>;
+  /** Any POST below /api/v1 for which no method is made, with a key of its own; returns its whole body. */
+  post(path: string, body?: object, call?: Call): Promise<any>;
+  /** A file below /api/v1, such as a PDF. */
+  download(path: string, call?: Call): Promise<Blob>;
 }
 
 /** Where the browser is to go on after a gateway's page, if `goToGateway` sent this browser there; null if not. */

@@ -239,6 +239,28 @@ export class PaymentClient {
   }
 
   /**
+   * Any POST below /api/v1 for which no method is made: sent again, with one key, until there is a response.
+   * @param {string} path @param {object} [body] @param {Call} [call] @returns {Promise<any>}
+   */
+  async post(path, body = {}, { signal } = {}) {
+    return (await this.#persist({ method: 'POST', path: `/api/v1${path}`, body, key: newKey(), signal })).body;
+  }
+
+  /** A file below /api/v1, such as a PDF. @param {string} path @param {Call} [call] @returns {Promise<Blob>} */
+  async download(path, { signal } = {}) {
+    const { fetch, baseUrl } = this.#settings;
+    const headers = this.#headers({ bearer: await this.#currentBearer(signal) });
+    headers.Accept = '*/*';
+    const asked = { headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error' };
+    const response = await fetch(`${baseUrl}/api/v1${path}`, /** @type {RequestInit} */ (asked)).catch((cause) => {
+      signal?.throwIfAborted();
+      throw noAnswer('no-answer', { cause });
+    });
+    if (!response.ok) judge(response, await response.text().then(fromJson).catch(() => null));
+    return response.blob();
+  }
+
+  /**
    * One request in flight for one intention, even if several callers wait for it. Each caller may leave by its own
    * signal; the request is abandoned when the last one has left.
    * @param {string} intention its name, unique for its user

@@ -64,3 +64,53 @@ function inClinicsZone(moment, date) {
   const clinics = format({ timeZone });
   return clinics === format({}) ? clinics : format({ timeZone, timeZoneName: 'short' });
 }
+
+/** A day without a time. @param {string} moment ISO 8601 */
+export function date(moment) {
+  return new Intl.DateTimeFormat(LOCALE, { timeZone, month: 'short', day: 'numeric' }).format(new Date(moment));
+}
+
+/** Whether a moment is of today, by the clinic's clock. @param {string} moment ISO 8601 */
+export function isToday(moment) {
+  return today(new Date(moment)) === today();
+}
+
+/** A day of the clinic's calendar as 2026-03-14. */
+export function today(at = new Date()) {
+  return new Intl.DateTimeFormat('en-CA', { timeZone, dateStyle: 'short' }).format(at);
+}
+
+/** An amount for a field to type in, in the reader's own format: 1,500.50 or 1.500,50. @param {number} amount */
+export function typed(amount) {
+  return new Intl.NumberFormat(LOCALE, { minimumFractionDigits: 2 }).format(amount);
+}
+
+/**
+ * What was typed as an amount, with or without separators of thousands; null if it is none. One that is only right in
+ * another language is refused: 1.500 is one and a half here, and fifteen hundred there.
+ * @param {string} text
+ */
+export function parsedAmount(text) {
+  const parts = new Intl.NumberFormat(LOCALE).formatToParts(1_234_567.8);
+  const sign = (type) => (parts.find((part) => part.type === type)?.value ?? '').replace(/[.\s\u00a0\u202f]/, (own) => (own === '.' ? '\\.' : '\\s'));
+  const [group, decimal] = [sign('group') || ',', sign('decimal')];
+  const whole = `(?:\\d+|\\d{1,3}(?:${group}\\d{2,3})*${group}\\d{3})`;
+  const amount = text.trim().replace(/^\p{Sc}\s*/u, '');
+  if (!new RegExp(`^${whole}(?:${decimal}\\d{1,2})?$`).test(amount)) return null;
+  return Number(amount.replace(new RegExp(group, 'g'), '').replace(new RegExp(decimal), '.'));
+}
+
+/** The first moment of a day of the clinic's calendar, ISO 8601 in UTC. @param {string} day as 2026-03-14 */
+export function midnight(day, daysLater = 0) {
+  const wanted = Date.parse(`${day}T00:00:00Z`) + daysLater * 86_400_000;
+  let moment = wanted;
+  // Twice: the first guess may lie on the other side of a change of the clocks.
+  for (let round = 0; round < 2; round += 1) moment -= wallClock(moment) - wanted;
+  return new Date(moment).toISOString();
+}
+
+/** What the clinic's clock shows, as if it were UTC. @param {number} moment milliseconds */
+function wallClock(moment) {
+  const shown = { timeZone, hourCycle: 'h23', dateStyle: 'short', timeStyle: 'medium' };
+  return Date.parse(`${new Intl.DateTimeFormat('sv-SE', shown).format(moment).replace(' ', 'T')}Z`);
+}
