@@ -131,7 +131,7 @@ class DeskPayment:
 
 # Their fields are the columns below.
 _DisputeRow = namedtuple("_DisputeRow", ("id", "status", "due_at"))
-_RefundRow = namedtuple("_RefundRow", ("id", "status", "amount_minor"))
+_RefundRow = namedtuple("_RefundRow", ("id", "status", "amount_minor", "by_hand"))
 
 
 @read_transaction
@@ -184,7 +184,7 @@ def _page(names: frozenset[str], status: PaymentStatus | None, queue: Queue | No
             *(USERS.c[name] for name in ("name", "email")),
             *(CONSULTATIONS.c[name] for name in ("id", "reference", "description", "starts_at")),
             *(DISPUTES.c[name] for name in ("id", "status", "due_at")),
-            *(REFUNDS.c[name] for name in ("id", "status", "amount_minor")),
+            *(REFUNDS.c[name] for name in ("id", "status", "amount_minor", "by_hand")),
         )
         .select_from(shown)
         .order_by(PAYMENTS.c.created_at.desc(), PAYMENTS.c.id.desc())
@@ -197,7 +197,7 @@ def _page(names: frozenset[str], status: PaymentStatus | None, queue: Queue | No
 def _read(row: Any) -> DeskPayment:
     at = len(PAYMENTS.c)
     payment: Any = PaymentRow._make(row[:at])
-    due, refund = _DisputeRow._make(row[at + 6 : at + 9]), _RefundRow._make(row[at + 9 : at + 12])
+    due, refund = _DisputeRow._make(row[at + 6 : at + 9]), _RefundRow._make(row[at + 9 : at + 13])
     left_minor = payment.received_minor - payment.refund_reserved_minor - payment.refunded_minor
     return DeskPayment(
         payment=payment,
@@ -281,10 +281,9 @@ def _in_queue(queue: Queue) -> ColumnElement[bool]:
             is_open: ColumnElement[bool] = literal_column(f"({in_check('disputes.status', dispute.OPEN)})")
             return PAYMENTS.c.id.in_(select(DISPUTES.c.payment_id).where(is_open))
         case Queue.TO_BE_SENT:
-            by_hand = REFUNDS.c.gateway == literal_column(f"'{BY_HAND}'")
-            return _has_refund(RefundStatus.PENDING, by_hand, ~REFUNDS.c.made_elsewhere)
+            return _has_refund(RefundStatus.PENDING, REFUNDS.c.by_hand)
         case Queue.TO_BE_APPROVED:
-            return _has_refund("requested")
+            return _has_refund(RefundStatus.REQUESTED)
         case Queue.REFUND_UNKNOWN:
             return _has_refund(RefundStatus.UNKNOWN)
 

@@ -43,6 +43,7 @@ class DeskRefund(Schema):
     id = fields.Integer(required=True)
     status = EnumField(REFUND_STATUS, required=True)
     amount = Amount(required=True, attribute="amount_minor")
+    by_hand = fields.Boolean(required=True)
 
 
 class DeskPayment(Schema):

@@ -103,7 +103,7 @@ def test_a_row_says_who_and_what_for(people: People, raw: Raw, rosa: int) -> Non
         "refundable_amount": (AMOUNT_MINOR - 30_050) / 100,
         "by_hand": False,
         "dispute": {"id": due_first, "status": "needs_response", "due_at": "2026-02-01T09:30:00.000000Z"},
-        "open_refund": {"id": refund_id, "status": "pending", "amount": 100.5},
+        "open_refund": {"id": refund_id, "status": "pending", "amount": 100.5, "by_hand": False},
     }
 
 
@@ -181,10 +181,11 @@ def test_queues_hold_what_waits_for_staff_and_are_counted(
         "needs_review": [payment(needs_review=True)],
         "disputed": [payment() for _ in range(3)],
         "refund_unknown": [payment()],
-        "to_be_approved": [],
+        "to_be_approved": [payment()],
     }
     for _ in range(2):  # a payment is counted once
-        raw.refund(wanted["to_be_sent"][0], status="pending", gateway="manual", amount_minor=1)
+        raw.refund(wanted["to_be_sent"][0], status="pending", gateway="manual", by_hand=True, amount_minor=1)
+    raw.refund(wanted["to_be_approved"][0], status="requested", amount_minor=1)
     raw.refund(wanted["refund_unknown"][0], status="unknown", amount_minor=1)
     for payment_id, status in zip(wanted["disputed"], ("inquiry", "needs_response", "under_review"), strict=True):
         raw.dispute(payment_id, status=status)
@@ -192,7 +193,7 @@ def test_queues_hold_what_waits_for_staff_and_are_counted(
     payment("pending")
     payment("expired", **BY_HAND)
     raw.refund(payment(), status="pending", amount_minor=1)
-    raw.refund(payment(**BY_HAND), gateway="manual")
+    raw.refund(payment(**BY_HAND), gateway="manual", by_hand=True, transfer_reference="SENT-1")
     raw.refund(payment(**BY_HAND), status="pending", gateway="manual", amount_minor=1, made_elsewhere=True)
     for status in ("won", "lost", "inquiry_closed"):
         raw.dispute(payment(), status=status)

@@ -69,6 +69,8 @@ export class RefundDialog {
 
   close() {
     this.#dialog.close();
+    this.#form.reset();
+    element('refund-question').textContent = '';
   }
 
   open(row) {

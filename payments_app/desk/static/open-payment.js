@@ -44,7 +44,7 @@ export class OpenPayment {
     this.#refundDialog.close();
     this.#section.hidden = true;
     this.#body.replaceChildren();
-    this.#problem.textContent = '';
+    for (const text of [this.#heading, this.#problem, this.#progress, element('open-notice')]) text.textContent = '';
   }
 
   /** Read a payment and show it. @param {{notice?: string}} [words] */

@@ -12,7 +12,7 @@ const OPEN_DISPUTES = ['inquiry', 'needs_response', 'under_review'];
 export function states({ payment, dispute, open_refund: refund, by_hand: byHand }) {
   const found = [];
   if (dispute && [...OPEN_DISPUTES, 'lost'].includes(dispute.status)) found.push({ text: disputeInWords(dispute), tone: 'bad' });
-  if (refund) found.push({ text: openRefundInWords(refund, byHand), tone: refund.status === 'unknown' ? 'bad' : 'wait' });
+  if (refund) found.push({ text: openRefundInWords(refund), tone: refund.status === 'unknown' ? 'bad' : 'wait' });
   if (payment.needs_review) found.push({ text: say('needs_review'), tone: 'bad' });
   found.push(statusInWords(payment, byHand));
   return found;
@@ -30,7 +30,7 @@ export function disputeInWords({ status, due_at: due }) {
   return say(`dispute_${status}`);
 }
 
-function openRefundInWords({ status }, byHand) {
+function openRefundInWords({ status, by_hand: byHand }) {
   return say(status === 'pending' && byHand ? 'refund_to_be_sent' : `refund_${status}`);
 }
 
