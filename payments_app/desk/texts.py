@@ -44,6 +44,7 @@ TEXTS = {
     "heading": N_("%(name)s, %(amount)s"),
     "payment": N_("Payment %(id)s"),
     "invoice": N_("%(number)s (%(status)s)"),
+    "invoice_file": N_("Invoice"),
     "invoice_pending": N_("due"),
     "invoice_paid": N_("paid"),
     "invoice_refunded": N_("refunded"),

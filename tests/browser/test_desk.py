@@ -338,6 +338,8 @@ def test_every_state_is_accessible(chromium: Browser, desk: Desk, scheme: Any, s
     """In Indonesian, whose words are the longer ones, on a small phone; and in English beside each other."""
     disputed = desk.payment(574, "Ana Reyes", "BK-74", 5000.0, description="X-ray", method="gcash")
     assert desk.people.admin.confirm(disputed, "REF-74").status_code == 200
+    blocking = {"is_disputed": True, "needs_review": True, "review_of_dispute": True}
+    desk.raw.update("payments", disputed, **blocking)
     desk.raw.dispute(disputed, due_at=datetime(2026, 12, 5, 4, tzinfo=UTC))
     more, language = ({"viewport": SMALL_PHONE, "locale": "id-ID"}, "id") if size == "phone" else (DESK, "en")
     with visitor(chromium, desk.service.url, color_scheme=scheme, **more) as page:

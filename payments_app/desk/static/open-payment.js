@@ -115,7 +115,7 @@ export class OpenPayment {
     connect(shown);
     this.#offer(shown, row, payment);
     const files = shown.querySelector('[data-part=files]');
-    for (const each of payment.invoices) files.append(this.#file(each.invoice_number, `/invoices/${each.id}.pdf`));
+    for (const each of payment.invoices) files.append(this.#file(say('invoice_file'), each.invoice_number, `/invoices/${each.id}.pdf`));
     shown.querySelector('.refunds').append(...refunds.toReversed().map((refund) => this.#refundLine(refund)));
     shown.querySelector('[data-part=refunds]').hidden = refunds.length === 0;
     shown.querySelector('.trail').append(...events.toReversed().map((event) => this.#eventLine(event)));
@@ -230,8 +230,8 @@ export class OpenPayment {
     );
   }
 
-  #file(name, path) {
-    const button = filled('file-template', { name }).firstElementChild;
+  #file(label, name, path) {
+    const button = filled('file-template', { name: label }).firstElementChild;
     button.addEventListener('click', () => {
       this.#progress.textContent = say('downloading');
       const where = { progress: this.#progress, problem: this.#problem };
@@ -284,7 +284,7 @@ export class OpenPayment {
       });
     } else part('decide').remove();
     const shown = line.firstElementChild;
-    if (refund.credit_note_id) shown.append(this.#file(say('credit_note'), `/credit-notes/${refund.credit_note_id}.pdf`));
+    if (refund.credit_note_id) shown.append(this.#file(say('credit_note'), `credit-note-${refund.credit_note_id}`, `/credit-notes/${refund.credit_note_id}.pdf`));
     return shown;
   }
 
