@@ -1,4 +1,4 @@
-"""Parts that the pages share: their scripts, styles and pictures at ``/checkout/static``, and how a page is sent."""
+"""What the pages share: scripts, styles and pictures at ``/checkout/static``, templates, and how a page is sent."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,9 @@ from payments_app.api.security_headers import page_policy
 from payments_app.i18n.locale import nearest_language, reader_language, translate
 
 # Without a view of its own, so that the page of payment links has its files in a service whose page at ``/`` is off.
-_blueprint = Blueprint("checkout", __name__, static_folder="static", static_url_path="/checkout/static")
+_blueprint = Blueprint(
+    "checkout", __name__, static_folder="static", static_url_path="/checkout/static", template_folder="templates"
+)
 
 
 def register_files(app: Flask) -> None:

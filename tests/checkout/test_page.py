@@ -91,6 +91,8 @@ def test_production_shows_it_only_where_it_is_wanted(database: Database, setting
     "path",
     [
         "/checkout/static/page.js",
+        "/desk/static/desk.js",
+        "/desk",
         "/docs/page/docs.js",
         "/openapi.json",
         "/problems/not-found",

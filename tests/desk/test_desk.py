@@ -1,5 +1,6 @@
 """What the front desk reads: searches, filters, queues, and what it costs the database."""
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -252,6 +253,14 @@ def test_only_staff_by_login_may_see_it(people: People) -> None:
             assert_problem(person.get(path), 403, code="forbidden")
         assert_problem(people.anonymous().get(f"/api/v1{path}"), 401)
         assert_problem(people.admin.get(f"{path}?x=1"), 422, "x")
+
+
+def test_what_is_searched_is_in_no_log(people: People, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="payments_app")
+    assert people.admin.get("/desk/payments?search=rosa.lim").status_code == 200
+
+    assert "/api/v1/desk/payments" in caplog.text
+    assert "rosa" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ async function enter() {
     return;
   }
   session.begin(me.data, methods.data);
+  for (const method of methods.data) session.methods.set(method.code, method); // also what this page could not pay by
   const names = methods.data.map(({ code, name }) => new Option(name, code));
   element('method').replaceChildren(element('method').options[0], ...names);
   element('account-name').textContent = say('staff', { name: session.me.name });

@@ -70,7 +70,9 @@ export class OpenPayment {
         this.#row = row;
         this.#show(row, payment, events.data, refunds.data);
         element('open-notice').textContent = notice;
-        this.#heading.focus(); // screen readers read it, and the browser scrolls to it
+        this.#section.scrollTop = 0;
+        this.#section.scrollIntoView({ block: 'nearest' });
+        this.#heading.focus({ preventScroll: true }); // screen readers read it
       },
       { problem: this.#problem },
     );
