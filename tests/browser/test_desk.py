@@ -20,7 +20,7 @@ from tests.support.service import Service
 
 pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
 
-DESK = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "Asia/Manila", "locale": "en-PH"}
+DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "Asia/Manila", "locale": "en-PH"}
 SMALL_PHONE = {"width": 360, "height": 640}
 CLINIC = {
     "CLINIC_NAME": "San Roque Clinic",
@@ -341,7 +341,8 @@ def test_every_state_is_accessible(chromium: Browser, desk: Desk, scheme: Any, s
     blocking = {"is_disputed": True, "needs_review": True, "review_of_dispute": True}
     desk.raw.update("payments", disputed, **blocking)
     desk.raw.dispute(disputed, due_at=datetime(2026, 12, 5, 4, tzinfo=UTC))
-    more, language = ({"viewport": SMALL_PHONE, "locale": "id-ID"}, "id") if size == "phone" else (DESK, "en")
+    phone: dict[str, Any] = {"viewport": SMALL_PHONE, "locale": "id-ID"}
+    more, language = (phone, "id") if size == "phone" else (DESK, "en")
     with visitor(chromium, desk.service.url, color_scheme=scheme, **more) as page:
         state = f"desk-{size}-{scheme}"
         page.goto(f"/desk?language={language}")
