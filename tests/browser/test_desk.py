@@ -385,3 +385,41 @@ def test_it_is_for_staff_alone(page: Page, desk: Desk) -> None:
 
     expect(page.get_by_test_id("login-problem")).to_have_text("This page is for staff.")
     expect(page.get_by_test_id("search")).to_be_hidden()
+
+
+# What is typed, and what it means there; null: it is refused.
+AMOUNTS: dict[str, dict[str, float | None]] = {
+    "en-PH": {
+        "1,500.50": 1500.5,
+        "1500.5": 1500.5,
+        "₱ 1,000,000": 1_000_000,
+        "1.500,50": None,
+        "1,50": None,
+        "1.505": None,
+    },
+    "id-ID": {
+        "1.500,50": 1500.5,
+        "1500,5": 1500.5,
+        "1.500": 1500,
+        "1,500.50": None,
+        "1.50": None,
+        "-5": None,
+        "1e3": None,
+    },
+}
+
+
+@pytest.mark.parametrize("locale", AMOUNTS)
+def test_amounts_and_days_are_read_as_the_reader_means_them(chromium: Browser, desk: Desk, locale: str) -> None:
+    with visitor(chromium, desk.service.url, locale=locale, timezone_id="America/New_York") as page:
+        page.goto(f"/desk?language={locale[:2]}")
+        read = page.evaluate(
+            """async (texts) => {
+                const { parsedAmount, midnight } = await import('/checkout/static/reader.js');
+                return [texts.map(parsedAmount), midnight('2026-03-14'), midnight('2026-03-14', 1)];
+            }""",
+            list(AMOUNTS[locale]),
+        )
+
+    # Manila is 8 hours ahead of UTC, wherever the reader is.
+    assert read == [list(AMOUNTS[locale].values()), "2026-03-13T16:00:00.000Z", "2026-03-14T16:00:00.000Z"]
