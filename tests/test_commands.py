@@ -27,7 +27,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
 VERDICTS = {("check",)}  # what is wrong is what it is there to say, on standard output
-WITHOUT_DATABASE = {("gateways", "check")}
+WITHOUT_DATABASE = {("gateways", "check"), ("payments", "reconcile")}  # and no gateway here has an API
 SAY_WHAT_THEY_DO = {("payments", "audit")}  # on standard error, before they do it
 NOT_UTF8 = os.fsdecode(b"Jo\xff")
 
@@ -203,7 +203,7 @@ def test_ctrl_c_in_the_middle_of_the_work_and_of_a_question(databases: Callable[
     sqlite = databases("sqlite")
     for command, shown in (
         (("demo", "seed", "--consultations", "9000000000"), "Consultations"),
-        (("refunds", "give-up", "1"), "[y/N]: "),
+        (("refunds", "resume", "--send-again", "1"), "[y/N]: "),
     ):
         process = started(sqlite, *command)
         assert process.stderr is not None
