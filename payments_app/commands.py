@@ -113,7 +113,14 @@ class Command(click.Command):
 
 
 class CommandGroup(AppGroup):
-    """A group of commands without a statement timeout, whose errors are one plain line."""
+    """A group of commands without a statement timeout, whose errors are one plain line.
+
+    ``has_time_limits``: it keeps the timeouts of requests, for a command that runs on and on as the service does.
+    """
+
+    def __init__(self, *args: Any, has_time_limits: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._has_time_limits = has_time_limits
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> click.Context:
         with plain_ending():
@@ -122,7 +129,8 @@ class CommandGroup(AppGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         with plain_ending():
-            with_appcontext(lift_time_limits)()
+            if not self._has_time_limits:
+                with_appcontext(lift_time_limits)()
             with warnings_only():
                 return super().invoke(ctx)
 

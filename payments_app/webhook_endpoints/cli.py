@@ -22,7 +22,9 @@ from payments_app.webhook_endpoints.models import ALL_TYPES, DeliveryStatus
 from payments_app.webhook_endpoints.repository import DeliveryFilter, NewEndpoint
 from payments_app.webhook_endpoints.sender import Sender
 
-webhooks = CommandGroup("webhooks", help="Other systems that are told of events, and the sender that tells them.")
+webhooks = CommandGroup(
+    "webhooks", has_time_limits=True, help="Other systems that are told of events, and the sender that tells them."
+)
 
 COLUMNS = ("id", "is_enabled", "url", "types", "description", "last_delivered_at", "failing_since", "disabled_reason")
 DELIVERY_COLUMNS = (

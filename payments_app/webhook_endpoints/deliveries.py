@@ -26,7 +26,7 @@ from payments_app.webhook_endpoints.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from payments_app.webhook_endpoints.repository import IS_ACTIVE, give_up_pending
+from payments_app.webhook_endpoints.repository import IS_ACTIVE, give_up, give_up_pending
 
 log = get_logger(__name__)
 
@@ -247,7 +247,10 @@ def release(session: Session, leased: Sequence[Leased]) -> None:
 
 @write_transaction
 def prune(session: Session) -> int:
-    """Delete some deliveries that are 30 days old, and of endpoints that were deleted; how many."""
+    """Delete some deliveries that are 30 days old, and of endpoints that were deleted; give up some of disabled ones.
+
+    Returns how many.
+    """
     deleted = select(WebhookEndpoint.id).where(WebhookEndpoint.deleted_at.is_not(None))
     is_old = and_(
         WebhookDelivery.status == DeliveryStatus.DELIVERED.value,
@@ -258,7 +261,8 @@ def prune(session: Session) -> int:
         ids = select(WebhookDelivery.id).where(condition).limit(PRUNE_SIZE).with_for_update(skip_locked=True)
         gone = session.execute(delete(WebhookDelivery).where(WebhookDelivery.id.in_(ids)).returning(WebhookDelivery.id))
         number += len(gone.all())
-    return number
+    disabled = select(WebhookEndpoint.id).where(WebhookEndpoint.disabled_at.is_not(None))
+    return number + give_up(session, and_(_IS_PENDING, WebhookDelivery.endpoint_id.in_(disabled)), at_most=PRUNE_SIZE)
 
 
 def _lock(session: Session, endpoint_id: int) -> WebhookEndpoint | None:

@@ -56,7 +56,7 @@ class Sender:
         self._rules = Rules(https_only=settings.is_production, allow_private=settings.webhook_allow_private)
         self._stop, self._wake = threading.Event(), threading.Event()
         self._lock = threading.Lock()
-        self._busy: dict[tuple[int, bool], Future[None]] = {}
+        self._busy: dict[tuple[int, bool], Future[bool]] = {}
         self._prune_at = 0.0
         self.counts: Counter[str] = Counter()
 
@@ -116,20 +116,28 @@ class Sender:
     def _begin(self, threads: "_Threads", lane: Lane, due_at: datetime | None) -> None:
         """Have a lane sent, unless a thread of this process does so already."""
         key = (lane.endpoint_id, lane.is_first)
-        with self._lock:
-            if key in self._busy and not self._busy[key].done():
-                return
-            self._busy[key] = threads.of(lane).submit(self._serve, lane, due_at)
+        if key in self._busy and not self._busy[key].done():
+            return
+        work = threads.of(lane).submit(self._serve, lane, due_at)
+        self._busy[key] = work
+        work.add_done_callback(self._wake_if_more)
 
-    def _serve(self, lane: Lane, due_at: datetime | None) -> None:
+    def _wake_if_more(self, work: Future[bool]) -> None:
+        if work.exception() is None and work.result():
+            self._wake.set()
+
+    def _serve(self, lane: Lane, due_at: datetime | None) -> bool:
+        """Send some deliveries of a lane; whether there may be more, for which another lane may have the thread first.
+
+        `--once` sends to the lane's end, or to an error, which ends the command.
+        """
         with self._app.app_context():
-            if due_at is not None:  # `--once`: to the lane's end, or to an error, which ends the command
+            if due_at is not None:
                 while not self.is_stopping and self._send_some(lane, due_at):
                     pass
-                return
+                return False
             try:
-                if not self.is_stopping and self._send_some(lane, None):
-                    self._wake.set()  # there may be more, for which another lane may have this thread first
+                return not self.is_stopping and self._send_some(lane, None)
             except Exception as error:
                 is_expected = isinstance(error, AppError | SQLAlchemyError)
                 log.warning(
@@ -139,6 +147,7 @@ class Sender:
                     exc_info=not is_expected,
                 )
                 self._stop.wait(PAUSE_AFTER_ERROR_SECONDS)
+                return True
 
     def _send_some(self, lane: Lane, due_at: datetime | None) -> bool:
         """Send the next deliveries of a lane; whether there were any."""

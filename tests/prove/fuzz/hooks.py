@@ -21,6 +21,7 @@ OF_ITS_TIME = {
     "payment_method",
     "receipt_url",
     "return_url",
+    "url",
 }
 
 
