@@ -51,7 +51,7 @@ def all_commands(app: Flask) -> dict[tuple[str, ...], list[str]]:
 def _arguments(command: click.Command) -> list[str]:
     arguments = []
     for each in command.params:
-        value = "1" if each.type is ID else "joy@clinic.example"
+        value = "1" if each.type is ID else "https://clinic.example" if each.name == "url" else "joy@clinic.example"
         if isinstance(each.type, click.Choice):
             value = each.type.choices[0]
         if isinstance(each.type, click.DateTime):

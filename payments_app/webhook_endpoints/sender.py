@@ -85,7 +85,12 @@ class Sender:
             pass
 
     def run(self) -> None:
-        """Send until ``stop`` is called. A database that does not answer is asked again and again."""
+        """Send until ``stop`` is called. A database that goes away is asked again and again.
+
+        Raises:
+            AppError: it was not there at the beginning, or is not usable.
+        """
+        deliveries.find_behind()
         with _Threads() as threads:
             while not self.is_stopping:
                 self._wake.clear()
