@@ -112,6 +112,11 @@ class WebhookEndpoint(Base):
         self.disabled_at = self.disabled_reason = self.failing_since = None
         self.position = position
 
+    def delete(self, now: datetime) -> None:
+        """The row stays; its secrets do not."""
+        self.deleted_at = now
+        self.secret, self.previous_secret = "", None
+
     def note_delivered(self, now: datetime) -> None:
         self.attempts_delivered += 1
         self.last_delivered_at, self.failing_since = now, None

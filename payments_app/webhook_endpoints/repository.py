@@ -141,7 +141,7 @@ def delete(session: Session, endpoint_id: int, *, caller: Caller) -> None:
     """
     require_valid(session, caller)
     endpoint = _lock(session, endpoint_id)
-    endpoint.deleted_at = clock.now()
+    endpoint.delete(clock.now())
     _log(endpoint, "Webhook endpoint: deleted", caller)
 
 

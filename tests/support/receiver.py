@@ -45,8 +45,8 @@ class Received:
 
 
 class Receiver:
-    """The last word of a path says how it behaves: ``ok``, ``hang``, ``drip``, ``drip-body``, ``hang-up``, ``flood``,
-    ``redirect``, ``no-http``, or a status. ``instead`` changes that for a path while it is there.
+    """The last word of a path says how it behaves: ``ok``, ``hang``, ``wait``, ``drip``, ``drip-body``, ``hang-up``,
+    ``flood``, ``redirect``, ``no-http``, or a status. ``instead`` changes that for a path while it is there.
     """
 
     def __init__(self) -> None:
@@ -128,6 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hang(self) -> None:
         self.server.receiver.released.wait(PATIENCE_SECONDS)
+
+    def _wait(self) -> None:
+        self._hang()
+        self._answer(200, {})
 
     def _drip(self, head: bytes = b"HTTP/1.1 200 OK\r\nX-Padding: ") -> None:
         self.wfile.write(head)

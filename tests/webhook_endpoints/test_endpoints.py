@@ -62,6 +62,7 @@ def test_an_endpoint_is_made_changed_and_deleted(people: People, rows: Rows) -> 
         assert_problem(answer, 404, code="not-found")
     assert [each["id"] for each in admin.get("/webhook-endpoints").json["data"]] == [other["id"]]
     assert rows.count("webhook_endpoints") == 2  # its counts stay
+    assert rows.count("webhook_endpoints", "secret = ''") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,23 @@
 """What was committed is told to each endpoint at least once, in order, whatever the endpoints do."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine, text
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from payments_app import clock
+from payments_app.db import transaction
 from payments_app.webhook_endpoints import deliveries
+from payments_app.webhook_endpoints import sender as sender_module
 from payments_app.webhook_endpoints.deliveries import Lane
 from payments_app.webhook_endpoints.models import ATTEMPTS_AFTER_SECONDS
 from payments_app.webhook_endpoints.sender import Sender
 from tests.support.feeds import read_all
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.webhook_endpoints.conftest import Webhooks
 
 
@@ -273,6 +277,28 @@ def test_two_senders_send_each_event_once(webhooks: Webhooks) -> None:
             thread.join()
     for number in range(3):
         assert webhooks.positions_at(f"/{number}/ok") == list(range(1, 19))
+
+
+def test_what_was_delivered_is_written_down_however_long_the_database_is_busy(
+    webhooks: Webhooks, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise it would be sent again, although its answer was heard."""
+    monkeypatch.setattr(transaction, "LOCK_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(sender_module, "PAUSE_AFTER_ERROR_SECONDS", 0.05)
+    endpoint_id, _ = webhooks.endpoint("/a/wait")
+    pay(webhooks, 1)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(webhooks.send)
+        wait_until(lambda: len(webhooks.receiver.at("/a/wait")) == 1)
+        with engine.begin() as busy:
+            busy.execute(text("UPDATE webhook_endpoints SET description = 'busy'"))
+            webhooks.receiver.released.set()
+            wait_until(lambda: caplog.text.count("settle_success waits for a lock") >= 2)  # the second time it asks
+        assert sent.result(PATIENCE_SECONDS) == {"delivered": 1}
+
+    assert webhooks.statuses(endpoint_id) == ["delivered"]
+    assert webhooks.send() == {}
+    assert len(webhooks.receiver.received) == 1
 
 
 def test_leases_and_pauses_survive_a_clock_that_jumps_back(webhooks: Webhooks) -> None:
