@@ -282,6 +282,25 @@ def test_books_that_agree_differ_in_nothing(shop: Shop, rows: Rows, engine: Engi
     assert compared(shop) == []
 
 
+@pytest.mark.parametrize("shop", ["paymongo"], indirect=True)
+def test_late_money_and_second_money_that_a_webhook_has_told_of_agree(shop: WalletShop, rows: Rows) -> None:
+    late_id, late_session = shop.open(1)
+    assert shop.people.patient.post(f"/payments/{late_id}/cancel").status_code == 200
+    shop.fake.pay(late_session, late=True)
+    shop.shop.tell(shop.fake.session_paid(late_session))
+    twice_id, older_session = shop.open(2)
+    shop.fake.end(older_session)
+    assert shop.shop.check_out(twice_id)["reference"] != older_session
+    for session_id in (older_session, shop.shop.check_out(twice_id)["reference"]):
+        shop.fake.pay(session_id, late=True)
+        shop.shop.tell(shop.fake.session_paid(session_id))
+    assert rows.count("payments", "needs_review") == 2
+    assert rows.count("payment_events", "event IN ('payment.quarantined', 'payment.paid_again')") == 2
+    yesterday(shop, rows)
+
+    assert compared(shop) == []
+
+
 @pytest.mark.parametrize("mode", ["drop", "error", "limited"])
 def test_a_gateway_that_does_not_answer_is_exit_3_and_nothing_is_said_of_it(mode: Mode, shop: Shop, rows: Rows) -> None:
     _, session_id = shop.open(1)
