@@ -8,7 +8,7 @@ from payments_app.proof.client import Response
 from payments_app.proof.repository import PaymentSnapshot
 from payments_app.proof.scenario import LoadProfile, Patient, Scenario
 
-OK, CREATED, NO_CONTENT, UNAUTHENTICATED, CONFLICT, UNPROCESSABLE = 200, 201, 204, 401, 409, 422
+OK, CREATED, ACCEPTED, NO_CONTENT, UNAUTHENTICATED, CONFLICT, UNPROCESSABLE = 200, 201, 202, 204, 401, 409, 422
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,12 @@
-"""Attacks on what a payment gives back."""
+"""Attacks on what a payment gives back.
+
+Its refunds are accepted, not made: staff would have to send their money, and their amount is reserved until then.
+"""
 
 from collections.abc import Iterator
 
 from payments_app.proof import repository
-from payments_app.proof.promises import CONFLICT, OK, UNPROCESSABLE, SetupFailed, Violation, only, pay_one
+from payments_app.proof.promises import ACCEPTED, CONFLICT, OK, UNPROCESSABLE, SetupFailed, Violation, only, pay_one
 from payments_app.proof.scenario import Scenario
 
 # How many refunds of 30 % fit into a payment.
@@ -14,7 +17,7 @@ def refunds(scenario: Scenario) -> Iterator[Violation]:
     """One payment, and many refunds of 30 % at once: only three fit."""
     payment_id, consultation = _pay_confirmed(scenario)
     responses = scenario.client.at_once([scenario.refunding(payment_id) for _ in range(scenario.load.clients)])
-    yield from only(responses, OK, CONFLICT, UNPROCESSABLE)
+    yield from only(responses, OK, ACCEPTED, CONFLICT, UNPROCESSABLE)
     for snapshot in scenario.snapshots(consultation):
         if snapshot.returned_minor > snapshot.received_minor:
             yield Violation(
@@ -30,8 +33,7 @@ def refund_twins(scenario: Scenario) -> Iterator[Violation]:
     payment_id, consultation = _pay_confirmed(scenario)
     key = scenario.new_key()
     responses = scenario.client.at_once([scenario.refunding(payment_id, key=key) for _ in range(scenario.load.clients)])
-    accepted = 202  # a repeated request that arrives before the outcome
-    yield from only(responses, OK, accepted)
+    yield from only(responses, OK, ACCEPTED)
     for snapshot in scenario.snapshots(consultation):
         if snapshot.refunds != 1:
             yield Violation(
@@ -48,7 +50,7 @@ def disputes(scenario: Scenario) -> Iterator[Violation]:
     payment_id, consultation = _pay_confirmed(scenario)
     burst = [scenario.refunding(payment_id) for _ in range(scenario.load.clients)]
     responses = scenario.client.at_once(burst, meanwhile=lambda: repository.add_dispute(payment_id, scenario.name))
-    yield from only(responses, OK, CONFLICT, UNPROCESSABLE)
+    yield from only(responses, OK, ACCEPTED, CONFLICT, UNPROCESSABLE)
     before = scenario.snapshots(consultation)
     responses = scenario.client.at_once([scenario.refunding(payment_id) for _ in range(scenario.load.clients)])
     yield from only(responses, CONFLICT)

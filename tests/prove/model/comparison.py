@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from tests.prove.model.records import ADMIN, Belief, Key, Link, ModelResponse, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, SECOND, Belief, Key, Link, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.reference_model import ReferenceModel
 from tests.prove.model.service_under_test import PATIENTS, SHOWN, ServiceUnderTest, problem_of
 from tests.prove.model.stripe_account import Weather
@@ -38,6 +38,7 @@ class Comparison(RuleBasedStateMachine):
         self.nothing_happened = True
         self.asked: list[tuple[Rule, dict[str, Any]]] = []
         self.payers: dict[Link, Payer] = {}
+        self._second = service.people.another_admin()
         self._seen: dict[int, tuple[Any, ...]] = {}
         self._seen_in_detail: dict[Payment, int] = {}
         self._numbers = itertools.count(1)
@@ -194,6 +195,8 @@ class Comparison(RuleBasedStateMachine):
         return {"owner": owner, "staff": ADMIN, "stranger": "other" if owner == "patient" else "patient"}[who]
 
     def _person(self, who: str) -> Person:
+        if who == SECOND:
+            return self._second
         person: Person = getattr(self.service.people, who)
         return person
 

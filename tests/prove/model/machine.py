@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, initialize, multiple, precondition, rule
 
 from tests.prove.model.comparison import INTENTS, REFUNDS, Comparison, Rule, headers_for, id_of
-from tests.prove.model.records import ADMIN, Belief, Dispute, Link, ModelResponse, Payment, Refund, Refusal
+from tests.prove.model.records import ADMIN, SECOND, Belief, Dispute, Link, ModelResponse, Payment, Refund, Refusal
 from tests.prove.model.service_under_test import PATIENTS, problem_of
 from tests.prove.model.stripe_account import Weather
 from tests.support.fake_stripe_state import PAYABLE, Wire
@@ -250,6 +250,42 @@ class PaymentsMachine(Comparison):
         with self._stripe(weather, REFUNDS):
             answer = self._change(asker, "refund", found, key, believed=belief, at=version, **members)
         self._compare(answer, expected)
+
+    @precondition(lambda self: self.refunds_of_ours)
+    @rule(
+        choice=choices,
+        who=st.sampled_from([SECOND, SECOND, SECOND, ADMIN]),
+        approves=st.booleans(),
+        weather=st.one_of(line, st.sampled_from([Weather.SLOW, Weather.REFUSING])),
+    )
+    def decide(self, choice: int, who: str, approves: bool, weather: Weather) -> None:
+        """Mostly one that waits for it, if there is any."""
+        waiting = [(p, r) for p, r in self.refunds_of_ours if r.status == "requested"] or self.refunds_of_ours
+        payment, refund = waiting[choice % len(waiting)]
+        key = self._model_key(None)
+        if approves:
+            expected = self._judge(lambda: self.model.approve(who, key, payment, refund, weather))
+            with self._stripe(weather, REFUNDS):
+                answer = self._person(who).post(f"/refunds/{refund.id}/approve")
+        else:
+            expected = self._judge(lambda: self.model.reject(who, key, payment, refund))
+            answer = self._person(who).post(f"/refunds/{refund.id}/reject", {"reason": "not agreed"})
+        self._compare(answer, expected)
+
+    @precondition(lambda self: self.refunds_of_ours)
+    @rule(choice=choices, who=st.sampled_from([ADMIN, SECOND]), transfer=st.sampled_from(["OUT-1", "OUT-2", "OUT-3"]))
+    def send_by_hand(self, choice: int, who: str, transfer: str) -> None:
+        """Mostly one that is to be sent, if there is any."""
+        by_hand = [(p, r) for p, r in self.refunds_of_ours if r.by_hand] or self.refunds_of_ours
+        payment, refund = by_hand[choice % len(by_hand)]
+        key = self._model_key(None)
+        expected = self._judge(lambda: self.model.settle_by_hand(who, key, payment, refund, transfer))
+        answer = self._person(who).post(f"/refunds/{refund.id}/settle", {"reference": transfer})
+        self._compare(answer, expected)
+
+    @property
+    def refunds_of_ours(self) -> list[tuple[Payment, Refund]]:
+        return [(p, r) for p in self.model.payments for r in p.refunds if not r.made_elsewhere and r.id]
 
     @precondition(lambda self: self.asked)
     @rule(target=payments, choice=choices)

@@ -6,12 +6,16 @@ ACTIVE = ("pending", "processing", "completed", "partially_refunded")
 UNPAID = ("pending", "processing")
 PAID = ("completed", "partially_refunded", "refunded")
 REFUNDABLE = ("completed", "partially_refunded")
-OPEN = ("pending", "unknown")
+OPEN = ("requested", "pending", "unknown")
+# With which more than this is returned of one payment, a refund waits for a second person.
+APPROVAL_ABOVE = 4000
 # In the order in which a bank goes: none of them moves back.
 DISPUTE_STATUSES = ("inquiry", "inquiry_closed", "needs_response", "under_review", "won", "lost")
 BLOCKING = ("needs_response", "under_review", "lost")
 LEAST_AMOUNT = 1000
 ADMIN = "admin"
+# Another admin, who approves what the first one has requested.
+SECOND = "second"
 
 
 @dataclass(eq=False)
@@ -43,6 +47,9 @@ class Refund:
     # One made elsewhere is not, at first.
     is_told: bool = True
     made_elsewhere: bool = False
+    # Staff send the money, by this transfer.
+    by_hand: bool = False
+    transfer: str | None = None
 
     @property
     def counted(self) -> int:
@@ -94,6 +101,10 @@ class Payment:
     @property
     def left(self) -> int:
         return self.received - sum(refund.counted for refund in self.refunds if refund.status != "failed")
+
+    @property
+    def reserved(self) -> int:
+        return sum(refund.counted for refund in self.refunds if refund.status in OPEN)
 
     @property
     def is_disputed(self) -> bool:

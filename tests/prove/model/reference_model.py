@@ -10,6 +10,7 @@ from typing import NoReturn
 from tests.prove.model.records import (
     ACTIVE,
     ADMIN,
+    APPROVAL_ABOVE,
     BLOCKING,
     DISPUTE_STATUSES,
     LEAST_AMOUNT,
@@ -258,13 +259,57 @@ class ReferenceModel:
             raise Refusal(409, "invalid-transition")
         if not 0 < (amount or payment.left) <= payment.left:
             raise Refusal(422, "refund-exceeds-balance")  # M3
-        refund = Refund(amount or payment.left)
+        refund = Refund(amount or payment.left, by_hand=not payment.is_by_card)
+        if payment.refunded + payment.reserved + refund.amount > APPROVAL_ABOVE:
+            refund.status = "requested"
         payment.refunds.append(refund)
         payment.version += 1
-        told = self.stripe.take_refund(payment, refund, weather) if payment.is_by_card else "succeeded"
-        self._settle(payment, refund, told)
+        if refund.status != "requested":
+            self._send(payment, refund, weather)
         outcome = {"succeeded": 200, "failed": 402}.get(refund.status, 202)
         return self.keep(outcome, who, key, Key("refund", (payment, amount), payment, refund))
+
+    def _send(self, payment: Payment, refund: Refund, weather: Weather) -> None:
+        if not refund.by_hand:
+            self._settle(payment, refund, self.stripe.take_refund(payment, refund, weather))
+
+    def approve(self, who: str, key: str, payment: Payment, refund: Refund, weather: Weather) -> ModelResponse:
+        self._require_requested(who, refund)
+        if payment.is_disputed:
+            raise Refusal(409, "payment-disputed")  # M12
+        refund.status = "pending"
+        payment.version += 1
+        self._send(payment, refund, weather)
+        outcome = {"succeeded": 200, "failed": 402}.get(refund.status, 202)
+        return self.keep(outcome, who, key, Key("approve-refund", (refund,), payment, refund))
+
+    def reject(self, who: str, key: str, payment: Payment, refund: Refund) -> ModelResponse:
+        self._require_requested(who, refund)
+        self._settle(payment, refund, "failed")
+        return self.keep(200, who, key, Key("reject-refund", (refund,), payment, refund))
+
+    def _require_requested(self, who: str, refund: Refund) -> None:
+        if who == ADMIN:  # who has requested them all
+            raise Refusal(403, "second-person-needed")
+        if refund.status != "requested":
+            raise Refusal(409, "refund-not-requested")
+
+    def settle_by_hand(self, who: str, key: str, payment: Payment, refund: Refund, transfer: str) -> ModelResponse:
+        """One transfer returns one refund, and is recorded again without an effect."""
+        done = Key("settle-refund", (refund, transfer), payment, refund)
+        if refund.transfer == transfer:
+            return ModelResponse(200, payment, refund, first=done)
+        if payment.is_disputed:
+            raise Refusal(409, "payment-disputed")  # M12
+        if refund.transfer is not None:
+            raise Refusal(409, "refund-already-sent")
+        if not refund.by_hand or refund.status != "pending":
+            raise Refusal(409, "refund-not-to-be-sent")
+        if any(each.transfer == transfer for other in self.payments for each in other.refunds):
+            raise Refusal(409, "transfer-already-used")
+        refund.transfer = transfer
+        self._settle(payment, refund, "succeeded")
+        return self.keep(200, who, key, done)
 
     # Commands
 
@@ -276,7 +321,7 @@ class ReferenceModel:
     def resume(self, weather: Weather) -> None:
         for payment in self.payments:
             for refund in payment.refunds:
-                if refund.status in OPEN and refund.is_told:
+                if refund.status in ("pending", "unknown") and refund.is_told and not refund.by_hand:
                     may_be_sent = not payment.is_disputed  # M12
                     told = self.stripe.find_or_take_refund(payment, refund, weather, may_be_sent=may_be_sent)
                     self._settle(payment, refund, told)
@@ -370,7 +415,8 @@ class ReferenceModel:
         payment.version += 1
         if status in BLOCKING and not was_disputed:
             # With a refund that was sent before, the patient may get money back twice.
-            payment.review_sticky |= payment.left < min(payment.received, dispute.amount)
+            requested = sum(refund.amount for refund in payment.refunds if refund.status == "requested")
+            payment.review_sticky |= payment.left + requested < min(payment.received, dispute.amount)
         if status in (*BLOCKING, "inquiry"):
             if status != "under_review" or not was_blocking:  # the clinic has answered, and waits
                 self._review_dispute(payment)
