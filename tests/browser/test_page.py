@@ -286,6 +286,35 @@ def test_staff_refund_once_and_see_what_happened(chromium: Browser, page: Page, 
     assert rows.one("SELECT refunded_minor FROM payments")["refunded_minor"] == 150_000
 
 
+def test_a_refund_by_hand_is_to_be_sent(page: Page, chromium: Browser, service: Service, rows: Rows) -> None:
+    sign_in(page)
+    choose(page, 5, method="gcash")
+    page.get_by_test_id("pay").click()
+    see_result(page)
+    with visitor(chromium, service.url) as staff:
+        sign_in(staff, STAFF)
+        token = staff.evaluate("JSON.parse(sessionStorage.getItem(Object.keys(sessionStorage)[0])).token")
+        payment_id = rows.one("SELECT id FROM payments")["id"]
+        confirmed = staff.request.post(
+            f"{service.url}/api/v1/payments/{payment_id}/confirm",
+            headers={"Authorization": f"Bearer {token}"},
+            data={"transaction_id": "GC-1"},
+        )
+        assert confirmed.status == 200
+        staff.get_by_test_id("details").first.click()
+        staff.get_by_test_id("refund").click()
+        staff.get_by_test_id("refund-amount").fill("1500")
+        staff.get_by_test_id("refund-confirm").click()
+
+        expect(staff.get_by_test_id("notice")).to_have_text(
+            "The refund of ₱1,500.00 is recorded: send the money, then record the transfer."
+        )
+    page.reload()
+    page.get_by_test_id("details").first.click()
+    expect(page.get_by_test_id("result")).to_contain_text("₱1,500.00 (to be sent by the clinic)")
+    assert rows.all("SELECT status, by_hand FROM refunds") == [{"status": "pending", "by_hand": True}]
+
+
 def test_a_refund_is_of_the_payment_that_was_asked_about(
     page: Page, chromium: Browser, proxy: CuttingProxy, rows: Rows
 ) -> None:

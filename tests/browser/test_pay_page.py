@@ -578,6 +578,13 @@ def test_a_payment_by_hand_says_what_to_send_until_when_and_by_which_number(page
     assert clinic.payments() == [("bank_transfer", "completed", 150_050)]
     assert clinic.sessions() == []
 
+    refunded = clinic.stripe_app.people.admin.post(f"/payments/{number}/refund", {"amount": 500.25})
+    assert refunded.status_code == 202
+    page.reload()
+    expect(page.get_by_test_id("receipt")).to_contain_text("Refund to be sent by the clinic₱500.25")
+    page.get_by_test_id("language").select_option("id")
+    expect(page.get_by_test_id("receipt")).to_contain_text("Pengembalian dana yang akan dikirim klinik")
+
 
 def test_without_a_fee_the_amount_is_typed(page: Page, clinic: PayPage) -> None:
     people = clinic.stripe_app.people
