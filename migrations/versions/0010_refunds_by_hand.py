@@ -58,12 +58,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _require_nothing_for_people()
     with _beside_the_service():
         for index in ("ix_refunds_for_people", "uq_refunds_normalized_reference"):
             op.drop_index(index, "refunds", if_exists=True)
-        # The release before this one has no word for it, and must not send it: it looks such a refund up, and staff end
-        # it with `refunds give-up`.
-        op.execute("UPDATE refunds SET status = 'unknown' WHERE status = 'requested'")
         if not _is_postgresql():
             _copy_table(more_columns=[], checks=OLD_CHECKS)
             return
@@ -73,6 +71,16 @@ def downgrade() -> None:
             _replace_check(name, f"CHECK ({promise})")
         dropped = ", ".join(f"DROP COLUMN IF EXISTS {column.name}" for column in _columns())
         op.execute(f"ALTER TABLE refunds {dropped}")
+
+
+def _require_nothing_for_people() -> None:
+    """The release before this one would send what nobody has approved, or count as sent what is still to be sent."""
+    waiting = op.get_bind().execute(sa.text(f"SELECT count(*) FROM refunds WHERE {FOR_PEOPLE}")).scalar_one()  # noqa: S608
+    if waiting:
+        raise RuntimeError(
+            f"Nothing was changed: {waiting} refunds wait for people. Approve or reject those that are requested, and"
+            " settle or give up those by hand: refunds list --status requested, and --status pending --by-hand."
+        )
 
 
 def _columns() -> list[sa.Column[Any]]:

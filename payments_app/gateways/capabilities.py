@@ -46,7 +46,7 @@ class Capabilities:
     session_seconds: tuple[int, int] | None
     # Whether a session can be ended before its time, so that nobody can pay by it any more.
     ends_sessions: bool
-    # Whether the money moves at a service that can be asked: otherwise staff confirm payments, and patients cannot.
+    # Whether the money moves at a service that can be asked: otherwise staff alone confirm payments, and send refunds.
     can_be_asked: bool
     # Whether real money moves, if its key is a live one.
     moves_money: bool = True

@@ -1,6 +1,6 @@
-"""Payments by hand (GCash, bank transfer, e-wallet): staff confirm that the money has arrived.
+"""Payments by hand (GCash, bank transfer, e-wallet): staff confirm that the money has arrived, and send it back.
 
-The caller has checked that only staff confirm and refund.
+The caller has checked that only staff confirm; a refund never comes here.
 """
 
 from collections.abc import Mapping

@@ -43,7 +43,7 @@ class OfflineGateway:
     def refund(self, order: GatewayRefundRequest) -> Approved:
         return Approved(f"{self.name}-refund-{order.refund_id}")
 
-    # Staff return the money by hand, so a requested refund counts as made.
+    # Never called for money by hand: staff send that, and say so.
     look_up_refund = refund
 
     def ping(self) -> Reachable:

@@ -333,6 +333,8 @@ def _confirm(payment: Payment, amount_minor: int | None) -> None:
 def _show_outcome(response: StoredResponse, key: str, *, as_json: bool) -> None:
     parts = json.loads(response.body)["data"]
     if response.status == HTTPStatus.PAYMENT_REQUIRED:
+        if repository.get(parts["refund_id"]).was_never_sent:
+            raise CommandFailed(f"The refund was not sent; no money was returned. The reason: {parts['reason']}")
         raise CommandFailed(f"The gateway declined the refund; no money was returned. Its reason: {parts['reason']}")
     if as_json:
         say_json({**parts, "idempotency_key": key, "replayed": response.replayed})

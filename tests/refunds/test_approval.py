@@ -149,6 +149,18 @@ def test_a_rejected_one_fails_with_its_reason_and_frees_its_money(approving: App
     assert refund(approving.people.admin, approving.payment_id, amount=1).status_code == 200
 
 
+def test_a_command_tells_that_its_refund_was_rejected(
+    approving: ApprovingApp, rows: Rows, commands: CommandRunner
+) -> None:
+    asked = ("refunds", "create", approving.payment_id, "--amount", "3000", "--idempotency-key", "k", "--yes")
+    commands.ok(*asked)
+    assert reject(approving.second, rows.one("SELECT id FROM refunds")["id"]).status_code == 200
+
+    said = commands.refused(*asked)
+
+    assert said == "Error: The refund was not sent; no money was returned. The reason: Rejected: Not agreed"
+
+
 def test_a_disputed_one_is_not_approved_and_can_be_rejected(approving: ApprovingApp, rows: Rows) -> None:
     refund_id = approving.request()
     rows.execute("UPDATE payments SET is_disputed = :yes", yes=True)
