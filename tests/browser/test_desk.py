@@ -375,6 +375,9 @@ def test_names_are_text_and_never_markup(page: Page, desk: Desk) -> None:
     expect(page.locator("#open .about")).to_contain_text(evil)
     expect(page.locator(f"tr[data-id='{payment_id}']")).to_contain_text("<b>BK</b>")
     assert page.locator("main img, main script").count() == 0
+    page.goto("/desk#payment=999999")
+    expect(page.get_by_test_id("open-problem")).to_have_text("Payment not found")
+    expect(page.get_by_test_id("heading")).to_have_text("Payment 999999")
 
 
 def test_it_is_for_staff_alone(page: Page, desk: Desk) -> None:
