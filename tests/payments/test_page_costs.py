@@ -144,6 +144,25 @@ def test_a_filter_is_found_by_an_index(loaded: tuple[Flask, People], who: str, f
     assert rows <= reads, sent
 
 
+@pytest.mark.parametrize("depth", [0, DEEP])
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ("", PAGE + 1),
+        ("status=cancelled", (PAGE + 1) * TURN),
+    ],
+)
+def test_the_front_desk_reads_what_it_finds_and_each_of_it_once_more(
+    loaded: tuple[Flask, People], filters: str, found: int, depth: int
+) -> None:
+    app, people = loaded
+    cursor = f"&cursor={cursor_behind(app, depth, filters, kind='desk')}" if depth else ""
+
+    rows, sent = rows_read(app, people.admin, f"/desk/payments?per_page={PAGE}&{filters}{cursor}")
+
+    assert rows <= found + PAGE + 1, sent
+
+
 @pytest.mark.parametrize("has_many", [False, True])
 def test_a_booking_system_with_few_or_many_consultations_reads_a_page(
     loaded: tuple[Flask, People], has_many: bool
@@ -219,13 +238,13 @@ def test_sqlite_too_counts_the_payments_in_review_by_their_index() -> None:
     assert "ix_payments_review" in plan
 
 
-def cursor_behind(app: Flask, depth: int, filters: str) -> str:
+def cursor_behind(app: Flask, depth: int, filters: str, *, kind: str = "payments") -> str:
     """Where the page begins that has so many payments before it, as the service would say on the page before."""
     query = text("SELECT created_at, id FROM payments ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET :depth")
     with app.app_context(), app.extensions["sqlalchemy"].engine.connect() as connection:
         row = connection.execute(query, {"depth": depth - 1}).one()
-        kind = with_filters("payments", dict(parse_qsl(filters)))
-        return sign_position(kind, [clock.to_text(row.created_at), row.id])
+        filtered = with_filters(kind, dict(parse_qsl(filters)))
+        return sign_position(filtered, [clock.to_text(row.created_at), row.id])
 
 
 def kept_plan(
