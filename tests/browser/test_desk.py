@@ -237,6 +237,9 @@ def test_a_refund_that_a_colleague_made_first_is_not_made_again(page: Page, desk
     expect(page.get_by_test_id("amount-error")).to_have_text(
         "₱1,500.00 can be refunded now, because of another refund. Nothing was refunded; look again."
     )
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("refunds")).to_contain_text("₱500.00")
+    expect(page.get_by_test_id("refundable")).to_have_text("₱1,500.00")
     assert desk.refunds() == [("pending", 50_000)]
 
 

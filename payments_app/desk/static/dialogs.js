@@ -52,13 +52,25 @@ export class RefundDialog {
   #session;
   #row = null;
   #onOutcome;
+  #onChange;
   #findRow;
+  /** Whether the payment may be another one than the page shows behind the dialog. */
+  #mayHaveChanged = false;
 
-  /** @param {(outcome: object) => Promise<void>} onOutcome @param {(id: number) => Promise<object>} findRow */
-  constructor(session, { onOutcome, findRow }) {
+  /**
+   * @param {(outcome: object) => Promise<void>} onOutcome
+   * @param {() => Promise<void>} onChange called once it is closed without an outcome, if the payment may have changed
+   * @param {(id: number) => Promise<object>} findRow
+   */
+  constructor(session, { onOutcome, onChange, findRow }) {
     this.#session = session;
     this.#onOutcome = onOutcome;
+    this.#onChange = onChange;
     this.#findRow = findRow;
+    this.#dialog.addEventListener('close', () => {
+      if (this.#mayHaveChanged) this.#onChange();
+      this.#mayHaveChanged = false;
+    });
     connect(this.#form);
     this.#form.querySelector('[data-part=leave]').addEventListener('click', () => this.#dialog.close());
     this.#form.addEventListener('submit', (event) => {
@@ -68,6 +80,7 @@ export class RefundDialog {
   }
 
   close() {
+    this.#mayHaveChanged = false;
     this.#dialog.close();
     this.#form.reset();
     element('refund-question').textContent = '';
@@ -104,11 +117,13 @@ export class RefundDialog {
     const { id } = this.#row.payment;
     const progress = element('refund-progress');
     progress.textContent = say('refunding');
+    this.#mayHaveChanged = true;
     await this.#session.press(
       this.#form.querySelector('button.main'),
       async () => {
         try {
           const outcome = await client.refundPayment(id, wanted, call);
+          this.#mayHaveChanged = false;
           this.#dialog.close();
           await this.#onOutcome(outcome);
         } catch (error) {

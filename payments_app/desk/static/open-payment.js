@@ -34,6 +34,7 @@ export class OpenPayment {
     this.#onChange = onChange;
     this.#refundDialog = new RefundDialog(session, {
       onOutcome: (outcome) => this.#changed(outcomeInWords(outcome, this.#row.payment.currency)),
+      onChange: () => this.#changed(''),
       findRow: (id) => this.#findRow(id),
     });
   }
