@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 SITE_PORT ?= 8080
+SITE := examples/booking-site
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDED := instance/.demo-seeded
@@ -25,7 +26,7 @@ CHECKS := check-types check-security check-imports check-lint check-format
 
 .PHONY: run test test-all run-tests prove prove-all prove-ha prove-pgbouncer defences lint-openapi check $(CHECKS) format clean pins bench bench-quick bench-locking bench-growth bench-flame translations known-holes errors-page
 
-run: $(VENV)/.installed
+run: $(VENV)/.installed-site
 	@test $(PORT) != $(SITE_PORT) || { echo "PORT and SITE_PORT are both $(PORT). Choose another one: SITE_PORT=9001 make run" >&2; exit 1; }
 	@for name in PORT SITE_PORT; do \
 	    $(BIN)/python -c 'import os, socket, sys; socket.create_server(("127.0.0.1", int(os.environ[sys.argv[1]])))' $$name 2>/dev/null || \
@@ -121,14 +122,14 @@ check-imports:
 check-security:
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive payments_app config.py gunicorn.conf.py wsgi.py migrations
 
-# Writes requirements*.txt from requirements*.in: exact versions with the hashes of all their files, for every platform
+# Writes each requirements*.txt from its requirements*.in: exact versions with the hashes of all their files, for every platform
 # and for Python 3.11 and newer. Pinned versions stay as they are; `make pins UPGRADE=--upgrade` upgrades all of them,
 # `make pins UPGRADE="--upgrade-package flask"` one. uv has its own environment: the service does not need it.
 pins: PINS := instance/pins/bin
 pins:
 	$(PYTHON) -m venv instance/pins
 	$(PINS)/pip install --quiet --disable-pip-version-check uv==0.13.9
-	for name in requirements requirements-dev requirements-bench; do \
+	for name in requirements requirements-dev requirements-bench $(SITE)/requirements; do \
 	    $(PINS)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	        --no-emit-index-url --custom-compile-command "make pins" $(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done
@@ -182,6 +183,10 @@ $(VENV)/.installed: requirements.txt
 	@test -d $(VENV) || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the packages of the service"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-site: $(SITE)/requirements.txt $(VENV)/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(SITE)/requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

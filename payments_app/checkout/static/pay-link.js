@@ -5,7 +5,7 @@ import { hasEnded, isPaid, otherInWords, pay } from './paying.js';
 import { Pending } from './pending.js';
 import { day, GREATEST_AMOUNT, LEAST_AMOUNT, money, percent, say, when } from './reader.js';
 import { Session } from './session.js';
-import { filled, inWords } from './views.js';
+import { filled, inWords, saveFile } from './views.js';
 
 const element = (id) => document.getElementById(id);
 
@@ -283,18 +283,9 @@ function paper(name, path) {
   const button = row.querySelector('button');
   button.addEventListener('click', (event) => {
     const problem = event.currentTarget.closest('.screen').querySelector('.problem');
-    session.press(button, async () => save(await session.client.readPdf(path, session.call)), { problem });
+    session.press(button, async () => saveFile(await session.client.download(path, session.call)), { problem });
   });
   return row;
-}
-
-/** Hand a file to the browser, which saves or shows it. */
-function save({ blob, name }) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // a phone may ask first what to do with the file
 }
 
 /** The amount that the clinic still has to send back by hand; null if there is none. */

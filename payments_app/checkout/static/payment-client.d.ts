@@ -249,14 +249,12 @@ export class PaymentClient {
   ): Promise<{ data: Payment[]; meta: { next_cursor: string | null; per_page?: number } }>;
   /** The result stored under a key; null: nothing so far, so send the same request again with the same key. */
   keyStatus(key: string, call?: Call): Promise<KeyStatus | null>;
-  /** A PDF below /api/v1, such as `/invoices/7.pdf`, with the name of its file. */
-  readPdf(path: string, call?: Call): Promise<{ blob: Blob; name: string }>;
+  /** A file below /api/v1, such as `/invoices/7.pdf` or `/payments.csv`, with its name. */
+  download(path: string, call?: Call): Promise<{ blob: Blob; name: string }>;
   /** Any GET below /api/v1; returns its whole body. */
   read(path: string, call?: Call): Promise<any>;
   /** Any POST below /api/v1 for which no method is made, with a key of its own; returns its whole body. */
   post(path: string, body?: object, call?: Call): Promise<any>;
-  /** A file below /api/v1, such as a PDF. */
-  download(path: string, call?: Call): Promise<Blob>;
 }
 
 /** Where the browser is to go on after a gateway's page, if `goToGateway` sent this browser there; null if not. */

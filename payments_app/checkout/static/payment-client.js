@@ -34,7 +34,7 @@ const WAY_BACK_TTL_MS = 24 * 3_600_000;
 const WAY_BACK = 'payment-return';
 
 /** Media type of invoices and credit notes. */
-const PDF = 'application/pdf';
+const ANY_FILE = '*/*';
 
 /** The greatest id of the service, which has 64 bits. JavaScript's numbers are exact up to 2^53 only. */
 const GREATEST_ID = 2n ** 63n - 1n;
@@ -226,11 +226,11 @@ export class PaymentClient {
   }
 
   /**
-   * A PDF, such as `/invoices/7.pdf`, with the name of its file.
+   * A file, such as `/invoices/7.pdf` or `/payments.csv`, with its name. Once it has begun it may take any time.
    * @param {string} path below /api/v1 @param {Call} [call] @returns {Promise<{blob: Blob, name: string}>}
    */
-  async readPdf(path, { signal } = {}) {
-    return (await this.#persist({ method: 'GET', path: `/api/v1${path}`, accept: PDF, signal })).body;
+  async download(path, { signal } = {}) {
+    return (await this.#persist({ method: 'GET', path: `/api/v1${path}`, accept: ANY_FILE, signal })).body;
   }
 
   /** @param {string} path below /api/v1 @param {Call} [call] @returns {Promise<any>} */
@@ -244,20 +244,6 @@ export class PaymentClient {
    */
   async post(path, body = {}, { signal } = {}) {
     return (await this.#persist({ method: 'POST', path: `/api/v1${path}`, body, key: newKey(), signal })).body;
-  }
-
-  /** A file below /api/v1, such as a PDF. @param {string} path @param {Call} [call] @returns {Promise<Blob>} */
-  async download(path, { signal } = {}) {
-    const { fetch, baseUrl } = this.#settings;
-    const headers = this.#headers({ bearer: await this.#currentBearer(signal) });
-    headers.Accept = '*/*';
-    const asked = { headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error' };
-    const response = await fetch(`${baseUrl}/api/v1${path}`, /** @type {RequestInit} */ (asked)).catch((cause) => {
-      signal?.throwIfAborted();
-      throw noAnswer('no-answer', { cause });
-    });
-    if (!response.ok) judge(response, await response.text().then(fromJson).catch(() => null));
-    return response.blob();
   }
 
   /**
@@ -422,7 +408,8 @@ export class PaymentClient {
 
   /** @param {Request} request @returns {Promise<Answer>} */
   async #attempt({ method, path, body, key, bearer, accept, signal }) {
-    const timeout = AbortSignal.timeout(this.#settings.timeoutMs);
+    const tooLate = new AbortController();
+    const timer = setTimeout(() => tooLate.abort(), this.#settings.timeoutMs);
     try {
       signal?.throwIfAborted();
       const { fetch, baseUrl } = this.#settings;
@@ -430,19 +417,22 @@ export class PaymentClient {
         method,
         headers: this.#headers({ body, key, bearer, accept }),
         body: body && asJson(body),
-        signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+        signal: signal ? AbortSignal.any([signal, tooLate.signal]) : tooLate.signal,
         cache: 'no-store',
         credentials: 'omit',
         redirect: 'error', // a redirected POST becomes a GET, and the token must not go elsewhere
       });
-      if (accept === PDF && response.ok && response.headers.get('Content-Type') === PDF) {
+      if (accept === ANY_FILE && response.ok) {
+        clearTimeout(timer);
         return { status: response.status, body: { blob: await response.blob(), name: nameOf(response) }, replayed: false };
       }
       return judge(response, await response.text().then(fromJson).catch(() => null));
     } catch (error) {
       signal?.throwIfAborted();
-      if (timeout.aborted) throw noAnswer('timeout', { cause: error });
+      if (tooLate.signal.aborted) throw noAnswer('timeout', { cause: error });
       throw error instanceof PaymentError ? error : noAnswer('no-answer', { cause: error });
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -583,7 +573,7 @@ function judge(response, body) {
 
 /** The name of a file, as the service gives it. @param {Response} response */
 function nameOf({ headers }) {
-  return /filename="([^"]+)"/.exec(headers.get('Content-Disposition') ?? '')?.[1] ?? 'document.pdf';
+  return /filename="([^"]+)"/.exec(headers.get('Content-Disposition') ?? '')?.[1] ?? 'file';
 }
 
 /** @param {'timeout' | 'no-answer'} code @param {{cause?: unknown, retryAfterMs?: number}} more */

@@ -106,3 +106,12 @@ function eventLine(event) {
   line.querySelector('.what').lang = LANGUAGE === 'en' ? '' : 'en'; // names of events are English
   return line;
 }
+
+/** Hand a file to the browser, which saves or shows it. @param {{blob: Blob, name: string}} file */
+export function saveFile({ blob, name }) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // a phone may ask first what to do with the file
+}

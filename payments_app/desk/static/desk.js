@@ -3,7 +3,8 @@
 import { midnight, say, today } from '../../checkout/static/reader.js';
 import { Session } from '../../checkout/static/session.js';
 import { onSignIn } from '../../checkout/static/sign-in.js';
-import { OpenPayment, save } from './open-payment.js';
+import { saveFile } from '../../checkout/static/views.js';
+import { OpenPayment } from './open-payment.js';
 import { PaymentList } from './payment-list.js';
 
 /** Milliseconds after the last key until a search begins. */
@@ -121,10 +122,11 @@ function exportPayments() {
   const query = new URLSearchParams(Object.entries(conditions).filter(([, value]) => value));
   const progress = element('export-progress');
   progress.textContent = say('downloading');
-  return session.press(element('export'), () => save(session, `/payments.csv?${query}`, `payments-${day || today()}.csv`), {
-    progress,
-    problem: element('export-problem'),
-  });
+  const save = async () => {
+    const { blob } = await session.client.download(`/payments.csv?${query}`, session.call);
+    saveFile({ blob, name: `payments-${day || today()}.csv` });
+  };
+  return session.press(element('export'), save, { progress, problem: element('export-problem') });
 }
 
 onSignIn(session, enter);

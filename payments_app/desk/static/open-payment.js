@@ -1,7 +1,7 @@
 /** The one payment that is open: its facts, its history, and what staff can do with it. */
 
 import { day, money, parsedAmount, say, typed, when } from '../../checkout/static/reader.js';
-import { filled } from '../../checkout/static/views.js';
+import { filled, saveFile } from '../../checkout/static/views.js';
 import { Question, RefundDialog } from './dialogs.js';
 import { acceptAll, connect, refuse, refuseAll } from './fields.js';
 import { actorInWords, consultationName, disputeInWords, eventInWords, outcomeInWords, paint, refundInWords, states } from './words.js';
@@ -118,7 +118,7 @@ export class OpenPayment {
     connect(shown);
     this.#offer(shown, row, payment);
     const files = shown.querySelector('[data-part=files]');
-    for (const each of payment.invoices) files.append(this.#file(say('invoice_file'), each.invoice_number, `/invoices/${each.id}.pdf`));
+    for (const each of payment.invoices) files.append(this.#file(say('invoice_file'), `/invoices/${each.id}.pdf`));
     shown.querySelector('.refunds').append(...refunds.toReversed().map((refund) => this.#refundLine(refund)));
     shown.querySelector('[data-part=refunds]').hidden = refunds.length === 0;
     shown.querySelector('.trail').append(...events.toReversed().map((event) => this.#eventLine(event)));
@@ -233,12 +233,13 @@ export class OpenPayment {
     );
   }
 
-  #file(label, name, path) {
+  #file(label, path) {
+    const { client, call } = this.#session;
     const button = filled('file-template', { name: label }).firstElementChild;
     button.addEventListener('click', () => {
       this.#progress.textContent = say('downloading');
       const where = { progress: this.#progress, problem: this.#problem };
-      this.#session.press(button, () => save(this.#session, path, `${name}.pdf`), where);
+      this.#session.press(button, async () => saveFile(await client.download(path, call)), where);
     });
     return button;
   }
@@ -287,7 +288,7 @@ export class OpenPayment {
       });
     } else part('decide').remove();
     const shown = line.firstElementChild;
-    if (refund.credit_note_id) shown.append(this.#file(say('credit_note'), `credit-note-${refund.credit_note_id}`, `/credit-notes/${refund.credit_note_id}.pdf`));
+    if (refund.credit_note_id) shown.append(this.#file(say('credit_note'), `/credit-notes/${refund.credit_note_id}.pdf`));
     return shown;
   }
 
@@ -327,15 +328,6 @@ export class OpenPayment {
     line.querySelector('time').dateTime = event.created_at;
     return line;
   }
-}
-
-/** Let the browser save a file of the service. */
-export async function save(session, path, name) {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(await session.client.download(path, session.call));
-  link.download = name;
-  link.click();
-  URL.revokeObjectURL(link.href);
 }
 
 /** A reference without what does not count in it: capitals, spaces, hyphens, invisible characters. */
