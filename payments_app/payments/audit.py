@@ -307,6 +307,15 @@ CHECKS = (
         WHERE position <> before + 1""",
     ),
     Check(
+        "M10",
+        "a webhook delivery has the position of its event",
+        """
+        SELECT e.payment_id AS id, 'delivery ' || d.id || ' of event ' || e.id || ' has position ' || d.position
+            || ', not ' || coalesce(e.position, 0) AS detail
+        FROM webhook_deliveries d JOIN payment_events e ON e.id = d.event_id
+        WHERE d.position <> coalesce(e.position, 0)""",
+    ),
+    Check(
         "M11",
         "a link changed payments of its own consultation alone",
         """

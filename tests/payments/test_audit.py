@@ -302,6 +302,15 @@ def a_gap_in_the_feed(books: Books) -> Named:
     return payment_id, ("position 2, after 0",)
 
 
+@breaks("a webhook delivery has the position of its event")
+def a_delivery_of_another_position(books: Books) -> Named:
+    payment_id = books.pay(1)
+    books.rows.execute("UPDATE payment_events SET position = 1")
+    event_id = books.rows.one("SELECT id FROM payment_events")["id"]
+    delivery_id = books.raw.webhook_delivery(event_id=event_id, position=2)
+    return payment_id, (f"delivery {delivery_id} ", "position 2, not 1")
+
+
 @breaks("a link changed payments of its own consultation alone")
 def a_payment_by_a_link_of_another_consultation(books: Books) -> Named:
     payment_id = books.pay(1)
