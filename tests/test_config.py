@@ -155,6 +155,8 @@ def test_production_starts_with_its_secrets_and_without_the_sandbox() -> None:
         ({"GATEWAY_TIMEOUT": "60"}, "REFUND_LEASE"),
         ({"PAYMENT_PENDING_TTL": "soon"}, "PAYMENT_PENDING_TTL"),
         ({"ALLOW_SQLITE": "maybe"}, "ALLOW_SQLITE"),
+        ({"PAYMENT_TAX_BASIS": "net"}, "PAYMENT_TAX_BASIS"),
+        ({"DOCUMENTS_ACCREDITED": "maybe"}, "DOCUMENTS_ACCREDITED"),
         ({"CLINIC_TIMEZONE": "Manila"}, "CLINIC_TIMEZONE"),
         ({"CLINIC_TIMEZONE": "Asia"}, "CLINIC_TIMEZONE"),
         ({"CLINIC_TIMEZONE": "../../etc/passwd"}, "CLINIC_TIMEZONE"),

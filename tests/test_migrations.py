@@ -113,6 +113,24 @@ def test_rows_of_the_first_release_outlive_the_second_and_the_way_back(unmigrate
     assert all_rows(unmigrated) == before
 
 
+def test_credit_notes_are_not_forgotten_and_older_rows_keep_the_meaning_of_their_tax(unmigrated: Engine) -> None:
+    before = REVISIONS[REVISIONS.index("0011") - 1]
+    migrate(unmigrated, "upgrade", before)
+    raw = Raw(unmigrated)
+    patient_id = raw.user()
+    payment_id = raw.payment(patient_id, raw.consultation(patient_id), "completed")
+    raw.tax_record(payment_id)
+    raw.refund(payment_id)
+    migrate(unmigrated, "upgrade", "0011")
+    stored = all_rows(unmigrated)
+    assert [row["tax_basis"] for row in stored["tax_records"]] == ["amount"]
+    assert [row["credit_note_id"] for row in stored["refunds"]] == [None]
+
+    raw.credit_note(payment_id)
+    assert migrate(unmigrated, "downgrade", before).exit_code == 2
+    assert len(all_rows(unmigrated)["credit_notes"]) == 1
+
+
 def test_references_by_hand_are_filled_in_and_what_two_payments_share_is_reported(unmigrated: Engine) -> None:
     migrate(unmigrated, "upgrade", "0003")
     raw = Raw(unmigrated)

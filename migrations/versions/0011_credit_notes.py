@@ -37,7 +37,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_bind().scalar(sa.text("SELECT count(*) FROM credit_notes")):
-        raise RuntimeError("there are credit notes, which must not be forgotten: nothing was changed")
+        raise RuntimeError("There are credit notes, and the tables before this migration cannot hold them.")
     op.drop_index(INDEX, "refunds")
     op.drop_column("refunds", "credit_note_id")
     op.drop_column("tax_records", "tax_basis")
