@@ -18,7 +18,7 @@ from fpdf.fonts import TTFFont
 
 from config import BASIS_POINTS_PER_ONE
 from payments_app import money
-from payments_app.documents.repository import Paper
+from payments_app.documents.repository import IssuedNote, Paper
 from payments_app.gateways.registry import find_method
 from payments_app.i18n.locale import reader_language, translate
 from payments_app.i18n.messages import N_, LocalizedMessage
@@ -59,8 +59,12 @@ class Letterhead:
     is_accredited: bool
 
 
-def draw_invoice(paper: Paper, letterhead: Letterhead) -> bytes:
-    """The invoice as a PDF."""
+def draw(paper: Paper, letterhead: Letterhead) -> bytes:
+    """The credit note as a PDF if the paper has one, else the invoice."""
+    return _draw_invoice(paper, letterhead) if paper.note is None else _draw_credit_note(paper, paper.note, letterhead)
+
+
+def _draw_invoice(paper: Paper, letterhead: Letterhead) -> bytes:
     sheet = _Sheet(translate(N_("Invoice")), paper.invoice_number, paper.issued_at, letterhead)
     sheet.rows(_dated(paper, sheet))
     sheet.rows(_subject(paper, sheet))
@@ -76,10 +80,7 @@ def draw_invoice(paper: Paper, letterhead: Letterhead) -> bytes:
     return sheet.finish()
 
 
-def draw_credit_note(paper: Paper, letterhead: Letterhead) -> bytes:
-    """The credit note as a PDF."""
-    note = paper.note
-    assert note is not None  # noqa: S101  # for the type checker: it was read with its note
+def _draw_credit_note(paper: Paper, note: IssuedNote, letterhead: Letterhead) -> bytes:
     sheet = _Sheet(translate(N_("Credit note")), note.number, note.issued_at, letterhead)
     is_void = note.status == CreditNoteStatus.VOID
     if is_void:

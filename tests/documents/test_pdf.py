@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from payments_app.documents import pdf as pdf_module
-from payments_app.documents import routes
 from tests.api.assertions import assert_problem
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
@@ -176,7 +175,7 @@ def test_any_name_can_be_printed_and_what_the_font_lacks_is_seen(
     assert_has(read(people.patient, f"/invoices/{invoice_id}.pdf"), printed)
 
 
-@pytest.mark.parametrize("text", ["مريم العلي", "שרה כהן", "x" * 254, "字" * 200, "a " * 100, "", "=1+1\t\r\n-"])
+@pytest.mark.parametrize("text", ["مريم العلي", "שרה כהן", "x" * 200, "字" * 200, "a " * 100, "", "=1+1\t\r\n-"])
 def test_no_text_makes_it_fail(people: People, rows: Rows, text: str) -> None:
     _, invoice_id = paid(people)
     rows.execute("UPDATE users SET name = :text", text=text)
@@ -189,13 +188,13 @@ def test_a_pdf_is_made_while_no_transaction_is_open(
     people: People, given_back: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_connections: list[int] = []
-    draw, engine = pdf_module.draw_invoice, engine_of(people.app)
+    draw, engine = pdf_module.draw, engine_of(people.app)
 
     def drawn(*arguments: Any) -> bytes:
         open_connections.append(engine.pool.checkedout())  # type: ignore[attr-defined]
         return draw(*arguments)
 
-    monkeypatch.setattr(routes, "draw_invoice", drawn)
+    monkeypatch.setattr(pdf_module, "draw", drawn)
     pdf(people.patient, f"/invoices/{given_back[1]}.pdf")
 
     assert open_connections == [0]
