@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from payments_app import clock
+from payments_app.db.errors import RetryTransaction
 from payments_app.gateways.base import Declined
+from payments_app.idempotency import repository as idempotency
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import repository
 from tests.gateway_webhooks import tell
@@ -140,6 +144,25 @@ def test_notes_of_a_proof_take_no_number_from_the_clinics(people: People, rows: 
     refund(people.admin, last, amount=10)
 
     assert [note[:2] for note in notes(rows)] == [("CN", 1), ("CN", 2), ("PROVE", 1)]
+
+
+def test_an_attempt_that_is_rolled_back_after_it_took_a_number_gives_it_back(
+    people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_id = paid(people)
+    store, numbers = idempotency.store_final, []
+
+    def store_or_lose(session: Session, *arguments: Any) -> None:
+        numbers.append(session.scalar(text("SELECT last_number FROM credit_note_counters")))
+        if len(numbers) == 1:
+            raise RetryTransaction
+        store(session, *arguments)
+
+    monkeypatch.setattr(idempotency, "store_final", store_or_lose)
+
+    assert refund(people.admin, payment_id, amount=10).status_code == 200
+    assert numbers == [1, 1]
+    assert [number for _, number, *_ in notes(rows)] == [1]
 
 
 def test_racing_refunds_of_many_payments_leave_no_gap_and_no_number_twice(
