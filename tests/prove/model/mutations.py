@@ -71,6 +71,10 @@ def with_refunds_that_reserve_nothing(patch: pytest.MonkeyPatch, _engine: Engine
     patch.setattr(Payment, "reserve_refund", lambda payment, _, event, context: payment._change(event, context))
 
 
+def with_approvals_that_decide_twice(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
+    patch.setattr(Refund, "require_requested", lambda *_, **__: None)
+
+
 def with_unknown_taken_for_failed(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
     settled = refunds._settled
 
@@ -173,6 +177,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     without_expected_versions,
     with_refunds_beyond_what_is_left,
     with_refunds_that_reserve_nothing,
+    with_approvals_that_decide_twice,
     with_unknown_taken_for_failed,
     with_refunds_sent_again_without_looking,
     with_confirms_that_are_not_verified,
