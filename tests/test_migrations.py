@@ -32,7 +32,7 @@ from tests.payments.test_references_by_hand import OTHERS, SPELLINGS
 from tests.support.apps import app_with
 from tests.support.databases import ROOT, flask, make_postgresql
 from tests.support.fresh_databases import engine_on, fresh_database
-from tests.support.raw_rows import Raw
+from tests.support.raw_rows import MOMENT, Raw
 from tests.support.waiting import wait_until
 
 # From the first to the last.
@@ -129,6 +129,31 @@ def test_credit_notes_are_not_forgotten_and_older_rows_keep_the_meaning_of_their
     raw.credit_note(payment_id)
     assert migrate(unmigrated, "downgrade", before).exit_code == 2
     assert len(all_rows(unmigrated)["credit_notes"]) == 1
+
+
+def test_the_way_back_is_closed_while_refunds_wait_for_people(unmigrated: Engine) -> None:
+    """The release before would send what nobody approved, or count as sent what is to be sent."""
+    migrate(unmigrated, "upgrade", "0010")
+    raw = Raw(unmigrated)
+    patient_id = raw.user()
+    payment_id = raw.payment(patient_id, raw.consultation(patient_id), "completed")
+    for status in ("requested", "pending"):
+        refund_id = raw.refund(payment_id, status=status, by_hand=True, reference=None)
+        before = everything_in(unmigrated)
+        assert migrate(unmigrated, "downgrade", "0009").exit_code == 2
+        assert everything_in(unmigrated) == before
+        raw.update("refunds", refund_id, status="failed", settled_at=MOMENT)
+
+    # It settles a refund by hand at once, and leaves the new columns as they are.
+    raw.refund(payment_id, status="succeeded", gateway="manual")
+    assert migrate(unmigrated, "downgrade", "0009").exit_code == 0
+    assert migrate(unmigrated, "upgrade", "0010").exit_code == 0
+    found = all_rows(unmigrated)["refunds"]
+    assert sorted((row["status"], row["by_hand"], row["requested_by"]) for row in found) == [
+        ("failed", False, None),
+        ("failed", False, None),
+        ("succeeded", False, None),
+    ]
 
 
 def test_references_by_hand_are_filled_in_and_what_two_payments_share_is_reported(unmigrated: Engine) -> None:

@@ -273,11 +273,16 @@ class PaymentsMachine(Comparison):
         self._compare(answer, expected)
 
     @precondition(lambda self: self.refunds_of_ours)
-    @rule(choice=choices, who=st.sampled_from([ADMIN, SECOND]), transfer=st.sampled_from(["OUT-1", "OUT-2", "OUT-3"]))
+    @rule(
+        choice=choices,
+        who=st.sampled_from([ADMIN, SECOND]),
+        transfer=st.sampled_from(["OUT-1", "OUT-1", "OUT-2", "OUT-3"]),
+    )
     def send_by_hand(self, choice: int, who: str, transfer: str) -> None:
         """Mostly one that is to be sent, if there is any."""
-        by_hand = [(p, r) for p, r in self.refunds_of_ours if r.by_hand] or self.refunds_of_ours
-        payment, refund = by_hand[choice % len(by_hand)]
+        by_hand = [(p, r) for p, r in self.refunds_of_ours if r.by_hand]
+        to_be_sent = [(p, r) for p, r in by_hand if r.status == "pending"] if choice % 3 else []
+        payment, refund = (some := to_be_sent or by_hand or self.refunds_of_ours)[choice % len(some)]
         key = self._model_key(None)
         expected = self._judge(lambda: self.model.settle_by_hand(who, key, payment, refund, transfer))
         answer = self._person(who).post(f"/refunds/{refund.id}/settle", {"reference": transfer})

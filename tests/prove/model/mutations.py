@@ -17,6 +17,7 @@ from payments_app.gateways.stripe.client import StripeGateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments import cancel, confirm, create, create_statement, gateway_updates, repository
 from payments_app.payments.models.payment import Payment
+from payments_app.payments.models.refund import Refund
 from payments_app.payments.models.status import MOVES, PaymentStatus
 from payments_app.readiness import Readiness
 from payments_app.refunds import repository as refunds
