@@ -135,6 +135,7 @@ TEXTS = {
     "event_refund_made_after_all": N_("A refund that had failed was made after all"),
     "event_refund_of_other_money": N_("Other money of the patient was refunded"),
     "event_refund_despite_dispute": N_("Refunded although the bank disputes the payment"),
+    "event_refunds_reasons_erased": N_("Reasons of refunds erased with the patient's data"),
     "event_refunds_blocked": N_("Refunds blocked by a dispute"),
     "event_refunds_released": N_("Refunds possible again"),
     "event_dispute_inquiry": N_("The patient's bank inquires"),

@@ -122,9 +122,9 @@ MUTATIONS = (
         (
             Edit(
                 _REFUNDS,
-                "    return PendingRefund.of(refund), response\n",
+                "    return (PendingRefund.of(refund), response) if is_sent_now else response\n",
                 "    find_gateway(payment.gateway).refund(PendingRefund.of(refund).request)\n"
-                "    return PendingRefund.of(refund), response\n",
+                "    return (PendingRefund.of(refund), response) if is_sent_now else response\n",
             ),
             Edit(
                 _PROCESS,
@@ -142,8 +142,8 @@ MUTATIONS = (
                 "    idempotency.store(\n"
                 "        session, change.request, response,"
                 " payment_id=payment.id, refund_id=refund.id, at=change.context.at\n"
-                "    )\n",
-                "",
+                "    )\n    return (Pending",
+                "    return (Pending",
             ),
             Edit(
                 _REFUNDS,
