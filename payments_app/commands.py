@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 
 import click
+from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 
 from payments_app import clock, money
@@ -56,6 +57,24 @@ class AmountType(click.ParamType[int]):
 
 # The ids that a 64-bit column can hold.
 ID = click.IntRange(1, 2**63 - 1)
+
+
+class DayType(click.ParamType[date]):
+    """Parses a day of the clinic: ``2026-01-31``, ``today`` or ``yesterday``."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        today = clock.now().astimezone(current_app.config["SETTINGS"].clinic_timezone).date()
+        if value in (words := {"today": today, "yesterday": today - timedelta(days=1)}):
+            return words[value]
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007  # a day alone
+        except ValueError:
+            self.fail(f"{value!r} is not a day: write it like 2026-01-31, today or yesterday", param, ctx)
+
+
+DAY = DayType()
 
 
 class CommandFailed(click.ClickException):

@@ -17,7 +17,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import make_url, text
 
-from payments_app.commands import ID
+from payments_app.commands import DAY, ID
 from tests.support.apps import app_with
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import ROOT, Database
@@ -54,7 +54,7 @@ def _arguments(command: click.Command) -> list[str]:
         value = "1" if each.type is ID else "https://clinic.example" if each.name == "url" else "joy@clinic.example"
         if isinstance(each.type, click.Choice):
             value = each.type.choices[0]
-        if isinstance(each.type, click.DateTime):
+        if each.type is DAY:
             value = "2026-01-31"
         if each.name in ("yes", "password_stdin"):
             arguments += each.opts

@@ -13,18 +13,16 @@ from flask import current_app
 
 from config import Settings
 from payments_app.accounts.system_user import system_caller
-from payments_app.commands import say
+from payments_app.commands import DAY, say
 from payments_app.documents import export
 from payments_app.payments.queries import Filter
 
 # Payments between two lines of progress.
 PROGRESS_STEP = 10_000
 
-DAY = click.DateTime(["%Y-%m-%d"])
-
 
 @click.command("export")
-@click.option("--from", "first", type=DAY, required=True, help="First day, such as 2026-01-01, in the clinic's zone.")
+@click.option("--from", "first", type=DAY, required=True, help="First day: 2026-01-31, today or yesterday.")
 @click.option("--to", "last", type=DAY, required=True, help="Last day; it is exported too.")
 @click.option(
     "--by",
@@ -34,7 +32,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
     help="Which time has to be within these days.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="File. Default: standard output.")
-def export_payments(first: datetime, last: datetime, by: str, output: Path | None) -> None:
+def export_payments(first: date, last: date, by: str, output: Path | None) -> None:
     """Write payments as CSV, newest first, with the columns of GET /api/v1/payments.csv.
 
     The days are those of CLINIC_TIMEZONE. Progress goes to standard error. The file is complete or not there: it
@@ -48,8 +46,8 @@ def export_payments(first: datetime, last: datetime, by: str, output: Path | Non
         return datetime.combine(day, time(), settings.clinic_timezone).astimezone(UTC)
 
     within: dict[str, Any] = {
-        f"{by}_from": midnight(first.date()),
-        f"{by}_to": midnight(last.date() + timedelta(days=1)),
+        f"{by}_from": midnight(first),
+        f"{by}_to": midnight(last + timedelta(days=1)),
     }
     count = 0
 

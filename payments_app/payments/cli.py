@@ -15,6 +15,7 @@ from payments_app.accounts.cli import users
 from payments_app.accounts.repository import find_user
 from payments_app.accounts.system_user import system_caller
 from payments_app.commands import (
+    DAY,
     ID,
     CommandFailed,
     CommandGroup,
@@ -52,21 +53,6 @@ GATEWAY_SILENT = 3
 MAY_BE_LATE = timedelta(minutes=15)
 
 COLUMNS = ("id", "status", "amount", "refunded", "currency", "method", "patient", "consultation", "review", "created")
-
-
-class DayType(click.ParamType[date]):
-    """Parses a day of the clinic: ``2026-01-31``, ``today`` or ``yesterday``."""
-
-    name = "day"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        today = clock.now().astimezone(current_app.config["SETTINGS"].clinic_timezone).date()
-        if value in (words := {"today": today, "yesterday": today - timedelta(days=1)}):
-            return words[value]
-        try:
-            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007  # a day alone
-        except ValueError:
-            self.fail(f"{value!r} is not a day: write it like 2026-01-31, today or yesterday", param, ctx)
 
 
 @payments.command("list")
@@ -258,8 +244,8 @@ def audit_payments(as_json: bool) -> None:
 
 @payments.command("reconcile")
 @click.option("--gateway", help="Only this gateway. Default: all that list what they did.")
-@click.option("--from", "first", type=DayType(), default="yesterday", show_default=True, help="First day.")
-@click.option("--to", "last", type=DayType(), default="yesterday", show_default=True, help="Last day, compared too.")
+@click.option("--from", "first", type=DAY, default="yesterday", show_default=True, help="First day.")
+@click.option("--to", "last", type=DAY, default="yesterday", show_default=True, help="Last day, compared too.")
 @json_option
 def reconcile_payments(gateway: str | None, first: date, last: date, as_json: bool) -> None:
     """Compare payments and refunds with the gateways' own books, and print a line for each that differs.

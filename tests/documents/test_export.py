@@ -184,7 +184,7 @@ def test_the_command_writes_the_same_between_two_days_of_the_clinic(
     assert (list(tmp_path.iterdir()), file.stat().st_mode & 0o777) == ([file], 0o600)
     assert parsed(completed.stdout) == []
     assert commands.refused("payments", "export", "--from", "2026-02-02", "--to", "2026-02-01")
-    assert commands.refused("payments", "export", "--from", "yesterday", "--to", "2026-02-01")
+    assert commands.refused("payments", "export", "--from", "tomorrow", "--to", "2026-02-01")
     assert "No such file" in commands.refused("payments", "export", *days, "--output", tmp_path / "no" / "file.csv")
 
 
