@@ -7,7 +7,7 @@ import { forgetWayBack } from './payment-client.js';
 import { say } from './reader.js';
 import { endedInWords, Result } from './result.js';
 import { Session } from './session.js';
-import { onSignIn } from './sign-in.js';
+import { comeBack, onSignIn, showSignIn } from './sign-in.js';
 
 const element = (id) => document.getElementById(id);
 
@@ -55,23 +55,10 @@ function leave(reason = '') {
   session.end();
   for (const part of [result, history, payForm]) part.clear();
   for (const part of ['account', 'checkout', 'history-section']) element(part).hidden = true;
-  for (const text of document.querySelectorAll('.problem, .progress')) text.textContent = '';
-  element('sign-in').hidden = false;
-  element('sign-in-problem').textContent = reason;
+  showSignIn(reason);
 }
 
-/** After a reload the user is still signed in. */
-async function start() {
-  const progress = element('page-progress');
-  element('again').hidden = true;
-  if (!session.client.signedIn) {
-    leave();
-    return;
-  }
-  progress.textContent = say('loading');
-  await session.attempt(enter, { progress, ...onPage });
-  element('again').hidden = Boolean(session.me) || !session.client.signedIn;
-}
+const start = () => comeBack(session, enter, leave);
 
 onSignIn(session, enter);
 

@@ -2,7 +2,7 @@
 
 import { midnight, say, today } from '../../checkout/static/reader.js';
 import { Session } from '../../checkout/static/session.js';
-import { onSignIn } from '../../checkout/static/sign-in.js';
+import { comeBack, onSignIn, showSignIn } from '../../checkout/static/sign-in.js';
 import { saveFile } from '../../checkout/static/views.js';
 import { OpenPayment } from './open-payment.js';
 import { PaymentList } from './payment-list.js';
@@ -92,23 +92,10 @@ function leave(reason = '') {
   shown = {};
   element('search').value = '';
   for (const part of ['desk', 'account', 'search-form']) element(part).hidden = true;
-  for (const text of document.querySelectorAll('.problem, .progress')) text.textContent = '';
-  element('sign-in').hidden = false;
-  element('sign-in-problem').textContent = reason;
+  showSignIn(reason);
 }
 
-/** After a reload the user is still signed in. */
-async function start() {
-  const progress = element('page-progress');
-  element('again').hidden = true;
-  if (!session.client.signedIn) {
-    leave();
-    return;
-  }
-  progress.textContent = say('loading');
-  await session.attempt(enter, { progress, ...onPage });
-  element('again').hidden = Boolean(session.me) || !session.client.signedIn;
-}
+const start = () => comeBack(session, enter, leave);
 
 function exportPayments() {
   const { status, method, day, queue } = shown;
