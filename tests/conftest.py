@@ -37,6 +37,8 @@ LONGEST = (
     "test_no_network_in_transactions.py",
 )
 SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
+# `make test` runs these on both databases: what they test is where the two differ.
+ON_BOTH = (*("db", "locking", "idempotency", "events"), *("test_constraints.py", "test_migrations.py"))
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
 # Production's cost of a hash would slow down each login and each command that adds a user.
@@ -45,9 +47,13 @@ passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 # Every test may have a database of its own, which is a copy: with fsync, it takes five times as long. No test cuts the
 # power; those that kill PostgreSQL start a server of their own, with fsync.
 SERVER_SETTINGS.update(fsync="off", full_page_writes="off")
-# SQLite syncs as in production; in memory that costs nothing.
-if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).total > SMALL_BYTES:
+# SQLite syncs as in production, and so do the servers of tests that kill PostgreSQL; in memory that costs nothing.
+SHARED_MEMORY_BYTES = shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else 0
+if SHARED_MEMORY_BYTES > SMALL_BYTES:
     database_settings.SQLITE_PARENT = SHARED_MEMORY
+# A server takes some 100 MiB; up to a dozen run at the same time.
+if SHARED_MEMORY_BYTES >= 4 * 1024**3:
+    database_settings.POSTGRESQL_PARENT = SHARED_MEMORY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,8 +65,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = chosen
+    _mark_repeats_on_sqlite(items)
     # The longest tests come first. At the end, one worker would run them while the others have nothing to do.
     items.sort(key=lambda item: [folder not in item.path.parts for folder in LONGEST])
+
+
+def _mark_repeats_on_sqlite(items: list[pytest.Item]) -> None:
+    """Mark as ``repeat`` the tests on SQLite that also run on PostgreSQL, except those of ``ON_BOTH``."""
+    names = {item.nodeid for item in items}
+    for item in items:
+        twin = item.nodeid.replace("sqlite", "postgresql")
+        if twin != item.nodeid and twin in names and not any(part in ON_BOTH for part in item.path.parts):
+            item.add_marker(pytest.mark.repeat)
 
 
 class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types

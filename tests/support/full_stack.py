@@ -25,7 +25,7 @@ from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 # Unpaid consultations; far more than the tests pay.
-CONSULTATIONS = 20_000
+CONSULTATIONS = 4_000
 
 PRODUCTION = {
     "APP_ENV": "production",

