@@ -1,19 +1,21 @@
 """The sender's statements: deliveries made from the feed, leased, settled and deleted.
 
 An endpoint's row is locked before its deliveries are changed, so that senders and operators take turns. All times are
-the database's, which all senders share. If it jumps back, a lease or a pause that ends later than any of ours is over.
+the database's, which all senders share. If it jumps back, a lease or a pause that ends later than any of ours is over;
+and for a minute after a jump no lease is taken over (``ClockWatch``).
 """
 
+import threading
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, null, or_, select, update
 from sqlalchemy.orm import Session
 
-from payments_app import clock
 from payments_app.db.base import dialect_insert
 from payments_app.db.transaction import after_commit, read_transaction, write_transaction
 from payments_app.observability.logging import get_logger
@@ -26,12 +28,16 @@ from payments_app.webhook_endpoints.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from payments_app.webhook_endpoints.repository import IS_ACTIVE, give_up, give_up_pending
+from payments_app.webhook_endpoints.repository import IS_ACTIVE, database_time, give_up, give_up_pending
 
 log = get_logger(__name__)
 
 # For so long a sender has the deliveries that it took: it begins none of them in the last half.
 LEASE = timedelta(seconds=60)
+
+# A change of the database's clock against ours that is no drift. A smaller one ends no lease that is in use, because
+# nothing is begun in a lease's last half.
+JUMP = LEASE / 4
 
 # The longest pause before an attempt, and a little more.
 _LONGEST_PAUSE = timedelta(seconds=max(ATTEMPTS_AFTER_SECONDS) + 60)
@@ -74,19 +80,39 @@ class Target(NamedTuple):
 
     url: str
     secrets: Sequence[str]
+    signed_at: datetime
+
+
+class ClockWatch:
+    """One sender's watch over the database's clock, by the monotonic clock of its machine.
+
+    After a jump, a lease that looks ended may still be held. So none is taken over until the clock has run for the time
+    of a lease without a jump; nor at first, because a jump may have come just before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._difference_seconds: float | None = None
+        self._steady_at = 0.0
+
+    def may_take_over(self, now: datetime) -> bool:
+        """Whether leases that look ended are. ``now``: the database's time, read just before."""
+        monotonic = time.monotonic()
+        difference = now.timestamp() - monotonic
+        with self._lock:
+            before = self._difference_seconds
+            if before is None or abs(difference - before) > JUMP.total_seconds():
+                self._difference_seconds, self._steady_at = difference, monotonic + LEASE.total_seconds()
+                if before is not None:
+                    seconds = round(difference - before)
+                    log.warning("Webhook sender: the database's clock jumped", seconds=seconds)
+            return monotonic >= self._steady_at
 
 
 @read_transaction
 def now(session: Session) -> datetime:
     """The database's time; on SQLite this machine's."""
-    return _now(session)
-
-
-def _now(session: Session) -> datetime:
-    if session.get_bind().dialect.name == "sqlite":
-        return clock.now()
-    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return moment.astimezone(UTC)
+    return database_time(session)
 
 
 @read_transaction
@@ -107,7 +133,7 @@ def fan_out(session: Session, endpoint_id: int) -> bool:
     last, number = session.execute(select(func.max(next_positions.c.position), func.count())).one()
     if last is None:
         return False
-    moment = literal(_now(session), WebhookDelivery.created_at.type)
+    moment = literal(database_time(session), WebhookDelivery.created_at.type)
     wanted = [PaymentEvent.position > endpoint.position, PaymentEvent.position <= last]
     if endpoint.types != ALL_TYPES:
         wanted.append(PaymentEvent.event.in_(endpoint.types.split()))
@@ -128,10 +154,13 @@ def fan_out(session: Session, endpoint_id: int) -> bool:
 
 
 @read_transaction
-def find_lanes(session: Session, *, due_at: datetime | None) -> Sequence[Lane]:
-    """Lanes with something to send that nobody else has leased. ``due_at``: None for now."""
-    now = _now(session)
-    of_endpoint = and_(WebhookDelivery.endpoint_id == WebhookEndpoint.id, _IS_PENDING, _is_free(now))
+def find_lanes(session: Session, watch: ClockWatch | None, *, due_at: datetime | None) -> Sequence[Lane]:
+    """Lanes with something to send that nobody else has leased. ``due_at``: None for now.
+
+    ``watch``: None for a sender that ends too soon to watch, and trusts the database's clock.
+    """
+    now = database_time(session)
+    of_endpoint = and_(WebhookDelivery.endpoint_id == WebhookEndpoint.id, _IS_PENDING, _is_free(now, watch))
     first = exists().where(of_endpoint, WebhookDelivery.attempts == 0)
     again = exists().where(of_endpoint, WebhookDelivery.attempts > 0, _is_due(due_at or now))
     is_failing = WebhookEndpoint.failing_since.is_not(None)
@@ -145,7 +174,9 @@ def find_lanes(session: Session, *, due_at: datetime | None) -> Sequence[Lane]:
 
 
 @write_transaction
-def lease(session: Session, lane: Lane, *, at_most: int, due_at: datetime | None) -> Sequence[Leased]:
+def lease(
+    session: Session, lane: Lane, watch: ClockWatch | None, *, at_most: int, due_at: datetime | None
+) -> Sequence[Leased]:
     """The next deliveries of a lane, which nobody else sends for the time of ``LEASE``.
 
     None while another process has some of the same lane: a lane is sent one after the other.
@@ -153,10 +184,10 @@ def lease(session: Session, lane: Lane, *, at_most: int, due_at: datetime | None
     endpoint = _lock(session, lane.endpoint_id)
     if endpoint is None:
         return []
-    now = _now(session)
+    now = database_time(session)
     is_of_lane = WebhookDelivery.attempts == 0 if lane.is_first else WebhookDelivery.attempts > 0
     of_lane = and_(WebhookDelivery.endpoint_id == endpoint.id, _IS_PENDING, is_of_lane)
-    if session.scalar(select(exists().where(of_lane, ~_is_free(now)))):
+    if session.scalar(select(exists().where(of_lane, ~_is_free(now, watch)))):
         return []
     # First attempts do not wait for a time: their order is all.
     wanted = select(WebhookDelivery, PaymentEvent.created_at).outerjoin(
@@ -196,7 +227,10 @@ def find_target(session: Session, leased: Leased) -> Target | None:
         .join(WebhookDelivery, WebhookDelivery.endpoint_id == WebhookEndpoint.id)
         .where(IS_ACTIVE, _IS_PENDING, WebhookDelivery.id == leased.id, WebhookDelivery.lease == leased.lease)
     )
-    return None if endpoint is None else Target(endpoint.url, endpoint.secrets_at(_now(session)))
+    if endpoint is None:
+        return None
+    now = database_time(session)
+    return Target(endpoint.url, endpoint.secrets_at(now), signed_at=now)
 
 
 @write_transaction
@@ -206,7 +240,7 @@ def settle_success(session: Session, leased: Leased, *, status_code: int | None)
     delivery = session.get(WebhookDelivery, leased.id)
     if endpoint is None or delivery is None or delivery.status == DeliveryStatus.DELIVERED:
         return
-    now = _now(session)
+    now = database_time(session)
     delivery.succeed(now, status_code=status_code)
     endpoint.note_delivered(now)
 
@@ -218,7 +252,7 @@ def settle_failure(session: Session, leased: Leased, *, status_code: int | None,
     delivery = session.get(WebhookDelivery, leased.id)
     if endpoint is None or delivery is None or delivery.lease != leased.lease:
         return False
-    now = _now(session)
+    now = database_time(session)
     delivery.fail(now, status_code=status_code, error=error)
     endpoint.note_failed(now, is_gone=error == DeliveryError.GONE)
     if endpoint.is_enabled:
@@ -254,7 +288,7 @@ def prune(session: Session) -> int:
     deleted = select(WebhookEndpoint.id).where(WebhookEndpoint.deleted_at.is_not(None))
     is_old = and_(
         WebhookDelivery.status == DeliveryStatus.DELIVERED.value,
-        WebhookDelivery.delivered_at < _now(session) - KEPT_AFTER_DELIVERY,
+        WebhookDelivery.delivered_at < database_time(session) - KEPT_AFTER_DELIVERY,
     )
     number = 0
     for condition in (is_old, WebhookDelivery.endpoint_id.in_(deleted)):
@@ -271,8 +305,10 @@ def _lock(session: Session, endpoint_id: int) -> WebhookEndpoint | None:
     return session.scalar(wanted.with_for_update(skip_locked=True))
 
 
-def _is_free(now: datetime) -> ColumnElement[bool]:
+def _is_free(now: datetime, watch: ClockWatch | None) -> ColumnElement[bool]:
     until = WebhookDelivery.leased_until
+    if watch is not None and not watch.may_take_over(now):
+        return until.is_(None)
     return or_(until.is_(None), until <= now, until > now + LEASE)
 
 

@@ -124,12 +124,14 @@ class WebhookEndpoint(Base):
     def note_failed(self, now: datetime, *, is_gone: bool) -> None:
         """Count a failed attempt; disable the endpoint if it says so, or has failed for too long."""
         self.attempts_failed += 1
-        if self.failing_since is None or self.last_failed_at is None or self.last_failed_at < now - SERIES_ENDS_AFTER:
-            self.failing_since = now
+        last, since = self.last_failed_at, self.failing_since
+        # A series that begins in the future: the clock has jumped back.
+        if since is None or since > now or last is None or last < now - SERIES_ENDS_AFTER:
+            self.failing_since = since = now
         self.last_failed_at = now
         if is_gone:
             self.disable(DisabledReason.GONE, now)
-        elif self.failing_since <= now - DISABLED_AFTER:
+        elif since <= now - DISABLED_AFTER:
             self.disable(DisabledReason.FAILING, now)
 
 

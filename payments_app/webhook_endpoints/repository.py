@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, null, select, update
@@ -161,7 +161,7 @@ def _rotate(session: Session, endpoint_id: int, secret: str, *, overlap: timedel
     require_valid(session, caller)
     endpoint = _lock(session, endpoint_id)
     if endpoint.secret != secret:  # an earlier attempt may have committed, and its confirmation was lost
-        endpoint.rotate(secret, previous_ends_at=clock.now() + overlap)
+        endpoint.rotate(secret, previous_ends_at=database_time(session) + overlap)
         _log(endpoint, "Webhook endpoint: secret rotated", caller)
     return endpoint
 
@@ -243,7 +243,7 @@ def retry(session: Session, endpoint_id: int, delivery_id: int, *, caller: Calle
     if delivery is None or delivery.endpoint_id != endpoint_id:
         raise NotFound(N_("This endpoint has no such delivery."))
     _require_enabled(endpoint)
-    delivery.repeat(clock.now())
+    delivery.repeat(database_time(session))
     after_commit(
         endpoint,
         lambda: log.info(
@@ -346,6 +346,14 @@ def find_unsent_since(session: Session) -> datetime | None:
     )
     waiting = find_oldest_waiting(session)
     return min((moment for moment in (*made, placed, waiting) if moment is not None), default=None)
+
+
+def database_time(session: Session) -> datetime:
+    """The database's, by which senders send; on SQLite this machine's."""
+    if session.get_bind().dialect.name == "sqlite":
+        return clock.now()
+    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return moment.astimezone(UTC)
 
 
 def _joined(types: Collection[str]) -> str:

@@ -26,7 +26,7 @@ from payments_app.events.schemas import render_event
 from payments_app.observability.logging import get_logger
 from payments_app.webhook_endpoints import attempt, deliveries
 from payments_app.webhook_endpoints.attempt import Outcome, Rules
-from payments_app.webhook_endpoints.deliveries import LEASE, Lane, Leased
+from payments_app.webhook_endpoints.deliveries import LEASE, ClockWatch, Lane, Leased
 from payments_app.webhook_endpoints.signing import headers_of
 
 log = get_logger(__name__)
@@ -56,6 +56,7 @@ class Sender:
         self._rules = Rules(https_only=settings.is_production, allow_private=settings.webhook_allow_private)
         self._stop, self._wake = threading.Event(), threading.Event()
         self._lock = threading.Lock()
+        self._watch: ClockWatch | None = None
         self._busy: dict[tuple[int, bool], Future[bool]] = {}
         self._prune_at = 0.0
         self.counts: Counter[str] = Counter()
@@ -77,7 +78,7 @@ class Sender:
         while self._fan_out() and not self.is_stopping:
             pass
         with _Threads() as threads:
-            for lane in deliveries.find_lanes(due_at=due_at):
+            for lane in deliveries.find_lanes(self._watch, due_at=due_at):
                 self._begin(threads, lane, due_at)
         for work in [*self._busy.values()]:
             work.result()
@@ -91,6 +92,7 @@ class Sender:
             AppError: it was not there at the beginning, or is not usable.
         """
         deliveries.find_behind()
+        self._watch = ClockWatch()
         with _Threads() as threads:
             while not self.is_stopping:
                 self._wake.clear()
@@ -107,7 +109,7 @@ class Sender:
         """Look for something to do, and have it done; whether there is more to look for at once."""
         has_more = positions.give_positions()
         has_more |= self._fan_out()
-        for lane in deliveries.find_lanes(due_at=None):
+        for lane in deliveries.find_lanes(self._watch, due_at=None):
             self._begin(threads, lane, None)
         if time.monotonic() >= self._prune_at and deliveries.prune() == 0:
             self._prune_at = time.monotonic() + PRUNE_EVERY_SECONDS
@@ -158,7 +160,7 @@ class Sender:
         """Send the next deliveries of a lane; whether there were any."""
         until = time.monotonic() + LEASE.total_seconds() / 2 - attempt.ATTEMPT_SECONDS
         at_most = AT_ONCE_FAILING if lane.is_failing else AT_ONCE
-        leased = deliveries.lease(lane, at_most=at_most, due_at=due_at)
+        leased = deliveries.lease(lane, self._watch, at_most=at_most, due_at=due_at)
         events = find_events([each.event_id for each in leased if each.event_id is not None])
         for number, each in enumerate(leased):
             if self.is_stopping or time.monotonic() > until or not self._send(each, events):
@@ -172,7 +174,7 @@ class Sender:
         if target is None:  # disabled, deleted or taken over meanwhile
             return False
         body = _body_of(leased, events)
-        headers = headers_of(leased.webhook_id, int(clock.now().timestamp()), body, secrets=target.secrets)
+        headers = headers_of(leased.webhook_id, int(target.signed_at.timestamp()), body, secrets=target.secrets)
         outcome = attempt.post(target.url, body, headers, self._rules, seconds=attempt.ATTEMPT_SECONDS)
         self._settle(leased, outcome)
         return outcome.error is None

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -33,12 +33,13 @@ _TERMINATE_OTHERS = f"SELECT pg_terminate_backend(pid) FROM ({_OF_OTHERS}) AS ot
 class Cluster:
     """A server on its own port: ``start`` it, ``stop`` or ``kill`` it, and ``start`` it again."""
 
-    def __init__(self, folder: Path, data: Path | None = None) -> None:
-        """``data``: the folder of its files, by default ``folder / "data"``."""
+    def __init__(self, folder: Path, data: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+        """``data``: the folder of its files, by default ``folder / "data"``. ``environment``: more than ours."""
         self.port = free_port()
         self.host = "127.0.0.1"
         self.data = data or folder / "data"
         self.log = folder / "log"
+        self._environment = {**os.environ, **(environment or {})}
         # PostgreSQL does not run as root; the wheel makes a user for it, who needs access to all files.
         self._server = PostgresServer(self.data, cleanup_mode=None)
         self._user = self._server.system_user
@@ -182,7 +183,14 @@ class Cluster:
             return None
 
     def _run(self, program: str, *arguments: str) -> None:
-        pgexec(program, arguments, bin_path=self._server.bin_path, user=self._user, cwd="/")
+        pgexec(
+            program,
+            arguments,
+            bin_path=self._server.bin_path,
+            user=self._user,
+            cwd="/",
+            env=self._environment,
+        )
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -46,11 +46,15 @@ class Received:
 
 class Receiver:
     """The last word of a path says how it behaves: ``ok``, ``hang``, ``wait``, ``drip``, ``drip-body``, ``hang-up``,
-    ``flood``, ``redirect``, ``no-http``, or a status. ``instead`` changes that for a path while it is there.
+    ``flood``, ``redirect``, ``no-http``, ``strict``, or a status. ``instead`` changes that for a path meanwhile.
+
+    ``strict`` refuses what cannot be verified by the path's secret; ``accepted`` has the rest.
     """
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self.accepted: list[Received] = []
+        self.secrets: dict[str, str] = {}
         self.instead: dict[str, str] = {}
         self.released = threading.Event()
         self.bytes_sent = 0
@@ -75,7 +79,17 @@ class Receiver:
     def take(self, received: Received) -> str:
         with self._lock:
             self.received.append(received)
-        return self.instead.get(received.path, received.path.rpartition("/")[2])
+        behaviour = self.instead.get(received.path, received.path.rpartition("/")[2])
+        return self._judge(received) if behaviour == "strict" else behaviour
+
+    def _judge(self, received: Received) -> str:
+        try:
+            received.verify(self.secrets[received.path])
+        except WebhookVerificationError:
+            return "400"
+        with self._lock:
+            self.accepted.append(received)
+        return "ok"
 
     def serve(self) -> None:
         self._server.serve_forever(poll_interval=0.05)

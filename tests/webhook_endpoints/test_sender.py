@@ -308,7 +308,7 @@ def test_leases_and_pauses_survive_a_clock_that_jumps_back(webhooks: Webhooks) -
     webhooks.send()
     webhooks.receiver.instead.clear()
     with webhooks.app.app_context():
-        assert deliveries.lease(Lane(endpoint_id, is_first=False, is_failing=True), at_most=1, due_at=None) == []
+        assert deliveries.lease(Lane(endpoint_id, is_first=False, is_failing=True), None, at_most=1, due_at=None) == []
     in_a_year = webhooks.rows.moment(clock.now() + timedelta(days=365))
     webhooks.rows.execute("UPDATE webhook_deliveries SET next_attempt_at = :at, leased_until = :at", at=in_a_year)
 

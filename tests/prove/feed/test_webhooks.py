@@ -54,8 +54,8 @@ def test_an_endpoint_is_sent_each_committed_event(route: Route, effort: int, see
                 wait_until(lambda goal=seen + more: len(receiver.received) >= goal)  # type: ignore[misc]  # a default
                 sender.kill()
                 sender.join()
-                # As if a minute had passed.
-                rows.execute("UPDATE webhook_deliveries SET leased_until = created_at WHERE leased_until IS NOT NULL")
+                # As if the next one had waited for a minute.
+                rows.execute("UPDATE webhook_deliveries SET leased_until = NULL WHERE leased_until IS NOT NULL")
                 sender = start_sender(route)
             committed = writers.committed(PATIENCE_SECONDS * effort)
             wait_until(lambda: rows.count("webhook_deliveries", "status = 'delivered'") == len(committed))
