@@ -1,5 +1,6 @@
 """Shapes of the feed."""
 
+import re
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
@@ -15,6 +16,9 @@ from payments_app.payments.schemas import EVENT_TYPE, PAYMENT_STATUS
 
 MOST_EVENTS = 1_000
 LONGEST_WAIT_SECONDS = 25
+
+_A_TYPE = f"(?:{'|'.join(map(re.escape, EVENT_TYPES))})"
+TYPES_PATTERN = f"^{_A_TYPE}(?:,{_A_TYPE})*$"
 
 
 class EventTypes(fields.String):
@@ -37,6 +41,7 @@ class FeedQuery(Query):
         metadata={
             "description": "Only events of these types, with commas between them.",
             "example": "payment.completed,refund.succeeded",
+            "pattern": TYPES_PATTERN,
         },
     )
     wait = QueryInteger(

@@ -107,7 +107,8 @@ class SecretRotation(Schema):
 
 class WebhookEndpoint(Schema):
     id = fields.Integer(required=True)
-    url = fields.String(required=True, metadata={"format": "uri"})
+    # As it was given: its host may be in any script, which a URI's is not.
+    url = fields.String(required=True, metadata={"format": "iri"})
     types = fields.List(fields.String(), required=True)
     description = fields.String(required=True, allow_none=True)
     is_enabled = fields.Boolean(required=True)

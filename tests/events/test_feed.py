@@ -1,5 +1,6 @@
 """The feed as a booking system reads it."""
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from payments_app.db import deadline
 from payments_app.payments.models.event import EVENT_TYPES
 from tests.api.assertions import assert_problem
 from tests.support.apps import app_with
+from tests.support.client import client_of
 from tests.support.databases import Database
 from tests.support.feeds import read_all, read_page
 from tests.support.people import People
@@ -162,6 +164,17 @@ def test_after_a_restore_the_cursor_is_lost(people: People, rows: Rows, damage: 
 )
 def test_what_cannot_be_asked_is_422(people: People, query: str, field: str) -> None:
     assert_problem(people.admin.get(f"/events?{query}"), 422, field, code="validation-failed")
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["", "payment.created,", "payment.paid", "payment_created", "payment.created", ",".join(sorted(EVENT_TYPES))],
+)
+def test_the_document_says_which_types_can_be_asked_for(app: Flask, people: People, names: str) -> None:
+    parameters = client_of(app).get("/openapi.json").json["paths"]["/api/v1/events"]["get"]["parameters"]
+    (pattern,) = (each["schema"]["pattern"] for each in parameters if each.get("name") == "types")
+    response = people.admin.get(f"/events?types={names}")
+    assert response.status_code == (200 if re.search(pattern, names) else 422)
 
 
 def test_a_cursor_of_another_list_is_422(people: People) -> None:

@@ -17,6 +17,7 @@ from payments_app.webhook_endpoints.repository import NewEndpoint
 from tests.api.assertions import assert_problem, nothing_written
 from tests.support.api_keys import key_of
 from tests.support.apps import PRODUCTION, app_with
+from tests.support.client import client_of
 from tests.support.databases import Database
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -63,6 +64,14 @@ def test_an_endpoint_is_made_changed_and_deleted(people: People, rows: Rows) -> 
     assert [each["id"] for each in admin.get("/webhook-endpoints").json["data"]] == [other["id"]]
     assert rows.count("webhook_endpoints") == 2  # its counts stay
     assert rows.count("webhook_endpoints", "secret = ''") == 1
+
+
+def test_a_url_is_shown_as_it_was_given_and_as_the_document_says(people: People, app: Flask) -> None:
+    url = "https://b\u00fccher.example.org/hook"
+    assert make(people.admin, url=url)["url"] == url
+    schemas = client_of(app).get("/openapi.json").json["components"]["schemas"]
+    for name in ("WebhookEndpoint", "NewWebhookEndpoint"):
+        assert schemas[name]["properties"]["url"]["format"] == "iri"  # a URI has ASCII only
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ INTERNALS = ("Traceback", 'File "', "SELECT ", "INSERT ", "UPDATE ", "sqlalchemy
 
 # What a request may be refused for though each of its members is as the document says: a key given twice, a cursor we
 # did not issue, somebody we do not know, an amount that is not the fee, or a text beyond the limits, which the document
-# can say of numbers alone; and no pattern tells a host from what is none.
+# can say of numbers alone; and no pattern tells a host or an e-mail address from what is none, or a day from one that
+# its month does not have.
 OF_ITS_TIME = {
     "idempotency_key",
     "cursor",
     "after",
+    "day",
+    "patient.email",
     "patient_email",
     "patient_id",
     "amount",
