@@ -16,9 +16,9 @@ CHECKOUT = ROOT / "payments_app" / "checkout"
 
 
 def read_page(app: Flask, path: str = "/", **headers: str) -> str:
-    answer = client_of(app).get(path, headers=headers)
-    assert answer.status_code == 200
-    return answer.get_data(as_text=True)
+    with client_of(app).get(path, headers=headers) as answer:  # a file is open until the answer is read
+        assert answer.status_code == 200
+        return answer.get_data(as_text=True)
 
 
 def texts_of(page: str) -> dict[str, str]:
@@ -85,6 +85,13 @@ def test_production_shows_it_only_where_it_is_wanted(database: Database, setting
 
         assert answer.status_code == status
         assert b"Demo:" not in answer.data
+
+
+@pytest.mark.parametrize("path", ["/", "/pay/return", "/desk"])
+def test_the_styles_of_a_page_define_the_colors_that_they_use(app: Flask, path: str) -> None:
+    found = re.findall(r'<link rel="stylesheet" href="([^"]+)"', read_page(app, path))
+    styles = "".join(read_page(app, each) for each in found)
+    assert set(re.findall(r"var\((--[\w-]+)", styles)) <= set(re.findall(r"(--[\w-]+):", styles))
 
 
 @pytest.mark.parametrize(
