@@ -11,6 +11,9 @@ _REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 # Direction marks, which do not affect the text after them, and joiners are allowed: some scripts need them.
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
+# The same for documents and their readers, whose patterns know no surrogates.
+PATTERN = r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
+
 
 def is_name(name: str) -> bool:
     """Whether a name can be stored and shown: 1 to 200 characters, not blank, no control characters."""

@@ -107,7 +107,11 @@ class ConsultationPatient(Schema):
         min_length=1,
         max_length=200,
         validators=(IsName(),),
-        metadata={"description": "Taken only if the patient is new.", "example": "Maria Santos"},
+        metadata={
+            "pattern": names.PATTERN,
+            "description": "Taken only if the patient is new.",
+            "example": "Maria Santos",
+        },
     )
     language = StorableString(
         load_default=None,
