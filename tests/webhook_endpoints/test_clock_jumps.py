@@ -89,7 +89,7 @@ def hours_jumped(log: Path) -> int:
     return round(sum(map(int, JUMP_SAID.findall(log.read_text()))) / 3600)
 
 
-@pytest.mark.parametrize("hours", [1, 30 * 24])
+@pytest.mark.parametrize("hours", [1, pytest.param(30 * 24, marks=pytest.mark.repeat)])
 def test_a_clock_that_jumps_loses_nothing_and_sends_nothing_twice(
     clocked: ClockedDatabase, webhooks: Webhooks, tmp_path: Path, hours: int
 ) -> None:
