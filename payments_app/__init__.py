@@ -12,7 +12,7 @@ from payments_app.accounts.cli import users as users_commands
 from payments_app.accounts.keys_cli import keys as keys_commands
 from payments_app.accounts.routes import blueprint as accounts_blueprint
 from payments_app.accounts.routes import login_blueprint
-from payments_app.api import https_only, openapi, problems, queue_time, rate_limits, security_headers
+from payments_app.api import https_only, openapi, problems, queue_time, rate_limits, response_headers
 from payments_app.checkout import pay_page
 from payments_app.checkout.routes import init_app as init_checkout_page
 from payments_app.consultations.cli import consultations as consultations_commands
@@ -34,7 +34,6 @@ from payments_app.health.cli import check
 from payments_app.health.cli import gateways as gateways_commands
 from payments_app.health.routes import blueprint as health_blueprint
 from payments_app.i18n import locale
-from payments_app.idempotency import headers
 from payments_app.idempotency.cli import idempotency as idempotency_commands
 from payments_app.idempotency.routes import blueprint as idempotency_blueprint
 from payments_app.locking.cli import locks as locks_commands
@@ -76,7 +75,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]  # as Flask says
     request_log.init_app(app)
     logging.init_app(app)
-    security_headers.init_app(app)
+    response_headers.init_app(app)
     https_only.init_app(app)
     queue_time.init_app(app)
     locale.init_app(app)
@@ -95,7 +94,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     backlog_metrics.init_app(app)
     auth.init_app(app)
     rate_limits.init_app(app)
-    headers.init_app(app)
     registry.init_app(app)
     feed.init_app(app)
     checks.init_app(app)

@@ -154,8 +154,10 @@ def current_redis() -> GuardedRedis | None:
 
 def run(commands: Sequence[Command]) -> list[Any]:
     """The results of the commands, in one round trip; None for each if there is no Redis, or it does not answer."""
+    if not commands:
+        return []
     guarded = current_redis()
-    if guarded is None or not commands:
+    if guarded is None:
         return [None] * len(commands)
     try:
         return guarded.run(commands)

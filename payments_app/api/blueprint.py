@@ -14,6 +14,7 @@ from webargs.flaskparser import FlaskParser
 from payments_app.api.examples import Examples
 from payments_app.api.fields import errors_by_field
 from payments_app.api.json_body import names_one_type, read_all, read_json
+from payments_app.api.json_response import JsonResponse
 from payments_app.api.problem_schemas import STATUSES_WITH_EXACT_PROBLEMS, Problem, schema_of_problems
 from payments_app.api.query import refuse_contradictions, refuse_parameters
 from payments_app.errors import ValidationFailed
@@ -256,4 +257,4 @@ def ok(data: Any, *, message: str, status: int = 200, headers: dict[str, str] | 
 
 def json_response(body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON response without the envelope."""
-    return Response(json.dumps(body), status=status, headers=headers, mimetype="application/json")
+    return JsonResponse(json.dumps(body), status=status, headers=headers)

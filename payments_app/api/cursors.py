@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from flask import Response, current_app, json, request
 from itsdangerous import BadData, URLSafeSerializer
 
+from payments_app.api.json_response import JsonResponse
 from payments_app.errors import ValidationFailed
 from payments_app.i18n.messages import N_
 from payments_app.pagination import Page
@@ -62,7 +63,7 @@ def paginated_response(
         "data": [render(row) for row in page.rows],
         "meta": {"next_cursor": next_cursor, "per_page": query["per_page"]},
     }
-    response = Response(json.dumps(body), mimetype="application/json")
+    response = JsonResponse(json.dumps(body))
     if next_cursor is not None:
         # Only with the parameters that were checked, in the spelling in which they came.
         given = {name: request.args.get(name, value) for name, value in query.items()}

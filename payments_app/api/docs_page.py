@@ -5,7 +5,7 @@ from importlib.resources import files
 
 from flask import Blueprint, Response, current_app, make_response, render_template, send_from_directory
 
-from payments_app.api.security_headers import page_policy
+from payments_app.api.response_headers import page_policy
 
 # The files of Swagger UI 5 in the package; only three of them are served.
 _SWAGGER_UI = str(files("flask_swagger_ui") / "dist")

@@ -7,7 +7,7 @@ from typing import Any
 import flask_smorest
 from apispec import APISpec
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
-from flask import Flask, Response, request
+from flask import Flask
 from marshmallow.fields import Field
 from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
@@ -192,7 +192,6 @@ def init_app(app: Flask) -> Api:
     for name, header in HEADERS.items():
         api.spec.components.header(name, header, lazy=True)
     api.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer", "description": BEARER})
-    app.after_request(_forbid_caching)
     app.register_blueprint(docs_page.blueprint)
     app.register_blueprint(problem_pages.blueprint)
     return api
@@ -204,13 +203,6 @@ def _servers(settings: Settings) -> list[dict[str, str]]:
     if settings.public_url is None:
         return [here]
     return [{"url": settings.public_url, "description": "The public address"}, here]
-
-
-def _forbid_caching(response: Response) -> Response:
-    """API responses are personal and change at any time: no cache may store them, unless a view allows it."""
-    if request.path.startswith("/api/"):
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
 
 
 def _id_parameter(_converter: IdConverter) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, json, make_response, render_template, req
 from payments_app.api import examples
 from payments_app.api.blueprint import json_response
 from payments_app.api.problem_catalog import CATALOG, Problem
-from payments_app.api.security_headers import page_policy
+from payments_app.api.response_headers import page_policy
 from payments_app.errors import NotFound
 
 # Seconds. The pages only change with a release.

@@ -7,6 +7,7 @@ from typing import Any
 from flask import Flask, Response, has_request_context, json, request
 from werkzeug.exceptions import HTTPException
 
+from payments_app.api.json_response import JsonResponse
 from payments_app.api.problem_catalog import CATALOG, title_of
 from payments_app.errors import RETRY_AFTER_SECONDS, AppError
 from payments_app.i18n.locale import translate
@@ -66,7 +67,7 @@ def _unexpected(error: Exception) -> Response:
 
 
 def _respond(body: dict[str, Any], headers: dict[str, str]) -> Response:
-    return Response(json.dumps(body), status=body["status"], headers=headers, mimetype="application/problem+json")
+    return JsonResponse(json.dumps(body), status=body["status"], headers=headers, mimetype="application/problem+json")
 
 
 def _body(

@@ -46,8 +46,10 @@ class _Passage:
 def init_app(app: Flask) -> None:
     """Set up the limits. While Redis is down, read-only or full, each process counts for itself."""
     app.extensions["rate_limits"] = Counts()
-    app.after_request(_count)
-    app.teardown_request(_count_the_rest)
+    settings: Settings = app.config["SETTINGS"]
+    if settings.ratelimit_enabled or settings.redis_url:  # otherwise there is nothing to count, and nothing to write
+        app.after_request(_count)
+        app.teardown_request(_count_the_rest)
 
 
 def _limited(

@@ -7,7 +7,7 @@ from flask import Blueprint, Flask, Response, current_app, g, make_response, ren
 
 from config import Settings
 from payments_app import money
-from payments_app.api.security_headers import page_policy
+from payments_app.api.response_headers import page_policy
 from payments_app.i18n.locale import nearest_language, reader_language, translate
 
 # Without a view of its own, so that the page of payment links has its files in a service whose page at ``/`` is off.

@@ -11,7 +11,7 @@ import re
 import uuid
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import g, request
 
 from payments_app.api.fields import KEY_PATTERN
 from payments_app.errors import ValidationFailed
@@ -21,10 +21,6 @@ from payments_app.idempotency import repository, response_cache
 HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
 
 _WELL_FORMED = re.compile(KEY_PATTERN)
-
-
-def init_app(app: Flask) -> None:
-    app.after_request(_return_key)
 
 
 def pop_key(body: dict[str, Any], user_id: int) -> str:
@@ -90,10 +86,3 @@ def require_well_formed(key: str) -> str:
 def _unquoted(header: str) -> str:
     quoted = re.fullmatch(r'"(.*)"', header)
     return quoted[1] if quoted else header
-
-
-def _return_key(response: Response) -> Response:
-    key = g.get("idempotency_key")
-    if key is not None:
-        response.headers["Idempotency-Key"] = key
-    return response

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import structlog
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, g, has_request_context, request
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import ExceptionRenderer, JSONRenderer, StackInfoRenderer, TimeStamper
 from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter, filter_by_level
@@ -37,7 +37,7 @@ _JSON = json.JSONEncoder(default=repr)
 
 
 def init_app(app: Flask) -> None:
-    """Log to standard error and give every request an id."""
+    """Log to standard error."""
     settings = app.config["SETTINGS"]
     structlog.configure(
         processors=[filter_by_level, ProcessorFormatter.wrap_for_formatter],
@@ -52,8 +52,6 @@ def init_app(app: Flask) -> None:
     for name in _SECRETS_AT_DEBUG:
         logging.getLogger(name).addFilter(_is_above_debug)
     _skip_unused_fields()
-    app.before_request(_set_request_id)
-    app.after_request(_return_request_id)
 
 
 def _skip_unused_fields() -> None:
@@ -99,6 +97,12 @@ def warnings_only() -> Iterator[None]:
         yield
     finally:
         app_logger.setLevel(level)
+
+
+def set_request_id() -> None:
+    """Give the request the id that its proxy or client has chosen, or a new one."""
+    requested_id = request.headers.get("X-Request-ID", "")
+    g.request_id = requested_id if _ACCEPTED_REQUEST_ID.fullmatch(requested_id) else uuid.uuid4().hex
 
 
 def current_request_id() -> str | None:
@@ -153,13 +157,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _is_above_debug(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG
-
-
-def _set_request_id() -> None:
-    requested_id = request.headers.get("X-Request-ID", "")
-    g.request_id = requested_id if _ACCEPTED_REQUEST_ID.fullmatch(requested_id) else uuid.uuid4().hex
-
-
-def _return_request_id(response: Response) -> Response:
-    response.headers["X-Request-ID"] = g.request_id
-    return response

@@ -7,7 +7,7 @@ from flask import Flask, Response, g, request
 from prometheus_client import Counter, Histogram
 
 from payments_app.observability import metrics
-from payments_app.observability.logging import get_logger
+from payments_app.observability.logging import get_logger, set_request_id
 
 log = get_logger(__name__)
 
@@ -16,13 +16,14 @@ UNKNOWN = "unknown"
 
 
 def init_app(app: Flask) -> None:
-    """Call this before all other functions that change a response: Flask runs the first one registered last."""
-    app.before_request(_start_timer)
+    """Call this before all that registers functions for a request: what is registered first begins first, ends last."""
+    app.before_request(_begin)
     app.after_request(_log_request)
 
 
-def _start_timer() -> None:
+def _begin() -> None:
     g.started = time.perf_counter()
+    set_request_id()
 
 
 def _log_request(response: Response) -> Response:

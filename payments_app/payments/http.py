@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
-from flask import Response, json, request
+from flask import json, request
 
 from payments_app import clock
 from payments_app.accounts.caller import Caller
+from payments_app.api.json_response import JsonResponse
 from payments_app.api.own_address import own_address
 from payments_app.errors import RETRY_AFTER_SECONDS
 from payments_app.i18n.locale import translate
@@ -103,10 +104,10 @@ def render_current_state(key: IdempotencyKey) -> StoredResponse:
 EXISTING_MESSAGE = N_("This request was processed before; data shows the present state")
 
 
-def respond(stored: StoredResponse) -> Response:
+def respond(stored: StoredResponse) -> JsonResponse:
     """Send a stored or new response. Its headers are derived from its body, so that a replay has the same headers."""
     if stored.status == HTTPStatus.PAYMENT_REQUIRED:
-        response = Response(stored.body, status=stored.status, mimetype="application/problem+json")
+        response = JsonResponse(stored.body, status=stored.status, mimetype="application/problem+json")
     else:
         response = _respond_with_payment(stored)
     if stored.replayed:
@@ -114,15 +115,14 @@ def respond(stored: StoredResponse) -> Response:
     return response
 
 
-def _respond_with_payment(stored: StoredResponse) -> Response:
+def _respond_with_payment(stored: StoredResponse) -> JsonResponse:
     payment = json.loads(stored.body)["data"]["payment"]
-    response = Response(stored.body, status=stored.status, mimetype="application/json")
-    response.headers["ETag"] = etag(payment["version"])
+    headers = {"ETag": etag(payment["version"])}
     if stored.status == HTTPStatus.CREATED:
-        response.headers["Location"] = f"{request.script_root}{request.path}/{payment['id']}"
+        headers["Location"] = quote(f"{request.script_root}{request.path}/{payment['id']}")
     if stored.status == HTTPStatus.ACCEPTED:
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return JsonResponse(stored.body, status=stored.status, headers=headers)
 
 
 def etag(version: int) -> str:

@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, g, make_response, redirect, render
 
 from config import Settings, origin_of
 from payments_app import clock, money
-from payments_app.api.security_headers import page_policy
+from payments_app.api.response_headers import page_policy
 from payments_app.errors import NotFound
 from payments_app.gateway_webhooks.repository import ingest
 from payments_app.gateways.base import GatewayName

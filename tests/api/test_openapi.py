@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from payments_app.api import security_headers
+from payments_app.api import response_headers
 from payments_app.errors import AppError, Conflict, UserExists
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse, client_of
@@ -90,7 +90,7 @@ def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: A
     assert {name for name, header in headers.items() if header.get("required")} <= set(answer.headers.keys())
     # What HTTP and browsers are told with every answer is none of the document's.
     assert (
-        set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *security_headers.HEADERS}
+        set(answer.headers.keys()) - {"Content-Type", "Content-Length", "Date", *response_headers.HEADERS}
         <= headers.keys()
     )
     for name, header in headers.items():
