@@ -11,6 +11,7 @@ the database. If that is not possible, the response is 503, and the client's ret
 import logging
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import psycopg
@@ -56,6 +57,11 @@ class DeadlineConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that is cut if the server does not answer a statement within ``deadline_seconds``; None: never."""
 
     deadline_seconds: float | None = None
+
+    @cached_property
+    def raw_cursor(self) -> psycopg.RawCursor[tuple[Any, ...]]:
+        """A cursor for direct statements, made once: a new one would look up the adapter of each type again."""
+        return psycopg.RawCursor(self)
 
     def wait(self, gen: PQGen[R], interval: float = _WAIT_INTERVAL_SECONDS, timeout: float | None = None) -> R:
         """Wait for the driver's next result.

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from config import WORKER_THREADS
-from payments_app.db.deadline import MARGIN_SECONDS, Connector
+from payments_app.db.deadline import MARGIN_SECONDS, Connector, DeadlineConnection
 from payments_app.observability import metrics
 
 # Milliseconds. The database gives up before a gateway call (10 s), and before gunicorn and nginx (30 s and more).
@@ -64,6 +64,33 @@ _DEMOTED_SQLSTATE = "25006"
 _IN_USE = "in use"
 
 
+class LendingPool(QueuePool):
+    """A pool that also lends a connection without SQLAlchemy's wrapper, which takes longer than all else that the pool
+    does. The wrapper rolls back when it is closed, so a loan is for single statements only.
+    """
+
+    __module__ = QueuePool.__module__  # SQLAlchemy names a pool's logger by it: its messages stay SQLAlchemy's
+
+    def lend(self) -> ConnectionPoolEntry:
+        """A pooled connection, opened if necessary. ``take_back`` must follow."""
+        loan = self._do_get()
+        try:
+            loan.get_connection()  # type: ignore[attr-defined]  # the pool's own class of entries has it
+        except BaseException:
+            self._do_return_conn(loan)
+            raise
+        metrics.DB_CONNECTIONS_IN_USE.inc()
+        return loan
+
+    def take_back(self, loan: ConnectionPoolEntry, *, is_usable: bool) -> None:
+        metrics.DB_CONNECTIONS_IN_USE.dec()
+        try:
+            if not is_usable:
+                loan.invalidate()
+        finally:
+            self._do_return_conn(loan)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineViews:
     """Views of one engine with one pool. ``one_statement`` is for writes that are a single statement.
@@ -93,6 +120,7 @@ def engine_options(database_url: str, pooler: str = "none") -> dict[str, Any]:
     return {
         "hide_parameters": True,  # amounts and transaction ids do not belong in logs
         # As many as a worker has threads, so that no request waits for another's connection.
+        "poolclass": LendingPool,
         "pool_size": WORKER_THREADS,
         "max_overflow": 4,
         "pool_timeout": POOL_TIMEOUT_SECONDS,
@@ -183,21 +211,23 @@ def current_engines() -> EngineViews:
 
 
 def execute_directly(
-    engine: Engine, statement: str, values: Sequence[Any], *, planned_by_values: bool = False
+    engine: Engine, statement: bytes, values: Sequence[Any], *, planned_by_values: bool = False
 ) -> list[tuple[Any, ...]]:
     """Execute a statement with PostgreSQL's placeholders ($1 ...) on a pooled connection, in autocommit mode.
 
-    It bypasses SQLAlchemy's execution and psycopg's translation of placeholders, because the two take longer than the
-    rest of a request (docs/performance.md).
+    It bypasses SQLAlchemy's execution, its wrapper of a pooled connection, and psycopg's translation of placeholders,
+    because they take longer than the rest of a request (docs/performance.md).
 
     Raises:
         DBAPIError: for the same errors as SQLAlchemy's own execution.
     """
+    pool = cast("LendingPool", engine.pool)
     try:
-        pooled = engine.raw_connection()
+        loan = pool.lend()
     except psycopg.Error as error:
         raise _to_sqlalchemy_error(engine, error, is_broken=False) from error
-    driver = cast("psycopg.Connection[tuple[Any, ...]]", pooled.driver_connection)
+    driver = cast("DeadlineConnection", loan.driver_connection)
+    is_usable = False
     try:
         # A user of the pool that set an isolation level returned the connection with autocommit off: the pool would
         # then roll this statement back after the response.
@@ -205,15 +235,16 @@ def execute_directly(
             driver.autocommit = True
         # Not prepared, it is planned by its values. None: the driver prepares what comes again and again.
         prepare = False if planned_by_values else None
-        return psycopg.RawCursor(driver).execute(statement.encode(), values, prepare=prepare).fetchall()
+        rows = driver.raw_cursor.execute(statement, values, prepare=prepare).fetchall()
+        is_usable = True
     except psycopg.Error as error:
-        is_broken = driver.closed or error.sqlstate == _DEMOTED_SQLSTATE
-        if is_broken:
-            pooled.invalidate(error)
+        is_usable = not driver.closed and error.sqlstate != _DEMOTED_SQLSTATE
+        if not is_usable:
             engine.dispose()  # the pool's other connections are broken too
-        raise _to_sqlalchemy_error(engine, error, is_broken=is_broken) from error
+        raise _to_sqlalchemy_error(engine, error, is_broken=not is_usable) from error
     finally:
-        pooled.close()
+        pool.take_back(loan, is_usable=is_usable)
+    return rows
 
 
 def _to_sqlalchemy_error(engine: Engine, error: psycopg.Error, *, is_broken: bool) -> BaseException:

@@ -38,8 +38,8 @@ class DirectStatement:
         return execute_directly(engine, text, parameters, planned_by_values=self._planned_by_values)
 
     @cached_property
-    def _compiled(self) -> tuple[str, Sequence[str]]:
+    def _compiled(self) -> tuple[bytes, Sequence[str]]:
         """The SQL text with placeholders $1, $2 ..., and the parameter names in that order."""
         compiled = self._statement.compile(dialect=PsycopgDialect(paramstyle="numeric_dollar"))  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
         assert isinstance(compiled, SQLCompiler)  # noqa: S101  # for the type checker: a statement is no DDL
-        return compiled.string, compiled.positiontup or ()
+        return compiled.string.encode(), compiled.positiontup or ()

@@ -130,13 +130,17 @@ def _attempt(view: Engine, wait: RowWait, work: Callable[[Session], R]) -> R:
     if view.get_execution_options()["begin"] == BEGIN_WRITE:  # SQLite has one lock for all its writers
         wait.enter(("every table", 0), stuck_after_seconds=SQLITE_BUSY_TIMEOUT_SECONDS)
     # Committed objects stay readable: if they expired, the next access would open a new transaction.
-    with Session(view, expire_on_commit=False, info={ROW_WAIT: wait}) as session:
+    session = Session(view, expire_on_commit=False, info={ROW_WAIT: wait})
+    try:
         result = work(session)
         if session.in_transaction():  # a direct statement has committed by itself
             session.commit()
         for action in session.info.get(_AFTER_COMMIT, ()):
             action()
         return result
+    finally:
+        if session.in_transaction() or len(session.identity_map):  # nor is there anything to close after one
+            session.close()
 
 
 class _Repetitions:

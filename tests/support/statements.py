@@ -38,10 +38,10 @@ def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> I
     """Call the listeners before and after each direct statement: SQLAlchemy has no events for those."""
     execute = vars(statement)["execute_directly"]  # from db.engine, or another listener's
 
-    def observed(engine: Engine, sql: str, values: Sequence[Any], **options: Any) -> list[tuple[Any, ...]]:
-        before(engine, sql, values)
+    def observed(engine: Engine, sql: bytes, values: Sequence[Any], **options: Any) -> list[tuple[Any, ...]]:
+        before(engine, sql.decode(), values)
         rows: list[tuple[Any, ...]] = execute(engine, sql, values, **options)
-        after(engine, sql, values)
+        after(engine, sql.decode(), values)
         return rows
 
     with pytest.MonkeyPatch.context() as patch:
