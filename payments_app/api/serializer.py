@@ -3,7 +3,9 @@
 The schema stays the only description of a response, also for the OpenAPI document.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from marshmallow import Schema, fields
@@ -11,34 +13,34 @@ from marshmallow import Schema, fields
 # Fields that return the value unchanged: the column has the same type.
 _UNCHANGED = (fields.Integer, fields.String, fields.Boolean)
 
-Get = Callable[[Any, str], Any]
+# Makes a function that reads several members of a row at once: ``attrgetter``, or ``itemgetter`` for dicts.
+Getter = Callable[..., Callable[[Any], Any]]
 Render = Callable[[Any], Any]
 
 
-def renderer(schema: Schema, get: Get = getattr) -> Callable[[Any], dict[str, Any]]:
-    """A function that dumps one row like ``schema.dump``. ``get`` reads a member: ``operator.getitem`` for dicts."""
-    plan = list(_plan(schema, get))
+def renderer(schema: Schema, getter: Getter = attrgetter) -> Callable[[Any], dict[str, Any]]:
+    """A function that dumps one row like ``schema.dump``."""
+    members = schema.dump_fields
+    sources = [field.attribute or name for name, field in members.items()]
+    read = getter(*sources, sources[0])  # one more than the members: of a single one a getter makes no tuple
+    converters = [(name, convert) for name, field in members.items() if (convert := _converter(field, getter))]
 
     def render(row: Any) -> dict[str, Any]:
-        return {
-            name: get(row, source) if convert is None else convert(get(row, source)) for name, source, convert in plan
-        }
+        rendered = dict(zip(members, read(row), strict=False))
+        for name, convert in converters:
+            rendered[name] = convert(rendered[name])
+        return rendered
 
     return render
 
 
-def _plan(schema: Schema, get: Get) -> Iterator[tuple[str, str, Render | None]]:
-    for name, field in schema.dump_fields.items():
-        yield name, field.attribute or name, _converter(field, get)
-
-
-def _converter(field: fields.Field[Any], get: Get) -> Render | None:
+def _converter(field: fields.Field[Any], getter: Getter) -> Render | None:
     if isinstance(field, fields.Nested):
-        render_nested = renderer(field.schema, get)
+        render_nested = renderer(field.schema, getter)
         return lambda value: None if value is None else render_nested(value)
     if isinstance(field, fields.List):
-        render = _converter(field.inner, get)
+        render = _converter(field.inner, getter)
         return None if render is None else lambda values: [render(value) for value in values]
     if isinstance(field, _UNCHANGED):
         return None
-    return lambda value: field._serialize(value, None, None)  # noqa: SLF001  # our own fields implement it
+    return partial(field._serialize, attr=None, obj=None)  # noqa: SLF001  # our own fields implement it

@@ -21,6 +21,7 @@ from payments_app.idempotency import repository, response_cache
 HEADERS = ("Idempotency-Key", "X-Idempotency-Key")
 
 _WELL_FORMED = re.compile(KEY_PATTERN)
+_QUOTED = re.compile(r'"(.*)"')
 
 
 def pop_key(body: dict[str, Any], user_id: int) -> str:
@@ -29,7 +30,7 @@ def pop_key(body: dict[str, Any], user_id: int) -> str:
     Raises:
         ValidationFailed: the key is malformed, two keys differ, or a new key in a header has a comma (422).
     """
-    keys = [_unquoted(request.headers[name]) for name in HEADERS if name in request.headers]
+    keys = [_unquoted(header) for header in _given()]
     may_be_joined = any("," in key for key in keys)
     if "idempotency_key" in body:
         keys.append(body.pop("idempotency_key"))
@@ -53,12 +54,12 @@ def pop_key(body: dict[str, Any], user_id: int) -> str:
 
 def is_key_given(body: dict[str, Any]) -> bool:
     """Whether the request has a key, in a header or in the body. Call this before ``pop_key``."""
-    return "idempotency_key" in body or any(name in request.headers for name in HEADERS)
+    return "idempotency_key" in body or bool(_given())
 
 
 def expected_copy() -> str | None:
     """The name in Redis of the copy that this request will ask for; None if only its body can tell."""
-    given = [request.headers[name] for name in HEADERS if name in request.headers]
+    given = _given()
     if len(given) != 1 or g.caller.link_id is not None:
         return None
     key = _unquoted(given[0])
@@ -83,6 +84,11 @@ def require_well_formed(key: str) -> str:
     return key
 
 
+def _given() -> list[str]:
+    """The request's headers with a key."""
+    return [header for name in HEADERS if (header := request.headers.get(name)) is not None]
+
+
 def _unquoted(header: str) -> str:
-    quoted = re.fullmatch(r'"(.*)"', header)
+    quoted = _QUOTED.fullmatch(header)
     return quoted[1] if quoted else header

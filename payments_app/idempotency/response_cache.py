@@ -9,6 +9,7 @@ rendering, but not that query.
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 
 from flask import current_app
 
@@ -32,6 +33,8 @@ def get(request: IdempotentRequest) -> StoredResponse | None:
 
 def put(request: IdempotentRequest, response: StoredResponse) -> None:
     """Cache a response that is committed and final. Do not call this inside a transaction."""
+    if current_redis() is None:
+        return
     ttl_seconds = current_app.config["SETTINGS"].idempotency_cache_ttl_seconds
     copy = json.dumps([_database(), request.fingerprint, response.status, response.body])
     write_with_response(("SET", name_of_copy(request.user_id, request.key), copy, "EX", ttl_seconds))
@@ -56,4 +59,9 @@ def name_of_copy(user_id: int, key: str) -> str:
 
 def _database() -> str:
     """An id of the database, so that two databases may share one Redis."""
-    return hashlib.sha256(current_app.config["SETTINGS"].database_url.encode()).hexdigest()[:16]
+    return _hash_of(current_app.config["SETTINGS"].database_url)
+
+
+@cache
+def _hash_of(database_url: str) -> str:
+    return hashlib.sha256(database_url.encode()).hexdigest()[:16]

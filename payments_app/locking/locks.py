@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,26 +49,22 @@ class Strategy(StrEnum):
     HYBRID = "hybrid"
 
 
-@contextmanager
-def create_lock(consultation_id: int, user_id: int) -> Iterator[None]:
+def create_lock(consultation_id: int, user_id: int) -> AbstractContextManager[None]:
     """Hold the lock during the creation of a payment: around its transaction and all attempts.
 
     Raises:
         LockTimeout: another holder kept the lease all the time (409, retryable).
     """
-    with _lease(f"{CREATE_PREFIX}{consultation_id}:{user_id}"):
-        yield
+    return _lease(f"{CREATE_PREFIX}{consultation_id}:{user_id}")
 
 
-@contextmanager
-def change_lock(payment_id: int) -> Iterator[None]:
+def change_lock(payment_id: int) -> AbstractContextManager[None]:
     """Hold the lock during any change of a payment: around its transaction and all attempts.
 
     Raises:
         LockTimeout: another holder kept the lease all the time (409, retryable).
     """
-    with _lease(f"{CHANGE_PREFIX}{payment_id}"):
-        yield
+    return _lease(f"{CHANGE_PREFIX}{payment_id}")
 
 
 def uses_row_locks() -> bool:

@@ -1,6 +1,6 @@
 """Schemas of payments, and of requests about them."""
 
-from operator import getitem
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from marshmallow import Schema, fields
@@ -225,4 +225,4 @@ def created_data(payment: dict[str, Any], invoice: dict[str, Any]) -> dict[str, 
     return _render_created({"type": "new", "payment_id": payment["id"], "payment": payment, "invoice": invoice})
 
 
-_render_created = renderer(CreatedPayment(), get=getitem)
+_render_created = renderer(CreatedPayment(), itemgetter)

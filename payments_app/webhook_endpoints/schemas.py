@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from operator import getitem
+from operator import itemgetter
 from typing import Any
 
 from flask import current_app
@@ -161,9 +161,9 @@ class DeliveryListQuery(Query):
 
 
 _MEMBERS, _MEMBERS_OF_DELIVERY = tuple(WebhookEndpoint().fields), tuple(WebhookDelivery().fields)
-_render = renderer(WebhookEndpoint(), getitem)
-_render_new = renderer(NewWebhookEndpoint(), getitem)
-_render_delivery = renderer(WebhookDelivery(), getitem)
+_render = renderer(WebhookEndpoint(), itemgetter)
+_render_new = renderer(NewWebhookEndpoint(), itemgetter)
+_render_delivery = renderer(WebhookDelivery(), itemgetter)
 
 
 def render_endpoint(endpoint: models.WebhookEndpoint, *, now: datetime, with_secret: bool = False) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What is rendered by a plan is what marshmallow would dump by the schema that the plan was made of."""
 
 import json
-from operator import getitem
+from operator import itemgetter
 
 import pytest
 from flask import Flask
@@ -49,4 +49,4 @@ def test_dicts_are_rendered_as_objects_are() -> None:
 
     row = {"inner": [{"name": "a"}, {"name": "b"}], "words": ["x"], "number": 7}
 
-    assert renderer(Outer(), get=getitem)(row) == Outer().dump(row)
+    assert renderer(Outer(), itemgetter)(row) == Outer().dump(row)
