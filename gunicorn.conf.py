@@ -31,6 +31,10 @@ wsgi_app = "wsgi:app"
 worker_class = "gthread"
 threads = WORKER_THREADS
 
+# A worker accepts a connection only while it has an idle thread. The others wait in the socket's queue, which all
+# workers share. If a worker accepted more than it can serve, they would wait for it while another worker idles.
+worker_connections = threads
+
 # The app is loaded once, before the workers are forked: they start at once and share its memory. The price: a reload
 # (HUP) starts new workers with the old code. Connections opened before the fork are not shared: each worker opens its
 # own (db.engine.init_app).
@@ -44,9 +48,10 @@ timeout = 45
 # checkout that finds its payment ended), so a stop makes no outcome unknown. Shorter than nginx waits.
 graceful_timeout = 45
 
-# Seconds that an idle connection is kept open. Longer than nginx keeps it (60 s), so that nginx always closes it. If
-# gunicorn closed it, that would sometimes cut off a request that nginx has just sent, and nginx must not repeat a POST.
-keepalive = 75
+# Seconds that an idle connection is kept open: it is closed after one request. A kept connection belongs to the worker
+# that has accepted it, so all could belong to one of two workers, and the other one would idle for as long as nginx
+# keeps them. Besides, nginx must not repeat a POST that it has sent just when gunicorn closes a kept connection.
+keepalive = 0
 
 # A worker is replaced after so many requests, as a precaution against unknown leaks. The jitter keeps both workers from
 # stopping together.

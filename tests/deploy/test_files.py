@@ -78,11 +78,18 @@ def test_every_step_of_the_ladder_gives_up_before_the_one_that_waits_for_it(guni
     # Whatever is not refused for its time in the queue is answered before nginx gives up.
     assert transaction.LOCK_PATIENCE_SECONDS < queue_time.LONGEST_WAIT_SECONDS
     assert queue_time.LONGEST_WAIT_SECONDS + checkout < nginx_seconds("proxy_read_timeout")
-    # Nobody closes a connection that the one in front of it still believes in.
-    assert nginx_seconds("keepalive_timeout") < gunicorn["keepalive"]
     # systemd does not kill what gunicorn still waits for.
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", (UNITS / "payments-web.service").read_text(), flags=re.MULTILINE)
     assert gunicorn["graceful_timeout"] < int(stop)
+
+
+def test_a_connection_to_a_worker_carries_one_request_and_has_a_thread(gunicorn: dict[str, Any]) -> None:
+    """So none is closed by one side while the other sends on it, and no worker accepts what it cannot serve at once."""
+    assert gunicorn["keepalive"] == 0
+    assert gunicorn["worker_connections"] == gunicorn["threads"]
+    site = SITE.read_text()
+    assert re.findall(r"^\s*keepalive", site, flags=re.MULTILINE) == []
+    assert re.findall(r"^\s*proxy_set_header Connection (.+);", site, flags=re.MULTILINE) == ["close"]
 
 
 def test_each_step_of_the_ladder_is_in_the_guide(gunicorn: dict[str, Any]) -> None:

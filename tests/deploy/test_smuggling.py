@@ -2,11 +2,14 @@
 
 import json
 import socket
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.support.full_stack import Stack
+from tests.support.socket_activated import SocketActivated
 from tests.support.waiting import PATIENCE_SECONDS
 
 # Behind each, the Content-Length tells the truth; who goes by anything else finds another request in the body.
@@ -33,15 +36,31 @@ LENGTHS = {
 TARGETS = ["nginx", "service"]
 
 
-def ask(stack: Stack, target: str, request: str) -> str:
-    """All that is answered, by nginx or past it, until the connection is closed."""
+@pytest.fixture(scope="module")
+def keeping(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SocketActivated]:
+    """The service, but it keeps connections: what hides behind a request could only be run on one that goes on."""
+    folder = tmp_path_factory.mktemp("keeping")
+    environment = {**stack.service.environment, "HEALTH_BIND": ""}  # that is the other one's
+    service = SocketActivated(folder, "--keep-alive", "75", "--worker-connections", "1000", **environment)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def ask(stack: Stack, target: str, request: str, past_nginx: Path | None = None) -> str:
+    """All that is answered, by nginx or past it, until the connection is closed.
+
+    ``past_nginx``: the service's socket, if it is not the stack's.
+    """
     if target == "nginx":
         plain = socket.create_connection(("127.0.0.1", stack.nginx.https_port), PATIENCE_SECONDS)
         connection: socket.socket = stack.nginx.tls().wrap_socket(plain, server_hostname="payments.example.org")
     else:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(PATIENCE_SECONDS)
-        connection.connect(str(stack.service.path))
+        connection.connect(str(past_nginx or stack.service.path))
     with closing(connection):
         connection.sendall(request.encode("latin-1"))
         return connection.makefile(encoding="latin-1", newline="").read()
@@ -68,7 +87,7 @@ def paid(stack: Stack, consultation_id: int) -> int:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_request_in_the_body_of_another_is_not_run(stack: Stack, target: str) -> None:
+def test_a_request_in_the_body_of_another_is_not_run(stack: Stack, keeping: SocketActivated, target: str) -> None:
     hidden_ids = {name: stack.unpaid() for name in LENGTHS}
     head = "POST /api/v1/me HTTP/1.1\r\nHost: payments.example.org\r\nX-Forwarded-Proto: https\r\n"
     # An honest one comes behind, so that the connection is kept until what is hidden could have been run.
@@ -76,12 +95,13 @@ def test_a_request_in_the_body_of_another_is_not_run(stack: Stack, target: str) 
     for name, header in LENGTHS.items():
         body = f"0\r\n\r\n{payment(stack, hidden_ids[name])}"
 
-        answers = ask(stack, target, f"{head}{header}Content-Length: {len(body)}\r\n\r\n{body}{last}")
+        answers = ask(stack, target, f"{head}{header}Content-Length: {len(body)}\r\n\r\n{body}{last}", keeping.path)
 
         assert "HTTP/1.1 2" not in answers, (name, answers)
     # The same bytes are a good request where chunks alone are spoken of: somebody who believed in them would have paid.
     open_id = stack.unpaid()
-    answers = ask(stack, target, f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{payment(stack, open_id)}")
+    chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{payment(stack, open_id)}"
+    answers = ask(stack, target, chunked, keeping.path)
     assert answers.count("HTTP/1.1 201 ") == paid(stack, open_id) == 1
     assert {name: paid(stack, hidden_id) for name, hidden_id in hidden_ids.items()} == dict.fromkeys(LENGTHS, 0)
 

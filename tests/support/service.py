@@ -103,6 +103,23 @@ def workers_of(master: int) -> set[int]:
     return {child for child in children_of(master) if not _is_listener(child)}
 
 
+def connections_of(master: int, path: Path) -> dict[int, int]:
+    """How many connections each worker of a gunicorn on a Unix socket has accepted and not closed, by process id."""
+    # Columns: address, references, protocol, flags, type, state, inode, path. 03 is connected, and no listening socket.
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    connected = {f"socket:[{line[6]}]" for line in lines if line[5] == "03" and line[7:] == [str(path)]}
+    return {worker: len(connected & _open_files(worker)) for worker in workers_of(master)}
+
+
+def _open_files(pid: int) -> set[str]:
+    files = set()
+    with suppress(FileNotFoundError):  # it has ended meanwhile
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it was closed meanwhile
+                files.add(str(file.readlink()))
+    return files
+
+
 def listeners_of(master: int) -> set[int]:
     """The id of the process that answers on HEALTH_BIND, if there is one."""
     return {child for child in children_of(master) if _is_listener(child)}

@@ -29,7 +29,8 @@ class SocketActivated:
     def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self.path = folder / "gunicorn.sock"
         self.log = folder / "gunicorn.log"
-        self._options, self._environment = options, environment
+        self.environment = environment
+        self._options = options
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
         self.path.chmod(0o666)  # nginx may be another user
@@ -43,12 +44,12 @@ class SocketActivated:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _HAND_OVER, str(descriptor), *self._options],
                 cwd=ROOT,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **self.environment},
                 pass_fds=[descriptor],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: self._have_answered(int(self._environment["WEB_CONCURRENCY"])), self._logged)
+        wait_until(lambda: self._have_answered(int(self.environment["WEB_CONCURRENCY"])), self._logged)
 
     def stop(self) -> None:
         """As ``systemctl stop``: running requests are finished, new ones wait at the socket."""
