@@ -140,7 +140,7 @@ bench: $(VENV)/.installed-bench
 
 # One short round, only to check that the benchmark runs.
 bench-quick: $(VENV)/.installed-bench
-	$(BIN)/python -m bench --rounds 1 --seconds 1 --memory-requests 3000 --results instance/bench
+	$(BIN)/python -m bench --rounds 1 --seconds 1 --memory-requests 3000 --batches 1 --results instance/bench
 
 # Writes a flame graph of one worker that creates payments to bench/results/. py-spy needs permission to trace
 # processes.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from bench import memory, picture
+from bench import in_process, memory, picture
 from bench.cases import Case, Measurement
 from bench.environment import Environment, set_up
+from bench.goals import IN_PROCESS
 from bench.plan import CASES, Plan
 from bench.report import Run
 from payments_app import clock
@@ -18,33 +19,41 @@ from payments_app import clock
 RESULTS = Path(__file__).with_name("results")
 
 # Seconds per case before the first round: connections are opened, statements prepared, code warmed up.
-WARM_UP_SECONDS = 1
+WARM_UP_SECONDS = 0.5
+
+# What is measured besides the cases, after them.
+OTHERS = ("memory", "in-process")
 
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--seconds", type=click.IntRange(1, 30), default=4, show_default=True, help="Seconds per case and round.")
+@click.option("--seconds", type=click.IntRange(1, 30), default=3, show_default=True, help="Seconds per case and round.")
 @click.option(
-    "--only", type=click.Choice([*CASES, "memory"]), multiple=True, help="Measure these cases, and write no file."
+    "--only", type=click.Choice([*CASES, *OTHERS]), multiple=True, help="Measure these cases, and write no file."
 )
 @click.option("--memory-requests", type=click.IntRange(2_000), default=memory.ALL_REQUESTS, show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="Output folder.")
-def main(rounds: int, seconds: int, only: tuple[str, ...], memory_requests: int, results: Path) -> None:
+@click.option("--batches", type=click.IntRange(1), default=5, show_default=True, help="Per kind and round, in process.")
+def main(  # noqa: PLR0917  # as click calls it
+    rounds: int, seconds: int, only: tuple[str, ...], memory_requests: int, results: Path, batches: int
+) -> None:
     """Measure all cases in turn, several times; print the tables, and write them to a file with a picture."""
     started = time.monotonic()
-    names = set(only or [*CASES, "memory"])
+    names = set(only or [*CASES, *OTHERS])
     click.echo("Starting PostgreSQL and the services", err=True)
     with ExitStack() as stack:
         environment = stack.enter_context(set_up())
         cases = Plan(environment, stack).make(names & set(CASES))
         measured = measure(cases, rounds, seconds)
         grown = measure_memory(environment, memory_requests) if "memory" in names else None
+        costs = measure_in_process(batches) if "in-process" in names else {}
         run = Run(
             at=clock.now(),
             command=" ".join(["python -m bench", *sys.argv[1:]]),
             settings=environment.settings(),
             cases=cases,
             rounds=measured,
+            in_process=costs,
             memory=grown,
             minutes=(time.monotonic() - started) / 60,
         )
@@ -68,6 +77,13 @@ def measure(cases: Mapping[str, Case], rounds: int, seconds: int) -> dict[str, l
                 results[name].append(cases[name].measure(seconds))
                 bar.update(1, name)
     return results
+
+
+def measure_in_process(batches: int) -> dict[str, list[in_process.Cost]]:
+    kinds = sorted({name for compared in IN_PROCESS for name in (compared.upper, compared.lower)})
+    length = in_process.ROUNDS * batches * len(kinds)
+    with click.progressbar(length=length, label="In one process", file=sys.stderr) as bar:
+        return in_process.measure(kinds, batches=batches, progress=bar.update)
 
 
 def measure_memory(environment: Environment, requests: int) -> tuple[memory.Memory, memory.Memory]:

@@ -9,7 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ SECRETS = {name: PRODUCTION[name] for name in ("SECRET_KEY", "JWT_SECRET_KEY")}
 FIRST_UNPAID = MILLION + 1
 UNPAID = 200_000
 
+# The id of the first payment that ``Store.fill`` stores: above all that services make.
+FIRST_STORED = 10 * MILLION
+
 # Consultations per statement: few enough for the statement timeout on a busy machine.
 AT_ONCE = 20_000
 
@@ -50,11 +54,24 @@ SETTINGS_SHOWN = (
 
 
 @dataclass(frozen=True)
+class Stored:
+    """How payments that a measurement finds were made: their gateway, and whether they were paid.
+
+    Those of Stripe that are unpaid have an open session, whose reference is ``reference_of`` their number.
+    """
+
+    method: str
+    gateway: str
+    status: str
+
+
+@dataclass(frozen=True)
 class Store:
-    """A migrated database with a patient and unpaid consultations."""
+    """A migrated database with a patient, an admin, and unpaid consultations."""
 
     url: str
     patient: Person
+    admin: Person
 
     def clear(self) -> None:
         """Delete all payments; the consultations are unpaid again."""
@@ -66,6 +83,18 @@ class Store:
                 for table in reversed(MADE_TOGETHER):
                     connection.execute(text(f"DELETE FROM {table}"))
         engine.dispose()
+
+    def fill(self, stored: Stored, count: int, *, skip: int = 0) -> None:
+        """Store so many payments of unpaid consultations, numbered from ``FIRST_STORED`` and ``FIRST_UNPAID``.
+
+        ``skip``: the numbers that are left out at the beginning. PostgreSQL only.
+        """
+        script = Path(__file__).with_name("stored.sql").read_text()
+        first = {"first": FIRST_STORED + skip, "first_consultation": FIRST_UNPAID + skip}
+        values = {**first, "count": count, **vars(stored)}
+        with psycopg.connect(_plain(self.url), autocommit=True) as connection:
+            for statement in script.format(patient_id=self.patient.id, **values).rstrip().rstrip(";").split(";\n"):
+                connection.execute(statement)
 
     def counts(self) -> set[int]:
         """The row counts of the five tables that a create inserts into: a single number if they agree."""
@@ -112,9 +141,10 @@ def set_up() -> Iterator[Environment]:
         _configure(server)
         _add_sequences(server.url)
         with app_with(server.url, **SECRETS) as app:
-            patient = _people(People(app))
+            people = People(app)
+            _add_consultations(people)
         _execute(server.url, "VACUUM ANALYZE")
-        environment = Environment(server, Store(server.url, patient))
+        environment = Environment(server, Store(server.url, people.patient, people.admin))
         _require_durable(environment.settings())
         yield environment
 
@@ -125,8 +155,9 @@ def sqlite_store() -> Iterator[Store]:
         database = make_sqlite()
         stack.callback(database.close)
         with app_with(database.url, **SECRETS) as app:
-            patient = _people(People(app))
-        yield Store(database.url, patient)
+            people = People(app)
+            _add_consultations(people)
+        yield Store(database.url, people.patient, people.admin)
 
 
 def million_store(environment: Environment) -> Store:
@@ -144,14 +175,18 @@ def million_store(environment: Environment) -> Store:
             connection.execute(statement)
     _execute(url, "VACUUM ANALYZE")
     _execute(url, "CHECKPOINT")
-    return Store(url, environment.empty.patient)
+    return replace(environment.empty, url=url)
 
 
-def _people(people: People) -> Person:
+def reference_of(payment_id: int) -> str:
+    """The session of a stored payment at Stripe."""
+    return f"pi_bench{payment_id}"
+
+
+def _add_consultations(people: People) -> None:
     for first in range(FIRST_UNPAID, FIRST_UNPAID + UNPAID, AT_ONCE):
         people.add_consultations(Role.PATIENT, first, first + AT_ONCE - 1)
     people.add_consultations("other", FIRST_UNPAID + UNPAID, FIRST_UNPAID + UNPAID)
-    return people.patient
 
 
 def _configure(server: OwnServer) -> None:
@@ -189,7 +224,7 @@ def run_pgbench(environment: Environment, *, clients: int, seconds: float) -> li
     with tempfile.TemporaryDirectory(prefix="bench-pgbench-") as folder:
         command = [
             *(environment.binary("pgbench"), "--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2"),
-            *(f"--time={seconds:.0f}", f"--file={Path(__file__).with_name('create.sql')}"),
+            *(f"--time={ceil(seconds)}", f"--file={Path(__file__).with_name('create.sql')}"),
             *("--log", f"--log-prefix={folder}/log"),
             *(f"--define={name}={value}" for name, value in variables.items()),
             *("--host", environment.socket_folder, "--username=postgres", "postgres"),

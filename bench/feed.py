@@ -26,7 +26,7 @@ from payments_app.webhook_endpoints import repository
 from payments_app.webhook_endpoints.repository import NewEndpoint
 from tests.support.apps import app_with, engine_of
 from tests.support.databases import ROOT
-from tests.support.people import People, Person
+from tests.support.people import Person
 from tests.support.receiver import receiving
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -87,8 +87,7 @@ def main(rounds: int, seconds: float) -> None:
     ratios = []
     with set_up() as environment, receiving() as receiver, services.ours(environment.empty.url) as running:
         target = Target(running, environment.empty, environment.postgresql_pid)
-        with app_with(environment.empty.url, **SECRETS) as app:
-            admin = People(app).admin
+        admin = environment.empty.admin
         patient = environment.empty.patient
         load = creates(patient, round(MOST_CREATES_A_SECOND * seconds), first=FIRST)
         for number in range(rounds):

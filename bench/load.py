@@ -9,7 +9,7 @@ import selectors
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import quantiles
@@ -24,6 +24,9 @@ PATIENCE_SECONDS = 60
 
 # Attempts per connection to distribute the connections evenly over the workers.
 MAX_ATTEMPTS = 100
+
+# The requests of one connection: each is sent when the one before it has its response, whose body it may use.
+Script = Generator[bytes, bytes, None]
 
 _HEADER_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
@@ -56,14 +59,38 @@ def send(
     ``begin`` is called when all clients are connected, before the first request.
     """
     remaining = iter(requests)
+
+    def script(ends_at: float) -> Script:
+        while time.perf_counter() < ends_at and (request := next(remaining, None)) is not None:
+            yield request
+
+    result = send_scripts(running, script, clients=clients, seconds=seconds, begin=begin)
+    if seconds != float("inf") and next(remaining, None) is None:
+        raise SystemExit("all requests were sent before the time was over: prepare more of them")
+    return result
+
+
+def send_all(running: Running, requests: Sequence[bytes], *, clients: int) -> Load:
+    """Send all requests and wait for their responses."""
+    return send(running, requests, clients=clients, seconds=float("inf"))
+
+
+def send_scripts(
+    running: Running,
+    script: Callable[[float], Script],
+    *,
+    clients: int,
+    seconds: float,
+    begin: Callable[[], None] = lambda: None,
+) -> Load:
+    """Send the requests of one script for each client. ``script`` takes the time at which it should end."""
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
     with selectors.DefaultSelector() as waiting:
         connections = _connect(running, clients, waiting)
         begin()
         started = time.perf_counter()
-        ends_at = started + seconds
-        under_way = sum(_send_next(connection, remaining, ends_at) for connection in connections)
+        under_way = sum(connection.start(script(started + seconds)) for connection in connections)
         while under_way:
             ready = waiting.select(PATIENCE_SECONDS)
             if not ready:
@@ -71,20 +98,15 @@ def send(
             for event, _ in ready:
                 response = event.data.receive()
                 if response is not None:
-                    statuses[response[0]] += 1
-                    latencies.append(response[1])
-                    under_way += _send_next(event.data, remaining, ends_at) - 1
+                    status, latency, body = response
+                    statuses[status] += 1
+                    latencies.append(latency)
+                    under_way += event.data.send_next(body) - 1
         took = time.perf_counter() - started
     for connection in connections:
         connection.socket.close()
-    _require_enough(remaining, ends_at)
     percentiles = quantiles(latencies, n=100)
     return Load(dict(statuses), took, percentiles[49], percentiles[98])
-
-
-def send_all(running: Running, requests: Sequence[bytes], *, clients: int) -> Load:
-    """Send all requests and wait for their responses."""
-    return send(running, requests, clients=clients, seconds=float("inf"))
 
 
 class _Connection:
@@ -93,16 +115,28 @@ class _Connection:
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address, timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._script: Script
         self._received = b""
         self._sent_at = 0.0
 
-    def send(self, request: bytes) -> None:
+    def start(self, script: Script) -> bool:
+        """Send the first request of a script; False if it has none."""
+        self._script = script
+        return self.send_next(None)
+
+    def send_next(self, body: bytes | None) -> bool:
+        """Send the request that follows the response with this body; False if there is none."""
+        try:
+            request = self._script.send(body)  # type: ignore[arg-type]  # None starts it
+        except StopIteration:
+            return False
         self._received = b""
         self._sent_at = time.perf_counter()
         self.socket.sendall(request)
+        return True
 
-    def receive(self) -> tuple[int, float] | None:
-        """Status and seconds, once the whole response has arrived; else None."""
+    def receive(self) -> tuple[int, float, bytes] | None:
+        """Status, seconds and body, once the whole response has arrived; else None."""
         arrived = self.socket.recv(65536)
         if not arrived:
             raise SystemExit(f"the service closed the connection after {self._received!r}")
@@ -110,7 +144,7 @@ class _Connection:
         head, end, body = self._received.partition(_HEADER_END)
         if not end or len(body) < _content_length(head):
             return None
-        return int(head[9:12]), time.perf_counter() - self._sent_at
+        return int(head[9:12]), time.perf_counter() - self._sent_at, body
 
 
 def _content_length(head: bytes) -> int:
@@ -150,18 +184,3 @@ def _accepting(connection: _Connection, workers: Iterable[int]) -> int:
             if any(its.raddr and its.raddr.port == port for its in psutil.Process(pid).net_connections("tcp")):
                 return pid
     raise SystemExit(f"no worker accepts a connection for {PATIENCE_SECONDS} s")
-
-
-def _send_next(connection: _Connection, remaining: Iterator[bytes], ends_at: float) -> bool:
-    if time.perf_counter() >= ends_at:
-        return False
-    request = next(remaining, None)
-    if request is None:
-        return False
-    connection.send(request)
-    return True
-
-
-def _require_enough(remaining: Iterator[bytes], ends_at: float) -> None:
-    if ends_at != float("inf") and next(remaining, None) is None:
-        raise SystemExit("all requests were sent before the time was over: prepare more of them")

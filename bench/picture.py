@@ -17,7 +17,9 @@ mpl.use("agg")  # into a file, not onto a screen
 COLOURS = {"this service": "#1f6fb2", "others": "#9aa5b1", "PostgreSQL alone": "#d98324"}
 KINDS = {
     "limit": "PostgreSQL alone",
-    **dict.fromkeys(("plain-flask", "fastapi-orm", "fastapi-asyncpg", "redis-lock"), "others"),
+    **dict.fromkeys(
+        ("plain-flask", "fastapi-orm", "fastapi-asyncpg", "asyncpg-duties", "life-orm", "redis-lock"), "others"
+    ),
 }
 # Only drawn with their latency: storms per second mean nothing. They are the last cases.
 STORMS = ("storm", "redis-lock")

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.cases import Case, Measurement
-from bench.goals import COMPARISONS, MEMORY_GOAL, Comparison, Rounds
+from bench.goals import COMPARISONS, IN_PROCESS, MEMORY_GOAL, Comparison, Costs, Rounds
 from bench.locking import row, spread
 from bench.memory import Memory
 from tests.support.databases import ROOT
@@ -20,8 +20,12 @@ from tests.support.databases import ROOT
 EXACT_BELOW = 100
 
 MEASUREMENTS_MEAN = (
-    "Medians of the rounds (lowest to highest). A storm counts as one response. The last three columns are the"
-    " milliseconds of processor time of client, service and database per response."
+    "Medians of the rounds (lowest to highest). A storm and a whole life count as one response. The last three columns"
+    " are the milliseconds of processor time of client, service and database per response."
+)
+COSTS_MEAN = (
+    "Of the service alone, without a server, as `python -m bench.in_process` measures it: medians of the least"
+    " milliseconds of processor time of each round (lowest to highest), and the least number of calls."
 )
 
 
@@ -34,6 +38,7 @@ class Run:
     settings: Mapping[str, str]
     cases: Mapping[str, Case]
     rounds: Rounds
+    in_process: Costs
     memory: tuple[Memory, Memory] | None
     minutes: float
 
@@ -48,6 +53,8 @@ class Run:
             MEASUREMENTS_MEAN,
             "\n".join(self._measurement_rows()),
         ]
+        if self.in_process:
+            parts += ["## In one process", COSTS_MEAN, "\n".join(self._cost_rows())]
         if picture:
             parts.append(f"![Throughput and latency]({picture})")
         return "\n\n".join(parts) + "\n"
@@ -66,12 +73,10 @@ class Run:
             row("ratio", ["goal", "moonshot", "measured", "goal met"]),
             row("---", ["---:", "---:", "---:", "---"]),
         ]
-        rows += [
-            row(compared.label, [_goal(compared), _number(compared.moonshot), spread(ratios, digits=2), met])
-            for compared in COMPARISONS
-            if (ratios := compared.ratios(self.rounds))
-            for met in ["yes" if compared.is_met(ratios) else "no"]
-        ]
+        for compared in COMPARISONS:
+            rows += _ratio_row(compared, compared.label, self.rounds)
+        for compared in IN_PROCESS:
+            rows += _ratio_row(compared, f"{compared.label}, ms in one process", self.in_process)
         if self.memory:
             rows.append(_memory_row(*self.memory))
         return rows
@@ -80,6 +85,22 @@ class Run:
         columns = ["a second", "p50, ms", "p99, ms", "client, ms", "service, ms", "database, ms"]
         rows = [row("case", columns), row("---", ["---:"] * len(columns))]
         return rows + [row(case.label, _cells(self.rounds[name])) for name, case in self.cases.items()]
+
+    def _cost_rows(self) -> list[str]:
+        rows = [row("kind", ["ms", "function calls"]), row("---", ["---:", "---:"])]
+        return rows + [
+            row(kind, [spread([cost.ms for cost in costs], digits=2), str(min(cost.calls for cost in costs))])
+            for kind, costs in self.in_process.items()
+        ]
+
+
+def _ratio_row(compared: Comparison, label: str, rounds: Rounds | Costs) -> list[str]:
+    """No row if one of the two was not measured."""
+    ratios = compared.ratios(rounds)
+    if not ratios:
+        return []
+    met = {True: "yes", False: "no", None: ""}[compared.is_met(ratios)]
+    return [row(label, [_goal(compared), _number(compared.moonshot), spread(ratios, digits=2), met])]
 
 
 def _cells(measured: Sequence[Measurement]) -> list[str]:
@@ -102,7 +123,7 @@ def _memory_row(before: Memory, after: Memory) -> str:
 
 
 def _goal(compared: Comparison) -> str:
-    return f"at most {_number(compared.goal)}" if compared.at_most else _number(compared.goal)
+    return f"at most {_number(compared.goal)}" if compared.at_most and compared.goal else _number(compared.goal)
 
 
 def _number(value: float | None) -> str:

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import asyncpg
 import jwt
 from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -218,4 +217,4 @@ async def respond_to_lost_race(
         )
     active = await connection.fetchrow(FIND_ACTIVE, wanted.consultation_id)
     data = {"type": "existing", "payment_id": active["id"], "status": active["status"]} if active else {}
-    return JSONResponse({"message": "A payment exists", "data": data}, 409)
+    raise HTTPException(409, {"message": "A payment exists", "data": data})
