@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Set
+from collections.abc import Awaitable, Callable, Coroutine, Set
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -204,12 +204,12 @@ async def show_metrics() -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def make_app(duties: Set[Duty]) -> FastAPI:
-    """The peer with these duties."""
+def make_app(duties: Set[Duty], *, create: Callable[..., Awaitable[Response]] = create_payment) -> FastAPI:
+    """The peer with these duties; ``create`` is its view."""
     app = FastAPI(lifespan=lifespan)
     if Duty.STRICT_JSON in duties:
         app.router.route_class = StrictRoute
-    app.post("/api/v1/payments", status_code=201, response_model=Created)(create_payment)
+    app.post("/api/v1/payments", status_code=201, response_model=Created)(create)
     app.get("/metrics")(show_metrics)
     if Duty.PROBLEMS in duties:
         app.exception_handler(StarletteHTTPException)(http_problem)
