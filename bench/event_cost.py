@@ -9,7 +9,8 @@ from unittest.mock import patch
 
 import click
 
-from bench.in_process import BATCHES, REQUESTS, WARM_UP, Requests, _send
+from bench.environment import FIRST_UNPAID, Store
+from bench.in_process import REQUESTS, WARM_UP, Requests, send
 from payments_app.accounts.models import Role
 from payments_app.db.statement import DirectStatement
 from payments_app.payments import create, create_statement
@@ -26,7 +27,7 @@ def _statements_without_event() -> Statements:
 
 
 @click.command()
-@click.option("--batches", default=BATCHES, show_default=True, help="Batches of each of the two.")
+@click.option("--batches", default=40, show_default=True, help="Batches of each of the two.")
 def main(batches: int) -> None:
     """Print the least milliseconds of processor time of a create, with its event and without, and their ratio."""
     database = make_postgresql()
@@ -34,12 +35,13 @@ def main(batches: int) -> None:
     try:
         with app_with(database.url, RATELIMIT_PAYMENTS="1000000 per minute") as app:
             people = People(app)
+            payments = 2 * (batches * REQUESTS + WARM_UP)
             # One more, because Requests makes a payment of its own.
-            people.add_consultations(Role.PATIENT, 1, 2 * (batches * REQUESTS + WARM_UP) + 1)
-            environs = Requests(people).create()
+            people.add_consultations(Role.PATIENT, FIRST_UNPAID, FIRST_UNPAID + payments)
+            environs = Requests(Store(database.url, people.patient, people.admin), payments).create()
 
             def batch(requests: int = REQUESTS) -> float:
-                return _send(app, [next(environs) for _ in range(requests)]) / requests * 1000
+                return send(app, [next(environs) for _ in range(requests)]) / requests * 1000
 
             def batch_without_event(requests: int = REQUESTS) -> float:
                 with without_event:

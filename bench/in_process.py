@@ -176,7 +176,7 @@ def measure(
         requests = Requests(Store(database.url, people.patient, people.admin), payments)
         environs = {kind: stack.enter_context(closing(getattr(requests, kind)())) for kind in kinds}
         for each in environs.values():
-            _send(app, list(islice(each, WARM_UP)))
+            send(app, list(islice(each, WARM_UP)))
         costs: dict[str, list[Cost]] = {kind: [] for kind in kinds}
         for _ in range(ROUNDS):
             for kind, least_ms in _round(app, environs, batches, progress).items():
@@ -191,7 +191,7 @@ def _round(
     least = dict.fromkeys(environs, float("inf"))
     for _ in range(batches):
         for kind, each in environs.items():
-            least[kind] = min(least[kind], _send(app, list(islice(each, REQUESTS))) / REQUESTS * 1000)
+            least[kind] = min(least[kind], send(app, list(islice(each, REQUESTS))) / REQUESTS * 1000)
         progress(len(environs))
     return least
 
@@ -216,13 +216,13 @@ def _calls_of(app: Flask, environ: Environ) -> int:
 
     sys.setprofile(counted)
     try:
-        _send(app, [environ])
+        send(app, [environ])
     finally:
         sys.setprofile(None)
     return calls
 
 
-def _send(app: Flask, environs: Iterable[Environ]) -> float:
+def send(app: Flask, environs: Iterable[Environ]) -> float:
     """Send the requests; returns seconds of processor time."""
     statuses: set[str] = set()
     started = time.process_time()

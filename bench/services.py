@@ -76,8 +76,13 @@ AS_IN_PRODUCTION = {
 def ours(database_url: str, settings: Mapping[str, str] | None = None, *, workers: int = 2) -> Iterator[Running]:
     """Start this service with gunicorn.conf.py, and these settings besides."""
     port = free_port()
-    # No worker is replaced during a measurement, as it would be after 100,000 requests.
-    command = ["gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "--max-requests", "0"]
+    command = [
+        *("gunicorn", "--config", str(ROOT / "gunicorn.conf.py")),
+        # No worker is replaced during a measurement, as it would be after 100,000 requests.
+        *("--max-requests", "0"),
+        # There is no nginx here that keeps the clients' connections: as for the other services, gunicorn does.
+        *("--keep-alive", "75", "--worker-connections", "1000"),
+    ]
     own = {"DATABASE_URL": database_url, "PORT": str(port), "WEB_CONCURRENCY": str(workers)}
     with _started(command, port, **{**AS_IN_PRODUCTION, **own, **(settings or {})}) as running:
         yield replace(running, worker_count=workers)
