@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin
 
 from flask import json, request
@@ -11,20 +11,29 @@ from payments_app import clock
 from payments_app.accounts.caller import Caller
 from payments_app.api.json_response import JsonResponse
 from payments_app.api.own_address import own_address
+from payments_app.api.serializer import renderer
 from payments_app.errors import RETRY_AFTER_SECONDS
 from payments_app.i18n.locale import translate
 from payments_app.i18n.messages import N_
 from payments_app.idempotency.headers import pop_key
 from payments_app.idempotency.models import IdempotencyKey
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
+from payments_app.invoices.models import Invoice
 from payments_app.observability.logging import current_request_id
 from payments_app.payments import schemas
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.repository import ChangeCommand, Conditions
 
-# Made once: marshmallow copies every field whenever a schema is made.
-_CHANGED = schemas.ChangedPayment()
+_render_changed = renderer(schemas.ChangedPayment())
+
+
+class _Changed(NamedTuple):
+    """The members of ``schemas.ChangedPayment``."""
+
+    payment: Payment
+    invoice: Invoice
+    status: str
 
 
 def build_change(
@@ -86,8 +95,7 @@ def absolute(url: str) -> str:
 
 def dump_changed(payment: Payment) -> dict[str, Any]:
     """``data`` of the response to a change."""
-    changed = {"payment": payment, "invoice": payment.invoices[0], "status": payment.status}
-    return _CHANGED.dump(changed)  # type: ignore[no-any-return]  # of one object: a dict
+    return _render_changed(_Changed(payment, payment.invoices[0], payment.status))
 
 
 def dump_existing(payment: Payment) -> dict[str, Any]:

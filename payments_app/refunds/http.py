@@ -1,12 +1,13 @@
 """Renders a refund for HTTP and for the commands, by its present status, so that a replay shows the same."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import json
 
 from payments_app import money
 from payments_app.api.problems import problem_body
+from payments_app.api.serializer import renderer
 from payments_app.errors import RefundDeclined
 from payments_app.i18n.locale import translate
 from payments_app.i18n.messages import N_, LocalizedMessage
@@ -17,7 +18,16 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund, RefundStatus
 from payments_app.refunds import schemas
 
-_REFUNDED = schemas.RefundedPayment()
+_render_refunded = renderer(schemas.RefundedPayment())
+
+
+class _Refunded(NamedTuple):
+    """The members of ``schemas.RefundedPayment``."""
+
+    payment: Payment
+    refund: Refund
+    refund_amount: int
+
 
 _TO_BE_SENT = N_("The refund is recorded; staff have to send the money")
 _MESSAGES = {
@@ -78,5 +88,4 @@ def declined(refund: Refund) -> RefundDeclined:
 
 
 def refunded_data(payment: Payment, refund: Refund) -> dict[str, Any]:
-    members = {"payment": payment, "refund": refund, "refund_amount": refund.amount_minor}
-    return _REFUNDED.dump(members)  # type: ignore[no-any-return]  # of one object: a dict
+    return _render_refunded(_Refunded(payment, refund, refund.amount_minor))
