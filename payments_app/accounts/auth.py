@@ -20,7 +20,7 @@ from flask_jwt_extended import JWTManager, create_access_token, decode_token
 
 from payments_app.accounts import api_keys, key_format, repository
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import USER_ROLES, Role, Scope
+from payments_app.accounts.models import STAFF, USER_ROLES, Role, Scope
 from payments_app.accounts.repository import Credentials
 from payments_app.api.problems import problem_response
 from payments_app.api.rate_limits import requests_per_key
@@ -51,8 +51,6 @@ class AnyScope(Enum):
 
     ANY = "any"
 
-
-_STAFF = frozenset([Role.ADMIN, Role.BOOKING])
 
 # Methods of requests that change nothing.
 _READING = frozenset(["GET", "HEAD"])
@@ -122,13 +120,16 @@ def issue_for_link(
 
 
 def authenticated(
-    *roles: Role, scope: Scope | AnyScope | None, only_reads: bool = False
+    *roles: Role, scope: Scope | AnyScope | None, only_reads: bool = False, view_compares_user: bool = False
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Pass the authenticated ``caller`` to the view; require one of ``roles``, or any role of a user if none is given.
 
     ``scope``: what an API key needs; None if no API key may do this.
 
     ``only_reads``: the view has no effect of its own, whatever its method, so that a link that has expired may call it.
+
+    ``view_compares_user``: a statement of the view compares the caller's user with the database before it shows or
+    changes anything, so that this need not send one more.
 
     The role of staff is read from the database for each request, because staff may see and change everybody's rows; so
     are a payer's link and its patient. The role of a patient is checked by the transaction of each write.
@@ -152,7 +153,7 @@ def authenticated(
                 _count_request_of_key()
                 if scope is not AnyScope.ANY:
                     caller.require_scope(scope)
-            elif caller.role in _STAFF:
+            elif caller.role in STAFF and not view_compares_user:
                 repository.check_valid(caller)
             return view(*args, caller=caller, **kwargs)
 

@@ -109,6 +109,11 @@ class Caller:
         return self.role == Role.ADMIN
 
     @property
+    def is_user(self) -> bool:
+        """Whether the caller came by a login, and not by a payment link or an API key."""
+        return self.link_id is None and self.key_id is None
+
+    @property
     def actor(self) -> str:
         """The caller's name in the audit trail, such as ``patient:7``; with the link's id for a payer (``payer:12``),
         and with the key's id for a program (``key:3``).

@@ -29,6 +29,8 @@ class Role(StrEnum):
 ERASED_DOMAIN = "erased.invalid"
 ERASED_NAME = "Erased patient"
 
+# Their users are compared with the database at every request, because they may see other people's rows.
+STAFF = frozenset([Role.ADMIN, Role.BOOKING])
 USER_ROLES = (Role.PATIENT, Role.ADMIN, Role.BOOKING)
 
 

@@ -61,7 +61,7 @@ def check_valid(session: Session, caller: Caller) -> None:
         _require_key(session, caller, _KEY)
         return
     row = next(iter(_RECORD.rows(session, {"user_id": caller.user_id})), None)
-    caller.require_unchanged(None if row is None else _Record(*row))
+    caller.require_unchanged(None if row is None else UserState(*row))
 
 
 @read_transaction
@@ -86,19 +86,25 @@ def _require_key(session: Session, caller: Caller, statement: DirectStatement) -
     caller.require_key(None if row is None else KeyRecord(*row), now=clock.now())
 
 
-class _Record(NamedTuple):
+class UserState(NamedTuple):
     """The columns that a token's claims are compared with."""
 
     role: str
     token_version: int
     disabled_at: datetime | None
 
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "UserState | None":
+        """From the values of ``USER_STATE`` in an outer join; None: there is no such user."""
+        return None if row[0] is None else cls(*row)
 
-_OF_USER = select(User.role, User.token_version, User.disabled_at).where(
-    User.id == bindparam("user_id", type_=User.id.type)
-)
+
+# The columns of ``UserState``, for statements that read more besides.
+USER_STATE = (User.role, User.token_version, User.disabled_at)
+
+_OF_USER = select(*USER_STATE).where(User.id == bindparam("user_id", type_=User.id.type))
 _OF_KEY = (
-    select(User.role, User.token_version, User.disabled_at, ApiKey.expires_at, ApiKey.revoked_at)
+    select(*USER_STATE, ApiKey.expires_at, ApiKey.revoked_at)
     .join_from(ApiKey, User, User.id == ApiKey.user_id)
     .where(ApiKey.id == bindparam("key_id", type_=ApiKey.id.type))
 )
@@ -367,9 +373,20 @@ def require_valid(session: Session, caller: Caller) -> None:
             key was revoked or has expired (401).
         Forbidden: the user no longer has the role that the token names, or the link has expired (403).
     """
+    if caller.is_user:
+        caller.require_unchanged(session.get(User, caller.user_id))
+    else:
+        require_valid_credential(session, caller)
+
+
+def require_valid_credential(session: Session, caller: Caller) -> None:
+    """``require_valid`` for a payer and for a program; of a user, whom another statement of the transaction compares,
+    it asks nothing.
+
+    Raises:
+        NotAuthenticated, Forbidden: as ``require_valid`` (401, 403).
+    """
     if caller.link_id is not None:
         _require_link(session, caller, _LOCKED_LINK, changes=True)
     elif caller.key_id is not None:
         _require_key(session, caller, _LOCKED_KEY)
-    else:
-        caller.require_unchanged(session.get(User, caller.user_id))

@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 from flask import current_app
 from sqlalchemy import Engine
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Read = TypeVar("Read")
 
 # However many attempts TRANSACTION_ATTEMPTS allows, those after the third begin within so many seconds: a request must
 # not take longer than for a lock.
@@ -56,6 +57,23 @@ LOST_CONNECTION_SECONDS_STOPPING = 2
 
 # In a session's info: the functions to call after its commit.
 _AFTER_COMMIT = "after commit"
+
+
+class FirstAttempt(Generic[Read]):
+    """What was read before a transaction, for its first attempt alone.
+
+    That attempt changes what was read. If it is rolled back, it has lost a race, and the next one reads again.
+    """
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Read) -> None:
+        self._read: Read | None = read
+
+    def take(self) -> Read | None:
+        """What was read; None from the second attempt on."""
+        read, self._read = self._read, None
+        return read
 
 
 def after_commit(row: Base, action: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import String, bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from payments_app.db.base import dialect_insert
@@ -45,7 +45,7 @@ class ReceivedEvent:
 @read_transaction
 def is_known(session: Session, gateway: str, transaction_id: str) -> bool:
     """Whether the transaction, or the session of the same name, is one of our payments'."""
-    return _by_reference(session, gateway, transaction_id) is not None
+    return _by_names(session, gateway, transaction_id) is not None
 
 
 @write_transaction
@@ -131,29 +131,45 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload, asked: 
         case GatewayDispute():
             known = find_disputed_payment(session, gateway, payload.reference)
             reference, named = payload.transaction_id, payload
-    found = known or _by_reference(session, gateway, reference)
-    return found if found or named is None else _by_metadata(session, gateway, named)
+    return known or _by_names(session, gateway, reference, named)
 
 
-def _by_reference(session: Session, gateway: str, reference: str | None) -> int | None:
-    if reference is None:  # the money does not belong to one of our sessions
-        return None
-    of_session = select(GatewaySession.payment_id).where(
-        GatewaySession.gateway == gateway, GatewaySession.reference == reference
+def _by_names(
+    session: Session,
+    gateway: str,
+    reference: str | None,
+    named: GatewayPayment | ChargeRefunded | GatewayDispute | None = None,
+) -> int | None:
+    asked = {
+        "gateway": gateway,
+        "reference": reference,
+        "payment_id": named and named.payment_id,
+        "consultation_id": named and named.consultation_id,
+    }
+    payment_id: int | None = session.scalar(_FIND_PAYMENT, asked)
+    return payment_id
+
+
+_GATEWAY, _REFERENCE = bindparam("gateway", type_=Payment.gateway.type), bindparam("reference", type_=String())
+
+# The first that is known, in one statement. What is null, is found by nothing.
+_FIND_PAYMENT = select(
+    func.coalesce(
+        select(GatewaySession.payment_id)
+        .where(GatewaySession.gateway == _GATEWAY, GatewaySession.reference == _REFERENCE)
+        .scalar_subquery(),
+        select(Payment.id)
+        .where(Payment.gateway == _GATEWAY, Payment.transaction_id == _REFERENCE)
+        .limit(literal_column("1"))
+        .scalar_subquery(),
+        # By our ids, for an event that arrives before its session is stored. Both must match: another system with the
+        # same account at the gateway may use one of them.
+        select(Payment.id)
+        .where(
+            Payment.id == bindparam("payment_id", type_=Payment.id.type),
+            Payment.consultation_id == bindparam("consultation_id", type_=Payment.consultation_id.type),
+            Payment.gateway == _GATEWAY,
+        )
+        .scalar_subquery(),
     )
-    paid_by = select(Payment.id).where(Payment.gateway == gateway, Payment.transaction_id == reference)
-    return session.scalars(of_session).first() or session.scalars(paid_by).first()
-
-
-def _by_metadata(session: Session, gateway: str, money: GatewayPayment | ChargeRefunded | GatewayDispute) -> int | None:
-    """For an event that arrives before its session is stored. Both ids must match: another system with the same account
-    at the gateway may use one of them.
-    """
-    if money.payment_id is None:
-        return None
-    matches = (
-        Payment.id == money.payment_id,
-        Payment.consultation_id == money.consultation_id,
-        Payment.gateway == gateway,
-    )
-    return session.scalars(select(Payment.id).where(*matches)).first()
+)

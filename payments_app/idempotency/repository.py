@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import and_, func, or_, select, tuple_, update
+from sqlalchemy import BindParameter, and_, bindparam, func, insert, literal_column, or_, select, tuple_, update
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.sql.dml import ReturningInsert
 
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import User
 from payments_app.accounts.repository import require_valid
 from payments_app.db.base import table_of
+from payments_app.db.errors import RetryTransaction
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import IdempotencyKeyNotFound, IdempotencyKeyReused
 from payments_app.idempotency.models import IdempotencyKey
@@ -30,13 +33,22 @@ def find_response(session: Session, request: IdempotentRequest) -> StoredRespons
     return replay(row, request)
 
 
-def was_used(session: Session, request: IdempotentRequest) -> bool:
-    """Whether the same request was processed under this key before.
+def response_of(row: IdempotencyKey | None, request: IdempotentRequest) -> StoredResponse | None:
+    """``find_response`` of a key's row that was read in one statement with all that the response shows; None if there
+    is no such row.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
     """
-    row = session.get(IdempotencyKey, (request.user_id, request.key))
+    return None if row is None else replay(row, request)
+
+
+def was_used(row: IdempotencyKey | None, request: IdempotentRequest) -> bool:
+    """Whether the same request was processed under this key before, of which this is the row.
+
+    Raises:
+        IdempotencyKeyReused: the key was used for another request (422).
+    """
     if row is not None:
         _require_same(row, request)
     return row is not None
@@ -112,16 +124,53 @@ def store(
     refund_id: int | None = None,
     at: datetime,
 ) -> None:
-    """Store the response under its key. If another request used the key first, the flush raises a key conflict
-    (``IdempotencyKeyConflict``).
+    """Store the response under its key, if the caller's user is still as the token says.
+
+    Raises:
+        IdempotencyKeyConflict: another request used the key first, so that this one is to be tried again.
+        NotAuthenticated, Forbidden: as ``require_valid`` (401, 403).
     """
-    session.add(IdempotencyKey(**request.row(response, payment_id=payment_id, refund_id=refund_id, at=at)))
+    caller = request.caller
+    row = request.row(response, payment_id=payment_id, refund_id=refund_id, at=at)
+    state = {"caller_role": caller.user_role, "caller_token_version": caller.token_version}
+    if session.execute(_INSERT_FOR_VALID_USER, {**row, **state}).first() is None:
+        require_valid(session, caller)
+        raise RetryTransaction  # the user is valid again by now
+
+
+_KEYS = table_of(IdempotencyKey)
+
+
+def _value(name: str) -> BindParameter[Any]:
+    return bindparam(name, type_=_KEYS.c[name].type)
+
+
+# Without the ORM, which would need a statement more to compare the user. Keys have no version to guard.
+_INSERT_FOR_VALID_USER: ReturningInsert[Any] = (
+    insert(_KEYS)
+    .from_select(
+        _KEYS.c.keys(),
+        select(*map(_value, _KEYS.c.keys())).where(
+            User.id == _value("user_id"),
+            User.disabled_at.is_(None),
+            User.role == bindparam("caller_role", type_=User.role.type),
+            User.token_version == bindparam("caller_token_version", type_=User.token_version.type),
+        ),
+    )
+    .returning(literal_column("1"))
+)
+
+_STORE_FINAL = (
+    update(_KEYS)
+    .where(_KEYS.c.user_id == bindparam("of_user"), _KEYS.c.key == bindparam("of_key"))
+    .values(response_status=bindparam("status"), response_body=bindparam("body"))
+)
 
 
 def store_final(session: Session, request: IdempotentRequest, response: StoredResponse) -> None:
     """Replace the stored response by the final one, if effect and outcome are two transactions."""
-    row = session.get_one(IdempotencyKey, (request.user_id, request.key))
-    row.response_status, row.response_body = response.status, response.body
+    of_key = {"of_user": request.user_id, "of_key": request.key}
+    session.execute(_STORE_FINAL, {**of_key, "status": response.status, "body": response.body})
 
 
 @read_transaction

@@ -9,11 +9,12 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import GatewayUnavailable, InvalidTransition, VersionConflict
 from payments_app.gateways.base import Charge, CheckoutSession, Declined, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.models import IdempotencyKey
 from payments_app.idempotency.request import StoredResponse
 from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
@@ -21,7 +22,14 @@ from payments_app.payments.gateway_updates import apply_session_update
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PaymentStatus
-from payments_app.payments.repository import ChangeCommand, Render, flush_and_store, get_owned, lock_payment
+from payments_app.payments.repository import (
+    ChangeCommand,
+    Render,
+    continue_from,
+    flush_and_store,
+    lock_payment,
+    read_for_change,
+)
 from payments_app.payments.sessions import close_sessions, find_open_session
 
 log = logging.getLogger(__name__)
@@ -82,10 +90,9 @@ class CancellationPlan:
         Raises:
             VersionConflict: another session was opened meanwhile (409, retryable).
         """
-        still_open = find_open_session(session, self.charge.payment_id)
-        if still_open is not None and still_open.reference not in self.references:
+        closed = close_sessions(session, self.charge.payment_id, context.at)
+        if not closed <= set(self.references):
             raise VersionConflict.lost_every_race()
-        close_sessions(session, self.charge.payment_id, self.references, context.at)
 
 
 def cancel(change: ChangeCommand, render: Render) -> StoredResponse:
@@ -103,41 +110,51 @@ def cancel(change: ChangeCommand, render: Render) -> StoredResponse:
         GatewayBusy: no place at the gateway; nothing changed (503).
     """
 
-    def prepare() -> StoredResponse | CancellationPlan:
+    def prepare() -> StoredResponse | tuple[FirstAttempt[Payment], CancellationPlan]:
         prepared = _make_plan(change)
-        if isinstance(prepared, CancellationPlan):
-            prepared.end_sessions(change.context)
-        return prepared
+        if isinstance(prepared, StoredResponse):
+            return prepared
+        payment, plan = prepared
+        plan.end_sessions(change.context)
+        return FirstAttempt(payment), plan
 
-    lock = locks.change_lock(change.payment_id)
-    return run_idempotent(change.request, lock=lock, prepare=prepare, execute=lambda plan: _write(change, plan, render))
+    return run_idempotent(
+        change.request,
+        lock=locks.change_lock(change.payment_id),
+        prepare=prepare,
+        execute=lambda prepared: _write(change, *prepared, render),
+    )
 
 
 @read_transaction
-def _make_plan(session: Session, change: ChangeCommand) -> StoredResponse | CancellationPlan:
-    payment = get_owned(session, change.payment_id, change.caller)
-    return _judge(session, payment, change) or CancellationPlan.of(session, payment)
+def _make_plan(session: Session, change: ChangeCommand) -> StoredResponse | tuple[Payment, CancellationPlan]:
+    payment, key = read_for_change(session, change)
+    return _judge(payment, key, change) or (payment, CancellationPlan.of(session, payment))
 
 
 @write_transaction
-def _write(session: Session, change: ChangeCommand, plan: CancellationPlan, render: Render) -> StoredResponse:
+def _write(
+    session: Session, change: ChangeCommand, read: FirstAttempt[Payment], plan: CancellationPlan, render: Render
+) -> StoredResponse:
     # Locked under every strategy: a checkout that stores its session holds the same lock.
-    lock_payment(session, change.payment_id)
-    payment = get_owned(session, change.payment_id, change.caller)
-    if plan.references and _was_cancelled_by_gateway(session, payment):
-        # The gateway's webhook about the session that this request ended was faster: the cancel is still ours.
-        return idempotency.find_response(session, change.request) or flush_and_store(session, payment, change, render)
-    stored = _judge(session, payment, change)
-    if stored is not None:
-        return stored
+    payment = continue_from(session, read, change.caller, locked=True)
+    if payment is None:
+        lock_payment(session, change.payment_id)
+        payment, key = read_for_change(session, change)
+        if plan.references and _was_cancelled_by_gateway(session, payment):
+            # The gateway's webhook about the session that this request ended was faster: the cancel is still ours.
+            return idempotency.response_of(key, change.request) or flush_and_store(session, payment, change, render)
+        stored = _judge(payment, key, change)
+        if stored is not None:
+            return stored
     plan.close_sessions(session, change.context)
     payment.cancel(change.context)
     return flush_and_store(session, payment, change, render)
 
 
-def _judge(session: Session, payment: Payment, change: ChangeCommand) -> StoredResponse | None:
+def _judge(payment: Payment, key: IdempotencyKey | None, change: ChangeCommand) -> StoredResponse | None:
     """Check in the contract's order. Returns a response if the key was used for this request before."""
-    stored = idempotency.find_response(session, change.request)
+    stored = idempotency.response_of(key, change.request)
     if stored is None:
         change.conditions.require(payment)
         payment.require_pending()

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from payments_app.db.transaction import write_transaction
+from payments_app.db.transaction import FirstAttempt, write_transaction
 from payments_app.errors import AppError, GatewayRefused, GatewayUnavailable, InvalidTransition, VersionConflict
 from payments_app.gateways.base import CheckoutSession, Declined, OutcomeUnknown, SessionRequest, SessionStatus
 from payments_app.gateways.registry import find_gateway
@@ -19,7 +19,7 @@ from payments_app.payments.gateway_updates import apply_session
 from payments_app.payments.models.gateway_session import OPENING, GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
-from payments_app.payments.repository import ChangeCommand, get_owned, lock_payment
+from payments_app.payments.repository import ChangeCommand, continue_from, lock_payment, read_for_change
 from payments_app.payments.sessions import (
     SessionTerms,
     find_newest_session,
@@ -97,7 +97,7 @@ def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render, place: 
         raise GatewayUnavailable
     if prepared.replayed and payment.status not in UNPAID:
         return render(payment, found, prepared.ends_at).as_replay()
-    stored = _store(change, terms, prepared, found)
+    stored = _store(change, terms, prepared, found, read=FirstAttempt(payment))
     if isinstance(stored, CheckoutState):
         response = render(stored.payment, found, stored.ends_at)
         return response.as_replay() if stored.replayed else response
@@ -113,8 +113,8 @@ def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render, place: 
 def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms, place: ExitStack) -> PreparedSession:
     # Locked whatever the strategy, as below: so of many requests at once one makes the row, and the others find it.
     lock_payment(session, change.payment_id)
-    payment = get_owned(session, change.payment_id, change.caller)
-    replayed = idempotency.was_used(session, change.request)
+    payment, key = read_for_change(session, change)
+    replayed = idempotency.was_used(key, change.request)
     is_unpaid = payment.status in UNPAID
     newest = find_newest_session(session, payment.id) if replayed and not is_unpaid else None
     if newest is None and not is_unpaid:
@@ -139,14 +139,24 @@ def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms, place
 
 @write_transaction
 def _store(
-    session: Session, change: ChangeCommand, terms: SessionTerms, prepared: PreparedSession, found: CheckoutSession
+    session: Session,
+    change: ChangeCommand,
+    terms: SessionTerms,
+    prepared: PreparedSession,
+    found: CheckoutSession,
+    *,
+    read: FirstAttempt[Payment],
 ) -> CheckoutState | InvalidTransition | VersionConflict | None:
     """Keep the session and the key; None if it has ended without payment, so that another one may be opened."""
-    # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too.
-    lock_payment(session, change.payment_id)
-    payment = get_owned(session, change.payment_id, change.caller)
-    row = session.get_one(GatewaySession, prepared.session_id)
-    is_current = name_session(session, row, found.reference, change.context.at)
+    # Locked whatever the strategy: whoever ends the payment holds the same lock, and so ends this session too. Of a
+    # replay, no key is stored that would compare the caller's user.
+    payment = None if prepared.replayed else continue_from(session, read, change.caller, locked=True)
+    is_replay = False
+    if payment is None:
+        lock_payment(session, change.payment_id)
+        payment, key = read_for_change(session, change)
+        is_replay = idempotency.was_used(key, change.request)
+    row, is_current = name_session(session, payment, prepared.session_id, found.reference, change.context.at)
     if payment.status not in UNPAID:
         row.move_on(SessionStatus.CANCELLED, change.context.at)
         return InvalidTransition(payment_status=payment.status)
@@ -157,13 +167,10 @@ def _store(
         return None if is_over else InvalidTransition(payment_status=payment.status)
     if not is_current:
         return VersionConflict.lost_every_race()
-    state = CheckoutState(payment, terms.deadlines.end_of(payment, row.expires_at), replayed=True)
-    if idempotency.was_used(session, change.request):
-        return state
-    without_body = StoredResponse(HTTPStatus.OK, "", store_body=False)
-    idempotency.store(session, change.request, without_body, payment_id=payment.id, at=change.context.at)
-    session.flush()
-    return CheckoutState(payment, state.ends_at, replayed=False)
+    if not is_replay:
+        without_body = StoredResponse(HTTPStatus.OK, "", store_body=False)
+        idempotency.store(session, change.request, without_body, payment_id=payment.id, at=change.context.at)
+    return CheckoutState(payment, terms.deadlines.end_of(payment, row.expires_at), replayed=is_replay)
 
 
 def _decline(prepared: PreparedSession, change: ChangeCommand) -> None:

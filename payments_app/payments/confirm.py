@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from payments_app.accounts.repository import require_valid
 from payments_app.consultations.repository import is_closed
-from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import (
     ActivePaymentExists,
     Conflict,
@@ -21,6 +22,7 @@ from payments_app.gateways.references import require_comparable
 from payments_app.gateways.registry import can_be_asked, find_gateway
 from payments_app.i18n.messages import N_
 from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.models import IdempotencyKey
 from payments_app.idempotency.request import StoredResponse
 from payments_app.idempotency.service import run_idempotent
 from payments_app.locking import locks
@@ -30,9 +32,10 @@ from payments_app.payments.models.status import PaymentStatus
 from payments_app.payments.repository import (
     ChangeCommand,
     Render,
+    continue_from,
     flush_and_store,
-    get_owned,
-    get_owned_for_update,
+    read_for_change,
+    read_for_update,
     require_unused_reference,
 )
 from payments_app.payments.sessions import OpenSession
@@ -68,12 +71,12 @@ def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> Store
         GatewayBusy: no place at the gateway; nothing changed (503).
     """
 
-    def prepare() -> StoredResponse | GatewayPayment:
+    def prepare() -> StoredResponse | tuple[FirstAttempt[Payment], GatewayPayment]:
         judged = _read_and_judge(change, proof, render)
-        return judged if isinstance(judged, StoredResponse) else _verify(judged, proof)
+        return judged if isinstance(judged, StoredResponse) else (FirstAttempt(judged), _verify(judged, proof))
 
-    def execute(money: GatewayPayment) -> StoredResponse:
-        written, newer = _write(change, proof, money, render)
+    def execute(prepared: tuple[FirstAttempt[Payment], GatewayPayment]) -> StoredResponse:
+        written, newer = _write(change, proof, *prepared, render=render)
         end_newer_session(newer, change.context)
         if not isinstance(written, StoredResponse):
             raise written  # after the commit: the money has arrived, so it stays recorded although the request fails
@@ -86,34 +89,52 @@ def confirm(change: ChangeCommand, proof: PaymentProof, render: Render) -> Store
 def _read_and_judge(
     session: Session, change: ChangeCommand, proof: PaymentProof, render: Render
 ) -> StoredResponse | Payment:
-    payment = get_owned(session, change.payment_id, change.caller)
-    return _judge(session, payment, change, proof, render) or payment
+    payment, key = read_for_change(session, change)
+    return _judge(session, payment, key, change, proof, render=render) or payment
 
 
 @write_transaction
 def _write(
-    session: Session, change: ChangeCommand, proof: PaymentProof, money: GatewayPayment, render: Render
+    session: Session,
+    change: ChangeCommand,
+    proof: PaymentProof,
+    read: FirstAttempt[Payment],
+    money: GatewayPayment,
+    *,
+    render: Render,
 ) -> tuple[StoredResponse | Conflict, OpenSession | None]:
-    """The response, and the payment's session that is still open: for ``end_newer_session``."""
-    payment = get_owned_for_update(session, change.payment_id, change.caller)
-    stored = _judge(session, payment, change, proof, render)
-    if stored is not None:
-        return stored, None
+    """The response, and the payment's session that is still open: for ``end_newer_session``.
+
+    The first attempt begins from what was judged before the gateway was asked. If that has changed, it is judged again.
+    """
+    payment = continue_from(session, read, change.caller)
+    if payment is None:
+        payment, key = read_for_update(session, change)
+        stored = _judge(session, payment, key, change, proof, render=render)
+        if stored is not None:
+            return stored, None
     require_unused_reference(session, payment, proof.transaction_id)
     newer = record_received_money(session, payment, money, context=change.context, receipt_url=proof.receipt_url)
     if payment.was_completed_by(proof.transaction_id):
         return flush_and_store(session, payment, change, render), newer
     session.flush()
+    require_valid(session, change.caller)  # with a key, storing it compares the user
     return _refusal(session, payment), newer
 
 
 def _judge(
-    session: Session, payment: Payment, change: ChangeCommand, proof: PaymentProof, render: Render
+    session: Session,
+    payment: Payment,
+    key: IdempotencyKey | None,
+    change: ChangeCommand,
+    proof: PaymentProof,
+    *,
+    render: Render,
 ) -> StoredResponse | None:
     """Check in the contract's order. Returns a response if there is nothing left to do."""
     if not change.caller.is_admin and not can_be_asked(payment.gateway):
         raise Forbidden(N_("Staff confirm this payment once the money has arrived."))
-    stored = idempotency.find_response(session, change.request)
+    stored = idempotency.response_of(key, change.request)
     if stored is not None:
         return stored
     if payment.was_completed_by(proof.transaction_id):

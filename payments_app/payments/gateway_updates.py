@@ -2,7 +2,7 @@
 
 import logging
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,6 @@ from payments_app.errors import ActivePaymentExists, AppError
 from payments_app.gateways.base import CheckoutSession, Declined, GatewayPayment, OutcomeUnknown, SessionStatus
 from payments_app.gateways.registry import find_gateway
 from payments_app.payments.models.event import AuditContext, PaymentEvent
-from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import MOVES, UNPAID, PaymentStatus
 from payments_app.payments.repository import get_for_update
@@ -159,10 +158,3 @@ def _note_session(session: Session, payment: Payment, found: CheckoutSession, co
     """
     status = SessionStatus.OPEN if found.status == SessionStatus.PROCESSING else found.status
     store_session(session, payment, found.reference, status, at=context.at)
-    known = (GatewaySession.gateway == payment.gateway, GatewaySession.reference == found.reference)
-    # A Core statement: a session has no version to guard, and an ended session stays ended.
-    session.execute(
-        update(GatewaySession)
-        .where(*known, GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == payment.id)
-        .values(status=status.value, updated_at=context.at)
-    )

@@ -14,8 +14,14 @@ from sqlalchemy import ColumnElement, Table, bindparam, inspect, literal_column,
 from sqlalchemy.orm import Session
 
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
-from payments_app.accounts.repository import ID_BY_EMAIL, as_spelled_and_normalized
+from payments_app.accounts.models import STAFF, Role, User
+from payments_app.accounts.repository import (
+    ID_BY_EMAIL,
+    USER_STATE,
+    UserState,
+    as_spelled_and_normalized,
+    require_valid,
+)
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import table_of
 from payments_app.db.statement import DirectStatement
@@ -91,11 +97,18 @@ def show(session: Session, payment_id: int, *, caller: Caller) -> Any:
     """A payment's row with its ``invoices``, ``tax_records`` and ``refunds``, oldest first.
 
     Raises:
+        NotAuthenticated: a member of staff, or a booking system, who was disabled or whose tokens ended (401).
         PaymentNotFound: no such payment (404).
-        Forbidden: the payment belongs to another patient (403).
+        Forbidden: the payment belongs to another patient, or the user of such a caller has another role by now (403).
     """
-    whole = _payment_with_related(with_registered_by=caller.role == Role.BOOKING)
-    rows = whole.statement.rows(session, {"payment_id": payment_id})
+    # Of a program and of a payer, the user was read with the API key or the link.
+    is_compared = caller.is_user and caller.role in STAFF
+    whole = _payment_with_related(with_registered_by=caller.role == Role.BOOKING, with_user=is_compared)
+    rows = whole.statement.rows(session, {"payment_id": payment_id, "user_id": caller.user_id})
+    if is_compared and rows:
+        caller.require_unchanged(whole.user(rows))
+    elif is_compared:
+        require_valid(session, caller)
     if not rows:
         raise PaymentNotFound
     payment = whole.read(rows)
@@ -185,9 +198,10 @@ class _PaymentWithRelated:
 
     It joins, because only one statement sees all of them at one moment. ``read`` splits each joined row by its columns.
     ``with_registered_by``: also reads who registered the consultation, which decides what a booking system may see.
+    ``with_user``: also reads the caller's user.
     """
 
-    def __init__(self, *, with_registered_by: bool) -> None:
+    def __init__(self, *, with_registered_by: bool, with_user: bool) -> None:
         relationships = inspect(Payment).relationships
         tables = [table for name in RELATED if isinstance(table := relationships[name].mapper.local_table, Table)]
         joined = PAYMENTS
@@ -197,6 +211,11 @@ class _PaymentWithRelated:
         if with_registered_by:
             joined = joined.join(Consultation, Consultation.id == PAYMENTS.c.consultation_id)  # type: ignore[assignment]  # a join
             shown.append(Consultation.registered_by)
+        self._user_at = len(select(*shown).selected_columns)
+        if with_user:
+            user_id = bindparam("user_id", type_=User.id.type)
+            joined = joined.outerjoin(User, User.id == user_id)  # type: ignore[assignment]  # a join
+            shown.extend(USER_STATE)
         statement = select(*shown).select_from(joined).order_by(*(table.c.id for table in tables))
         statement = statement.where(PAYMENTS.c.id == _value("id", "payment_id"), PAYMENTS.c.deleted_at.is_(None))
         self.statement = DirectStatement(statement)
@@ -217,7 +236,11 @@ class _PaymentWithRelated:
 
     def registered_by(self, rows: Sequence[Sequence[Any]]) -> int | None:
         """The id of the user who registered the consultation; None also if the statement does not ask."""
-        return rows[0][-1] if self._with_registered_by else None
+        return rows[0][self._user_at - 1] if self._with_registered_by else None
+
+    def user(self, rows: Sequence[Sequence[Any]]) -> UserState | None:
+        """The caller's user; only for a statement that asks for it."""
+        return UserState.of(rows[0][self._user_at :])
 
 
 _payment_with_related = cache(_PaymentWithRelated)  # made on first use: only then is every model imported, refunds too

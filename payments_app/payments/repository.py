@@ -3,24 +3,28 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, Select, Tuple, cast, func, literal, null, select, tuple_
+from sqlalchemy import ColumnElement, Select, Tuple, and_, bindparam, cast, func, literal, null, select, tuple_
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from payments_app.accounts.caller import Caller
-from payments_app.accounts.models import Role
-from payments_app.accounts.repository import require_valid
+from payments_app.accounts.models import Role, User
+from payments_app.accounts.repository import USER_STATE, UserState, require_valid, require_valid_credential
 from payments_app.consultations.models import Consultation
 from payments_app.db.row_waits import enter_queue
-from payments_app.db.transaction import read_transaction
+from payments_app.db.transaction import FirstAttempt, read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
 from payments_app.gateways.references import normalized_reference
 from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.models import IdempotencyKey
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 from payments_app.locking import locks
 from payments_app.observability import metrics
 from payments_app.payments.models.event import AuditContext, PaymentEvent
 from payments_app.payments.models.payment import REFERENCE_ALONE, Payment
+from payments_app.payments.models.refund import Refund
 
 # Makes the response from the changed payment.
 Render = Callable[[Payment], StoredResponse]
@@ -166,20 +170,77 @@ def get_readable(session: Session, payment_id: int, caller: Caller) -> Payment:
     return _owned(session, _with_related(), payment_id, caller)
 
 
-def get_owned_for_update(session: Session, payment_id: int, caller: Caller) -> Payment:
-    """``get_owned``, with the row locked if the locking strategy uses row locks.
+def read_for_change(
+    session: Session, change: ChangeCommand, *, with_notes: bool = False
+) -> tuple[Payment, IdempotencyKey | None]:
+    """``get_owned``, and the request's key if it was used; of a user's request, all in one statement.
+
+    ``with_notes``: also what a refund needs to be given its credit note.
+
+    Raises:
+        NotAuthenticated, PaymentNotFound, Forbidden: as ``get_owned`` (401, 404, 403).
+    """
+    caller = change.caller
+    require_valid_credential(session, caller)
+    asked = {"payment_id": change.payment_id, "user_id": caller.user_id, "key": change.request.key}
+    row = session.execute(_for_change(with_notes=with_notes), asked).unique().one_or_none()
+    if row is None:
+        require_valid(session, caller)
+        raise PaymentNotFound
+    payment, key, *user = row
+    caller.require_unchanged(UserState.of(user))
+    caller.require_access(PaymentNotFound, patient_id=payment.user_id, consultation_id=payment.consultation_id)
+    if with_notes:
+        # Each note belongs to one refund. Joined to the refunds they add no rows, and a flush need not read them.
+        notes = [refund.credit_note for refund in payment.refunds if refund.credit_note is not None]
+        set_committed_value(payment, "credit_notes", sorted(notes, key=lambda note: note.id))
+    return payment, key
+
+
+def read_for_update(
+    session: Session, change: ChangeCommand, *, with_notes: bool = False
+) -> tuple[Payment, IdempotencyKey | None]:
+    """``read_for_change``, with the row locked if the locking strategy uses row locks.
 
     Raises:
         LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
-    enter_queue(session, Payment.__tablename__, payment_id)  # without a row lock, the flush waits for the row
+    enter_queue(session, Payment.__tablename__, change.payment_id)  # without a row lock, the flush waits for the row
     if locks.uses_row_locks():
-        lock_payment(session, payment_id)
-    return get_owned(session, payment_id, caller)
+        lock_payment(session, change.payment_id)
+    return read_for_change(session, change, with_notes=with_notes)
 
 
-def lock_payment(session: Session, payment_id: int) -> None:
-    """Lock the row, if it exists, until the transaction ends. On SQLite the write lock does that already.
+def continue_from(
+    session: Session, read: FirstAttempt[Payment], caller: Caller | None, *, locked: bool = False
+) -> Payment | None:
+    """The payment as it was read before this transaction; None if it has to be read again.
+
+    The flush finds out whether it has changed since: it compares the version. With a row lock, that is known here.
+    ``locked``: lock the row whatever the strategy. ``caller``: whose payment link or API key has to stand still; a user
+    is compared when the key is stored.
+
+    Raises:
+        NotAuthenticated, Forbidden: as ``require_valid_credential`` (401, 403).
+        LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
+    """
+    payment = read.take()
+    # A failed refund that is reported, and a credit note that is issued later, do not raise the version. Only to these
+    # payments they may matter.
+    if payment is None or any(refund.unallocated_minor or refund.lacks_note for refund in payment.refunds):
+        return None
+    enter_queue(session, Payment.__tablename__, payment.id)  # as above
+    if (locked or locks.uses_row_locks()) and lock_payment(session, payment.id) != payment.version:
+        return None
+    if caller is not None:
+        require_valid_credential(session, caller)
+    session.add(payment)
+    return payment
+
+
+def lock_payment(session: Session, payment_id: int) -> int | None:
+    """Lock the row, if it exists, until the transaction ends; returns its version. On SQLite the write lock does that
+    already.
 
     The lock is a statement of its own, before the payment is read. A single statement that waits for the lock would see
     the payment's new state, but its invoice's old one.
@@ -188,7 +249,10 @@ def lock_payment(session: Session, payment_id: int) -> None:
         LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
     enter_queue(session, Payment.__tablename__, payment_id)
-    session.execute(select(Payment.id).where(Payment.id == payment_id).with_for_update())
+    return session.scalar(_LOCK, {"payment_id": payment_id})
+
+
+_LOCK = select(Payment.version).where(Payment.id == bindparam("payment_id", type_=Payment.id.type)).with_for_update()
 
 
 def get_for_update(session: Session, payment_id: int) -> Payment:
@@ -222,3 +286,20 @@ def _registered_by(caller: Caller) -> ColumnElement[int | None]:
 def _with_related() -> Select[Payment]:
     # A join and not a query each: on PostgreSQL only a single statement sees all these rows at one moment.
     return select(Payment).options(joinedload(Payment.invoices), joinedload(Payment.refunds))
+
+
+@cache  # made on first use: only then is every model imported
+def _for_change(*, with_notes: bool) -> Select[Payment, IdempotencyKey, str, int, datetime | None]:
+    user_id = bindparam("user_id", type_=User.id.type)
+    of_key = and_(IdempotencyKey.user_id == user_id, IdempotencyKey.key == bindparam("key"))
+    found = (
+        select(Payment, IdempotencyKey, *USER_STATE)
+        .select_from(Payment)
+        .outerjoin(IdempotencyKey, of_key)
+        .outerjoin(User, User.id == user_id)
+        .where(Payment.id == bindparam("payment_id", type_=Payment.id.type), Payment.deleted_at.is_(None))
+        .options(joinedload(Payment.invoices), joinedload(Payment.refunds))
+    )
+    if not with_notes:
+        return found
+    return found.options(joinedload(Payment.tax_records), joinedload(Payment.refunds).joinedload(Refund.credit_note))

@@ -149,7 +149,7 @@ def list_payments(query: dict[str, Any], caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>")
-@authenticated(*Role, scope=Scope.PAYMENTS_READ)
+@authenticated(*Role, scope=Scope.PAYMENTS_READ, view_compares_user=True)
 @blueprint.without_parameters
 @blueprint.success_response(200, schemas.PaymentDetails, headers=("ETag",))
 @blueprint.problems(401, 403, 404, 422, 429, 503)
@@ -210,7 +210,7 @@ def refresh_payment(payment_id: int, caller: Caller) -> Response:
 
 
 @blueprint.route("/<id:payment_id>/confirm", methods=["POST"])
-@authenticated(Role.PATIENT, Role.ADMIN, scope=Scope.PAYMENTS_CONFIRM)
+@authenticated(Role.PATIENT, Role.ADMIN, scope=Scope.PAYMENTS_CONFIRM, view_compares_user=True)
 @blueprint.arguments(schemas.PaymentConfirm, example=examples.CONFIRM_BODY)
 @blueprint.idempotent
 @blueprint.conditional
@@ -229,7 +229,7 @@ def confirm_payment(body: dict[str, Any], payment_id: int, caller: Caller) -> Re
 
 
 @blueprint.route("/<id:payment_id>/cancel", methods=["POST"])
-@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER, scope=None)
+@authenticated(Role.PATIENT, Role.ADMIN, Role.PAYER, scope=None, view_compares_user=True)
 @blueprint.arguments(schemas.PaymentCancel, required=False, example=examples.EMPTY_BODY)
 @blueprint.idempotent
 @blueprint.conditional

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal_column, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from payments_app.consultations.models import Consultation
-from payments_app.db.base import dialect_insert
+from payments_app.db.base import dialect_insert, table_of
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import GatewayRefused, InvalidTransition, VersionConflict
 from payments_app.gateways.base import Charge, SessionRequest, SessionStatus
@@ -21,8 +21,19 @@ from payments_app.payments.models.gateway_session import ENDED, LOST, OPENING, G
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PAID, PaymentStatus
 
+
+def _has_status(status: str) -> ColumnElement[bool]:
+    """As a literal, so that the planner recognises the predicate of the index: there is none of all sessions."""
+    return GatewaySession.status == literal_column(f"'{status}'")
+
+
 # An open session that is not its payment's first.
-IS_NEWER = and_(GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.number > 1)
+IS_NEWER = and_(_has_status(SessionStatus.OPEN), GatewaySession.number > 1)
+
+# Made once, because making a statement takes as long as sending it.
+_OF_PAYMENT = bindparam("payment_id", type_=GatewaySession.payment_id.type)
+_STILL_OPEN = select(GatewaySession).where(GatewaySession.payment_id == _OF_PAYMENT, _has_status(SessionStatus.OPEN))
+_NEWER = select(GatewaySession.reference).where(GatewaySession.payment_id == _OF_PAYMENT, IS_NEWER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +58,7 @@ class OpenSession:
 
 def find_open_session(session: Session, payment_id: int) -> GatewaySession | None:
     """The session by which the payment could still be paid: an index allows one."""
-    still_open = (GatewaySession.payment_id == payment_id, GatewaySession.status == SessionStatus.OPEN.value)
-    return session.scalars(select(GatewaySession).where(*still_open)).one_or_none()
+    return session.scalars(_STILL_OPEN, {"payment_id": payment_id}).one_or_none()
 
 
 def find_newest_session(session: Session, payment_id: int) -> GatewaySession | None:
@@ -59,9 +69,8 @@ def find_newest_session(session: Session, payment_id: int) -> GatewaySession | N
 
 def find_newer_session(session: Session, payment: Payment) -> OpenSession | None:
     """The payment's open session, if it had another one before: money may come by either."""
-    newer = (GatewaySession.payment_id == payment.id, IS_NEWER)
     with session.no_autoflush:  # it would flush half of an effect, and raise the version twice
-        reference = session.scalars(select(GatewaySession.reference).where(*newer)).one_or_none()
+        reference = session.scalar(_NEWER, {"payment_id": payment.id})
     return None if reference is None else OpenSession(payment.charge, payment.gateway, reference)
 
 
@@ -104,14 +113,14 @@ def prepare_session(
         InvalidTransition: money is on its way by an older one (409).
         VersionConflict: another request is opening one, and the gateway would not know ours for the same (409).
     """
-    still_open = find_open_session(session, payment.id)
+    description, rows = _sessions_to_go_on_with(session, payment)
+    still_open = _with_status(rows, SessionStatus.OPEN)
     if still_open is not None:
         return still_open, False
     if payment.status != PaymentStatus.PENDING:
         raise InvalidTransition(payment_status=payment.status)
     leased_until = at + timedelta(seconds=terms.lease_seconds)
-    opening = (GatewaySession.payment_id == payment.id, GatewaySession.status == OPENING)
-    row = session.scalars(select(GatewaySession).where(*opening)).one_or_none()
+    row = _with_status(rows, OPENING)
     if row is not None and row.expires_at is not None and row.expires_at <= at:
         # The gateway would repeat its first response: a session that nobody can pay by any more.
         row.move_on(SessionStatus.EXPIRED, at)
@@ -125,11 +134,54 @@ def prepare_session(
             raise VersionConflict.lost_every_race()
         row.move_on(LOST, at)
         session.flush()
-    row = _new_session(session, payment, capabilities, terms, at)
-    row.leased_until = leased_until
-    session.add(row)
+    new = GatewaySession(
+        payment_id=payment.id,
+        gateway=payment.gateway,
+        status=OPENING,
+        number=1 + max((row.number or 0 for row in rows), default=0),
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        description=description or terms.describe(payment.consultation_id),
+        language=terms.language,
+        return_url=terms.return_url,
+        expires_at=_end_of(payment, capabilities, terms, at),
+        leased_until=leased_until,
+        created_at=at,
+        updated_at=at,
+    )
+    session.add(new)
     session.flush()
-    return row, True
+    return new, True
+
+
+def _with_status(rows: Sequence[GatewaySession], status: str) -> GatewaySession | None:
+    """There is one at most, if an index says so."""
+    return next((row for row in rows if row.status == status), None)
+
+
+_NUMBERED = aliased(GatewaySession)
+_HIGHEST_NUMBER = select(func.max(_NUMBERED.number)).where(_NUMBERED.payment_id == _OF_PAYMENT).scalar_subquery()
+_TO_GO_ON_WITH = (
+    select(Consultation.description, GatewaySession)
+    .select_from(Consultation)
+    .outerjoin(
+        GatewaySession,
+        and_(
+            GatewaySession.payment_id == _OF_PAYMENT,
+            or_(_has_status(SessionStatus.OPEN), _has_status(OPENING), GatewaySession.number == _HIGHEST_NUMBER),
+        ),
+    )
+    .where(Consultation.id == bindparam("consultation_id", type_=Consultation.id.type))
+)
+
+
+def _sessions_to_go_on_with(session: Session, payment: Payment) -> tuple[str | None, Sequence[GatewaySession]]:
+    """The consultation's description, and the payment's sessions that decide about the next one: those that have not
+    ended, and the one with the highest number.
+    """
+    asked = {"payment_id": payment.id, "consultation_id": payment.consultation_id}
+    found = session.execute(_TO_GO_ON_WITH, asked).all()
+    return found[0].description, [row for _, row in found if row is not None]
 
 
 def request_of(payment: Payment, row: GatewaySession) -> SessionRequest:
@@ -145,31 +197,50 @@ def request_of(payment: Payment, row: GatewaySession) -> SessionRequest:
     )
 
 
-def name_session(session: Session, row: GatewaySession, reference: str, at: datetime) -> bool:
-    """Write down how the gateway calls a session that was opened; False if another one has taken its place.
+_TO_NAME = select(GatewaySession).where(
+    or_(
+        GatewaySession.id == bindparam("session_id", type_=GatewaySession.id.type),
+        and_(GatewaySession.gateway == bindparam("gateway"), GatewaySession.reference == bindparam("reference")),
+        and_(GatewaySession.payment_id == _OF_PAYMENT, _has_status(SessionStatus.OPEN)),
+    )
+)
+
+
+def name_session(
+    session: Session, payment: Payment, session_id: int, reference: str, at: datetime
+) -> tuple[GatewaySession, bool]:
+    """Write down how the gateway calls a session of the payment that was opened.
+
+    Returns its row, and False if another one has taken its place.
 
     Raises:
         GatewayRefused: the gateway has given the session of another payment (502).
     """
-    same = (GatewaySession.gateway == row.gateway, GatewaySession.reference == reference, GatewaySession.id != row.id)
-    named_before = session.scalars(select(GatewaySession).where(*same)).one_or_none()
+    asked = {"session_id": session_id, "gateway": payment.gateway, "reference": reference, "payment_id": payment.id}
+    found = session.scalars(_TO_NAME, asked).all()
+    row = next(each for each in found if each.id == session_id)
+    others = [each for each in found if each is not row]
+    named_before = next((each for each in others if each.reference == reference), None)
     if named_before is not None:  # a webhook told of it before we could
         if named_before.payment_id != row.payment_id:
             raise GatewayRefused
         session.delete(named_before)
         session.flush()
+        others.remove(named_before)
         row.take_over(named_before, at)
     row.reference = reference
     if row.status == OPENING:
         row.leased_until = None
-        other = find_open_session(session, row.payment_id)
-        row.move_on(SessionStatus.OPEN if other is None else SessionStatus.CANCELLED, at)
+        row.move_on(SessionStatus.CANCELLED if others else SessionStatus.OPEN, at)
     session.flush()
-    return row.status not in ENDED
+    return row, row.status not in ENDED
 
 
 def store_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
-    """Keep a session of the payment that a gateway tells of, unless it is known already."""
+    """Keep a session of the payment that a gateway tells of, and its state; one that has ended here stays as it is.
+
+    Core: a session has no version to guard.
+    """
     new = dialect_insert(session, GatewaySession).values(
         payment_id=payment.id,
         gateway=payment.gateway,
@@ -178,41 +249,42 @@ def store_session(session: Session, payment: Payment, reference: str, status: Se
         created_at=at,
         updated_at=at,
     )
-    session.execute(new.on_conflict_do_nothing())
-
-
-def close_sessions(session: Session, payment_id: int, references: Sequence[str], at: datetime) -> None:
-    """Write down that these have ended, and give up on one that is being opened: who opens it will find the payment so.
-
-    Core: a session has no version to guard.
-    """
-    is_opening = GatewaySession.status == OPENING
+    if status == SessionStatus.OPEN:  # nothing to say of a session that is known; or another one is open
+        session.execute(new.on_conflict_do_nothing())
+        return
+    known = (GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == new.excluded.payment_id)
     session.execute(
-        update(GatewaySession)
-        .where(GatewaySession.payment_id == payment_id, is_opening | GatewaySession.reference.in_(references))
-        .values(status=case((is_opening, LOST), else_=SessionStatus.CANCELLED.value), updated_at=at)
+        new.on_conflict_do_update(
+            index_elements=[GatewaySession.gateway, GatewaySession.reference],
+            set_={"status": new.excluded.status, "updated_at": new.excluded.updated_at},
+            where=and_(*known),
+        )
     )
 
 
-def _new_session(
-    session: Session, payment: Payment, capabilities: Capabilities, terms: SessionTerms, at: datetime
-) -> GatewaySession:
-    highest = select(func.max(GatewaySession.number)).where(GatewaySession.payment_id == payment.id)
-    described = select(Consultation.description).where(Consultation.id == payment.consultation_id)
-    return GatewaySession(
-        payment_id=payment.id,
-        gateway=payment.gateway,
-        status=OPENING,
-        number=(session.scalars(highest).one() or 0) + 1,
-        amount_minor=payment.amount_minor,
-        currency=payment.currency,
-        description=session.scalars(described).one() or terms.describe(payment.consultation_id),
-        language=terms.language,
-        return_url=terms.return_url,
-        expires_at=_end_of(payment, capabilities, terms, at),
-        created_at=at,
-        updated_at=at,
+def close_sessions(session: Session, payment_id: int, at: datetime) -> set[str | None]:
+    """Write down that the payment's sessions have ended; returns the gateway's names of those that were open.
+
+    One that is being opened is given up: who opens it will find the payment so.
+    """
+    closed = session.execute(_CLOSE_SESSIONS, {"of_payment": payment_id, "at": at})
+    return {reference for reference, status in closed if status != LOST}
+
+
+# Core: a session has no version to guard.
+_SESSIONS = table_of(GatewaySession)
+_CLOSE_SESSIONS = (
+    update(_SESSIONS)
+    .where(
+        _SESSIONS.c.payment_id == bindparam("of_payment", type_=_SESSIONS.c.payment_id.type),
+        or_(_has_status(OPENING), _has_status(SessionStatus.OPEN)),
     )
+    .values(
+        status=case((_has_status(OPENING), LOST), else_=SessionStatus.CANCELLED.value),
+        updated_at=bindparam("at", type_=_SESSIONS.c.updated_at.type),
+    )
+    .returning(_SESSIONS.c.reference, _SESSIONS.c.status)
+)
 
 
 def _end_of(payment: Payment, capabilities: Capabilities, terms: SessionTerms, at: datetime) -> datetime | None:

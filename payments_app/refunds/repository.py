@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, literal_column, select
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from payments_app import clock, money
-from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import (
     NotRefundable,
     RefundableChanged,
@@ -21,6 +21,7 @@ from payments_app.gateways.base import Approved, Declined, GatewayRefundRequest,
 from payments_app.gateways.capabilities import Capabilities, Refundable
 from payments_app.gateways.registry import find_gateway
 from payments_app.idempotency import repository as idempotency
+from payments_app.idempotency.models import IdempotencyKey
 from payments_app.idempotency.request import StoredResponse
 from payments_app.invoices.models import Invoice
 from payments_app.pagination import Page
@@ -28,7 +29,13 @@ from payments_app.payments.models.credit_note import issue_or_void
 from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import SENT, Refund, RefundStatus
-from payments_app.payments.repository import ChangeCommand, get_for_update, get_owned_for_update, lock_payment
+from payments_app.payments.repository import (
+    ChangeCommand,
+    continue_from,
+    get_for_update,
+    lock_payment,
+    read_for_update,
+)
 
 Outcome = Approved | Declined | OutcomeUnknown
 
@@ -84,6 +91,8 @@ class PendingRefund:
     first_sent_at: datetime
     # False while the payment is disputed: the refund may be looked up, and is not sent.
     may_be_sent: bool
+    # The payment as it was committed with the refund.
+    payment: FirstAttempt[Payment]
 
     @classmethod
     def of(cls, refund: Refund, other_references: frozenset[str] = frozenset()) -> "PendingRefund":
@@ -98,7 +107,13 @@ class PendingRefund:
             reference=refund.reference,
             other_references=other_references,
         )
-        return cls(refund.gateway, request, refund.first_sent_at, may_be_sent=not payment.is_disputed)
+        return cls(
+            refund.gateway,
+            request,
+            refund.first_sent_at,
+            may_be_sent=not payment.is_disputed,
+            payment=FirstAttempt(payment),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +164,8 @@ def reserve(
         GatewayUnavailable: the payment's gateway is no longer configured, or is silent (503).
         GatewayBusy: no place at the gateway (503).
     """
-    payment = get_owned_for_update(session, change.payment_id, change.caller)
-    stored = idempotency.find_response(session, change.request)
+    payment, key = read_for_update(session, change, with_notes=True)
+    stored = idempotency.response_of(key, change.request)
     if stored is not None:
         return stored
     change.conditions.require(payment)
@@ -201,10 +216,19 @@ def _require_refundable(capabilities: Capabilities, payment: Payment, amount_min
 
 @write_transaction
 def settle(
-    session: Session, refund_id: int, outcome: Outcome, *, change: ChangeCommand, render: Render
+    session: Session,
+    refund_id: int,
+    outcome: Outcome,
+    *,
+    change: ChangeCommand,
+    render: Render,
+    reserved: FirstAttempt[Payment],
 ) -> StoredResponse:
-    """Write the gateway's outcome, and store the final response under the key."""
-    payment, refund = _settled(session, refund_id, outcome, change.context)
+    """Write the gateway's outcome, and store the final response under the key.
+
+    ``reserved``: the payment as it was committed with the refund, before the gateway was called.
+    """
+    payment, refund = _settled(session, refund_id, outcome, change.context, reserved=reserved)
     response = render(payment, refund)
     idempotency.store_final(session, change.request, response)
     return response
@@ -255,8 +279,8 @@ def settle_by_hand(
         RefundAlreadySent: the money was sent by another transfer (409).
         TransferAlreadyUsed: the transfer returned the money of another refund (409).
     """
-    payment, refund = _load_for_change(session, refund_id, change)
-    stored = idempotency.find_response(session, change.request)
+    payment, refund, key = _load_for_change(session, refund_id, change)
+    stored = idempotency.response_of(key, change.request)
     if stored is not None:
         return stored
     if refund.was_sent_by(reference):
@@ -286,8 +310,8 @@ def approve(
         GatewayUnavailable: the payment's gateway is no longer configured, or is silent (503).
         GatewayBusy: no place at the gateway (503).
     """
-    payment, refund = _load_for_change(session, refund_id, change)
-    stored = idempotency.find_response(session, change.request)
+    payment, refund, key = _load_for_change(session, refund_id, change)
+    stored = idempotency.response_of(key, change.request)
     if stored is not None:
         return stored
     change.conditions.require(payment)
@@ -317,8 +341,8 @@ def reject(session: Session, refund_id: int, reason: str, *, change: ChangeComma
         SecondPersonNeeded: the same user requested it (403).
         RefundNotRequested: it does not wait for approval (409).
     """
-    payment, refund = _load_for_change(session, refund_id, change)
-    stored = idempotency.find_response(session, change.request)
+    payment, refund, key = _load_for_change(session, refund_id, change)
+    stored = idempotency.response_of(key, change.request)
     if stored is not None:
         return stored
     change.conditions.require(payment)
@@ -332,9 +356,11 @@ def _has_status(status: RefundStatus) -> ColumnElement[bool]:
     return Refund.status == literal_column(f"'{status}'")
 
 
-def _load_for_change(session: Session, refund_id: int, change: ChangeCommand) -> tuple[Payment, Refund]:
-    payment = get_owned_for_update(session, change.payment_id, change.caller)
-    return payment, next(refund for refund in payment.refunds if refund.id == refund_id)
+def _load_for_change(
+    session: Session, refund_id: int, change: ChangeCommand
+) -> tuple[Payment, Refund, IdempotencyKey | None]:
+    payment, key = read_for_update(session, change, with_notes=True)
+    return payment, _find(payment, refund_id), key
 
 
 def _flush_and_store(
@@ -349,10 +375,18 @@ def _flush_and_store(
 
 
 def _settled(
-    session: Session, refund_id: int, outcome: Outcome, context: AuditContext, *, only_if_lost: bool = False
+    session: Session,
+    refund_id: int,
+    outcome: Outcome,
+    context: AuditContext,
+    *,
+    only_if_lost: bool = False,
+    reserved: FirstAttempt[Payment] | None = None,
 ) -> tuple[Payment, Refund]:
     """The payment and the refund. Both are returned, because the session holds the payment only weakly."""
-    payment, refund = _load_for_update(session, refund_id)
+    # Locked whatever the strategy, as if it were loaded now.
+    payment = None if reserved is None else continue_from(session, reserved, None, locked=True)
+    payment, refund = _load_for_update(session, refund_id) if payment is None else (payment, _find(payment, refund_id))
     if not only_if_lost or (refund.is_at_gateway and refund.reference is None):
         refund.settle(outcome, replace(context, at=clock.now()))
     session.flush()  # the one flush of this effect
@@ -362,7 +396,11 @@ def _settled(
 def _load_for_update(session: Session, refund_id: int) -> tuple[Payment, Refund]:
     payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
     payment = get_for_update(session, payment_id)  # locked: only one process at a time changes a refund
-    return payment, next(refund for refund in payment.refunds if refund.id == refund_id)
+    return payment, _find(payment, refund_id)
+
+
+def _find(payment: Payment, refund_id: int) -> Refund:
+    return next(refund for refund in payment.refunds if refund.id == refund_id)
 
 
 @write_transaction
@@ -416,7 +454,7 @@ def issue_credit_note(session: Session, refund_id: int, *, at: datetime) -> None
     """Give the refund its credit note, if it has earned one and has none."""
     payment_id = session.scalars(select(Refund.payment_id).where(Refund.id == refund_id)).one()
     payment = get_for_update(session, payment_id)
-    issue_or_void(next(refund for refund in payment.refunds if refund.id == refund_id), payment, at)
+    issue_or_void(_find(payment, refund_id), payment, at)
 
 
 @read_transaction

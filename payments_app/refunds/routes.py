@@ -34,7 +34,7 @@ _render_details = renderer(schemas.RefundDetails())
 
 
 @blueprint.route("/<id:payment_id>/refund", methods=["POST"])
-@authenticated(Role.ADMIN, scope=Scope.REFUNDS_WRITE)
+@authenticated(Role.ADMIN, scope=Scope.REFUNDS_WRITE, view_compares_user=True)
 @blueprint.arguments(schemas.RefundCreate, required=False, example=examples.REFUND_BODY)
 @blueprint.idempotent
 @blueprint.conditional

@@ -116,7 +116,9 @@ def _send(
         outcome = find_gateway(pending.gateway).refund(pending.request)
     _log_unknown(pending, outcome)
     try:
-        return repository.settle(pending.request.refund_id, outcome, change=change, render=render)
+        return repository.settle(
+            pending.request.refund_id, outcome, change=change, render=render, reserved=pending.payment
+        )
     except (LockTimeout, VersionConflict, Unavailable):
         log.warning("refund %d stays open for resume: its outcome could not be written", pending.request.refund_id)
         return interim

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from payments_app.accounts.models import Role
 from payments_app.db.errors import RetryTransaction
 from payments_app.db.ids import BLOCK_SIZE, next_id
-from payments_app.db.transaction import read_transaction, write_transaction
+from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFound, VersionConflict
 from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS
@@ -175,6 +175,37 @@ def test_a_version_that_was_raised_in_between_is_read_again_until_the_attempts_a
         assert kept == {"version": races_lost + 1, "receipt_url": "https://example.com/receipt"}
     else:
         assert kept == {"version": ATTEMPTS, "receipt_url": None}
+
+
+def test_what_was_read_before_is_where_the_first_attempt_begins_and_no_other(
+    app: Flask, people: People, rows: Rows
+) -> None:
+    payment_id = people.patient.pay().json["data"]["payment_id"]
+    begun_from: list[int] = []
+
+    @read_transaction
+    def read(session: Session) -> Payment:
+        return session.get_one(Payment, payment_id)
+
+    @write_transaction
+    def change(session: Session, before: FirstAttempt[Payment]) -> None:
+        payment = before.take()
+        if payment is None:
+            payment = session.get_one(Payment, payment_id)
+        else:
+            session.add(payment)
+        begun_from.append(payment.version)
+        payment.receipt_url = "https://example.com/receipt"
+
+    with app.app_context():
+        before = FirstAttempt(read())
+        rows.execute("UPDATE payments SET version = version + 1 WHERE id = :id", id=payment_id)
+        change(before)
+
+    assert begun_from == [0, 1]
+    assert rows.one("SELECT version, receipt_url FROM payments") == {
+        "version": 2, "receipt_url": "https://example.com/receipt",
+    }  # fmt: skip
 
 
 @on_sqlite

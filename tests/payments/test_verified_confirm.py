@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from payments_app.gateways.stripe.client import StripeGateway
 from tests.gateway_webhooks import state_of
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse
@@ -44,6 +45,38 @@ def assert_unpaid(rows: Rows, payment_id: int) -> None:
     assert rows.count("payment_events", "payment_id = :id", id=payment_id) == 1
     assert rows.count("invoices", "payment_id = :id AND status = 'pending'", id=payment_id) == 1
     assert rows.count("idempotency_keys", "operation = 'confirm'") == 0
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "expected"),
+    [
+        ("disabled_at = created_at", (401, "not-authenticated")),
+        ("token_version = token_version + 1", (401, "not-authenticated")),
+        ("role = CASE role WHEN 'admin' THEN 'patient' ELSE 'admin' END", (403, "forbidden")),
+    ],
+)
+def test_who_ends_while_stripe_answers_confirms_nothing(
+    stripe_app: StripeApp,
+    confirming: Person,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    meanwhile: str,
+    expected: tuple[int, str],
+) -> None:
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    stripe_app.fake.pay(reference)
+    look_up = StripeGateway.look_up
+
+    def answer_late(*arguments: Any) -> Any:
+        found = look_up(*arguments)
+        rows.execute(f"UPDATE users SET {meanwhile} WHERE id = :id", id=confirming.id)
+        return found
+
+    monkeypatch.setattr(StripeGateway, "look_up", answer_late)
+
+    assert problem(confirming.confirm(payment_id, reference)) == expected
+    assert_unpaid(rows, payment_id)
 
 
 def test_an_intent_that_succeeded_completes_its_payment(stripe_app: StripeApp, confirming: Person, rows: Rows) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from payments_app import clock
 from payments_app.db.errors import RetryTransaction
 from payments_app.gateways.base import Declined
+from payments_app.gateways.offline import OfflineGateway
 from payments_app.idempotency import repository as idempotency
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import repository
@@ -116,6 +117,27 @@ def test_a_refund_known_before_its_money_has_its_note_with_the_money(stripe_app:
     assert stripe_app.people.patient.confirm(payment_id, reference).status_code == 200
 
     assert notes(rows) == [("CN", 1, "issued", 1_000, 120)]
+
+
+def test_a_note_that_is_issued_while_another_refund_is_sent_counts_for_the_tax(
+    app: Flask, people: People, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_id = paid(people, amount="1000.05")
+    first = refund(people.admin, payment_id, "first", amount=333.35).json["data"]["refund"]
+    rows.execute("UPDATE refunds SET credit_note_id = NULL")  # as the release before left it
+    rows.execute("DELETE FROM credit_notes")
+    rows.execute("DELETE FROM credit_note_counters")
+    send = OfflineGateway.refund
+
+    def issue_and_send(*arguments: Any) -> Any:
+        with app.app_context():
+            repository.issue_credit_note(first["id"], at=clock.now())
+        return send(*arguments)
+
+    monkeypatch.setattr(OfflineGateway, "refund", issue_and_send)
+
+    assert refund(people.admin, payment_id, "second", amount=333.35).status_code == 200
+    assert notes(rows) == [("CN", 1, "issued", 33_335, 4_000), ("CN", 2, "issued", 33_335, 4_001)]
 
 
 def test_missing_notes_are_issued_once_oldest_refund_first(database: Database, people: People, rows: Rows) -> None:

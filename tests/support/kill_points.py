@@ -44,7 +44,8 @@ class Point:
     words: str
 
     def __str__(self) -> str:
-        return f"{self.number}-{self.when.value}-{self.words}".replace(" ", "-")
+        # Also as a key, which may have neither blanks nor commas.
+        return f"{self.number}-{self.when.value}-{self.words}".replace(", ", "+").replace(" ", "-")
 
 
 PRACTICE = "practice"

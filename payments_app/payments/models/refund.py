@@ -325,6 +325,11 @@ class Refund(Base):
         has_succeeded = self.status == RefundStatus.SUCCEEDED and not self.is_unattributed
         return has_succeeded and self.unallocated_minor == 0 and self.payment.invoices[0].paid_at is not None
 
+    @property
+    def lacks_note(self) -> bool:
+        """Whether it has succeeded without a credit note: it has earned none, or an older release has settled it."""
+        return self.status == RefundStatus.SUCCEEDED and self.credit_note_id is None
+
     def split_off(self, amount_minor: int) -> "Refund":
         """Take a refund of this amount out of an unattributed total: the whole row, or a part as a row of its own.
 

@@ -47,7 +47,8 @@ def with_keys_that_are_not_compared(patch: pytest.MonkeyPatch, _engine: Engine) 
 
 
 def with_keys_that_are_never_found(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    patch.setattr(idempotency, "find_response", lambda *_: None)
+    for find in ("find_response", "response_of"):
+        patch.setattr(idempotency, find, lambda *_: None)
 
 
 def with_pruning_that_deletes(patch: pytest.MonkeyPatch, engine: Engine) -> None:
@@ -107,10 +108,10 @@ def with_confirms_that_are_not_verified(patch: pytest.MonkeyPatch, _engine: Engi
 def with_confirms_that_are_no_retries(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
     judge = confirm._judge
 
-    def strict(session: Any, payment: Payment, *more: Any) -> Any:
+    def strict(session: Any, payment: Payment, *more: Any, **rest: Any) -> Any:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Payment, "was_completed_by", lambda *_: False)
-            return judge(session, payment, *more)
+            return judge(session, payment, *more, **rest)
 
     patch.setattr(confirm, "_judge", strict)
 
@@ -153,12 +154,12 @@ def with_invoices_that_stay_as_they_are(patch: pytest.MonkeyPatch, _engine: Engi
 
 
 def with_payments_for_everybody(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    owned = repository._owned
+    require = Caller.require_access
 
-    def anybodys(session: Any, wanted: Any, payment_id: int, caller: Any) -> Payment:
-        return owned(session, wanted, payment_id, replace(caller, role=Role.ADMIN))
+    def anybodys(caller: Caller, missing: Any, **of: Any) -> None:
+        require(replace(caller, role=Role.ADMIN), missing, **of)
 
-    patch.setattr(repository, "_owned", anybodys)
+    patch.setattr(Caller, "require_access", anybodys)
 
 
 def with_links_that_cannot_be_revoked(patch: pytest.MonkeyPatch, _engine: Engine) -> None:

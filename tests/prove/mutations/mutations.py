@@ -195,7 +195,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a confirm does not check again, in its transaction, the status that it checked before the gateway's response",
-        (Edit(_CONFIRM, "stored = _judge(session, payment, change, proof, render)", "stored = None"),),
+        (Edit(_CONFIRM, "stored = _judge(session, payment, key, change, proof, render=render)", "stored = None"),),
         noticed_by=("confirm/confirm", "confirm/cancel", "confirm/cancel/expire"),
     ),
     Mutation(
@@ -203,7 +203,7 @@ MUTATIONS = (
         (
             Edit(
                 _CANCEL,
-                "if still_open is not None and still_open.reference not in self.references:",
+                "if not closed <= set(self.references):",
                 "if False:",
             ),
         ),
@@ -211,7 +211,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a cancel does not lock the payment's row",
-        (Edit(_CANCEL, "    lock_payment(session, change.payment_id)\n", ""),),
+        (
+            Edit(
+                _CANCEL,
+                "continue_from(session, read, change.caller, locked=True)",
+                "continue_from(session, read, change.caller)",
+            ),
+        ),
         noticed_by=("cancel/checkout (`--long`)",),
     ),
     Mutation(
