@@ -72,6 +72,11 @@ def uses_row_locks() -> bool:
     return _strategy() in (Strategy.PESSIMISTIC, Strategy.HYBRID)
 
 
+def uses_leases() -> bool:
+    """Whether a change is made under a lease in Redis: then it decides on nothing that was read before."""
+    return _strategy() in (Strategy.REDIS, Strategy.HYBRID)
+
+
 def _strategy() -> str:
     strategy: str = current_app.config["SETTINGS"].payment_locking
     return strategy
@@ -80,7 +85,7 @@ def _strategy() -> str:
 @contextmanager
 def _lease(name: str) -> Iterator[None]:
     redis = current_redis()
-    if redis is None or _strategy() not in (Strategy.REDIS, Strategy.HYBRID):
+    if redis is None or not uses_leases():
         yield
         return
     with RowWait() as wait:

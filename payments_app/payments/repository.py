@@ -225,6 +225,8 @@ def continue_from(
         LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
     payment = read.take()
+    if locks.uses_leases():
+        return None
     # A failed refund that is reported, and a credit note that is issued later, do not raise the version. Only to these
     # payments they may matter.
     if payment is None or any(refund.unallocated_minor or refund.lacks_note for refund in payment.refunds):

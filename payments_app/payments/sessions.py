@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, bindparam, case, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from payments_app.consultations.models import Consultation
@@ -252,14 +252,22 @@ def store_session(session: Session, payment: Payment, reference: str, status: Se
     if status == SessionStatus.OPEN:  # nothing to say of a session that is known; or another one is open
         session.execute(new.on_conflict_do_nothing())
         return
-    known = (GatewaySession.status == SessionStatus.OPEN.value, GatewaySession.payment_id == new.excluded.payment_id)
-    session.execute(
-        new.on_conflict_do_update(
-            index_elements=[GatewaySession.gateway, GatewaySession.reference],
-            set_={"status": new.excluded.status, "updated_at": new.excluded.updated_at},
-            where=and_(*known),
+    end = (
+        update(GatewaySession)
+        .where(
+            GatewaySession.payment_id == payment.id,
+            GatewaySession.gateway == payment.gateway,
+            GatewaySession.reference == reference,
+            GatewaySession.status == SessionStatus.OPEN.value,
         )
+        .values(status=status.value, updated_at=at)
     )
+    # Mostly it is known. If it becomes known between the first two statements, the third one ends it.
+    for statement in (end, new.on_conflict_do_nothing(), end):
+        result = session.execute(statement)
+        assert isinstance(result, CursorResult)  # noqa: S101  # for the type checker: it is, of an INSERT or UPDATE
+        if result.rowcount:
+            return
 
 
 def close_sessions(session: Session, payment_id: int, at: datetime) -> set[str | None]:
