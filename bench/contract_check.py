@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -135,6 +136,7 @@ class _Client:
     def __init__(self, url: str, person: Person) -> None:
         self._url = f"{url}/api/v1"
         self._person = person
+        self._run = uuid.uuid4().hex  # Redis may still have copies of responses to keys of an earlier check
 
     def pay(
         self,
@@ -151,7 +153,7 @@ class _Client:
         return self.post(status, "/payments", body, key, **headers, **(more or {}))
 
     def post(self, status: int, path: str, body: dict[str, Any], key: str, **headers: str) -> requests.Response:
-        key_header = {"Idempotency-Key": f"contract-{key}"}
+        key_header = {"Idempotency-Key": f"contract-{self._run}-{key}"}
         return self.send(status, "POST", path, json.dumps(body).encode(), **key_header, **headers)
 
     def webhook(self, status: int, event: bytes, signature: str) -> requests.Response:
