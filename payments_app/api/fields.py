@@ -39,7 +39,8 @@ _ZONED_TIME = re.compile(ZONED_TIME_PATTERN)
 DAY_PATTERN = r"^(?:19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}$"
 _DAY = re.compile(DAY_PATTERN)
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
-_TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
+# To Python, U+0085 is a space too.
+_TRIMMED_TEXT_PATTERN = r"^[^\s\x00-\x1f\x7f\x85](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f\x85])?$"
 _URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s\x00-\x1f\x7f]+$"
 
 

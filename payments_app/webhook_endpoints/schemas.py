@@ -107,8 +107,8 @@ class SecretRotation(Schema):
 
 class WebhookEndpoint(Schema):
     id = fields.Integer(required=True)
-    # As it was given: its host may be in any script, which a URI's is not.
-    url = fields.String(required=True, metadata={"format": "iri"})
+    # As it was given: its host may be in any script, which a URI's is not, and more is accepted than RFC 3987 allows.
+    url = fields.String(required=True)
     types = fields.List(fields.String(), required=True)
     description = fields.String(required=True, allow_none=True)
     is_enabled = fields.Boolean(required=True)
