@@ -19,23 +19,10 @@ from payments_app.idempotency.models import IdempotencyKey
 from payments_app.idempotency.request import IdempotentRequest, StoredResponse
 
 
-def find_response(session: Session, request: IdempotentRequest) -> StoredResponse | None:
-    """The response stored under this key, or None if the key is new.
-
-    Raises:
-        IdempotencyKeyReused: the key was used for another request (422).
-    """
-    row = session.get(IdempotencyKey, (request.user_id, request.key))
-    if row is None:
-        return None
-    if request.replays_current_state:
-        session.expire_all()  # the payment may have been read before the first request with this key committed
-    return replay(row, request)
-
-
 def response_of(row: IdempotencyKey | None, request: IdempotentRequest) -> StoredResponse | None:
-    """``find_response`` of a key's row that was read in one statement with all that the response shows; None if there
-    is no such row.
+    """The response stored under a key, of which this is the row; None if there is no row, so that the key is new.
+
+    The row must have been read no later than what the response shows.
 
     Raises:
         IdempotencyKeyReused: the key was used for another request (422).
@@ -56,7 +43,7 @@ def was_used(row: IdempotencyKey | None, request: IdempotentRequest) -> bool:
 
 @read_transaction
 def find_committed(session: Session, request: IdempotentRequest) -> StoredResponse | None:
-    """``find_response`` in a transaction of its own.
+    """The response stored under the request's key, read in a transaction of its own; None if the key is new.
 
     Raises:
         NotAuthenticated: the user was disabled or their tokens ended (401).
@@ -64,7 +51,7 @@ def find_committed(session: Session, request: IdempotentRequest) -> StoredRespon
         IdempotencyKeyReused: the key was used for another request (422).
     """
     require_valid(session, request.caller)
-    return find_response(session, request)
+    return response_of(session.get(IdempotencyKey, (request.user_id, request.key)), request)
 
 
 @read_transaction

@@ -225,11 +225,11 @@ def continue_from(
         LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
     payment = read.take()
-    if locks.uses_leases():
+    if payment is None or locks.uses_leases():
         return None
     # A failed refund that is reported, and a credit note that is issued later, do not raise the version. Only to these
     # payments they may matter.
-    if payment is None or any(refund.unallocated_minor or refund.lacks_note for refund in payment.refunds):
+    if any(refund.unallocated_minor or refund.lacks_note for refund in payment.refunds):
         return None
     enter_queue(session, Payment.__tablename__, payment.id)  # as above
     if (locked or locks.uses_row_locks()) and lock_payment(session, payment.id) != payment.version:

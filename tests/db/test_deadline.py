@@ -21,7 +21,6 @@ from payments_app.db import deadline
 from payments_app.db.engine import lift_time_limits
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import DatabaseUnavailable
-from payments_app.payments import audit
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.cluster import Cluster, cluster_in_a_folder
@@ -75,10 +74,9 @@ def rows(cluster: Cluster) -> Iterator[Rows]:
 
 
 @pytest.fixture(autouse=True)
-def audited(app: Flask) -> Iterator[None]:
+def audited(rows: Rows) -> Iterator[None]:
     yield
-    with app.app_context():
-        assert [violation for check in audit.CHECKS for violation in audit.find_violations(check)] == []
+    assert rows.violations() == []
 
 
 def backend_of(app: Flask) -> int:

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine, inspect
 
-from payments_app.payments import audit
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.held_locks import held, wait_for_waiting
@@ -61,11 +59,6 @@ def everything(engine: Engine) -> str:
         return "\n".join(str(list(connection.exec_driver_sql(f'SELECT * FROM "{table}"'))) for table in tables)
 
 
-def violations(commands: CommandRunner) -> list[Any]:
-    with commands.app.app_context():
-        return [violation for check in audit.CHECKS for violation in audit.find_violations(check)]
-
-
 def test_nothing_personal_is_left_in_any_table_and_the_money_is(
     commands: CommandRunner, people: People, patient_id: int, rows: Rows, engine: Engine
 ) -> None:
@@ -85,7 +78,7 @@ def test_nothing_personal_is_left_in_any_table_and_the_money_is(
     assert consultation["closed_at"] is not None
     events = people.admin.get(f"/payments/{payment_id}/events").json["data"]
     assert events[-1]["event"] == "refunds.reasons_erased"
-    assert violations(commands) == []
+    assert rows.violations() == []
     # The stored response is gone, and the key still has its one effect.
     again = people.admin.post(
         f"/payments/{payment_id}/refund",
@@ -200,7 +193,7 @@ def test_a_payment_of_the_same_moment_is_either_made_or_the_patient_erased(
 
     assert results == ((201, 2) if ends_first == "payment" else (401, 0))
     assert rows.count("payments", "status = 'pending'") == (ends_first == "payment")
-    assert violations(commands) == []
+    assert rows.violations() == []
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")

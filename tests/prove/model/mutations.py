@@ -47,8 +47,7 @@ def with_keys_that_are_not_compared(patch: pytest.MonkeyPatch, _engine: Engine) 
 
 
 def with_keys_that_are_never_found(patch: pytest.MonkeyPatch, _engine: Engine) -> None:
-    for find in ("find_response", "response_of"):
-        patch.setattr(idempotency, find, lambda *_: None)
+    patch.setattr(idempotency, "response_of", lambda *_: None)
 
 
 def with_pruning_that_deletes(patch: pytest.MonkeyPatch, engine: Engine) -> None:
