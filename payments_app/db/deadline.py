@@ -10,12 +10,13 @@ the database. If that is not possible, the response is 503, and the client's ret
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq import ExecStatus
 
 from payments_app.observability import metrics
 
@@ -51,6 +52,38 @@ def _is_stopping() -> bool:
 
 class DeadlinePassed(psycopg.OperationalError):
     """The server did not answer in time. The connection is closed; the statement may have committed, or may yet."""
+
+
+class _Columns(Sequence[psycopg.Column]):
+    """The columns of a cursor's result, each described when it is read.
+
+    SQLAlchemy describes the columns of a compiled statement once. After that it only asks whether there are any.
+    """
+
+    def __init__(self, cursor: psycopg.Cursor[Any], size: int) -> None:
+        self._cursor, self._size = cursor, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bool__(self) -> bool:
+        return True  # a result without columns is a result
+
+    def __getitem__(self, index: Any) -> Any:
+        indices = range(self._size)[index]
+        if isinstance(indices, range):
+            return [psycopg.Column(self._cursor, each) for each in indices]
+        return psycopg.Column(self._cursor, indices)
+
+
+class _Cursor(psycopg.Cursor[tuple[Any, ...]]):
+    @property
+    def description(self) -> Any:
+        """psycopg's list of ``Column``, made as far as it is read; None without a result."""
+        result = self.pgresult
+        if result is None or result.status != ExecStatus.TUPLES_OK:
+            return None
+        return _Columns(self, result.nfields)
 
 
 class DeadlineConnection(psycopg.Connection[tuple[Any, ...]]):
@@ -97,7 +130,7 @@ class Connector:
         if is_stopping() and time.monotonic() < _unreachable_at + UNREACHABLE_SECONDS:
             raise psycopg.OperationalError("the process is stopping, and the database was not reached a moment ago")
         try:
-            connection = DeadlineConnection.connect(*arguments, **parameters)
+            connection = DeadlineConnection.connect(*arguments, **parameters, cursor_factory=_Cursor)
         except psycopg.OperationalError:
             _note_unreachable()
             raise

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import psycopg
 from flask import Flask, current_app
-from sqlalchemy import Engine, QueuePool, event, make_url
+from sqlalchemy import Connection, Engine, QueuePool, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -233,18 +233,46 @@ def execute_directly(
         # then roll this statement back after the response.
         if not driver.autocommit:
             driver.autocommit = True
-        # Not prepared, it is planned by its values. None: the driver prepares what comes again and again.
-        prepare = False if planned_by_values else None
-        rows = driver.raw_cursor.execute(statement, values, prepare=prepare).fetchall()
+        rows = _execute(driver, statement, values, planned_by_values=planned_by_values).fetchall()
         is_usable = True
     except psycopg.Error as error:
-        is_usable = not driver.closed and error.sqlstate != _DEMOTED_SQLSTATE
+        is_usable = _is_usable_after(error, driver)
         if not is_usable:
             engine.dispose()  # the pool's other connections are broken too
         raise _to_sqlalchemy_error(engine, error, is_broken=not is_usable) from error
     finally:
         pool.take_back(loan, is_usable=is_usable)
     return rows
+
+
+def execute_on(
+    connection: Connection, statement: bytes, values: Sequence[Any] | None = None, *, planned_by_values: bool = False
+) -> psycopg.RawCursor[tuple[Any, ...]]:
+    """``execute_directly`` in the transaction of a connection, for PostgreSQL; returns the cursor with the result.
+
+    Raises:
+        DBAPIError: as ``execute_directly``.
+    """
+    driver = cast("DeadlineConnection", connection.connection.driver_connection)
+    try:
+        return _execute(driver, statement, values, planned_by_values=planned_by_values)
+    except psycopg.Error as error:
+        is_usable = _is_usable_after(error, driver)
+        if not is_usable:
+            connection.invalidate(error)
+            connection.engine.dispose()  # as above
+        raise _to_sqlalchemy_error(connection.engine, error, is_broken=not is_usable) from error
+
+
+def _execute(
+    driver: "DeadlineConnection", statement: bytes, values: Sequence[Any] | None, *, planned_by_values: bool
+) -> psycopg.RawCursor[tuple[Any, ...]]:
+    # Not prepared, it is planned by its values. None: the driver prepares what comes again and again.
+    return driver.raw_cursor.execute(statement, values, prepare=False if planned_by_values else None)
+
+
+def _is_usable_after(error: psycopg.Error, driver: psycopg.Connection[Any]) -> bool:
+    return not driver.closed and error.sqlstate != _DEMOTED_SQLSTATE
 
 
 def _to_sqlalchemy_error(engine: Engine, error: psycopg.Error, *, is_broken: bool) -> BaseException:
@@ -353,4 +381,7 @@ def _begin(connection: Any) -> None:
     is_to_have_none = options["begin"] is None or options.get("isolation_level") == "AUTOCOMMIT"
     has_one = getattr(connection.connection.driver_connection, "autocommit", True) is False
     if not is_to_have_none and not has_one:
-        connection.exec_driver_sql(options["begin"])
+        if connection.dialect.name == "postgresql":
+            execute_on(connection, options["begin"].encode())
+        else:
+            connection.exec_driver_sql(options["begin"])

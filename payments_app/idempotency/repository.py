@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlalchemy import BindParameter, and_, bindparam, func, insert, literal_column, or_, select, tuple_, update
 from sqlalchemy.orm import Session, joinedload
-from sqlalchemy.sql.dml import ReturningInsert
 
 from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import User
 from payments_app.accounts.repository import require_valid
 from payments_app.db.base import table_of
 from payments_app.db.errors import RetryTransaction
+from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import IdempotencyKeyNotFound, IdempotencyKeyReused
 from payments_app.idempotency.models import IdempotencyKey
@@ -120,7 +120,7 @@ def store(
     caller = request.caller
     row = request.row(response, payment_id=payment_id, refund_id=refund_id, at=at)
     state = {"caller_role": caller.user_role, "caller_token_version": caller.token_version}
-    if session.execute(_INSERT_FOR_VALID_USER, {**row, **state}).first() is None:
+    if not _INSERT_FOR_VALID_USER.rows(session, {**row, **state}):
         require_valid(session, caller)
         raise RetryTransaction  # the user is valid again by now
 
@@ -133,7 +133,7 @@ def _value(name: str) -> BindParameter[Any]:
 
 
 # Without the ORM, which would need a statement more to compare the user. Keys have no version to guard.
-_INSERT_FOR_VALID_USER: ReturningInsert[Any] = (
+_INSERT_FOR_VALID_USER = DirectStatement(
     insert(_KEYS)
     .from_select(
         _KEYS.c.keys(),
@@ -147,17 +147,18 @@ _INSERT_FOR_VALID_USER: ReturningInsert[Any] = (
     .returning(literal_column("1"))
 )
 
-_STORE_FINAL = (
+_STORE_FINAL = DirectStatement(
     update(_KEYS)
     .where(_KEYS.c.user_id == bindparam("of_user"), _KEYS.c.key == bindparam("of_key"))
     .values(response_status=bindparam("status"), response_body=bindparam("body"))
+    .returning(literal_column("1"))
 )
 
 
 def store_final(session: Session, request: IdempotentRequest, response: StoredResponse) -> None:
     """Replace the stored response by the final one, if effect and outcome are two transactions."""
     of_key = {"of_user": request.user_id, "of_key": request.key}
-    session.execute(_STORE_FINAL, {**of_key, "status": response.status, "body": response.body})
+    _STORE_FINAL.rows(session, {**of_key, "status": response.status, "body": response.body})
 
 
 @read_transaction

@@ -14,6 +14,7 @@ from payments_app.accounts.models import Role, User
 from payments_app.accounts.repository import USER_STATE, UserState, require_valid, require_valid_credential
 from payments_app.consultations.models import Consultation
 from payments_app.db.row_waits import enter_queue
+from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import FirstAttempt, read_transaction
 from payments_app.errors import PaymentNotFound, PreconditionFailed, TransactionAlreadyUsed, VersionConflict
 from payments_app.gateways.references import normalized_reference
@@ -251,10 +252,14 @@ def lock_payment(session: Session, payment_id: int) -> int | None:
         LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
     enter_queue(session, Payment.__tablename__, payment_id)
-    return session.scalar(_LOCK, {"payment_id": payment_id})
+    for (version,) in _LOCK.rows(session, {"payment_id": payment_id}):
+        return int(version)
+    return None
 
 
-_LOCK = select(Payment.version).where(Payment.id == bindparam("payment_id", type_=Payment.id.type)).with_for_update()
+_LOCK = DirectStatement(
+    select(Payment.version).where(Payment.id == bindparam("payment_id", type_=Payment.id.type)).with_for_update()
+)
 
 
 def get_for_update(session: Session, payment_id: int) -> Payment:

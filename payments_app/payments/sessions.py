@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from payments_app.consultations.models import Consultation
 from payments_app.db.base import dialect_insert, table_of
+from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import GatewayRefused, InvalidTransition, VersionConflict
 from payments_app.gateways.base import Charge, SessionRequest, SessionStatus
@@ -33,7 +34,7 @@ IS_NEWER = and_(_has_status(SessionStatus.OPEN), GatewaySession.number > 1)
 # Made once, because making a statement takes as long as sending it.
 _OF_PAYMENT = bindparam("payment_id", type_=GatewaySession.payment_id.type)
 _STILL_OPEN = select(GatewaySession).where(GatewaySession.payment_id == _OF_PAYMENT, _has_status(SessionStatus.OPEN))
-_NEWER = select(GatewaySession.reference).where(GatewaySession.payment_id == _OF_PAYMENT, IS_NEWER)
+_NEWER = DirectStatement(select(GatewaySession.reference).where(GatewaySession.payment_id == _OF_PAYMENT, IS_NEWER))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,9 @@ def find_newest_session(session: Session, payment_id: int) -> GatewaySession | N
 
 def find_newer_session(session: Session, payment: Payment) -> OpenSession | None:
     """The payment's open session, if it had another one before: money may come by either."""
-    with session.no_autoflush:  # it would flush half of an effect, and raise the version twice
-        reference = session.scalar(_NEWER, {"payment_id": payment.id})
-    return None if reference is None else OpenSession(payment.charge, payment.gateway, reference)
+    for (reference,) in _NEWER.rows(session, {"payment_id": payment.id}):
+        return OpenSession(payment.charge, payment.gateway, reference)
+    return None
 
 
 def has_other_session(session: Session, payment_id: int, reference: str) -> bool:

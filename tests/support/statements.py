@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
+from payments_app.db import engine as db_engine
 from payments_app.db import statement
 
 # Called with the engine, the statement and its parameters.
@@ -27,7 +28,7 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        with lone_statements(before=note_direct):
+        with lone_statements(before=note_direct), _direct_in_transactions(note_direct):
             yield sent
     finally:
         event.remove(engine, "before_cursor_execute", note)
@@ -35,7 +36,9 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 
 @contextmanager
 def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> Iterator[None]:
-    """Call the listeners before and after each direct statement: SQLAlchemy has no events for those."""
+    """Call the listeners before and after each direct statement outside a transaction: SQLAlchemy has no events for
+    direct statements.
+    """
     execute = vars(statement)["execute_directly"]  # from db.engine, or another listener's
 
     def observed(engine: Engine, sql: bytes, values: Sequence[Any], **options: Any) -> list[tuple[Any, ...]]:
@@ -46,4 +49,18 @@ def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> I
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statement, "execute_directly", observed)
+        yield
+
+
+@contextmanager
+def _direct_in_transactions(before: Listener) -> Iterator[None]:
+    execute = db_engine.execute_on
+
+    def observed(connection: Connection, sql: bytes, values: Sequence[Any] | None = None, **options: Any) -> Any:
+        before(connection.engine, sql.decode(), values or ())
+        return execute(connection, sql, values, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for user in (db_engine, statement):
+            patch.setattr(user, "execute_on", observed)
         yield

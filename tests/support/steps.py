@@ -6,6 +6,7 @@ a change.
 
 import http.client
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, event
 
 from payments_app.db.base import Base
@@ -31,8 +33,8 @@ _VERB = re.compile(r"\b(INSERT|UPDATE|DELETE|SELECT|BEGIN|SAVEPOINT|RELEASE|ROLL
 
 _IDS = re.compile(r"\b(?:[a-z]+_)+[0-9a-f]{16,}")
 
-# In a connection's info: the tables that its transaction has changed or locked rows of.
-_HELD = "held by this transaction"
+# Of each driver's connection, by its id: the tables that its transaction has changed or locked rows of.
+_held: defaultdict[int, set[str]] = defaultdict(set)
 
 
 class Kind(Enum):
@@ -104,16 +106,16 @@ def listening(
         ("after_cursor_execute", answered),
         ("handle_error", answered),
     ]
-    put_request, execute_alone = http.client.HTTPConnection.putrequest, psycopg.RawCursor.execute
+    put_request, execute_direct = http.client.HTTPConnection.putrequest, psycopg.RawCursor.execute
     _listeners.append(listener)
     for name, heard_of in heard:
         event.listen(target, name, heard_of)
     http.client.HTTPConnection.putrequest = _announcing(put_request)  # type: ignore[method-assign]  # given back below
-    psycopg.RawCursor.execute = _announcing_alone(execute_alone, answered)  # type: ignore[method-assign]  # given back below
+    psycopg.RawCursor.execute = _announcing_direct(execute_direct, answered)  # type: ignore[method-assign]  # given back below
     try:
         yield
     finally:
-        psycopg.RawCursor.execute = execute_alone  # type: ignore[method-assign]  # as it was
+        psycopg.RawCursor.execute = execute_direct  # type: ignore[method-assign]  # as it was
         http.client.HTTPConnection.putrequest = put_request  # type: ignore[method-assign]  # as it was
         for name, heard_of in heard:
             event.remove(target, name, heard_of)
@@ -131,11 +133,14 @@ def driver_connection(connection: Connection) -> Any:
 
 
 def _on_statement(connection: Connection, _cursor: Any, sql: str, *_more: Any) -> None:
-    alone = commits_itself(connection)
+    _announce_statement(sql, driver_connection(connection), alone=commits_itself(connection))
+
+
+def _announce_statement(sql: str, driver: Any, *, alone: bool) -> None:
     step = _step_of(sql, alone=alone)
-    announce(step, driver_connection(connection))
+    announce(step, driver)
     if not alone:
-        connection.info.setdefault(_HELD, set()).update(step.holds)
+        _held[id(driver)].update(step.holds)
 
 
 def _step_of(sql: str, *, alone: bool) -> Step:
@@ -161,16 +166,18 @@ def _on_rollback(connection: Connection) -> None:
 def _on_end(kind: Kind, connection: Connection) -> None:
     if commits_itself(connection):
         return
-    step = Step(kind, kind.value, shows=frozenset(connection.info.get(_HELD, ())))
-    announce(step, driver_connection(connection))
-    connection.info[_HELD] = set()
+    driver = driver_connection(connection)
+    announce(Step(kind, kind.value, shows=frozenset(_held[id(driver)])), driver)
+    del _held[id(driver)]
 
 
-def _announcing_alone(execute: Callable[..., Any], answered: Callable[..., None]) -> Callable[..., Any]:
-    """Direct statements, sent without SQLAlchemy, use this cursor and commit themselves."""
+def _announcing_direct(execute: Callable[..., Any], answered: Callable[..., None]) -> Callable[..., Any]:
+    """Direct statements, sent without SQLAlchemy, use this cursor; outside a transaction they commit themselves."""
 
     def announcing(cursor: psycopg.RawCursor[Any], sql: bytes, *args: Any, **kwargs: Any) -> Any:
-        announce(_step_of(sql.decode(), alone=True), cursor.connection)
+        driver = cursor.connection
+        alone = driver.info.transaction_status == TransactionStatus.IDLE
+        _announce_statement(sql.decode(), driver, alone=alone)
         try:
             return execute(cursor, sql, *args, **kwargs)
         finally:

@@ -13,6 +13,7 @@ from payments_app.observability.logging import get_logger
 
 if TYPE_CHECKING:
     from payments_app.payments.models.dispute import Dispute
+    from payments_app.payments.models.payment import Payment
     from payments_app.payments.models.refund import Refund
 
 log = get_logger(__name__)
@@ -145,7 +146,9 @@ class PaymentEvent(Base):
     position: Mapped[int | None] = mapped_column(BigId)
     consultation_reference: Mapped[str | None] = mapped_column(String(64))
 
-    # They only fill in the ids above: a new refund has none before it is written.
+    # They only fill in the ids above, and let the payment be written before its events: a new refund has no id before
+    # it is written.
+    payment: Mapped["Payment"] = relationship(lazy="raise")
     refund: Mapped["Refund | None"] = relationship(
         primaryjoin="foreign(PaymentEvent.refund_id) == Refund.id", lazy="raise"
     )

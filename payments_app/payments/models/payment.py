@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapped, WriteOnlyMapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
 
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
 from payments_app.errors import InvalidTransition, PaymentDisputed
@@ -157,14 +157,12 @@ class Payment(Base):
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     invoices: Mapped[list[Invoice]] = relationship(order_by=Invoice.id)
-    tax_records: Mapped[list[TaxRecord]] = relationship(order_by=TaxRecord.id)
+    tax_records: Mapped[list[TaxRecord]] = relationship(order_by=TaxRecord.id, viewonly=True)  # they never change
     # Named by string, because refund.py imports this module. Never loaded lazily: a read in the middle of an effect
     # would flush the first half of it, and raise the version twice.
     refunds: Mapped[list["Refund"]] = relationship(order_by="Refund.id", back_populates="payment", lazy="raise")
     # Read only where a note is issued or made void, in a flush, which begins no other one.
     credit_notes: Mapped[list["CreditNote"]] = relationship(order_by="CreditNote.id")
-    # Written only: events are appended here, and read by a query of their own.
-    events: WriteOnlyMapped["PaymentEvent"] = relationship()
 
     __mapper_args__ = {  # a plain dict, as SQLAlchemy expects
         "version_id_col": version,
@@ -512,8 +510,11 @@ class Payment(Base):
     def _append(
         self, event: str, to_status: str, version: int, context: AuditContext, reference: str | None = None
     ) -> None:
-        self.events.add(
+        session = object_session(self)
+        assert session is not None  # noqa: S101  # for the type checker: a payment that changes is in a session
+        session.add(
             PaymentEvent(
+                payment=self,
                 event=event,
                 from_status=self.status,
                 to_status=to_status,
