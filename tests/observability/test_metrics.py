@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from payments_app import clock
 from payments_app.db.transaction import write_transaction
 from payments_app.health import backlog_metrics
 from payments_app.health.backlog_metrics import Backlog
+from payments_app.observability import metrics
 from payments_app.payments.models.refund import LEASED_TO_PEOPLE
 from payments_app.payments.repository import get_for_update
 from tests.gateway_webhooks import send
@@ -56,6 +58,9 @@ def shown(app: Flask) -> str:
 
 def exported() -> dict[str, str]:
     """The names and types of our metrics, as Prometheus knows them."""
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+            metric.labels(*metric._labelnames)  # with labels, a metric is exported from its first use on
     with app_with("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as app:
         told = re.findall(r"^# TYPE (payments_\w+) (\w+)$", shown(app), re.MULTILINE)
     # prometheus_client also tells when each counter was made.
