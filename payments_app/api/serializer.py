@@ -28,7 +28,8 @@ def renderer(schema: Schema, getter: Getter = attrgetter) -> Callable[[Any], dic
     def render(row: Any) -> dict[str, Any]:
         rendered = dict(zip(members, read(row), strict=False))
         for name, convert in converters:
-            rendered[name] = convert(rendered[name])
+            if (value := rendered[name]) is not None:  # every field dumps None as None
+                rendered[name] = convert(value)
         return rendered
 
     return render
@@ -36,8 +37,7 @@ def renderer(schema: Schema, getter: Getter = attrgetter) -> Callable[[Any], dic
 
 def _converter(field: fields.Field[Any], getter: Getter) -> Render | None:
     if isinstance(field, fields.Nested):
-        render_nested = renderer(field.schema, getter)
-        return lambda value: None if value is None else render_nested(value)
+        return renderer(field.schema, getter)
     if isinstance(field, fields.List):
         render = _converter(field.inner, getter)
         return None if render is None else lambda values: [render(value) for value in values]

@@ -43,8 +43,12 @@ class ActivePaymentRow(NamedTuple):
     version: int
 
 
+# The columns that a list shows: all but the times at which the row was written, which take long to read.
+_SHOWN = [column for column in CONSULTATIONS.c if column.name not in ("created_at", "updated_at")]
+_WIDTH = len(_SHOWN)
+
 # Its fields are the columns, which the type checker does not know.
-_Columns: Any = namedtuple("_Columns", [*CONSULTATIONS.c.keys(), "active_payment"])  # type: ignore[misc]
+_Columns: Any = namedtuple("_Columns", [*(column.name for column in _SHOWN), "active_payment"])  # type: ignore[misc]
 
 
 class ConsultationRow(_Columns):
@@ -56,8 +60,8 @@ class ConsultationRow(_Columns):
     @classmethod
     def of(cls, row: Sequence[Any]) -> "ConsultationRow":
         """A row of ``_page``: the columns, then those of the payment."""
-        own, payment = row[: len(CONSULTATIONS.c)], row[len(CONSULTATIONS.c) :]
-        made: ConsultationRow = cls._make((*own, None if payment[0] is None else ActivePaymentRow._make(payment)))
+        payment = None if row[_WIDTH] is None else ActivePaymentRow._make(row[_WIDTH:])
+        made: ConsultationRow = cls._make((*row[:_WIDTH], payment))
         return made
 
 
@@ -141,7 +145,7 @@ def list_page(
 @lru_cache(CACHED_STATEMENTS)
 def _page(names: frozenset[str], per_page: int) -> DirectStatement:
     """The statement of one list. Page size is a literal: PostgreSQL would plan a parameter for a tenth of the table."""
-    query = select(CONSULTATIONS).where(CONSULTATIONS.c.id > bindparam("after_id", type_=CONSULTATIONS.c.id.type))
+    query = select(*_SHOWN).where(CONSULTATIONS.c.id > bindparam("after_id", type_=CONSULTATIONS.c.id.type))
     for name in sorted(names - {"after_id"}):  # in one order, so that one list has one text
         query = query.where(CONSULTATIONS.c[name] == bindparam(name, type_=CONSULTATIONS.c[name].type))
     # The limit in a subquery, the join after it: if it joined first, PostgreSQL would read all payments up to the page.
