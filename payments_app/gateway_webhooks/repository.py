@@ -1,11 +1,14 @@
 """Stores a gateway's event together with its effect, in one transaction: both happen once, or neither."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import String, bindparam, func, literal_column, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, String, bindparam, func, literal_column, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, joinedload
 
-from payments_app.db.base import dialect_insert
+from payments_app.db.base import table_of
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateway_webhooks.models import WebhookEvent
 from payments_app.gateways.base import CheckoutSession, GatewayPayment, GatewayRefund
@@ -25,7 +28,7 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID, PaymentStatus
-from payments_app.payments.repository import get_for_update
+from payments_app.payments.repository import lock_as_read
 from payments_app.payments.sessions import OpenSession
 from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
 
@@ -45,7 +48,8 @@ class ReceivedEvent:
 @read_transaction
 def is_known(session: Session, gateway: str, transaction_id: str) -> bool:
     """Whether the transaction, or the session of the same name, is one of our payments'."""
-    return _by_names(session, gateway, transaction_id) is not None
+    names = {"known_id": None, "gateway": gateway, "reference": transaction_id}
+    return session.scalar(select(_ID_BY_NAMES), {**names, "payment_id": None, "consultation_id": None}) is not None
 
 
 @write_transaction
@@ -58,26 +62,23 @@ def ingest(
     Events arrive late, twice and in any order: each is compared with the current state, and no status goes backwards.
     ``money``: what the event's transaction is for, if the gateway was asked.
     """
-    payment_id = None if event.payload is None else _find_payment(session, gateway, event.payload, money)
+    payment = None if event.payload is None else _find_payment(session, gateway, event.payload, money)
     # Locked before the event's row is inserted, whose foreign key locks the payment too: two transactions that insert
     # first and lock the payment afterwards would deadlock.
-    payment = None if payment_id is None else get_for_update(session, payment_id)
-    new = dialect_insert(session, WebhookEvent).values(
-        gateway=gateway,
-        event_id=event.event_id,
-        type=event.type,
-        reference=event.reference,
+    if payment is not None:
+        payment = lock_as_read(session, payment)
+    payment_id = None if payment is None else payment.id
+    row = {
+        "gateway": gateway,
+        "event_id": event.event_id,
+        "type": event.type,
+        "reference": event.reference,
         # Kept as one of no payment, so that it is judged anew if staff have it sent again.
-        payment_id=None if isinstance(event.payload, NotBelieved) else payment_id,
-        created_at=event.created_at,
-        received_at=context.at,
-    )
-    finds_its_payment = new.on_conflict_do_update(
-        index_elements=[WebhookEvent.gateway, WebhookEvent.event_id],
-        set_={"payment_id": new.excluded.payment_id},
-        where=WebhookEvent.payment_id.is_(None) & new.excluded.payment_id.is_not(None),
-    )
-    is_new = session.execute(finds_its_payment.returning(WebhookEvent.event_id)).first() is not None
+        "payment_id": None if isinstance(event.payload, NotBelieved) else payment_id,
+        "created_at": event.created_at,
+        "received_at": context.at,
+    }
+    is_new = session.execute(_STORE_EVENT[session.get_bind().dialect.name], row).first() is not None
     newer_session = None
     if is_new and payment is not None and event.payload is not None:
         newer_session = _apply(session, payment, event, event.payload, context)
@@ -112,7 +113,9 @@ def _apply(
     return None
 
 
-def _find_payment(session: Session, gateway: str, payload: EventPayload, asked: GatewayPayment | None) -> int | None:
+def _find_payment(
+    session: Session, gateway: str, payload: EventPayload, asked: GatewayPayment | None
+) -> Payment | None:
     """The payment an event is about: by its session or transaction id, or by our ids in the metadata."""
     known: int | None = None
     reference: str | None
@@ -131,45 +134,59 @@ def _find_payment(session: Session, gateway: str, payload: EventPayload, asked: 
         case GatewayDispute():
             known = find_disputed_payment(session, gateway, payload.reference)
             reference, named = payload.transaction_id, payload
-    return known or _by_names(session, gateway, reference, named)
-
-
-def _by_names(
-    session: Session,
-    gateway: str,
-    reference: str | None,
-    named: GatewayPayment | ChargeRefunded | GatewayDispute | None = None,
-) -> int | None:
-    asked = {
+    names = {
+        "known_id": known,
         "gateway": gateway,
         "reference": reference,
         "payment_id": named and named.payment_id,
         "consultation_id": named and named.consultation_id,
     }
-    payment_id: int | None = session.scalar(_FIND_PAYMENT, asked)
-    return payment_id
+    return session.scalars(_payment_by_names(), names).unique().one_or_none()
 
 
 _GATEWAY, _REFERENCE = bindparam("gateway", type_=Payment.gateway.type), bindparam("reference", type_=String())
 
-# The first that is known, in one statement. What is null, is found by nothing.
-_FIND_PAYMENT = select(
-    func.coalesce(
-        select(GatewaySession.payment_id)
-        .where(GatewaySession.gateway == _GATEWAY, GatewaySession.reference == _REFERENCE)
-        .scalar_subquery(),
-        select(Payment.id)
-        .where(Payment.gateway == _GATEWAY, Payment.transaction_id == _REFERENCE)
-        .limit(literal_column("1"))
-        .scalar_subquery(),
-        # By our ids, for an event that arrives before its session is stored. Both must match: another system with the
-        # same account at the gateway may use one of them.
-        select(Payment.id)
-        .where(
-            Payment.id == bindparam("payment_id", type_=Payment.id.type),
-            Payment.consultation_id == bindparam("consultation_id", type_=Payment.consultation_id.type),
-            Payment.gateway == _GATEWAY,
-        )
-        .scalar_subquery(),
+# The first that is known. What is null, is found by nothing.
+_ID_BY_NAMES = func.coalesce(
+    bindparam("known_id", type_=Payment.id.type),
+    select(GatewaySession.payment_id)
+    .where(GatewaySession.gateway == _GATEWAY, GatewaySession.reference == _REFERENCE)
+    .scalar_subquery(),
+    select(Payment.id)
+    .where(Payment.gateway == _GATEWAY, Payment.transaction_id == _REFERENCE)
+    .limit(literal_column("1"))
+    .correlate(None)
+    .scalar_subquery(),
+    # By our ids, for an event that arrives before its session is stored. Both must match: another system with the
+    # same account at the gateway may use one of them.
+    select(Payment.id)
+    .where(
+        Payment.id == bindparam("payment_id", type_=Payment.id.type),
+        Payment.consultation_id == bindparam("consultation_id", type_=Payment.consultation_id.type),
+        Payment.gateway == _GATEWAY,
     )
+    .correlate(None)
+    .scalar_subquery(),
 )
+
+
+@cache  # made on first use: only then is every model imported
+def _payment_by_names() -> Select[Payment]:
+    with_related = (joinedload(Payment.invoices), joinedload(Payment.refunds))
+    return select(Payment).where(Payment.id == _ID_BY_NAMES).options(*with_related)
+
+
+def _storing(insert: Any) -> Any:
+    """Stores an event; returns a row if it is new, or was of no payment until now."""
+    return insert.on_conflict_do_update(
+        index_elements=[WebhookEvent.gateway, WebhookEvent.event_id],
+        set_={"payment_id": insert.excluded.payment_id},
+        where=WebhookEvent.payment_id.is_(None) & insert.excluded.payment_id.is_not(None),
+    ).returning(literal_column("1"))
+
+
+# Made once, because making a statement takes as long as sending it. SQLAlchemy has a construct for each database.
+_STORE_EVENT = {
+    dialect.__name__.rpartition(".")[2]: _storing(dialect.insert(table_of(WebhookEvent)))
+    for dialect in (postgresql, sqlite)
+}

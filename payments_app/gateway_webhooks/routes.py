@@ -12,7 +12,7 @@ from payments_app.api.json_body import read_all
 from payments_app.errors import Conflict, DatabaseBusy, GatewayUnavailable, WebhookNotGenuine, WebhookOfOtherMode
 from payments_app.gateway_webhooks import repository, schemas
 from payments_app.gateway_webhooks.repository import ReceivedEvent
-from payments_app.gateways.base import GatewayPayment, GatewayRefund, OutcomeUnknown
+from payments_app.gateways.base import EventSource, GatewayPayment, GatewayRefund, OutcomeUnknown
 from payments_app.gateways.events import GatewayDispute, GatewayEvent, InvalidSignature, NotBelieved, OtherMode
 from payments_app.gateways.registry import SENDERS_OF_WEBHOOKS, find_event_source
 from payments_app.observability import metrics
@@ -54,8 +54,11 @@ for _name in map(str, SENDERS_OF_WEBHOOKS):
 def _receive(gateway: str) -> Response:
     body = read_all(request, max_bytes=MAX_BODY_BYTES)
     context = AuditContext(f"gateway:{gateway}", current_request_id(), clock.now())
-    event = _read(gateway, body, context)
-    money = _money_returned(gateway, event)
+    source = find_event_source(gateway)
+    if source is None:  # not configured: no signature can be checked
+        raise _refused(gateway)
+    event = _read(source, gateway, body, context)
+    money = _money_returned(source, gateway, event)
     try:
         received = repository.ingest(gateway, event, context, money)
     except Conflict as error:
@@ -67,10 +70,7 @@ def _receive(gateway: str) -> Response:
     return ok({"received": True}, message="OK")
 
 
-def _read(gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
-    source = find_event_source(gateway)
-    if source is None:  # not configured: no signature can be checked
-        raise _refused(gateway)
+def _read(source: EventSource, gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
     try:
         return _answered(gateway, lambda: source.read_event(body, request.headers, received_at=context.at))
     except InvalidSignature:
@@ -81,7 +81,7 @@ def _read(gateway: str, body: bytes, context: AuditContext) -> GatewayEvent:
         raise WebhookOfOtherMode from None
 
 
-def _money_returned(gateway: str, event: GatewayEvent) -> GatewayPayment | None:
+def _money_returned(source: EventSource, gateway: str, event: GatewayEvent) -> GatewayPayment | None:
     """What the money was for that a refund returns, by the gateway, if we do not know that money.
 
     A refund that was made in the gateway's dashboard does not name our payment, and may be told of before its money is.
@@ -89,8 +89,8 @@ def _money_returned(gateway: str, event: GatewayEvent) -> GatewayPayment | None:
     Raises:
         GatewayUnavailable, GatewayBusy: as ``_answered`` (503).
     """
-    payload, source = event.payload, find_event_source(gateway)
-    if not isinstance(payload, GatewayRefund) or payload.transaction_id is None or source is None:
+    payload = event.payload
+    if not isinstance(payload, GatewayRefund) or payload.transaction_id is None:
         return None
     transaction_id = payload.transaction_id
     if repository.is_known(gateway, transaction_id):

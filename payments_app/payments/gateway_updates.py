@@ -47,10 +47,11 @@ def apply_session(
 
     Returns the payment's newer session, if money came or is on its way by an older one: for ``end_newer_session``.
     """
-    _note_session(session, payment, found, context)
+    was_open = _note_session(session, payment, found, context)
     match found.status:
         case SessionStatus.SUCCEEDED:
-            return record_received_money(session, payment, found.money, context=context)
+            is_completed = _receive(session, payment, found.money, None, context)
+            return find_newer_session(session, payment) if is_completed and not was_open else None
         case SessionStatus.PROCESSING if payment.status == PaymentStatus.PENDING:
             payment.begin_processing(context)
             newer = find_newer_session(session, payment)
@@ -73,19 +74,27 @@ def record_received_money(
 
     Returns the session that is still open if the payment is completed: for ``end_newer_session``.
     """
+    is_completed = _receive(session, payment, money, receipt_url, context)
+    return find_newer_session(session, payment) if is_completed else None
+
+
+def _receive(
+    session: Session, payment: Payment, money: GatewayPayment, receipt_url: str | None, context: AuditContext
+) -> bool:
+    """Record the money. Whether it completes the payment."""
     if payment.received_minor:
         if payment.transaction_id != money.transaction_id:
             flag_once(session, payment, "payment.paid_again", money.transaction_id, context)
-        return None
+        return False
     if money.currency != payment.currency:  # our amount columns could not hold it: they count the payment's currency
         flag_once(session, payment, "payment.paid_in_other_currency", money.transaction_id, context)
-        return None
+        return False
     assert money.transaction_id is not None  # noqa: S101  # for the type checker: money that came has a transaction
     fits = money.mismatch_reason(payment.charge) is None and PaymentStatus.COMPLETED in MOVES[payment.status]
     if not fits or not _completes(session, payment, money.transaction_id, receipt_url, context):
         payment.quarantine(money.transaction_id, amount_minor=money.amount_minor, context=context)
-        return None
-    return find_newer_session(session, payment)
+        return False
+    return True
 
 
 def end_newer_session(newer: OpenSession | None, context: AuditContext) -> bool:
@@ -151,10 +160,12 @@ def _completes(
     return True
 
 
-def _note_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> None:
+def _note_session(session: Session, payment: Payment, found: CheckoutSession, context: AuditContext) -> bool:
     """Store the session and its state; a webhook may arrive before the request that opened the session stores it.
+
+    Whether it was open until now.
 
     This comes before any change of the payment: a statement here would flush half of that change.
     """
     status = SessionStatus.OPEN if found.status == SessionStatus.PROCESSING else found.status
-    store_session(session, payment, found.reference, status, at=context.at)
+    return store_session(session, payment, found.reference, status, at=context.at)

@@ -228,9 +228,7 @@ def continue_from(
     payment = read.take()
     if payment is None or locks.uses_leases():
         return None
-    # A failed refund that is reported, and a credit note that is issued later, do not raise the version. Only to these
-    # payments they may matter.
-    if any(refund.unallocated_minor or refund.lacks_note for refund in payment.refunds):
+    if not _is_guarded(payment):
         return None
     enter_queue(session, Payment.__tablename__, payment.id)  # as above
     if (locked or locks.uses_row_locks()) and lock_payment(session, payment.id) != payment.version:
@@ -266,6 +264,27 @@ def get_for_update(session: Session, payment_id: int) -> Payment:
     """A payment that is known to exist, locked, with the rows that its verbs need."""
     lock_payment(session, payment_id)
     return session.scalars(_with_related().where(Payment.id == payment_id)).unique().one()
+
+
+def lock_as_read(session: Session, payment: Payment) -> Payment:
+    """A payment that was read in this transaction with the rows that its verbs need, locked.
+
+    It is read again if it has changed since.
+
+    Raises:
+        LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
+    """
+    if lock_payment(session, payment.id) == payment.version and _is_guarded(payment):
+        return payment
+    session.expunge_all()
+    return get_for_update(session, payment.id)
+
+
+def _is_guarded(payment: Payment) -> bool:
+    """Whether the version says of all that matters that it has not changed."""
+    # A failed refund that is reported, and a credit note that is issued later, do not raise the version. Only to these
+    # payments they may matter.
+    return not any(refund.unallocated_minor or refund.lacks_note for refund in payment.refunds)
 
 
 def _owned(session: Session, query: Select[Payment], payment_id: int, caller: Caller) -> Payment:

@@ -6,8 +6,21 @@ All of it happens in transactions that hold the payment's row, so that one sessi
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, bindparam, case, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Executable,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from payments_app.consultations.models import Consultation
@@ -22,19 +35,21 @@ from payments_app.payments.models.gateway_session import ENDED, LOST, OPENING, G
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PAID, PaymentStatus
 
+_SESSIONS = table_of(GatewaySession)
+
 
 def _has_status(status: str) -> ColumnElement[bool]:
     """As a literal, so that the planner recognises the predicate of the index: there is none of all sessions."""
-    return GatewaySession.status == literal_column(f"'{status}'")
+    return _SESSIONS.c.status == literal_column(f"'{status}'")
 
 
 # An open session that is not its payment's first.
-IS_NEWER = and_(_has_status(SessionStatus.OPEN), GatewaySession.number > 1)
+IS_NEWER = and_(_has_status(SessionStatus.OPEN), _SESSIONS.c.number > 1)
 
 # Made once, because making a statement takes as long as sending it.
 _OF_PAYMENT = bindparam("payment_id", type_=GatewaySession.payment_id.type)
 _STILL_OPEN = select(GatewaySession).where(GatewaySession.payment_id == _OF_PAYMENT, _has_status(SessionStatus.OPEN))
-_NEWER = DirectStatement(select(GatewaySession.reference).where(GatewaySession.payment_id == _OF_PAYMENT, IS_NEWER))
+_NEWER = DirectStatement(select(_SESSIONS.c.reference).where(_SESSIONS.c.payment_id == _OF_PAYMENT, IS_NEWER))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,38 +252,59 @@ def name_session(
     return row, row.status not in ENDED
 
 
-def store_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> None:
+def store_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> bool:
     """Keep a session of the payment that a gateway tells of, and its state; one that has ended here stays as it is.
 
-    Core: a session has no version to guard.
+    Whether it was open until now: then no other one of the payment is.
     """
-    new = dialect_insert(session, GatewaySession).values(
-        payment_id=payment.id,
-        gateway=payment.gateway,
-        reference=reference,
-        status=status.value,
-        created_at=at,
-        updated_at=at,
-    )
-    if status == SessionStatus.OPEN:  # nothing to say of a session that is known; or another one is open
-        session.execute(new.on_conflict_do_nothing())
-        return
-    end = (
-        update(GatewaySession)
-        .where(
-            GatewaySession.payment_id == payment.id,
-            GatewaySession.gateway == payment.gateway,
-            GatewaySession.reference == reference,
-            GatewaySession.status == SessionStatus.OPEN.value,
-        )
-        .values(status=status.value, updated_at=at)
-    )
     # Mostly it is known. If it becomes known between the first two statements, the third one ends it.
-    for statement in (end, new.on_conflict_do_nothing(), end):
-        result = session.execute(statement)
-        assert isinstance(result, CursorResult)  # noqa: S101  # for the type checker: it is, of an INSERT or UPDATE
-        if result.rowcount:
-            return
+    if _end_session(session, payment, reference, status, at=at):
+        return True
+    is_new = _add_session(session, payment, reference, status, at=at)
+    return not is_new and _end_session(session, payment, reference, status, at=at)
+
+
+def _add_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> bool:
+    """Whether it was added: otherwise it is known, or, of an open one, another one is open."""
+    new = {
+        "payment_id": payment.id,
+        "gateway": payment.gateway,
+        "reference": reference,
+        "status": status.value,
+        "created_at": at,
+        "updated_at": at,
+    }
+    return _has_effect(session, dialect_insert(session, GatewaySession).on_conflict_do_nothing(), new)
+
+
+def _end_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> bool:
+    """Whether it was open and has ended, which an open session has not."""
+    if status == SessionStatus.OPEN:
+        return False
+    ended = {"of_payment": payment.id, "of_gateway": payment.gateway, "named": reference, "status_then": status.value}
+    return _has_effect(session, _END_SESSION, {**ended, "at": at})
+
+
+def _has_effect(session: Session, statement: Executable, values: dict[str, Any]) -> bool:
+    result = session.execute(statement, values)
+    assert isinstance(result, CursorResult)  # noqa: S101  # for the type checker: it is, of an INSERT or UPDATE
+    return bool(result.rowcount)
+
+
+# Core: a session has no version to guard.
+_END_SESSION = (
+    update(_SESSIONS)
+    .where(
+        _SESSIONS.c.payment_id == bindparam("of_payment", type_=_SESSIONS.c.payment_id.type),
+        _SESSIONS.c.gateway == bindparam("of_gateway", type_=_SESSIONS.c.gateway.type),
+        _SESSIONS.c.reference == bindparam("named", type_=_SESSIONS.c.reference.type),
+        _has_status(SessionStatus.OPEN),
+    )
+    .values(
+        status=bindparam("status_then", type_=_SESSIONS.c.status.type),
+        updated_at=bindparam("at", type_=_SESSIONS.c.updated_at.type),
+    )
+)
 
 
 def close_sessions(session: Session, payment_id: int, at: datetime) -> set[str | None]:
@@ -281,7 +317,6 @@ def close_sessions(session: Session, payment_id: int, at: datetime) -> set[str |
 
 
 # Core: a session has no version to guard.
-_SESSIONS = table_of(GatewaySession)
 _CLOSE_SESSIONS = (
     update(_SESSIONS)
     .where(
