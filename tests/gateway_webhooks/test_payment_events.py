@@ -5,8 +5,10 @@ import logging
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from tests.gateway_webhooks import send, state_of, tell, trail_of
+from tests.support.apps import engine_of
 from tests.support.client import client_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
@@ -197,6 +199,32 @@ def test_a_confirm_and_the_event_about_it_at_once_complete_once(stripe_app: Stri
         assert statuses(answers) == {200: 2}
         assert_completed(rows, payment_id, reference)
         assert trail_of(rows, payment_id) == ["payment.created", "payment.completed"]
+
+
+@pytest.mark.parametrize("kind", ["processing", "payment_failed", "canceled"])
+def test_news_that_wait_for_the_row_are_judged_by_what_it_has_become(
+    stripe_app: StripeApp, rows: Rows, kind: str
+) -> None:
+    """The payment is read before its row is locked, and another event completes it in between."""
+    if rows.is_sqlite:
+        pytest.skip("SQLite has one lock for all writers: nothing comes in between")
+    payment_id, reference = open_by_card(stripe_app.people, 5)
+    late = stripe_app.fake.intent_event(kind, reference)
+    stripe_app.fake.pay(reference)
+    money = [stripe_app.fake.intent_event("succeeded", reference)]
+
+    def complete_it(_connection: Any, _cursor: Any, sql: str, *_more: Any) -> None:
+        if sql.endswith("FOR UPDATE") and money:
+            tell(stripe_app, money.pop())
+
+    engine = engine_of(stripe_app.app)
+    event.listen(engine, "before_cursor_execute", complete_it)
+    tell(stripe_app, late)
+    event.remove(engine, "before_cursor_execute", complete_it)
+
+    assert not money
+    assert_completed(rows, payment_id, reference)
+    assert trail_of(rows, payment_id) == ["payment.created", "payment.completed"]
 
 
 # Late, and out of order
