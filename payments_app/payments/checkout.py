@@ -23,6 +23,7 @@ from payments_app.payments.repository import ChangeCommand, continue_from, lock_
 from payments_app.payments.sessions import (
     SessionTerms,
     find_newest_session,
+    name_opening,
     name_session,
     prepare_session,
     request_of,
@@ -48,10 +49,9 @@ class PreparedSession:
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
-    """A payment with a session to pay by, when both end, and whether the key was used for this before."""
+    """A payment with a session to pay by, and whether the key was used for this before."""
 
     payment: Payment
-    ends_at: datetime
     replayed: bool
 
 
@@ -97,9 +97,9 @@ def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render, place: 
         raise GatewayUnavailable
     if prepared.replayed and payment.status not in UNPAID:
         return render(payment, found, prepared.ends_at).as_replay()
-    stored = _store(change, terms, prepared, found, read=FirstAttempt(payment))
+    stored = _store(change, prepared, found, read=FirstAttempt(payment))
     if isinstance(stored, CheckoutState):
-        response = render(stored.payment, found, stored.ends_at)
+        response = render(stored.payment, found, prepared.ends_at)
         return response.as_replay() if stored.replayed else response
     if isinstance(stored, AppError):
         if found.status == SessionStatus.OPEN:
@@ -141,7 +141,6 @@ def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms, place
 def _store(
     session: Session,
     change: ChangeCommand,
-    terms: SessionTerms,
     prepared: PreparedSession,
     found: CheckoutSession,
     *,
@@ -156,21 +155,24 @@ def _store(
         lock_payment(session, change.payment_id)
         payment, key = read_for_change(session, change)
         is_replay = idempotency.was_used(key, change.request)
-    row, is_current = name_session(session, payment, prepared.session_id, found.reference, change.context.at)
-    if payment.status not in UNPAID:
-        row.move_on(SessionStatus.CANCELLED, change.context.at)
-        return InvalidTransition(payment_status=payment.status)
-    if found.status != SessionStatus.OPEN and not (found.status == SessionStatus.PROCESSING and found.can_be_continued):
-        # Nobody can pay by it any more, which the gateway's own message is still to tell us.
-        apply_session(session, payment, found, change.context)
-        is_over = found.status == SessionStatus.EXPIRED and payment.status in UNPAID
-        return None if is_over else InvalidTransition(payment_status=payment.status)
-    if not is_current:
-        return VersionConflict.lost_every_race()
+    is_opened = prepared.reference is None and found.status == SessionStatus.OPEN and payment.status in UNPAID
+    if not (is_opened and name_opening(session, prepared.session_id, found.reference, change.context.at)):
+        row, is_current = name_session(session, payment, prepared.session_id, found.reference, change.context.at)
+        if payment.status not in UNPAID:
+            row.move_on(SessionStatus.CANCELLED, change.context.at)
+            return InvalidTransition(payment_status=payment.status)
+        is_going_on = found.status == SessionStatus.PROCESSING and found.can_be_continued
+        if found.status != SessionStatus.OPEN and not is_going_on:
+            # Nobody can pay by it any more, which the gateway's own message is still to tell us.
+            apply_session(session, payment, found, change.context)
+            is_over = found.status == SessionStatus.EXPIRED and payment.status in UNPAID
+            return None if is_over else InvalidTransition(payment_status=payment.status)
+        if not is_current:
+            return VersionConflict.lost_every_race()
     if not is_replay:
         without_body = StoredResponse(HTTPStatus.OK, "", store_body=False)
         idempotency.store(session, change.request, without_body, payment_id=payment.id, at=change.context.at)
-    return CheckoutState(payment, terms.deadlines.end_of(payment, row.expires_at), replayed=is_replay)
+    return CheckoutState(payment, replayed=is_replay)
 
 
 def _decline(prepared: PreparedSession, change: ChangeCommand) -> None:

@@ -15,7 +15,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    exists,
     func,
+    insert,
     literal_column,
     or_,
     select,
@@ -150,24 +152,26 @@ def prepare_session(
             raise VersionConflict.lost_every_race()
         row.move_on(LOST, at)
         session.flush()
-    new = GatewaySession(
-        payment_id=payment.id,
-        gateway=payment.gateway,
-        status=OPENING,
-        number=1 + max((row.number or 0 for row in rows), default=0),
-        amount_minor=payment.amount_minor,
-        currency=payment.currency,
-        description=description or terms.describe(payment.consultation_id),
-        language=terms.language,
-        return_url=terms.return_url,
-        expires_at=_end_of(payment, capabilities, terms, at),
-        leased_until=leased_until,
-        created_at=at,
-        updated_at=at,
-    )
-    session.add(new)
-    session.flush()
-    return new, True
+    new = {
+        "payment_id": payment.id,
+        "gateway": payment.gateway,
+        "status": OPENING,
+        "number": 1 + max((row.number or 0 for row in rows), default=0),
+        "amount_minor": payment.amount_minor,
+        "currency": payment.currency,
+        "description": description or terms.describe(payment.consultation_id),
+        "language": terms.language,
+        "return_url": terms.return_url,
+        "expires_at": _end_of(payment, capabilities, terms, at),
+        "leased_until": leased_until,
+        "created_at": at,
+        "updated_at": at,
+    }
+    session_id = session.execute(_INSERT_SESSION, new).scalar_one()
+    return GatewaySession(id=session_id, **new), True
+
+
+_INSERT_SESSION = insert(_SESSIONS).returning(_SESSIONS.c.id)
 
 
 def _with_status(rows: Sequence[GatewaySession], status: str) -> GatewaySession | None:
@@ -211,6 +215,35 @@ def request_of(payment: Payment, row: GatewaySession) -> SessionRequest:
         description=row.description or "",
         return_url=row.return_url,
     )
+
+
+_OTHER = _SESSIONS.alias()
+_REFERENCE = bindparam("named", type_=_SESSIONS.c.reference.type)
+_NAME_OPENING = (
+    update(_SESSIONS)
+    .where(
+        _SESSIONS.c.id == bindparam("session_id", type_=_SESSIONS.c.id.type),
+        _has_status(OPENING),
+        ~exists().where(_OTHER.c.gateway == _SESSIONS.c.gateway, _OTHER.c.reference == _REFERENCE),
+        ~exists().where(
+            _OTHER.c.payment_id == _SESSIONS.c.payment_id, _OTHER.c.status == literal_column(f"'{SessionStatus.OPEN}'")
+        ),
+    )
+    .values(
+        reference=_REFERENCE,
+        status=SessionStatus.OPEN.value,
+        leased_until=None,
+        updated_at=bindparam("at", type_=_SESSIONS.c.updated_at.type),
+    )
+)
+
+
+def name_opening(session: Session, session_id: int, reference: str, at: datetime) -> bool:
+    """``name_session`` in a single statement, for a session that the gateway has just opened.
+
+    False, and nothing is written, if another one has taken its place, or a webhook has told of it before.
+    """
+    return _has_effect(session, _NAME_OPENING, {"session_id": session_id, "named": reference, "at": at})
 
 
 _TO_NAME = select(GatewaySession).where(

@@ -108,8 +108,8 @@ CHANGES = {
     "cancel": 8,
     # Read as above; payment, refund, event, key. Lock; payment, number and row of the credit note, refund, event, key.
     "refund of a part": 12,
-    # Lock; read as above; sessions, and what the new one says; session. Lock; sessions; session, key.
-    "checkout": 8,
+    # Lock; read as above; sessions, and what the new one says; session. Lock; session, key.
+    "checkout": 7,
     # The same lock and reads, and the session's, which is looked up.
     "checkout again": 6,
     "replay of a confirm": 1,
