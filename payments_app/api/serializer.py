@@ -1,14 +1,20 @@
-"""A faster ``Schema.dump``, for schemas whose members are always present.
+"""A faster ``Schema.dump`` and ``Schema.dumps``, for schemas whose members are always present.
 
 The schema stays the only description of a response, also for the OpenAPI document.
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
+from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import Any
 
 from marshmallow import Schema, fields
+
+from payments_app.api.fields import Amount, UtcDateTimeField
+from payments_app.clock import to_text
+from payments_app.money import to_json_number
 
 # Fields that return the value unchanged: the column has the same type.
 _UNCHANGED = (fields.Integer, fields.String, fields.Boolean)
@@ -44,3 +50,46 @@ def _converter(field: fields.Field[Any], getter: Getter) -> Render | None:
     if isinstance(field, _UNCHANGED):
         return None
     return partial(field._serialize, attr=None, obj=None)  # noqa: SLF001  # our own fields implement it
+
+
+def text_renderer(schema: Schema) -> Callable[[Any], str]:
+    """A function that dumps one row as JSON text.
+
+    For lists: to make the dicts of a page, and to encode them, takes longer than anything else that a page needs.
+    """
+    members = schema.dump_fields
+    template = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in members) + "}"
+    sources = [field.attribute or name for name, field in members.items()]
+    read = attrgetter(*sources, sources[0])  # one more than the members, as above
+    encoders = [(at, encode) for at, field in enumerate(members.values()) if (encode := _encoder(field))]
+
+    def render(row: Any) -> str:
+        *values, _ = read(row)
+        for at, encode in encoders:
+            value = values[at]
+            values[at] = "null" if value is None else encode(value)
+        return template % tuple(values)
+
+    return render
+
+
+# The JSON text of a value that is not None, by the kind of its field.
+_ENCODERS: tuple[tuple[type[fields.Field[Any]], Callable[[Any], str]], ...] = (
+    (fields.String, encode_basestring_ascii),
+    (fields.Boolean, {True: "true", False: "false"}.__getitem__),
+    (Amount, lambda value: str(to_json_number(value))),
+    (UtcDateTimeField, lambda value: f'"{to_text(value)}"'),
+)
+
+
+def _encoder(field: fields.Field[Any]) -> Callable[[Any], str] | None:
+    """Makes the JSON text of a value that is not None. None: a number that is its own text, and never None."""
+    if isinstance(field, fields.Integer):
+        return str if field.allow_none else None
+    if isinstance(field, fields.Nested):
+        return text_renderer(field.schema)
+    encode = next((encode for kind, encode in _ENCODERS if isinstance(field, kind)), None)
+    if encode is not None:
+        return encode
+    convert = _converter(field, attrgetter)
+    return json.dumps if convert is None else lambda value: json.dumps(convert(value))

@@ -10,12 +10,13 @@ from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
-from payments_app.api.serializer import renderer
+from payments_app.api.serializer import renderer, text_renderer
 from payments_app.consultations import repository, schemas
 from payments_app.i18n.messages import N_
 
 blueprint = Blueprint("consultations", __name__, url_prefix="/api/v1/consultations", description="Consultations")
 render_consultation = renderer(schemas.Consultation())
+_render_as_text = text_renderer(schemas.Consultation())
 
 
 @blueprint.route("")
@@ -39,7 +40,7 @@ def list_consultations(query: dict[str, Any], caller: Caller) -> Response:
         page,
         kind="consultations",
         query=query,
-        render=render_consultation,
+        render=_render_as_text,
         position=lambda consultation: [consultation.id],
     )
 

@@ -12,14 +12,14 @@ from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
-from payments_app.api.serializer import renderer
+from payments_app.api.serializer import text_renderer
 from payments_app.desk import queries, schemas
 from payments_app.desk.queries import DeskFilter, Queue
 from payments_app.payments.models.status import PaymentStatus
 
 blueprint = Blueprint("desk", __name__, url_prefix="/api/v1/desk", description="What the front desk shows to staff")
 
-_render = renderer(schemas.DeskPayment())
+_render = text_renderer(schemas.DeskPayment())
 
 
 @blueprint.route("/payments")

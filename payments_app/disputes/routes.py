@@ -9,14 +9,14 @@ from payments_app.accounts.caller import Caller
 from payments_app.accounts.models import Role, Scope
 from payments_app.api.blueprint import Blueprint
 from payments_app.api.cursors import paginated_response, read_cursor
-from payments_app.api.serializer import renderer
+from payments_app.api.serializer import text_renderer
 from payments_app.disputes import schemas
 from payments_app.payments import disputes
 from payments_app.payments.disputes import DisputeFilter
 
 blueprint = Blueprint("disputes", __name__, url_prefix="/api/v1/disputes", description="Money that banks take back")
 
-_render = renderer(schemas.Dispute())
+_render = text_renderer(schemas.Dispute())
 
 
 @blueprint.route("")

@@ -14,6 +14,7 @@ from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import failed_exchanges
+from payments_app.api.serializer import text_renderer
 from payments_app.errors import NotFound
 from payments_app.i18n.messages import N_
 from payments_app.observability import metrics
@@ -23,6 +24,7 @@ from payments_app.payment_links.repository import NewLink
 blueprint = Blueprint(
     "payment_links", __name__, url_prefix="/api/v1/consultations", description="Paying without a password"
 )
+_render = text_renderer(schemas.PaymentLink())
 exchange_blueprint = Blueprint(
     "payment_link_exchange", __name__, url_prefix="/api/v1/payment-links", description="Opening a payment link"
 )
@@ -64,7 +66,7 @@ def list_payment_links(query: dict[str, Any], consultation_id: int, caller: Call
         page,
         kind=f"links.{consultation_id}",
         query=query,
-        render=schemas.PaymentLink().dump,
+        render=_render,
         position=lambda link: [link.id],
     )
 

@@ -15,7 +15,7 @@ from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, json_response, ok
 from payments_app.api.cursors import paginated_response, read_cursor
 from payments_app.api.rate_limits import payments_per_user
-from payments_app.api.serializer import renderer
+from payments_app.api.serializer import renderer, text_renderer
 from payments_app.consultations import schemas as consultation_schemas
 from payments_app.consultations.routes import blueprint as consultations_blueprint
 from payments_app.consultations.routes import render_consultation
@@ -56,7 +56,7 @@ methods_blueprint = Blueprint(
 )
 
 # Made once: marshmallow copies every field whenever a schema is made.
-_render_payment = renderer(schemas.Payment())
+_render_payment = text_renderer(schemas.Payment())
 _CHECKOUT, _EVENTS, _METHODS = schemas.Checkout(), schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
 
 # Methods change with a release or a setting, not during the day.

@@ -11,7 +11,7 @@ from payments_app.accounts.models import Role, Scope
 from payments_app.api import examples
 from payments_app.api.blueprint import Blueprint, ok
 from payments_app.api.cursors import paginated_response, read_cursor
-from payments_app.api.serializer import renderer
+from payments_app.api.serializer import renderer, text_renderer
 from payments_app.gateways.references import require_comparable
 from payments_app.idempotency.headers import is_key_given
 from payments_app.payments.http import build_change, etag, respond
@@ -31,6 +31,7 @@ refunds_blueprint = Blueprint(
 )
 
 _render_details = renderer(schemas.RefundDetails())
+_render_as_text = text_renderer(schemas.RefundDetails())
 
 
 @blueprint.route("/<id:payment_id>/refund", methods=["POST"])
@@ -84,7 +85,7 @@ def list_refunds(query: dict[str, Any], caller: Caller) -> Response:  # noqa: AR
         repository.list_page(RefundFilter(**conditions, before_id=position[0] if position else None)),
         kind="refunds",
         query=query,
-        render=_render_details,
+        render=_render_as_text,
         position=lambda refund: [refund.id],
     )
 

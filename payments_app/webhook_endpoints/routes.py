@@ -1,5 +1,6 @@
 """Webhook endpoints over HTTP."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -54,7 +55,7 @@ def list_webhook_endpoints(query: dict[str, Any], caller: Caller) -> Response:  
         repository.list_page(before_id=position[0] if position else None, per_page=query["per_page"]),
         kind="webhook_endpoints",
         query=query,
-        render=lambda endpoint: schemas.render_endpoint(endpoint, now=now),
+        render=lambda endpoint: json.dumps(schemas.render_endpoint(endpoint, now=now)),
         position=lambda endpoint: [endpoint.id],
     )
 
@@ -139,7 +140,7 @@ def list_webhook_deliveries(query: dict[str, Any], endpoint_id: int, caller: Cal
         repository.list_deliveries(endpoint_id, shown),
         kind=kind,
         query=query,
-        render=schemas.render_delivery,
+        render=lambda delivery: json.dumps(schemas.render_delivery(delivery)),
         position=lambda shown: [shown.delivery.id],
     )
 

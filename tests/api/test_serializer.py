@@ -1,15 +1,21 @@
 """What is rendered by a plan is what marshmallow would dump by the schema that the plan was made of."""
 
 import json
+from datetime import UTC, datetime
 from operator import itemgetter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flask import Flask
 from marshmallow import Schema, fields
 
 from payments_app.accounts.system_user import system_caller
-from payments_app.api.serializer import renderer
+from payments_app.api.enums import Enumeration, EnumField
+from payments_app.api.fields import Amount, RateField, UtcDateTimeField
+from payments_app.api.serializer import renderer, text_renderer
 from payments_app.payments import repository, schemas
+from payments_app.payments.models.status import PaymentStatus
 from tests.support.people import People
 
 
@@ -50,3 +56,50 @@ def test_dicts_are_rendered_as_objects_are() -> None:
     row = {"inner": [{"name": "a"}, {"name": "b"}], "words": ["x"], "number": 7}
 
     assert renderer(Outer(), itemgetter)(row) == Outer().dump(row)
+
+
+class Inner(Schema):
+    name = fields.String()
+
+
+class Everything(Schema):
+    id = fields.Integer(required=True)
+    number = fields.Integer(allow_none=True)
+    text = fields.String(allow_none=True)
+    status = EnumField(Enumeration.of(PaymentStatus))
+    yes = fields.Boolean(attribute="is_so")
+    amount = Amount(attribute="amount_minor", allow_none=True)
+    rate = RateField()
+    at = UtcDateTimeField(allow_none=True)
+    inner = fields.Nested(Inner, allow_none=True)
+    inners = fields.List(fields.Nested(Inner))
+    words = fields.List(fields.String())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"text": None, "amount_minor": None, "at": None, "inner": None, "number": None},
+        {"text": 'He said "100 %s", and \\ left.\u2028', "is_so": False, "words": ["\U0001f642", "%"]},
+        {"amount_minor": 1, "number": -(2**63), "inners": []},
+        {"amount_minor": 99_999_999_999_999, "status": PaymentStatus.REFUNDED},
+    ],
+)
+def test_the_text_of_a_row_is_that_of_its_dict(changed: dict[str, Any]) -> None:
+    row = {
+        "id": 7,
+        "number": 0,
+        "text": "Klinik Sehat",
+        "status": "pending",
+        "is_so": True,
+        "amount_minor": 500_050,
+        "rate": 1200,
+        "at": datetime(2026, 1, 31, 9, 30, tzinfo=UTC),
+        "inner": SimpleNamespace(name="a"),
+        "inners": [SimpleNamespace(name="b"), SimpleNamespace(name="c")],
+        "words": ["x"],
+        **changed,
+    }
+
+    assert text_renderer(Everything())(SimpleNamespace(**row)) == json.dumps(Everything().dump(SimpleNamespace(**row)))
