@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, joinedload
 
 from payments_app.db.base import table_of
+from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.gateway_webhooks.models import WebhookEvent
 from payments_app.gateways.base import CheckoutSession, GatewayPayment, GatewayRefund
@@ -78,7 +79,7 @@ def ingest(
         "created_at": event.created_at,
         "received_at": context.at,
     }
-    is_new = session.execute(_STORE_EVENT[session.get_bind().dialect.name], row).first() is not None
+    is_new = bool(_STORE_EVENT[session.get_bind().dialect.name].rows(session, row))
     newer_session = None
     if is_new and payment is not None and event.payload is not None:
         newer_session = _apply(session, payment, event, event.payload, context)
@@ -176,17 +177,18 @@ def _payment_by_names() -> Select[Payment]:
     return select(Payment).where(Payment.id == _ID_BY_NAMES).options(*with_related)
 
 
-def _storing(insert: Any) -> Any:
+def _storing(insert: Any) -> DirectStatement:
     """Stores an event; returns a row if it is new, or was of no payment until now."""
-    return insert.on_conflict_do_update(
-        index_elements=[WebhookEvent.gateway, WebhookEvent.event_id],
-        set_={"payment_id": insert.excluded.payment_id},
-        where=WebhookEvent.payment_id.is_(None) & insert.excluded.payment_id.is_not(None),
-    ).returning(literal_column("1"))
+    new = insert.values({column.name: bindparam(column.name, type_=column.type) for column in _EVENTS.c})
+    return DirectStatement(
+        new.on_conflict_do_update(
+            index_elements=[_EVENTS.c.gateway, _EVENTS.c.event_id],
+            set_={"payment_id": new.excluded.payment_id},
+            where=_EVENTS.c.payment_id.is_(None) & new.excluded.payment_id.is_not(None),
+        ).returning(literal_column("1"))
+    )
 
 
-# Made once, because making a statement takes as long as sending it. SQLAlchemy has a construct for each database.
-_STORE_EVENT = {
-    dialect.__name__.rpartition(".")[2]: _storing(dialect.insert(table_of(WebhookEvent)))
-    for dialect in (postgresql, sqlite)
-}
+_EVENTS = table_of(WebhookEvent)
+# SQLAlchemy has a construct of its own for each database.
+_STORE_EVENT = {"postgresql": _storing(postgresql.insert(_EVENTS)), "sqlite": _storing(sqlite.insert(_EVENTS))}

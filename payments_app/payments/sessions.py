@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     CursorResult,
-    Executable,
     and_,
     bindparam,
     case,
@@ -38,6 +38,10 @@ from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import PAID, PaymentStatus
 
 _SESSIONS = table_of(GatewaySession)
+
+
+def _value(column: str, name: str) -> BindParameter[Any]:
+    return bindparam(name, type_=_SESSIONS.c[column].type)
 
 
 def _has_status(status: str) -> ColumnElement[bool]:
@@ -167,11 +171,15 @@ def prepare_session(
         "created_at": at,
         "updated_at": at,
     }
-    session_id = session.execute(_INSERT_SESSION, new).scalar_one()
+    [(session_id,)] = _INSERT_OPENING.rows(session, new)
     return GatewaySession(id=session_id, **new), True
 
 
-_INSERT_SESSION = insert(_SESSIONS).returning(_SESSIONS.c.id)
+# All but what comes later.
+_OF_OPENING = [name for name in _SESSIONS.c.keys() if name not in ("id", "reference", "refreshed_at")]  # noqa: SIM118  # columns are no dict
+_INSERT_OPENING = DirectStatement(
+    insert(_SESSIONS).values({name: _value(name, name) for name in _OF_OPENING}).returning(_SESSIONS.c.id)
+)
 
 
 def _with_status(rows: Sequence[GatewaySession], status: str) -> GatewaySession | None:
@@ -218,23 +226,24 @@ def request_of(payment: Payment, row: GatewaySession) -> SessionRequest:
 
 
 _OTHER = _SESSIONS.alias()
-_REFERENCE = bindparam("named", type_=_SESSIONS.c.reference.type)
-_NAME_OPENING = (
+# A session has no version to guard, so that this and the other changes of it need no ORM.
+_NAME_OPENING = DirectStatement(
     update(_SESSIONS)
     .where(
-        _SESSIONS.c.id == bindparam("session_id", type_=_SESSIONS.c.id.type),
+        _SESSIONS.c.id == _value("id", "session_id"),
         _has_status(OPENING),
-        ~exists().where(_OTHER.c.gateway == _SESSIONS.c.gateway, _OTHER.c.reference == _REFERENCE),
+        ~exists().where(_OTHER.c.gateway == _SESSIONS.c.gateway, _OTHER.c.reference == _value("reference", "named")),
         ~exists().where(
             _OTHER.c.payment_id == _SESSIONS.c.payment_id, _OTHER.c.status == literal_column(f"'{SessionStatus.OPEN}'")
         ),
     )
     .values(
-        reference=_REFERENCE,
+        reference=_value("reference", "named"),
         status=SessionStatus.OPEN.value,
         leased_until=None,
-        updated_at=bindparam("at", type_=_SESSIONS.c.updated_at.type),
+        updated_at=_value("updated_at", "at"),
     )
+    .returning(literal_column("1"))
 )
 
 
@@ -243,7 +252,7 @@ def name_opening(session: Session, session_id: int, reference: str, at: datetime
 
     False, and nothing is written, if another one has taken its place, or a webhook has told of it before.
     """
-    return _has_effect(session, _NAME_OPENING, {"session_id": session_id, "named": reference, "at": at})
+    return bool(_NAME_OPENING.rows(session, {"session_id": session_id, "named": reference, "at": at}))
 
 
 _TO_NAME = select(GatewaySession).where(
@@ -290,15 +299,10 @@ def store_session(session: Session, payment: Payment, reference: str, status: Se
 
     Whether it was open until now: then no other one of the payment is.
     """
-    # Mostly it is known. If it becomes known between the first two statements, the third one ends it.
-    if _end_session(session, payment, reference, status, at=at):
+    ended = {"of_payment": payment.id, "of_gateway": payment.gateway, "named": reference, "status_then": status.value}
+    has_ended = status != SessionStatus.OPEN
+    if has_ended and _END_SESSION.rows(session, {**ended, "at": at}):  # mostly it is known
         return True
-    is_new = _add_session(session, payment, reference, status, at=at)
-    return not is_new and _end_session(session, payment, reference, status, at=at)
-
-
-def _add_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> bool:
-    """Whether it was added: otherwise it is known, or, of an open one, another one is open."""
     new = {
         "payment_id": payment.id,
         "gateway": payment.gateway,
@@ -307,36 +311,23 @@ def _add_session(session: Session, payment: Payment, reference: str, status: Ses
         "created_at": at,
         "updated_at": at,
     }
-    return _has_effect(session, dialect_insert(session, GatewaySession).on_conflict_do_nothing(), new)
+    # Of an open session there is nothing to say if it is known, or another one is open.
+    added = session.execute(dialect_insert(session, GatewaySession).on_conflict_do_nothing(), new)
+    assert isinstance(added, CursorResult)  # noqa: S101  # for the type checker: it is, of an INSERT
+    # If it has become known between the two statements, a third one ends it.
+    return has_ended and not added.rowcount and bool(_END_SESSION.rows(session, {**ended, "at": at}))
 
 
-def _end_session(session: Session, payment: Payment, reference: str, status: SessionStatus, *, at: datetime) -> bool:
-    """Whether it was open and has ended, which an open session has not."""
-    if status == SessionStatus.OPEN:
-        return False
-    ended = {"of_payment": payment.id, "of_gateway": payment.gateway, "named": reference, "status_then": status.value}
-    return _has_effect(session, _END_SESSION, {**ended, "at": at})
-
-
-def _has_effect(session: Session, statement: Executable, values: dict[str, Any]) -> bool:
-    result = session.execute(statement, values)
-    assert isinstance(result, CursorResult)  # noqa: S101  # for the type checker: it is, of an INSERT or UPDATE
-    return bool(result.rowcount)
-
-
-# Core: a session has no version to guard.
-_END_SESSION = (
+_END_SESSION = DirectStatement(
     update(_SESSIONS)
     .where(
-        _SESSIONS.c.payment_id == bindparam("of_payment", type_=_SESSIONS.c.payment_id.type),
-        _SESSIONS.c.gateway == bindparam("of_gateway", type_=_SESSIONS.c.gateway.type),
-        _SESSIONS.c.reference == bindparam("named", type_=_SESSIONS.c.reference.type),
+        _SESSIONS.c.payment_id == _value("payment_id", "of_payment"),
+        _SESSIONS.c.gateway == _value("gateway", "of_gateway"),
+        _SESSIONS.c.reference == _value("reference", "named"),
         _has_status(SessionStatus.OPEN),
     )
-    .values(
-        status=bindparam("status_then", type_=_SESSIONS.c.status.type),
-        updated_at=bindparam("at", type_=_SESSIONS.c.updated_at.type),
-    )
+    .values(status=_value("status", "status_then"), updated_at=_value("updated_at", "at"))
+    .returning(literal_column("1"))
 )
 
 

@@ -5,10 +5,10 @@ import logging
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy.orm import Session
 
+from payments_app.payments import repository
 from tests.gateway_webhooks import send, state_of, tell, trail_of
-from tests.support.apps import engine_of
 from tests.support.client import client_of
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
@@ -203,7 +203,7 @@ def test_a_confirm_and_the_event_about_it_at_once_complete_once(stripe_app: Stri
 
 @pytest.mark.parametrize("kind", ["processing", "payment_failed", "canceled"])
 def test_news_that_wait_for_the_row_are_judged_by_what_it_has_become(
-    stripe_app: StripeApp, rows: Rows, kind: str
+    stripe_app: StripeApp, rows: Rows, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The payment is read before its row is locked, and another event completes it in between."""
     if rows.is_sqlite:
@@ -213,14 +213,15 @@ def test_news_that_wait_for_the_row_are_judged_by_what_it_has_become(
     stripe_app.fake.pay(reference)
     money = [stripe_app.fake.intent_event("succeeded", reference)]
 
-    def complete_it(_connection: Any, _cursor: Any, sql: str, *_more: Any) -> None:
-        if sql.endswith("FOR UPDATE") and money:
-            tell(stripe_app, money.pop())
+    lock_payment = repository.lock_payment
 
-    engine = engine_of(stripe_app.app)
-    event.listen(engine, "before_cursor_execute", complete_it)
+    def complete_first(session: Session, payment_id: int) -> int | None:
+        if money:
+            tell(stripe_app, money.pop())
+        return lock_payment(session, payment_id)
+
+    monkeypatch.setattr(repository, "lock_payment", complete_first)
     tell(stripe_app, late)
-    event.remove(engine, "before_cursor_execute", complete_it)
 
     assert not money
     assert_completed(rows, payment_id, reference)
