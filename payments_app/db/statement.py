@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Engine, Select
+from sqlalchemy import CompoundSelect, Engine, Select, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg as PsycopgDialect
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,7 +22,7 @@ class DirectStatement:
 
     def __init__(
         self,
-        statement: Select[Any] | CompoundSelect[Any] | ReturningInsert[Any] | ReturningUpdate[Any],
+        statement: Select[Any] | CompoundSelect[Any] | ReturningInsert[Any] | ReturningUpdate[Any] | TextClause,
         *,
         planned_by_values: bool = False,
     ) -> None:

@@ -6,7 +6,6 @@ from enum import StrEnum
 from sqlalchemy import (
     CHAR,
     CheckConstraint,
-    Connection,
     ForeignKeyConstraint,
     Index,
     String,
@@ -14,11 +13,12 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column, object_session
 
 from payments_app import clock, money
 from payments_app.accounts.scratch import SCRATCH_EMAILS
 from payments_app.db.base import Base, BigId, UtcDateTime, in_check
+from payments_app.db.statement import DirectStatement
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.refund import Refund
 
@@ -127,18 +127,20 @@ def _credit_refunds(session: Session, *_details: object) -> None:
 
 # The user decides about the series. The statement has no second way: a transaction that is rolled back gives its
 # number back, and the next one gets it.
-_NEXT_NUMBER = text(
-    """
+_NEXT_NUMBER = DirectStatement(
+    text(
+        """
     INSERT INTO credit_note_counters (series, last_number)
     SELECT CASE WHEN u.email LIKE :scratch THEN :scratch_series ELSE :series END, 1
     FROM payments p JOIN users u ON u.id = p.user_id WHERE p.id = :payment_id
     ON CONFLICT (series) DO UPDATE SET last_number = credit_note_counters.last_number + 1
     RETURNING series, last_number"""
+    )
 )
 
 
 @event.listens_for(CreditNote, "before_insert")
-def _number(_mapper: object, connection: Connection, note: CreditNote) -> None:
+def _number(_mapper: object, _connection: object, note: CreditNote) -> None:
     """Take the next number.
 
     All other notes wait for the counter's row until this transaction ends, so this is its last lock that another
@@ -146,4 +148,6 @@ def _number(_mapper: object, connection: Connection, note: CreditNote) -> None:
     the request alone.
     """
     names = {"scratch": SCRATCH_EMAILS, "scratch_series": SCRATCH_SERIES, "series": SERIES}
-    note.series, note.number = connection.execute(_NEXT_NUMBER, {**names, "payment_id": note.payment_id}).one()
+    session = object_session(note)
+    assert session is not None  # noqa: S101  # for the type checker: a flushed row is in a session
+    ((note.series, note.number),) = _NEXT_NUMBER.rows(session, {**names, "payment_id": note.payment_id})
