@@ -61,20 +61,18 @@ def text_renderer(schema: Schema) -> Callable[[Any], str]:
     template = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in members) + "}"
     sources = [field.attribute or name for name, field in members.items()]
     read = attrgetter(*sources, sources[0])  # one more than the members, as above
-    encoders = [(at, encode) for at, field in enumerate(members.values()) if (encode := _encoder(field))]
+    encoders = [_encoder(field) for field in members.values()]
 
     def render(row: Any) -> str:
-        *values, _ = read(row)
-        for at, encode in encoders:
-            value = values[at]
-            values[at] = "null" if value is None else encode(value)
-        return template % tuple(values)
+        values = zip(read(row), encoders, strict=False)
+        return template % tuple(["null" if value is None else encode(value) for value, encode in values])
 
     return render
 
 
 # The JSON text of a value that is not None, by the kind of its field.
 _ENCODERS: tuple[tuple[type[fields.Field[Any]], Callable[[Any], str]], ...] = (
+    (fields.Integer, str),
     (fields.String, encode_basestring_ascii),
     (fields.Boolean, {True: "true", False: "false"}.__getitem__),
     (Amount, lambda value: str(to_json_number(value))),
@@ -82,10 +80,8 @@ _ENCODERS: tuple[tuple[type[fields.Field[Any]], Callable[[Any], str]], ...] = (
 )
 
 
-def _encoder(field: fields.Field[Any]) -> Callable[[Any], str] | None:
-    """Makes the JSON text of a value that is not None. None: a number that is its own text, and never None."""
-    if isinstance(field, fields.Integer):
-        return str if field.allow_none else None
+def _encoder(field: fields.Field[Any]) -> Callable[[Any], str]:
+    """Makes the JSON text of a value that is not None."""
     if isinstance(field, fields.Nested):
         return text_renderer(field.schema)
     encode = next((encode for kind, encode in _ENCODERS if isinstance(field, kind)), None)
