@@ -176,6 +176,7 @@ def test_one_strange_key_does_not_open_the_breaker(redis_server: RedisServer) ->
     with pytest.raises(RedisUnavailable):
         guarded.call(lambda client: client.get("strange"))
     assert guarded.run([("GET", "strange"), ("GET", "stranger"), ("ECHO", "here")]) == [None, "\ufffd\ufffd", "here"]
+    assert guarded.run([("ECHO", "next")]) == ["next"]
 
     assert not guarded.breaker.is_open
     assert guarded.call(lambda client: client.ping())
