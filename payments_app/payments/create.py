@@ -47,6 +47,7 @@ from payments_app.payments.create_statement import (
     EVENTS,
     INVOICES,
     KEYS,
+    PARAMETERS,
     PAYMENTS,
     STATEMENTS,
     STATEMENTS_OF_PAYER,
@@ -168,7 +169,7 @@ def _insert_or_replay(
     On PostgreSQL it also returns the stored response of a key that was used for the same request: most retries end
     here. If an earlier attempt of this request committed and its confirmation was lost, it returns ``response``.
     """
-    values = {f"{table.name}__{column}": value for table, row in rows.items() for column, value in row.items()}
+    values = {PARAMETERS[table][column]: value for table, row in rows.items() for column, value in row.items()}
     values.update(caller_role=caller.user_role, caller_token_version=caller.token_version)
     values.update(caller_link_id=caller.link_id, caller_at=rows[PAYMENTS]["created_at"])
     statements = STATEMENTS_OF_PAYER if caller.link_id is not None else STATEMENTS

@@ -46,6 +46,12 @@ PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS = map(
 
 Row = dict[str, Any]
 
+# The parameter for each column of each table. A create names 59 of them, so they are not formatted each time.
+PARAMETERS = {
+    table: {column.name: f"{table.name}__{column.name}" for column in table.columns}
+    for table in (PAYMENTS, TAX_RECORDS, INVOICES, EVENTS, KEYS)
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewPayment:
@@ -251,7 +257,7 @@ def _values(table: Table) -> Select[Any]:
 
 
 def _value(table: Table, column: str) -> BindParameter[Any]:
-    return bindparam(f"{table.name}__{column}", type_=table.c[column].type)
+    return bindparam(PARAMETERS[table][column], type_=table.c[column].type)
 
 
 STATEMENTS, STATEMENTS_OF_PAYER = (
