@@ -79,7 +79,19 @@ def formatter(*, as_json: bool, colors: bool = False) -> logging.Formatter:
     )
     tracebacks = ExceptionRenderer(_format_traceback)
     ordered: tuple[Processor, ...] = (TimeStamper(fmt="iso", utc=True), _put_in_order, StackInfoRenderer(), tracebacks)
-    return ProcessorFormatter(processors=[*ordered, *render, _hide_link_tokens])
+    return _Formatter(processors=[*ordered, *render, _hide_link_tokens])
+
+
+class _Formatter(ProcessorFormatter):
+    """Formats our own events without the copy of their record that structlog makes: a third of a line's time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not isinstance(record.msg, dict):  # of a library
+            return super().format(record)
+        line: Any = {**record.msg, "_record": record, "_from_structlog": True}
+        for process in self.processors:
+            line = process(None, record.levelname.lower(), line)
+        return str(line)
 
 
 def _hide_link_tokens(_logger: Any, _level: str, line: Any) -> str:
