@@ -1,10 +1,11 @@
 """Keyset pagination: a cursor holds the position of the last row, so page 60,000 costs as much as page 1."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from flask import Response, current_app, json, request
+from flask import Response, current_app, request
 from itsdangerous import BadData, URLSafeSerializer
 
 from payments_app.api.json_response import JsonResponse

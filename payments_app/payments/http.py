@@ -1,11 +1,12 @@
 """Shared by the views of payments and refunds: reads a request into a ``ChangeCommand``, and sends a response."""
 
+import json
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin
 
-from flask import json, request
+from flask import request
 
 from payments_app import clock
 from payments_app.accounts.caller import Caller

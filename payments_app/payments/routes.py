@@ -1,11 +1,12 @@
 """Payments over HTTP. The decorators of a view state its contract; the repository and the database decide."""
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from flask import Response, current_app, json, request
+from flask import Response, current_app, request
 
 from payments_app import clock, money
 from payments_app.accounts.auth import AnyScope, authenticated
