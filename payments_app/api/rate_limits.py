@@ -99,7 +99,8 @@ def _read(key: str, ahead: str | None) -> Usage:
 
 
 def _payer() -> str:
-    return f"payments:user:{g.caller.user_id}" if g.caller.link_id is None else f"payments:link:{g.caller.link_id}"
+    caller = g.caller
+    return f"payments:user:{caller.user_id}" if caller.link_id is None else f"payments:link:{caller.link_id}"
 
 
 def payments_per_user(ahead: Callable[[], str | None]) -> Callable[[View[Result]], View[Result]]:
@@ -151,9 +152,9 @@ def _count(response: Response) -> Response:
     _close(passages, lambda passage: passage.counts(response))
     if passages:
         nearest = min(passages, key=lambda passage: passage.remaining)
-        response.headers["X-RateLimit-Limit"] = str(nearest.rate.amount)
-        response.headers["X-RateLimit-Remaining"] = str(nearest.remaining)
-        response.headers["X-RateLimit-Reset"] = str(math.ceil(time.time() + nearest.usage.seconds_left))
+        response.headers.add("X-RateLimit-Limit", str(nearest.rate.amount))
+        response.headers.add("X-RateLimit-Remaining", str(nearest.remaining))
+        response.headers.add("X-RateLimit-Reset", str(math.ceil(time.time() + nearest.usage.seconds_left)))
     return response
 
 

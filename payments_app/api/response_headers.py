@@ -37,7 +37,7 @@ def _add_headers(response: Response) -> Response:
         # Personal, and may change at any time: no cache may store it, unless a view allows it.
         headers["Cache-Control"] = "no-store"
     headers["Idempotency-Key"] = g.get("idempotency_key")
-    set_by_view = set(response.headers.keys(lower=True))
+    set_by_view = {name.lower() for name, _ in response.headers}
     for name, value in headers.items():
         if value is not None and name.lower() not in set_by_view:
             response.headers.add(name, value)

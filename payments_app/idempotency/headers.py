@@ -59,11 +59,11 @@ def is_key_given(body: dict[str, Any]) -> bool:
 
 def expected_copy() -> str | None:
     """The name in Redis of the copy that this request will ask for; None if only its body can tell."""
-    given = _given()
-    if len(given) != 1 or g.caller.link_id is not None:
+    given, caller = _given(), g.caller
+    if len(given) != 1 or caller.link_id is not None:
         return None
     key = _unquoted(given[0])
-    return response_cache.name_of_copy(g.caller.user_id, key) if is_well_formed(key) else None
+    return response_cache.name_of_copy(caller.user_id, key) if is_well_formed(key) else None
 
 
 def is_well_formed(key: str) -> bool:
@@ -86,7 +86,8 @@ def require_well_formed(key: str) -> str:
 
 def _given() -> list[str]:
     """The request's headers with a key."""
-    return [header for name in HEADERS if (header := request.headers.get(name)) is not None]
+    headers = request.headers
+    return [header for name in HEADERS if (header := headers.get(name)) is not None]
 
 
 def _unquoted(header: str) -> str:
