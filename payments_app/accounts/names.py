@@ -11,8 +11,10 @@ _REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 # Direction marks, which do not affect the text after them, and joiners are allowed: some scripts need them.
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
-# The same for documents and their readers, whose patterns know no surrogates.
-PATTERN = r"^(?=.*\S)[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$"
+# The same for documents and their readers, whose patterns know no surrogates. It has no lookahead: a program that makes
+# texts by a pattern cannot read one, and makes blank names until one happens to fit.
+_REFUSED = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069"
+PATTERN = rf"^[^{_REFUSED}]*[^\s{_REFUSED}][^{_REFUSED}]*$"
 
 
 def is_name(name: str) -> bool:

@@ -34,13 +34,18 @@ LEAST_REQUESTS = {"patient": 40, "admin": 40, "payer": 10}
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 
 
+@pytest.fixture(scope="module")
+def running(database: Database) -> Iterator[Service]:
+    with Service.started(database.url) as service:
+        yield service
+
+
 @pytest.fixture
-def fuzzed(database: Database, people: People) -> Iterator[Service]:
+def fuzzed(running: Service, people: People) -> Service:
     """A gunicorn, and a few payments to hit upon: ids are drawn from 1 up."""
     for consultation_id in range(1, 6):
         people.patient.pay(consultation_id)
-    with Service.started(database.url) as service:
-        yield service
+    return running
 
 
 @on_postgresql
