@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 CLIENTS = 12
 
 # Seconds before a request is repeated; on purpose less than Retry-After asks for.
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.2
 
 # Staff refund a part of one payment in so many.
 REFUND_ONE_IN = 3

@@ -40,7 +40,7 @@ def test_many_clients_share_few_connections_and_nothing_is_lost(
 ) -> None:
     with deployment.under_load("pgbouncer", effort) as load:
         for _ in range(effort):
-            load.wait_for_more(100)
+            load.wait_for_more(60)
         shared = cluster.connections()
     assert 0 < shared <= SERVER_CONNECTIONS
     assert load.retried == 0

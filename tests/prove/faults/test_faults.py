@@ -55,7 +55,7 @@ def test_a_crashed_postgresql_loses_nothing_that_was_acknowledged(
 
 def test_a_database_that_is_serializable_by_default_turns_nobody_away(deployment: Deployment) -> None:
     with deployment.under_load("faults-serializable", 1) as load:
-        load.wait_for_more(200)
+        load.wait_for_more(60)
     assert load.retried == 0
     assert {refund.status for refund in load.refunds} == {200}
 
