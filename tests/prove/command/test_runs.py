@@ -85,9 +85,9 @@ def test_a_live_services_socket_is_left_to_it(tmp_path: Path, monkeypatch: pytes
         live.listen()
         before = address.stat()
 
-        status, told, said = finished(database.url, *SMALL)
+        run = finished_here(database.url, monkeypatch, *SMALL)
 
-        assert status == 0, (told, said)
+        assert run.exit_code == 0, run.output
         assert address.stat() == before
         assert [path.name for path in tmp_path.iterdir()] == ["live.sock"]
 

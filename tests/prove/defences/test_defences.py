@@ -40,9 +40,11 @@ def test_without_it_the_attack_gets_through(trial: Trial, lab: Laboratory, outco
 @pytest.mark.parametrize("locks", [Locks.NONE, Locks.REDIS], ids=lambda locks: locks.value)
 @pytest.mark.parametrize("attack", ALL_ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
 def test_with_all_in_place_no_attack_gets_through(attack: Attack, locks: Locks, lab: Laboratory, effort: int) -> None:
-    outcome = lab.attack_sound_service(attack, locks, TRIES_THAT_FAIL * effort)
+    tries = 1 if effort == 1 else TRIES_THAT_FAIL * effort
 
-    assert outcome == Outcome({}, TRIES_THAT_FAIL * effort)
+    outcome = lab.attack_sound_service(attack, locks, tries)
+
+    assert outcome == Outcome({}, tries)
 
 
 def test_the_page_says_what_the_run_yields(lab: Laboratory, outcomes: dict[Trial, Outcome]) -> None:

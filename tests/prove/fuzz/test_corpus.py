@@ -20,8 +20,8 @@ from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_SECONDS
 
-# Of all crossings the short form tries each seventh: a prime, so that each endpoint and each item has its turn.
-STRIDE = 7
+# Of all crossings the short form tries each thirteenth: a prime, so that each endpoint and each item has its turn.
+STRIDE = 13
 LEAST_CROSSINGS = 400
 
 # With these, and a page of its own, gunicorn refuses what is no HTTP, what it is not to expect, and what is too large.
