@@ -10,7 +10,7 @@ from typing import NoReturn
 gc.disable()
 
 try:
-    from config import ConfigError, read_env_file  # imported after gc.disable(), or the collector runs
+    from config import ConfigError, Settings, read_env_file  # imported after gc.disable(), or the collector runs
 except ModuleNotFoundError as missing:
     # The `flask` of another Python was started. If one of our own modules is missing, it is a bug: show the traceback.
     if missing.name is None or missing.name.partition(".")[0] in ("config", "payments_app"):
@@ -30,10 +30,13 @@ def _refuse(reason: str) -> NoReturn:
 
 
 try:
+    # Before the service is loaded, which takes most of a start: a wrong setting is told at once.
+    read_env_file()
+    settings = Settings.from_environment()
+
     from payments_app import create_app
 
-    read_env_file()
-    app = create_app()
+    app = create_app(settings)
 except ConfigError as error:
     _refuse(str(error))
 except KeyboardInterrupt:

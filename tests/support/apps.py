@@ -26,10 +26,15 @@ def testing(database_url: str, **more: str) -> dict[str, str]:
     return {"APP_ENV": "testing", "DATABASE_URL": database_url, "RATELIMIT_ENABLED": "false", **pooler, **more}
 
 
+def make_app(database_url: str, **settings: str) -> Flask:
+    """An app with these settings, whose connections somebody has to close."""
+    return create_app(Settings.from_environment(testing(database_url, **settings)))
+
+
 @contextmanager
 def app_with(database_url: str, **settings: str) -> Iterator[Flask]:
     """An app with these settings; its connections are closed at the end."""
-    app = create_app(Settings.from_environment(testing(database_url, **settings)))
+    app = make_app(database_url, **settings)
     try:
         yield app
     finally:
