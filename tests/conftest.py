@@ -17,10 +17,13 @@ from payments_app.accounts import passwords
 from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from tests.support import databases as database_settings
-from tests.support.apps import app_with, engine_of
+from tests.support.apps import app_with, engine_of, forget
+from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import SERVER_SETTINGS, Database, empty
+from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
+from tests.support.paymongo_apps import PayMongoApp, fake_paymongo, paymongo_settings
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.rows import Rows
@@ -210,6 +213,68 @@ def stripe_app(session_stripe_app: tuple[FakeStripe, Flask], people: People) -> 
     fake.reset()
     registry.init_app(app)  # the last test may have cut its connections to Stripe
     return StripeApp(fake, app, people.seen_by(app))
+
+
+@pytest.fixture(scope="session")
+def apps(database: Database) -> Iterator[Callable[..., Flask]]:
+    """Apps with other settings on the same database. Each is made once, which takes longer than most tests."""
+    made: dict[frozenset[tuple[str, str]], Flask] = {}
+    with ExitStack() as stack:
+
+        def get(**settings: str) -> Flask:
+            named = frozenset(settings.items())
+            if named not in made:
+                made[named] = stack.enter_context(app_with(database.url, **settings))
+            forget(made[named])
+            return made[named]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def session_fake_stripe() -> Iterator[FakeStripe]:
+    with fake_stripe() as fake:
+        yield fake
+
+
+@pytest.fixture
+def stripe_apps(
+    apps: Callable[..., Flask], session_fake_stripe: FakeStripe, people: People
+) -> Callable[..., StripeApp]:
+    """Apps that take cards through one fake Stripe, which is empty, and the people as clients of each."""
+    session_fake_stripe.reset()
+
+    def get(**settings: str) -> StripeApp:
+        app = apps(**stripe_settings(session_fake_stripe, **settings))
+        return StripeApp(session_fake_stripe, app, people.seen_by(app))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def session_fake_paymongo() -> Iterator[FakePayMongo]:
+    with fake_paymongo() as fake:
+        yield fake
+
+
+@pytest.fixture
+def paymongo_app(apps: Callable[..., Flask], session_fake_paymongo: FakePayMongo, people: People) -> PayMongoApp:
+    """An app that takes all methods through a fake PayMongo, which is empty, and the people as its clients."""
+    session_fake_paymongo.reset()
+    app = apps(**paymongo_settings(session_fake_paymongo))
+    return PayMongoApp(session_fake_paymongo, app, people.seen_by(app))
+
+
+@pytest.fixture(scope="session")
+def session_command_runner(database: Database) -> Iterator[CommandRunner]:
+    with commands_on(database.url) as commands:
+        yield commands
+
+
+@pytest.fixture
+def commands(session_command_runner: CommandRunner, people: People) -> CommandRunner:  # noqa: ARG001  # on an empty database
+    """Runs commands on the database of the people."""
+    return session_command_runner
 
 
 @pytest.fixture

@@ -1,21 +1,12 @@
 """Setting people and consultations up from the command line."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.commands import CommandRunner, commands_on
-from tests.support.databases import Database
+from tests.support.commands import CommandRunner
 from tests.support.people import People
 from tests.support.rows import Rows
 
 PASSWORD = "a long enough password"
-
-
-@pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
 
 
 def create(commands: CommandRunner, email: str, *more: str, password: str = PASSWORD) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 import unicodedata
-from collections.abc import Iterator
 
 import pytest
 from flask import Flask
@@ -14,7 +13,7 @@ from payments_app.accounts.repository import NewUser, add_user, find_credentials
 from payments_app.errors import UserExists
 from tests.support.apps import app_with
 from tests.support.client import client_of
-from tests.support.commands import CommandRunner, commands_on
+from tests.support.commands import CommandRunner
 from tests.support.databases import Database
 from tests.support.people import PASSWORD, People
 from tests.support.raw_rows import Raw
@@ -40,12 +39,6 @@ NO_ADDRESSES = [
     "nobody", "@b.example", "a@", "a b@c.example", "a\u00a0b@c.example", "a\u200bb@c.example", "a\u202eb@c.example",
     "a\u0378b@c.example", "a@b\u2603\u200e.example", "a@\ud800.example", "a\x00b@c.example", "a@" + "\u00fc" * 70,
 ]  # fmt: skip
-
-
-@pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
 
 
 def create(commands: CommandRunner, email: str) -> str:

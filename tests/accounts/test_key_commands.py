@@ -1,6 +1,5 @@
 """API keys from the command line."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
@@ -14,18 +13,11 @@ from payments_app.accounts import api_keys
 from payments_app.accounts.api_keys import NewKey
 from payments_app.accounts.models import Scope
 from tests.api.assertions import assert_problem
-from tests.support.commands import CommandRunner, commands_on
-from tests.support.databases import Database
+from tests.support.commands import CommandRunner
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 
 BOOKING = ("--user", "booking@example.com")
-
-
-@pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
 
 
 def program(people: People, key: str) -> Person:

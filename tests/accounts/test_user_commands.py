@@ -1,20 +1,9 @@
 """Users are listed, let in again, and given another password or address; each of these ends what was open."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from tests.support.commands import CommandRunner, commands_on
-from tests.support.databases import Database
+from tests.support.commands import CommandRunner
 from tests.support.people import People
 
 PASSWORD = "a long enough password"
-
-
-@pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
 
 
 def test_users_are_listed_and_shown(commands: CommandRunner, people: People) -> None:

@@ -1,11 +1,11 @@
 """In production, nothing is said over plain HTTP."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
 
-from tests.support.apps import PRODUCTION, app_with
+from tests.support.apps import PRODUCTION
 from tests.support.client import ApiResponse, client_of
 from tests.support.people import PASSWORD, People
 
@@ -13,9 +13,8 @@ BEHIND_HTTPS = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7"}
 
 
 @pytest.fixture(params=["0", "1"])
-def production(request: pytest.FixtureRequest, people: People) -> Iterator[Flask]:
-    with app_with(people.app.config["SETTINGS"].database_url, **PRODUCTION, TRUSTED_PROXIES=request.param) as app:
-        yield app
+def production(request: pytest.FixtureRequest, apps: Callable[..., Flask], people: People) -> Flask:  # noqa: ARG001  # they log in
+    return apps(**PRODUCTION, TRUSTED_PROXIES=request.param)
 
 
 def log_in(app: Flask, base_url: str, headers: dict[str, str]) -> ApiResponse:

@@ -1,6 +1,6 @@
 """Rate limits: what is counted, what is not, and what Redis has to do with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 import pytest
@@ -22,13 +22,12 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(params=["memory", "redis"])
 def limited(
-    request: pytest.FixtureRequest, database: Database, redis_server: RedisServer, people: People
-) -> Iterator[People]:
+    request: pytest.FixtureRequest, apps: Callable[..., Flask], redis_server: RedisServer, people: People
+) -> People:
     """The people at the endpoint of an app with the limits of the contract, counted here or in Redis."""
     redis_server.client.flushall()
     storage = redis_server.settings if request.param == "redis" else {}
-    with app_with(database.url, RATELIMIT_ENABLED="true", **storage) as app:
-        yield people.seen_by(app)
+    return people.seen_by(apps(RATELIMIT_ENABLED="true", **storage))
 
 
 def redis_of(app: Flask) -> GuardedRedis:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,11 +11,9 @@ from tests.gateway_webhooks import state_of, trail_of
 from tests.gateway_webhooks import tell as tell_of_stripe
 from tests.payments.test_checkout import checkout, create
 from tests.support.client import ApiResponse, client_of
-from tests.support.databases import Database
-from tests.support.paymongo_apps import PayMongoApp, wallet_shop
-from tests.support.people import People
+from tests.support.paymongo_apps import PayMongoApp
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, stripe_app_on
+from tests.support.stripe_apps import StripeApp
 
 pytestmark = pytest.mark.usefixtures("audited")
 
@@ -23,15 +21,13 @@ LONG_AGO_SECONDS = 31 * 60
 
 
 @pytest.fixture
-def wallet(database: Database, people: People) -> Iterator[PayMongoApp]:
-    with wallet_shop(database.url, people) as shop:
-        yield shop
+def wallet(paymongo_app: PayMongoApp) -> PayMongoApp:
+    return paymongo_app
 
 
 @pytest.fixture
-def cards(database: Database, people: People) -> Iterator[StripeApp]:
-    with stripe_app_on(database.url, people, STRIPE_CHECKOUT="hosted", PUBLIC_URL="https://pay.example.org") as shop:
-        yield shop
+def cards(stripe_apps: Callable[..., StripeApp]) -> StripeApp:
+    return stripe_apps(STRIPE_CHECKOUT="hosted", PUBLIC_URL="https://pay.example.org")
 
 
 class Early:

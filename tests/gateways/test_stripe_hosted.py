@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
-from tests.support.stripe_apps import StripeApp, fake_stripe, refund, stripe_app_on, stripe_settings
+from tests.support.stripe_apps import StripeApp, fake_stripe, refund, stripe_settings
 from tests.support.waiting import PATIENCE_SECONDS
 
 SESSIONS = "/v1/checkout/sessions"
@@ -33,10 +33,9 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
-def shop(database: Database, people: People) -> Iterator[StripeApp]:
+def shop(stripe_apps: Callable[..., StripeApp]) -> StripeApp:
     """The default: Stripe's own page takes the card."""
-    with stripe_app_on(database.url, people, STRIPE_CHECKOUT="hosted", PUBLIC_URL="https://pay.example.org") as shop:
-        yield shop
+    return stripe_apps(STRIPE_CHECKOUT="hosted", PUBLIC_URL="https://pay.example.org")
 
 
 def opened(shop: StripeApp, consultation_id: int = 5) -> tuple[int, str, dict[str, Any]]:

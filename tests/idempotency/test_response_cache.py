@@ -1,10 +1,11 @@
 """Copies in Redis answer sooner, and are believed only for whom and for what they were made."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from redis.connection import AbstractConnection
 
 from tests.support.apps import app_with, engine_of
@@ -16,11 +17,10 @@ from tests.support.statements import statements_sent
 
 
 @pytest.fixture
-def with_redis(database: Database, redis_server: RedisServer, people: People) -> Iterator[People]:
+def with_redis(apps: Callable[..., Flask], redis_server: RedisServer, people: People) -> People:
     """The people as clients of an app with a Redis."""
     redis_server.client.flushall()
-    with app_with(database.url, **redis_server.settings) as app:
-        yield people.seen_by(app)
+    return people.seen_by(apps(**redis_server.settings))
 
 
 # What a replay by a copy asks of the database, and nothing else: whether the user still may.

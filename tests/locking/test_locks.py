@@ -3,10 +3,11 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 
 from payments_app.errors import LockTimeout
@@ -25,19 +26,14 @@ LockingApp = Callable[..., AbstractContextManager[People]]
 
 
 @pytest.fixture
-def locking(database: Database, redis_server: RedisServer, people: People) -> Iterator[Callable[..., People]]:
+def locking(apps: Callable[..., Flask], redis_server: RedisServer, people: People) -> Callable[..., People]:
     """The people as clients of an app with this strategy."""
     redis_server.client.flushall()
-    open_apps = []
 
     def start(strategy: str, **settings: str) -> People:
-        context = app_with(database.url, **{"PAYMENT_LOCKING": strategy, **redis_server.settings, **settings})
-        open_apps.append(context)
-        return people.seen_by(context.__enter__())
+        return people.seen_by(apps(**{"PAYMENT_LOCKING": strategy, **redis_server.settings, **settings}))
 
-    yield start
-    for context in open_apps:
-        context.__exit__(None, None, None)
+    return start
 
 
 @pytest.mark.parametrize(("strategy", "leases"), [("optimistic", 0), ("pessimistic", 0), ("redis", 1), ("hybrid", 1)])

@@ -1,7 +1,7 @@
 """Opening a checkout: one session at the gateway and one row, however often it is asked for, and no secret kept."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,9 +25,8 @@ PATIENT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "120"}
 
 
 @pytest.fixture
-def patient_stripe_app(database: Database, people: People) -> Iterator[StripeApp]:
-    with stripe_app_on(database.url, people, **PATIENT) as stripe_app:
-        yield stripe_app
+def patient_stripe_app(stripe_apps: Callable[..., StripeApp]) -> StripeApp:
+    return stripe_apps(**PATIENT)
 
 
 pytestmark = pytest.mark.usefixtures("audited")

@@ -1,21 +1,13 @@
 """Payments from the command line."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from payments_app.payments import cli
-from tests.support.commands import CommandRunner, commands_on
-from tests.support.databases import Database
+from tests.support.commands import CommandRunner
 from tests.support.people import People
 from tests.support.rows import Rows
-
-
-@pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
 
 
 def test_the_list_is_newest_first_and_may_be_narrowed(commands: CommandRunner, people: People) -> None:

@@ -1,6 +1,5 @@
 """Erasing a patient: nothing personal is left anywhere, what the law wants kept is, and no money is left behind."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,12 +18,6 @@ from tests.support.rows import Rows
 PRIVATE = "Dalisay"
 
 TABLES = ("users", "consultations", "payments", "refunds")
-
-
-@pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """`payments reconcile` names each difference from a gateway's books, and no other."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 
@@ -15,11 +14,11 @@ from tests.support.client import client_of
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fake_gateway import Mode
-from tests.support.paymongo_apps import PayMongoApp, wallet_shop
+from tests.support.paymongo_apps import PayMongoApp
 from tests.support.people import People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, open_by_card, refund, stripe_app_on
+from tests.support.stripe_apps import StripeApp, open_by_card, refund
 
 DAY_SECONDS = 86_400
 
@@ -146,20 +145,9 @@ class WalletShop:
         self.fake.misbehave(mode, method="GET", path="/v1/", times=None)
 
 
-@contextmanager
-def shop_at(gateway: str, database: Database, people: People) -> Iterator[Shop]:
-    if gateway == "stripe":
-        with stripe_app_on(database.url, people) as cards:
-            yield CardShop(cards)
-    else:
-        with wallet_shop(database.url, people) as wallets:
-            yield WalletShop(wallets)
-
-
 @pytest.fixture(params=["stripe", "paymongo"])
-def shop(request: pytest.FixtureRequest, database: Database, people: People) -> Iterator[Shop]:
-    with shop_at(request.param, database, people) as shop:
-        yield shop
+def shop(request: pytest.FixtureRequest, stripe_apps: Callable[..., StripeApp], paymongo_app: PayMongoApp) -> Shop:
+    return CardShop(stripe_apps()) if request.param == "stripe" else WalletShop(paymongo_app)
 
 
 def yesterday(shop: Shop, rows: Rows) -> None:

@@ -1,6 +1,6 @@
 """POST /payments/{id}/refresh: the gateway is asked at most once in 2 s, and the payment follows its answer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,11 +8,10 @@ import pytest
 from tests.gateway_webhooks import state_of, tell, trail_of
 from tests.payments.test_checkout import checkout, create, problem
 from tests.support.client import ApiResponse
-from tests.support.databases import Database
-from tests.support.people import People, Person
+from tests.support.people import Person
 from tests.support.rows import Rows
 from tests.support.service import at_once
-from tests.support.stripe_apps import StripeApp, pay_by_card, stripe_app_on
+from tests.support.stripe_apps import StripeApp, pay_by_card
 
 SESSIONS = "/v1/checkout/sessions/"
 RACERS = 6
@@ -21,9 +20,8 @@ pytestmark = pytest.mark.usefixtures("audited")
 
 
 @pytest.fixture
-def shop(database: Database, people: People) -> Iterator[StripeApp]:
-    with stripe_app_on(database.url, people, STRIPE_CHECKOUT="hosted") as shop:
-        yield shop
+def shop(stripe_apps: Callable[..., StripeApp]) -> StripeApp:
+    return stripe_apps(STRIPE_CHECKOUT="hosted")
 
 
 def opened(shop: StripeApp, consultation_id: int = 5) -> tuple[int, str]:

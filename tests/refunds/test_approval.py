@@ -1,7 +1,7 @@
 """Refunds above a limit wait for a second person, who approves or rejects them by login, once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from tests.support.fake_stripe import FakeStripe
 from tests.support.operations import webhook
 from tests.support.people import People, Person
 from tests.support.rows import Rows
-from tests.support.stripe_apps import StripeApp, pay_by_card, refund, resume_refunds, stripe_app_on
+from tests.support.stripe_apps import StripeApp, pay_by_card, refund, resume_refunds
 from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("audited")
@@ -49,11 +49,11 @@ class ApprovingApp(NamedTuple):
 
 
 @pytest.fixture
-def approving(database: Database, people: People) -> Iterator[ApprovingApp]:
+def approving(stripe_apps: Callable[..., StripeApp]) -> ApprovingApp:
     """Approval above 2000; a payment of 5000 by card, completed: version 1."""
-    with stripe_app_on(database.url, people, REFUND_APPROVAL_ABOVE=LIMIT) as stripe:
-        seen = stripe.people
-        yield ApprovingApp(stripe, seen, seen.another_admin(), pay_by_card(seen, stripe.fake, 5))
+    stripe = stripe_apps(REFUND_APPROVAL_ABOVE=LIMIT)
+    seen = stripe.people
+    return ApprovingApp(stripe, seen, seen.another_admin(), pay_by_card(seen, stripe.fake, 5))
 
 
 def approve(person: Person, refund_id: int, key: str | None = None, **members: Any) -> ApiResponse:

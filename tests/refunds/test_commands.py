@@ -16,12 +16,6 @@ from tests.support.stripe_apps import stripe_settings
 
 
 @pytest.fixture
-def commands(database: Database, people: People) -> Iterator[CommandRunner]:  # noqa: ARG001  # on an empty database
-    with commands_on(database.url) as commands:
-        yield commands
-
-
-@pytest.fixture
 def payment_id(people: People) -> int:
     paid: int = people.patient.pay(5).json["data"]["payment_id"]
     people.patient.confirm(paid)
