@@ -24,7 +24,7 @@ from payments_app.errors import DatabaseUnavailable
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.cluster import Cluster, cluster_in_a_folder
-from tests.support.databases import flask
+from tests.support.databases import upgrade
 from tests.support.fresh_databases import engine_on
 from tests.support.frozen import freeze, frozen, thaw, wait_until_ended
 from tests.support.people import People
@@ -40,7 +40,7 @@ BLOCKED = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with cluster_in_a_folder(fsync="off") as cluster:
-        flask(cluster.url, "db", "upgrade")
+        upgrade(cluster.url)
         yield cluster
 
 

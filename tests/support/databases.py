@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 from payments_app.db.base import Base
 from payments_app.db.deadline import DeadlineConnection
+from tests.support.apps import engine_of, make_app
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ class Database:
 def make_sqlite() -> Database:
     folder = sqlite_folder()
     url = f"sqlite:///{folder / 'payments.db'}"
-    flask(url, "db", "upgrade")
+    upgrade(url)
     return Database(url, lambda: shutil.rmtree(folder))
 
 
@@ -56,7 +57,7 @@ def make_postgresql(*, migrated: bool = True) -> Database:
     _administer(server, f'CREATE DATABASE "{name}"')
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
     if migrated:
-        flask(url, "db", "upgrade")
+        upgrade(url)
     return Database(url, lambda: _administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
@@ -81,6 +82,16 @@ def postgresql_folder() -> Path:
     Not in pytest's folders, which only their owner may enter: if the tests run as root, the server is another user.
     """
     return Path(tempfile.mkdtemp(prefix="payments-pg-", dir=POSTGRESQL_PARENT))
+
+
+def upgrade(database_url: str, **environment: str) -> None:
+    """Run ``flask db upgrade``; here, because a process of its own would take three times as long."""
+    app = make_app(database_url, **environment)
+    try:
+        result = app.test_cli_runner(catch_exceptions=False).invoke(args=["db", "upgrade"])
+        assert result.exit_code == 0, result.output
+    finally:
+        engine_of(app).dispose()
 
 
 def flask(database_url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from flask import Flask
 
 from payments_app.accounts.models import Role
 from tests.support.apps import app_with
-from tests.support.databases import flask
+from tests.support.databases import upgrade
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import engine_on
 from tests.support.invariants import assert_charged_once, assert_kept
@@ -94,7 +94,7 @@ def deployed(
     """On an empty database; ``looked_at``: the URL for the test's own connections, if it is another."""
     if gateway is not None:
         environment = {**stripe_settings(gateway), **environment}
-    flask(database_url, "db", "upgrade", **environment)
+    upgrade(database_url, **environment)
     redis = RedisServer()
     try:
         with (

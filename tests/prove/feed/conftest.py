@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.support.cluster import cluster_in_a_folder
-from tests.support.databases import Database, flask
+from tests.support.databases import Database, upgrade
 from tests.support.pgbouncer import BEHIND_PGBOUNCER, pgbouncer_before
 
 
@@ -35,5 +35,5 @@ def route(request: pytest.FixtureRequest, databases: Callable[[str], Database]) 
 def behind_pgbouncer() -> Iterator[Route]:
     """Two server connections for three readers, so that each transaction may be on another one."""
     with cluster_in_a_folder() as cluster, pgbouncer_before(cluster, server_connections=2) as pgbouncer:
-        flask(cluster.url, "db", "upgrade")
+        upgrade(cluster.url)
         yield Route("pgbouncer", pgbouncer.url, cluster.url, BEHIND_PGBOUNCER)
