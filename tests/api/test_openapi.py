@@ -68,7 +68,8 @@ def resolved(document: dict[str, Any], described: dict[str, Any]) -> dict[str, A
 
 def judge(document: dict[str, Any], value: Any, schema: dict[str, Any]) -> None:
     """Raises jsonschema.ValidationError where the value does not fit."""
-    jsonschema.validate(value, {**schema, "components": document["components"]})
+    # Not jsonschema.validate, which checks the whole document too, each time.
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
 
 
 def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: ApiResponse) -> None:
@@ -106,10 +107,11 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 
 
 def test_nothing_is_left_over(document: dict[str, Any]) -> None:
+    text = str(document)
     for kind, components in document["components"].items():
         if kind != "securitySchemes":
             for name in components:
-                assert f"'#/components/{kind}/{name}'" in str(document)
+                assert f"'#/components/{kind}/{name}'" in text
 
 
 def test_every_operation_has_a_name_and_a_described_tag(document: dict[str, Any]) -> None:

@@ -135,9 +135,9 @@ def plan_of_last_select(engine: Engine, ask: Callable[[], object]) -> str:
 
 def test_a_client_that_asks_for_every_page_there_is_does_not_fill_the_memory(people: People) -> None:
     """A statement is kept for each page size and filter: of those that were asked for lately."""
-    for status in (None, *PaymentStatus):
+    for status in (None, PaymentStatus.PENDING, PaymentStatus.COMPLETED):
         for per_page in range(1, 101):
             queries._page(frozenset({"user_id"}), status, per_page)
 
     assert queries._page.cache_info().currsize == queries.CACHED_STATEMENTS
-    assert people.patient.get("/payments?per_page=1&status=pending").status_code == 200  # long forgotten
+    assert people.patient.get("/payments?per_page=1").status_code == 200  # long forgotten
