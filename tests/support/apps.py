@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from config import Settings
 from payments_app import create_app, redis_client
-from payments_app.api import rate_limits
+from payments_app.api.rate_counts import Counts
 from payments_app.gateways import registry
 
 # Settings that production requires; SQLite is allowed, so that tests can run it on both databases.
@@ -47,7 +47,7 @@ def forget(app: Flask) -> None:
     """Let it forget what it knows of Redis and of gateways, and what it has counted by itself."""
     redis_client.init_app(app)
     registry.init_app(app)
-    app.extensions["rate_limits"] = rate_limits.Counts()
+    app.extensions["rate_limits"] = Counts()
 
 
 def engine_of(app: Flask) -> Engine:

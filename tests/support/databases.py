@@ -106,9 +106,17 @@ def flask(database_url: str, *command: str, **environment: str) -> subprocess.Co
     )
 
 
+# Of a transaction that prepares a test. PostgreSQL checks the foreign keys of each deleted row, which may take longer
+# than a request's timeout.
+_TO_PREPARE = (
+    "SET LOCAL synchronous_commit = off; SET LOCAL statement_timeout = 0;"
+    " SET LOCAL idle_in_transaction_session_timeout = 0"
+)
+
+
 @contextmanager
 def unsynced(engine: Engine) -> Iterator[Connection]:
-    """A transaction to prepare a test: its commit does not wait for the disk."""
+    """A transaction to prepare a test: its commit does not wait for the disk, and a busy machine may delay it."""
     is_sqlite = engine.dialect.name == "sqlite"
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
@@ -120,7 +128,7 @@ def unsynced(engine: Engine) -> Iterator[Connection]:
         try:
             with connection.begin():
                 if not is_sqlite:
-                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                    connection.exec_driver_sql(_TO_PREPARE)
                 yield connection
         finally:
             if is_sqlite:
@@ -135,8 +143,7 @@ def empty(engine: Engine) -> None:
     statements = [f"DELETE FROM {name}" for name in tables]
     with unsynced(engine) as connection:
         if engine.dialect.name == "postgresql":  # all in one round trip
-            # PostgreSQL checks the foreign keys of each row: that may take longer than a request's timeout.
-            statements = ["; ".join(["SET LOCAL statement_timeout = 0", *statements])]
+            statements = ["; ".join(statements)]
         for statement in statements:
             connection.execution_options(no_parameters=True).exec_driver_sql(statement)
 
