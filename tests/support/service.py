@@ -19,8 +19,12 @@ import requests
 from tests.support.databases import ROOT
 from tests.support.people import Person
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.warm_python import WarmProcess
 
 T = TypeVar("T")
+
+# What the interpreter and the loader read at its start, so that a process which has started already cannot be given it.
+READ_AT_ITS_START = {"LD_PRELOAD", "PYTHONPATH"}
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Service:
 
     url: str
     log: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
 
     @classmethod
     @contextmanager
@@ -44,15 +48,7 @@ class Service:
             "WEB_CONCURRENCY": str(workers),
             "RATELIMIT_ENABLED": "false",
         }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--access-logfile", "-", "--access-logformat", "served by %(p)s"],
-                cwd=ROOT,
-                env={**os.environ, **settings, **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        service = cls(f"http://127.0.0.1:{port}", log, process)
+        service = cls(f"http://127.0.0.1:{port}", log, _gunicorn({**os.environ, **settings, **environment}, log))
         try:
             service.wait_until_answered_by(workers)
             yield service
@@ -96,6 +92,16 @@ class Service:
     def pay(self, person: Person, consultation_id: int, key: str) -> requests.Response:
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
         return self.post(person, "/payments", body, **{"Idempotency-Key": key})
+
+
+def _gunicorn(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes] | WarmProcess:
+    arguments = ("--access-logfile", "-", "--access-logformat", "served by %(p)s")
+    if not environment.keys() & READ_AT_ITS_START:
+        log.touch()  # it may be read before the process opens it
+        return WarmProcess("gunicorn", *arguments, environment=environment, output=log)
+    command = [sys.executable, "-m", "gunicorn", *arguments]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
 def workers_of(master: int) -> set[int]:
