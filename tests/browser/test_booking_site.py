@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import ON_SQLITE, save_screenshot, visitor
+from tests.support.browser import ON_SQLITE, assert_accessible, visitor
 from tests.support.databases import ROOT, Database
 from tests.support.rows import Rows
 from tests.support.service import free_port
@@ -64,14 +63,6 @@ def page(chromium: Browser, demo: Demo) -> Iterator[Page]:  # noqa: ARG001  # it
         yield page
 
 
-def look_at(page: Page, name: str) -> None:
-    """Everybody can use it, and on a small phone nothing sticks out to the side."""
-    assert page.evaluate("document.documentElement.scrollWidth") <= SMALL_PHONE["width"]
-    save_screenshot(page, f"booking-site-{name}")
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-
-
 def press(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).click()
 
@@ -79,7 +70,7 @@ def press(page: Page, name: str) -> None:
 def test_a_booking_is_made_paid_cancelled_and_refunded(page: Page, demo: Demo, rows: Rows) -> None:
     state = page.get_by_role("status")
     page.goto(demo.site_url)
-    look_at(page, "bookings")
+    assert_accessible(page, "booking-site-bookings")
     page.get_by_label("Name").fill("Maria Santos")
     page.get_by_label("E-mail address").fill("maria@example.com")
     press(page, "Book")
@@ -96,10 +87,10 @@ def test_a_booking_is_made_paid_cancelled_and_refunded(page: Page, demo: Demo, r
 
     page.wait_for_url(booking_url)
     expect(state).to_have_text("paid")  # by a webhook: nothing else tells the site
-    look_at(page, "paid")
+    assert_accessible(page, "booking-site-paid")
     press(page, "Cancel")
     expect(state).to_have_text("refunded")
-    look_at(page, "refunded")
+    assert_accessible(page, "booking-site-refunded")
     heard = page.get_by_role("listitem").all_inner_texts()
     assert [re.sub(" of payment.*", "", line) for line in heard] == [
         "payment.created",

@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.base import AXE_SCRIPT, AxeResults
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 # As `make run` does. Differences between databases are tested without a browser. For ``pytestmark``.
@@ -86,3 +87,25 @@ def save_screenshot(page: Page, name: str) -> None:
     """The whole page as a picture, into the folder that SCREENSHOTS names, if it does."""
     if SCREENSHOTS:
         page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+
+def assert_accessible(page: Page, state: str) -> None:
+    """axe-core finds nothing, in the light and in the dark, and nothing sticks out to the side.
+
+    ``state`` names the pictures.
+    """
+    if page.evaluate("typeof axe") == "undefined":  # the page was loaded since
+        page.evaluate(AXE_SCRIPT)
+    # Only colors differ in the dark: style sheets ask for it, no script does.
+    _assert_no_violations(page, state, "dark", runOnly=["color-contrast", "link-in-text-block"])
+    _assert_no_violations(page, state, "light")
+    widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert widths[0] <= widths[1], f"{state} is {widths[0]} px wide"
+
+
+def _assert_no_violations(page: Page, state: str, scheme: Literal["light", "dark"], **options: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    save_screenshot(page, f"{scheme}-{state}")
+    run = "(options) => axe.run(options).then(({ violations }) => violations)"
+    violations = page.evaluate(run, {"resultTypes": ["violations"], **options})
+    assert not violations, f"{state}, {scheme}: {AxeResults({'violations': violations}).generate_report()}"
