@@ -1,8 +1,44 @@
-"""What people do on the page."""
+"""What the demo's people do: on the page, and without it."""
 
+from typing import Any
+
+import requests
 from playwright.sync_api import Page, expect
 
+from payments_app.demo.people import PASSWORD
+from tests.support.service import Service
+from tests.support.waiting import PATIENCE_SECONDS
+
 PATIENT, STAFF = "patient@test.com", "admin@test.com"
+
+
+class ApiUser:
+    """One of them without the page, for what comes before a test: it takes a tenth of the time."""
+
+    def __init__(self, service: Service, email: str = PATIENT) -> None:
+        self._api = f"{service.url}/api"
+        login = {"email": email, "password": PASSWORD}
+        signed_in = requests.post(f"{self._api}/login", json=login, timeout=PATIENCE_SECONDS)
+        self._headers = {"Authorization": f"Bearer {signed_in.json()['token']}"}
+
+    def post(self, path: str, **body: Any) -> Any:
+        """The response's ``data``."""
+        answer = requests.post(f"{self._api}/v1{path}", json=body, headers=self._headers, timeout=PATIENCE_SECONDS)
+        assert answer.ok, answer.text
+        return answer.json()["data"]
+
+    def create_payment(self, consultation_id: int, method: str = "stripe") -> int:
+        """A pending payment; its id."""
+        made = self.post("/payments", consultation_id=consultation_id, amount=5000, payment_method=method)
+        payment_id: int = made["payment_id"]
+        return payment_id
+
+    def pay(self, consultation_id: int) -> int:
+        """A payment by card that is paid; its id."""
+        payment_id = self.create_payment(consultation_id)
+        session = self.post(f"/payments/{payment_id}/checkout")
+        self.post(f"/payments/{payment_id}/confirm", transaction_id=session["reference"])
+        return payment_id
 
 
 def sign_in(page: Page, email: str = PATIENT, *, path: str = "/") -> None:

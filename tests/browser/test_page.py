@@ -7,7 +7,7 @@ from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
 from payments_app.demo.repository import add_consultations
-from tests.browser.people import PATIENT, STAFF, choose, pay, pay_in_sandbox, see_result, sign_in
+from tests.browser.people import PATIENT, STAFF, ApiUser, choose, pay, pay_in_sandbox, see_result, sign_in
 from tests.support.browser import ON_SQLITE, save_screenshot, visitor
 from tests.support.commands import CommandRunner
 from tests.support.cutting_proxy import Canned, CuttingProxy, proxy_to
@@ -170,22 +170,19 @@ def test_a_server_that_restarts_in_mid_payment_is_waited_for(
     assert payments_of(rows, 5) == PAID_ONCE
 
 
-def test_whoever_was_first_is_told_plainly_to_the_second(page: Page, rows: Rows) -> None:
+def test_whoever_was_first_is_told_plainly_to_the_second(page: Page, service: Service, rows: Rows) -> None:
     sign_in(page)
-    with page.expect_popup() as opened:
-        page.evaluate("window.open('/', '_blank')")
-    late = opened.value
-    choose(late, 5)
-    pay(page, 5)
+    choose(page, 5)
+    ApiUser(service).pay(5)
 
-    late.get_by_test_id("pay").click()
+    page.get_by_test_id("pay").click()
 
-    see_result(late)
-    expect(late.get_by_role("heading", name="This consultation is already paid")).to_be_visible()
-    expect(late.get_by_test_id("notice")).to_have_text(
+    see_result(page)
+    expect(page.get_by_role("heading", name="This consultation is already paid")).to_be_visible()
+    expect(page.get_by_test_id("notice")).to_have_text(
         "This consultation is already paid; you have not been charged again."
     )
-    save_screenshot(late, "already-paid")
+    save_screenshot(page, "already-paid")
     assert payments_of(rows, 5) == PAID_ONCE
 
 
@@ -236,16 +233,10 @@ def test_a_refusal_is_told_in_words(page: Page, rows: Rows) -> None:
 
 
 def test_history_is_shown_by_fifteen(page: Page, service: Service, rows: Rows) -> None:
-    sign_in(page)
-    token = page.evaluate("JSON.parse(sessionStorage.getItem(Object.keys(sessionStorage)[0])).token")
+    patient = ApiUser(service)
     for consultation_id in range(1, 18):
-        made = page.request.post(
-            f"{service.url}/api/v1/payments",
-            headers={"Authorization": f"Bearer {token}"},
-            data={"consultation_id": consultation_id, "amount": 5000, "payment_method": "gcash"},
-        )
-        assert made.status == 201
-    page.reload()
+        patient.create_payment(consultation_id, "gcash")
+    sign_in(page)
     lines = page.get_by_test_id("history").get_by_role("listitem")
     expect(lines).to_have_count(15)
 
@@ -259,9 +250,8 @@ def test_history_is_shown_by_fifteen(page: Page, service: Service, rows: Rows) -
     assert rows.count("payments") == 17
 
 
-def test_staff_refund_once_and_see_what_happened(chromium: Browser, page: Page, service: Service, rows: Rows) -> None:
-    sign_in(page)
-    pay(page, 5)
+def test_staff_refund_once_and_see_what_happened(chromium: Browser, service: Service, rows: Rows) -> None:
+    ApiUser(service).pay(5)
     with visitor(chromium, service.url) as staff:
         sign_in(staff, STAFF)
         expect(staff.get_by_test_id("pay")).to_be_hidden()
@@ -287,20 +277,10 @@ def test_staff_refund_once_and_see_what_happened(chromium: Browser, page: Page, 
 
 
 def test_a_refund_by_hand_is_to_be_sent(page: Page, chromium: Browser, service: Service, rows: Rows) -> None:
-    sign_in(page)
-    choose(page, 5, method="gcash")
-    page.get_by_test_id("pay").click()
-    see_result(page)
+    payment_id = ApiUser(service).create_payment(5, "gcash")
+    ApiUser(service, STAFF).post(f"/payments/{payment_id}/confirm", transaction_id="GC-1")
     with visitor(chromium, service.url) as staff:
         sign_in(staff, STAFF)
-        token = staff.evaluate("JSON.parse(sessionStorage.getItem(Object.keys(sessionStorage)[0])).token")
-        payment_id = rows.one("SELECT id FROM payments")["id"]
-        confirmed = staff.request.post(
-            f"{service.url}/api/v1/payments/{payment_id}/confirm",
-            headers={"Authorization": f"Bearer {token}"},
-            data={"transaction_id": "GC-1"},
-        )
-        assert confirmed.status == 200
         staff.get_by_test_id("details").first.click()
         staff.get_by_test_id("refund").click()
         staff.get_by_test_id("refund-amount").fill("1500")
@@ -309,19 +289,17 @@ def test_a_refund_by_hand_is_to_be_sent(page: Page, chromium: Browser, service: 
         expect(staff.get_by_test_id("notice")).to_have_text(
             "The refund of ₱1,500.00 is recorded: send the money, then record the transfer."
         )
-    page.reload()
+    sign_in(page)
     page.get_by_test_id("details").first.click()
     expect(page.get_by_test_id("result")).to_contain_text("₱1,500.00 (to be sent by the clinic)")
     assert rows.all("SELECT status, by_hand FROM refunds") == [{"status": "pending", "by_hand": True}]
 
 
 def test_a_refund_is_of_the_payment_that_was_asked_about(
-    page: Page, chromium: Browser, proxy: CuttingProxy, rows: Rows
+    chromium: Browser, service: Service, proxy: CuttingProxy, rows: Rows
 ) -> None:
-    sign_in(page)
-    for consultation_id in (5, 6):
-        pay(page, consultation_id)
-    first, second = (row["id"] for row in rows.all("SELECT id FROM payments ORDER BY consultation_id"))
+    patient = ApiUser(service)
+    first, second = patient.pay(5), patient.pay(6)
     with visitor(chromium, proxy.url) as staff:
         sign_in(staff, STAFF)
         staff.get_by_test_id("details").last.click()
@@ -341,10 +319,9 @@ def test_a_refund_is_of_the_payment_that_was_asked_about(
 
 
 def test_a_refund_that_nobody_answered_is_asked_for_again_as_it_was(
-    page: Page, chromium: Browser, proxy: CuttingProxy, rows: Rows
+    chromium: Browser, service: Service, proxy: CuttingProxy, rows: Rows
 ) -> None:
-    sign_in(page)
-    pay(page, 5)
+    ApiUser(service).pay(5)
     with visitor(chromium, proxy.url) as staff:
         sign_in(staff, STAFF)
         staff.get_by_test_id("details").click()
