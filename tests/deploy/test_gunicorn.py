@@ -104,30 +104,39 @@ def value(answer: str, name: str) -> float:
     return float(line.split(" ")[1])
 
 
-def test_a_reload_brings_new_workers_but_no_new_code_and_forgets_no_counts(tmp_path: Path) -> None:
-    code = tmp_path / "small.py"
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the small app."""
+    code = tmp_path_factory.mktemp("small") / "small.py"
     code.write_text(SMALL_APP)
-    with gunicorn(tmp_path, "small:app") as service:
-        asked = value(service.get("/"), "asked_total")
-        code.write_text(SMALL_APP.replace("code old", "code new"))
-
-        service.reload()
-        reloaded = service.get("/")
-        assert "code old" in reloaded
-        assert value(reloaded, "asked_total") > asked
-        wait_until(lambda: value(service.get("/"), "alive") == 2)  # those that are gone are not counted
-
-        service.restart()
-        assert "code new" in service.get("/")
+    return code
 
 
-def test_a_killed_worker_counts_no_more_among_the_live_ones(tmp_path: Path) -> None:
-    (tmp_path / "small.py").write_text(SMALL_APP)
-    with gunicorn(tmp_path, "small:app") as service:
-        assert value(service.get("/"), "alive") == 2
-        before = service.workers()
-        service.kill_workers()
-        wait_until(lambda: len(service.workers() - before) == 2 and value(service.get("/"), "alive") == 2)
+@pytest.fixture(scope="module")
+def small(code: Path) -> Iterator[SocketActivated]:
+    with gunicorn(code.parent, "small:app") as service:
+        yield service
+
+
+def test_a_killed_worker_counts_no_more_among_the_live_ones(small: SocketActivated) -> None:
+    assert value(small.get("/"), "alive") == 2
+    before = small.workers()
+    small.kill_workers()
+    wait_until(lambda: len(small.workers() - before) == 2 and value(small.get("/"), "alive") == 2)
+
+
+def test_a_reload_brings_new_workers_but_no_new_code_and_forgets_no_counts(small: SocketActivated, code: Path) -> None:
+    asked = value(small.get("/"), "asked_total")
+    code.write_text(SMALL_APP.replace("code old", "code new"))
+
+    small.reload()
+    reloaded = small.get("/")
+    assert "code old" in reloaded
+    assert value(reloaded, "asked_total") > asked
+    wait_until(lambda: value(small.get("/"), "alive") == 2)  # those that are gone are not counted
+
+    small.restart()
+    assert "code new" in small.get("/")
 
 
 def test_processes_without_room_for_metrics_serve_all_the_same(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class Small:
         wait_until(lambda: self.statuses.total() >= enough)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small() -> Iterator[Small]:
     with tempfile.TemporaryDirectory(prefix="payments-spread-") as name:
         folder = Path(name)
