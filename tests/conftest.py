@@ -38,7 +38,7 @@ LONGEST = (
     *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py"),
     "test_no_network_in_transactions.py",
 )
-SHARING = ("tests/concurrency",)  # folders whose files share services of many settings
+SHARING = ("tests/concurrency", "tests/deploy")  # folders whose files share services of many settings
 # `make test` runs these on both databases: what they test is where the two differ.
 ON_BOTH = (*("db", "locking", "idempotency", "events"), *("test_constraints.py", "test_migrations.py"))
 LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
