@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Response, current_app, request
 
@@ -58,7 +58,8 @@ methods_blueprint = Blueprint(
 
 # Made once: marshmallow copies every field whenever a schema is made.
 _render_payment = text_renderer(schemas.Payment())
-_CHECKOUT, _EVENTS, _METHODS = schemas.Checkout(), schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
+_render_opened = renderer(schemas.Checkout())
+_EVENTS, _METHODS = schemas.PaymentEvent(many=True), schemas.PaymentMethod(many=True)
 
 # Methods change with a release or a setting, not during the day.
 METHODS_TTL_SECONDS = 3600
@@ -305,14 +306,28 @@ def _describe(consultation_id: int) -> str:
     return translate(LocalizedMessage("Consultation %(id)s", id=consultation_id))
 
 
+class _Checkout(NamedTuple):
+    """The members of ``schemas.Checkout``; of what the patient needs to pay, those that are None are left out."""
+
+    gateway: str
+    reference: str
+    expires_at: datetime
+    redirect_url: str | None
+    client_secret: str | None
+    instructions: str | None
+    payment: Payment
+
+
 def _render_checkout(payment: Payment, session: CheckoutSession, ends_at: datetime) -> StoredResponse:
-    members = {"gateway": payment.gateway, "reference": session.reference, "expires_at": ends_at, "payment": payment}
-    if session.redirect_url is not None:
-        members["redirect_url"] = absolute(session.redirect_url)
-    if session.client_secret is not None:
-        members["client_secret"] = session.client_secret
-    if session.instructions is not None:
-        members["instructions"] = translate(
-            session.instructions
-        )  # the clinic's own instructions have no translation and stay as they are
-    return StoredResponse(200, json.dumps({"data": _CHECKOUT.dump(members), "message": "OK"}), store_body=False)
+    shown = _Checkout(
+        gateway=payment.gateway,
+        reference=session.reference,
+        expires_at=ends_at,
+        redirect_url=None if session.redirect_url is None else absolute(session.redirect_url),
+        client_secret=session.client_secret,
+        # The clinic's own instructions have no translation, and stay as they are.
+        instructions=None if session.instructions is None else translate(session.instructions),
+        payment=payment,
+    )
+    data = {name: value for name, value in _render_opened(shown).items() if value is not None}
+    return StoredResponse(200, json.dumps({"data": data, "message": "OK"}), store_body=False)
