@@ -1,8 +1,9 @@
 """Positions are given after the commit, one process at a time, and nobody waits for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -15,6 +16,7 @@ from tests.support.feeds import read_all, read_page
 from tests.support.people import People
 from tests.support.raw_rows import MOMENT, Raw
 from tests.support.rows import Rows
+from tests.support.statements import statements_sent
 from tests.support.waiting import wait_until
 
 EVENTS = table_of(PaymentEvent)
@@ -120,9 +122,41 @@ def test_a_batch_leaves_out_no_earlier_event_of_a_payment(
 
 
 def test_all_events_get_one_however_many(people: People, engine: Engine, rows: Rows) -> None:
+    first = add_events(engine, people, 2_500)
+
+    feed = read_all(people.admin, limit=400)
+    assert [event["position"] for event in feed] == list(range(1, 2_501))
+    assert [event["id"] for event in feed] == [first + number for number in range(2_500)]
+    assert rows.count("payment_events") == 2_500
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+def test_statistics_of_a_time_with_few_events_make_no_batch_slow(app: Flask, people: People, engine: Engine) -> None:
+    """PostgreSQL then expects one event, and evaluated a part of the statement anew for each of the 2,500."""
+    events = 2_500
+
+    def analyze() -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE payment_events"))
+
+    add_events(engine, people, events, after_the_first=analyze)
+    with app.app_context(), statements_sent(engine) as sent:
+        positions.give_batch()
+        statement, parameters = next((sql, given) for sql, given in sent if "UPDATE payment_events" in sql)
+    with engine.connect() as connection:
+        (explained,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).one()
+
+    assert max(loops_of(explained[0]["Plan"])) <= events
+
+
+def add_events(
+    engine: Engine, people: People, events: int, *, after_the_first: Callable[[], None] = lambda: None
+) -> int:
+    """Add events of one payment that wait for a position; returns the id of the first."""
     raw = Raw(engine)
     payment_id = raw.payment(people.patient.id, 5)
     first = raw.event(payment_id)
+    after_the_first()
     with engine.begin() as connection:
         connection.execute(
             EVENTS.insert(),
@@ -136,11 +170,14 @@ def test_all_events_get_one_however_many(people: People, engine: Engine, rows: R
                     "actor": "patient:1",
                     "created_at": MOMENT,
                 }
-                for number in range(1, 2_500)
+                for number in range(1, events)
             ],
         )
+    return first
 
-    feed = read_all(people.admin, limit=400)
-    assert [event["position"] for event in feed] == list(range(1, 2_501))
-    assert [event["id"] for event in feed] == [first + number for number in range(2_500)]
-    assert rows.count("payment_events") == 2_500
+
+def loops_of(plan: dict[str, Any]) -> Iterator[int]:
+    """How often each part of a plan was evaluated."""
+    yield plan["Actual Loops"]
+    for part in plan.get("Plans", ()):
+        yield from loops_of(part)
