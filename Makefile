@@ -49,7 +49,7 @@ test: TESTS := -m "not repeat" $(addprefix --ignore tests/,prove faults deploy h
 # What CI runs.
 test-all: TESTS :=
 
-# mypy takes as long as all other checks together, and the tests leave the processors a third of their time: it runs
+# mypy takes as long as all other checks together, and the tests leave the processors some of their time: it runs
 # beside them.
 test test-all: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory -j $(filter-out check-types,$(CHECKS))

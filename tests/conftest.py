@@ -89,6 +89,11 @@ class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # it has no types
         return next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three workers for two cores: for a third of its time a worker waits, for a server, a browser or a deadline."""
+    return max(1, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Replaces ``--dist loadfile`` by ``_ByFile``; None lets xdist choose."""
     return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
