@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Select, String, bindparam, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session
 
 from payments_app.db.base import table_of
 from payments_app.db.statement import DirectStatement
@@ -29,7 +29,7 @@ from payments_app.payments.models.event import AuditContext
 from payments_app.payments.models.gateway_session import GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID, PaymentStatus
-from payments_app.payments.repository import lock_as_read
+from payments_app.payments.repository import lock_as_read, with_related
 from payments_app.payments.sessions import OpenSession
 from payments_app.refunds.gateway_updates import apply_refund_update, reconcile_refunded_total
 
@@ -173,8 +173,7 @@ _ID_BY_NAMES = func.coalesce(
 
 @cache  # made on first use: only then is every model imported
 def _payment_by_names() -> Select[Payment]:
-    with_related = (joinedload(Payment.invoices), joinedload(Payment.refunds))
-    return select(Payment).where(Payment.id == _ID_BY_NAMES).options(*with_related)
+    return with_related().where(Payment.id == _ID_BY_NAMES)
 
 
 def _storing(insert: Any) -> DirectStatement:

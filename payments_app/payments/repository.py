@@ -74,7 +74,7 @@ def get(session: Session, payment_id: int, *, caller: Caller) -> Payment:
         PaymentNotFound: no such payment (404).
         Forbidden: the payment belongs to another patient (403).
     """
-    return _owned(session, _with_related().options(joinedload(Payment.tax_records)), payment_id, caller)
+    return _owned(session, with_related().options(joinedload(Payment.tax_records)), payment_id, caller)
 
 
 @read_transaction
@@ -168,7 +168,7 @@ def get_readable(session: Session, payment_id: int, caller: Caller) -> Payment:
         PaymentNotFound: no such payment (404).
         Forbidden: the payment belongs to another patient, or another system registered its consultation (403).
     """
-    return _owned(session, _with_related(), payment_id, caller)
+    return _owned(session, with_related(), payment_id, caller)
 
 
 def read_for_change(
@@ -263,7 +263,7 @@ _LOCK = DirectStatement(
 def get_for_update(session: Session, payment_id: int) -> Payment:
     """A payment that is known to exist, locked, with the rows that its verbs need."""
     lock_payment(session, payment_id)
-    return session.scalars(_with_related().where(Payment.id == payment_id)).unique().one()
+    return session.scalars(with_related().where(Payment.id == payment_id)).unique().one()
 
 
 def lock_as_read(session: Session, payment: Payment) -> Payment:
@@ -309,7 +309,8 @@ def _registered_by(caller: Caller) -> ColumnElement[int | None]:
     return select(Consultation.registered_by).where(Consultation.id == Payment.consultation_id).scalar_subquery()
 
 
-def _with_related() -> Select[Payment]:
+def with_related() -> Select[Payment]:
+    """Payments with their invoices and refunds, which their verbs need."""
     # A join and not a query each: on PostgreSQL only a single statement sees all these rows at one moment.
     return select(Payment).options(joinedload(Payment.invoices), joinedload(Payment.refunds))
 
