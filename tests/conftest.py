@@ -14,7 +14,6 @@ from sqlalchemy import Engine
 from xdist.scheduler import LoadFileScheduling
 
 from payments_app.accounts import passwords
-from payments_app.gateways import registry
 from payments_app.locking.locks import Strategy
 from tests.support import databases as database_settings
 from tests.support.apps import app_with, engine_of, forget
@@ -206,21 +205,6 @@ def service(session_service: Service, redis_server: RedisServer, people: People)
 
 
 @pytest.fixture(scope="session")
-def session_stripe_app(database: Database) -> Iterator[tuple[FakeStripe, Flask]]:
-    with fake_stripe() as fake, app_with(database.url, **stripe_settings(fake)) as app:
-        yield fake, app
-
-
-@pytest.fixture
-def stripe_app(session_stripe_app: tuple[FakeStripe, Flask], people: People) -> StripeApp:
-    """An empty fake Stripe, an app that takes cards through it, and the people as clients of that app."""
-    fake, app = session_stripe_app
-    fake.reset()
-    registry.init_app(app)  # the last test may have cut its connections to Stripe
-    return StripeApp(fake, app, people.seen_by(app))
-
-
-@pytest.fixture(scope="session")
 def apps(database: Database) -> Iterator[Callable[..., Flask]]:
     """Apps with other settings on the same database. Each is made once, which takes longer than most tests."""
     made: dict[frozenset[tuple[str, str]], Flask] = {}
@@ -240,6 +224,17 @@ def apps(database: Database) -> Iterator[Callable[..., Flask]]:
 def session_fake_stripe() -> Iterator[FakeStripe]:
     with fake_stripe() as fake:
         yield fake
+
+
+@pytest.fixture(scope="session")
+def session_stripe_app(apps: Callable[..., Flask], session_fake_stripe: FakeStripe) -> tuple[FakeStripe, Flask]:
+    return session_fake_stripe, apps(**stripe_settings(session_fake_stripe))
+
+
+@pytest.fixture
+def stripe_app(stripe_apps: Callable[..., StripeApp]) -> StripeApp:
+    """An empty fake Stripe, an app that takes cards through it, and the people as clients of that app."""
+    return stripe_apps()
 
 
 @pytest.fixture
