@@ -5,12 +5,14 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
 from flask import Flask
 from sqlalchemy import Engine
+from werkzeug.routing import Rule
 from xdist.scheduler import LoadFileScheduling
 
 from payments_app.accounts import passwords
@@ -34,8 +36,8 @@ DIALECTS = ("sqlite", "postgresql")
 # Folders and files; the longest of all first.
 LONGEST = (
     *("ha", "model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
-    *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py"),
-    "test_no_network_in_transactions.py",
+    *("test_audit.py", "test_migrations.py", "test_commands.py", "test_config.py", "test_clock_jumps.py"),
+    *("test_deadline.py", "test_no_network_in_transactions.py"),
 )
 SHARING = ("tests/concurrency", "tests/deploy")  # folders whose files share services of many settings
 # `make test` runs these on both databases: what they test is where the two differ.
@@ -44,6 +46,20 @@ LONG_FACTOR = 20  # how much more `make prove` tries than `make test-all`
 
 # Production's cost of a hash would slow down each login and each command that adds a user.
 passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+# Every app has the same routes; to compile them is most of the time of ``create_app``.
+_compile_builder = Rule._compile_builder
+_builders: dict[tuple[Any, ...], Any] = {}
+
+
+def _builder_of(rule: Rule, append_unknown: bool = True) -> Any:
+    key = rule.subdomain, rule.host, rule.rule, tuple((rule.defaults or {}).items()), append_unknown
+    if key not in _builders:
+        _builders[key] = _compile_builder(rule, append_unknown)
+    return _builders[key]
+
+
+Rule._compile_builder = _builder_of  # type: ignore[assignment, method-assign]
 
 # Every test may have a database of its own, which is a copy: with fsync, it takes five times as long. No test cuts the
 # power; those that kill PostgreSQL start a server of their own, with fsync.
@@ -101,6 +117,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_finish() -> None:
     """Modules loaded by now are never garbage: the collector would spend a tenth of the tests' time on them."""
     gc.freeze()
+    # After every 700 new objects, as Python has it, the collector would take another 3 % of their time.
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="session")
@@ -146,9 +164,24 @@ def database(request: pytest.FixtureRequest, databases: Callable[[str], Database
 
 
 @pytest.fixture(scope="session")
-def session_app(database: Database) -> Iterator[Flask]:
-    with app_with(database.url) as app:
-        yield app
+def apps_on() -> Iterator[Callable[..., Flask]]:
+    """Apps by the URL of their database and their settings. Each is made once and keeps its compiled statements."""
+    made: dict[tuple[str, frozenset[tuple[str, str]]], Flask] = {}
+    with ExitStack() as stack:
+
+        def get(database_url: str, **settings: str) -> Flask:
+            key = database_url, frozenset(settings.items())
+            if key not in made:
+                made[key] = stack.enter_context(app_with(database_url, **settings))
+            forget(made[key])
+            return made[key]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def session_app(apps_on: Callable[..., Flask], database: Database) -> Flask:
+    return apps_on(database.url)
 
 
 @pytest.fixture
@@ -205,19 +238,9 @@ def service(session_service: Service, redis_server: RedisServer, people: People)
 
 
 @pytest.fixture(scope="session")
-def apps(database: Database) -> Iterator[Callable[..., Flask]]:
-    """Apps with other settings on the same database. Each is made once, which takes longer than most tests."""
-    made: dict[frozenset[tuple[str, str]], Flask] = {}
-    with ExitStack() as stack:
-
-        def get(**settings: str) -> Flask:
-            named = frozenset(settings.items())
-            if named not in made:
-                made[named] = stack.enter_context(app_with(database.url, **settings))
-            forget(made[named])
-            return made[named]
-
-        yield get
+def apps(apps_on: Callable[..., Flask], database: Database) -> Callable[..., Flask]:
+    """Apps with other settings on the same database."""
+    return partial(apps_on, database.url)
 
 
 @pytest.fixture(scope="session")

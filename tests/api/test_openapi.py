@@ -44,10 +44,16 @@ INVOICE_PDF = ("get", "/api/v1/invoices/{invoice_id}.pdf")
 Given = tuple[tuple[str, str], ApiResponse]
 
 
+@pytest.fixture(scope="session")
+def document_text(session_app: Flask) -> str:
+    """Read once: to write it takes longer than most tests."""
+    return client_of(session_app).get("/openapi.json").text
+
+
 @pytest.fixture
-def document(app: Flask) -> dict[str, Any]:
-    answer: dict[str, Any] = client_of(app).get("/openapi.json").json
-    return answer
+def document(document_text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(document_text)
+    return document
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -1,13 +1,11 @@
 """An app that may send webhooks to this machine, and a site that receives them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
 
 from payments_app.webhook_endpoints.sender import Sender
-from tests.support.apps import app_with
-from tests.support.databases import Database
 from tests.support.people import People
 from tests.support.receiver import Receiver, receiving
 from tests.support.rows import Rows
@@ -22,9 +20,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="session")
-def session_sending_app(database: Database) -> Iterator[Flask]:
-    with app_with(database.url, **PRIVATE) as app:
-        yield app
+def session_sending_app(apps: Callable[..., Flask]) -> Flask:
+    return apps(**PRIVATE)
 
 
 class Webhooks:
