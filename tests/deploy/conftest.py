@@ -11,7 +11,7 @@ from tests.support.full_stack import Stack, running_stack
 from tests.support.redis_server import RedisServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: its health listener writes to Redis each second
 def stack(redis_server: RedisServer) -> Iterator[Stack]:
     if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").exists():
         pytest.skip("nginx is not installed: apt-get install nginx-light")
