@@ -1,5 +1,6 @@
 """Records the statements that are sent to a database."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event
 
+from payments_app import readiness
 from payments_app.db import engine as db_engine
 from payments_app.db import statement
 
@@ -16,7 +18,10 @@ Listener = Callable[[Engine, str, Sequence[Any]], None]
 
 @contextmanager
 def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
-    """Every statement and its parameters, in order, while the block runs."""
+    """Every statement and its parameters, in order, while the block runs.
+
+    Not those of the readiness checks, if they have passed before: when they run again depends on the time alone.
+    """
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_more: Any) -> None:
@@ -28,7 +33,7 @@ def statements_sent(engine: Engine) -> Iterator[list[tuple[str, Any]]]:
 
     event.listen(engine, "before_cursor_execute", note)
     try:
-        with lone_statements(before=note_direct), _direct_in_transactions(note_direct):
+        with lone_statements(before=note_direct), _direct_in_transactions(note_direct), _checked_before():
             yield sent
     finally:
         event.remove(engine, "before_cursor_execute", note)
@@ -49,6 +54,13 @@ def lone_statements(*, before: Listener, after: Listener = lambda *_: None) -> I
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statement, "execute_directly", observed)
+        yield
+
+
+@contextmanager
+def _checked_before() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readiness, "REFRESH_AFTER_SECONDS", math.inf)
         yield
 
 
