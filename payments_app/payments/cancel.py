@@ -27,8 +27,8 @@ from payments_app.payments.repository import (
     Render,
     continue_from,
     flush_and_store,
-    lock_payment,
     read_for_change,
+    read_for_update,
 )
 from payments_app.payments.sessions import close_sessions, find_open_session
 
@@ -139,8 +139,7 @@ def _write(
     # Locked under every strategy: a checkout that stores its session holds the same lock.
     payment = continue_from(session, read, change.caller, locked=True)
     if payment is None:
-        lock_payment(session, change.payment_id)
-        payment, key = read_for_change(session, change)
+        payment, key = read_for_update(session, change, locked=True)
         if plan.references and _was_cancelled_by_gateway(session, payment):
             # The gateway's webhook about the session that this request ended was faster: the cancel is still ours.
             return idempotency.response_of(key, change.request) or flush_and_store(session, payment, change, render)

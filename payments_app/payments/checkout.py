@@ -19,7 +19,7 @@ from payments_app.payments.gateway_updates import apply_session
 from payments_app.payments.models.gateway_session import OPENING, GatewaySession
 from payments_app.payments.models.payment import Payment
 from payments_app.payments.models.status import UNPAID
-from payments_app.payments.repository import ChangeCommand, continue_from, lock_payment, read_for_change
+from payments_app.payments.repository import ChangeCommand, continue_from, read_for_update
 from payments_app.payments.sessions import (
     SessionTerms,
     find_newest_session,
@@ -112,8 +112,7 @@ def _attempt(change: ChangeCommand, terms: SessionTerms, render: Render, place: 
 @write_transaction
 def _prepare(session: Session, change: ChangeCommand, terms: SessionTerms, place: ExitStack) -> PreparedSession:
     # Locked whatever the strategy, as below: so of many requests at once one makes the row, and the others find it.
-    lock_payment(session, change.payment_id)
-    payment, key = read_for_change(session, change)
+    payment, key = read_for_update(session, change, locked=True)
     replayed = idempotency.was_used(key, change.request)
     is_unpaid = payment.status in UNPAID
     newest = find_newest_session(session, payment.id) if replayed and not is_unpaid else None
@@ -152,8 +151,7 @@ def _store(
     payment = None if prepared.replayed else continue_from(session, read, change.caller, locked=True)
     is_replay = False
     if payment is None:
-        lock_payment(session, change.payment_id)
-        payment, key = read_for_change(session, change)
+        payment, key = read_for_update(session, change, locked=True)
         is_replay = idempotency.was_used(key, change.request)
     is_opened = prepared.reference is None and found.status == SessionStatus.OPEN and payment.status in UNPAID
     if not (is_opened and name_opening(session, prepared.session_id, found.reference, change.context.at)):

@@ -199,15 +199,15 @@ def read_for_change(
 
 
 def read_for_update(
-    session: Session, change: ChangeCommand, *, with_notes: bool = False
+    session: Session, change: ChangeCommand, *, with_notes: bool = False, locked: bool = False
 ) -> tuple[Payment, IdempotencyKey | None]:
-    """``read_for_change``, with the row locked if the locking strategy uses row locks.
+    """``read_for_change``, with the row locked if the locking strategy uses row locks, or if it has to be ``locked``.
 
     Raises:
         LockTimeout: the row stays locked, and enough requests of this process wait for it (409, retryable).
     """
     enter_queue(session, Payment.__tablename__, change.payment_id)  # without a row lock, the flush waits for the row
-    if locks.uses_row_locks():
+    if locked or locks.uses_row_locks():
         lock_payment(session, change.payment_id)
     return read_for_change(session, change, with_notes=with_notes)
 
