@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, MetaData, Table
+from sqlalchemy import ColumnElement, DateTime, Dialect, MetaData, Table, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import BigInteger, Integer, TypeDecorator
@@ -49,6 +49,15 @@ class UtcDateTime(TypeDecorator[datetime]):
 def in_check(column: str, values: Iterable[str]) -> str:
     """The SQL condition, for a CHECK, that a column holds one of the values."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def constant(value: str) -> ColumnElement[str]:
+    """A value from our code, for a statement; never one from a request, because it is not escaped.
+
+    It stands in the statement's text. So PostgreSQL recognises the predicate of an index, and knows how rare the value
+    is, which it cannot of a parameter.
+    """
+    return literal_column(repr(str(value)))
 
 
 def table_of(model: type[Base]) -> Table:

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from config import METHODS
 from payments_app.accounts.models import User
 from payments_app.consultations.models import Consultation
-from payments_app.db.base import in_check, table_of
+from payments_app.db.base import constant, in_check, table_of
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction
 from payments_app.gateways.references import BY_HAND, normalized_reference
@@ -152,8 +152,8 @@ def count_queues(session: Session) -> Mapping[Queue, int]:
 @lru_cache(CACHED_STATEMENTS)
 def _page(names: frozenset[str], status: PaymentStatus | None, queue: Queue | None, per_page: int) -> DirectStatement:
     conditions: list[ColumnElement[bool]] = [PAYMENTS.c.deleted_at.is_(None)]
-    if status is not None:  # a literal: PostgreSQL has to know how rare it is
-        conditions.append(PAYMENTS.c.status == literal_column(f"'{status}'"))
+    if status is not None:
+        conditions.append(PAYMENTS.c.status == constant(status))
     if queue is not None:
         conditions.append(_in_queue(queue))
     known = _conditions()
@@ -234,14 +234,14 @@ def _places(*, with_number: bool) -> list[ColumnElement[bool]]:
         or_(*(column.ilike(_pattern("part"), escape="\\") for column in (USERS.c.name, USERS.c.email)))
     )
     consultations = select(CONSULTATIONS.c.id).where(_begins(CONSULTATIONS.c.reference))
-    methods: list[ColumnElement[str]] = [literal_column(f"'{method}'") for method in METHODS]
+    methods: list[ColumnElement[str]] = [constant(method) for method in METHODS]
     places = [
         PAYMENTS.c.user_id.in_(patients),
         PAYMENTS.c.consultation_id.in_(consultations),
         _begins(PAYMENTS.c.transaction_id),
         # All three columns of the index.
         and_(
-            PAYMENTS.c.gateway == literal_column(f"'{BY_HAND}'"),
+            PAYMENTS.c.gateway == constant(BY_HAND),
             PAYMENTS.c.payment_method.in_(methods),
             PAYMENTS.c.normalized_reference == _value("normalized_reference", "reference"),
         ),
@@ -265,12 +265,12 @@ def _value(column: str, name: str | None = None) -> Any:
 
 
 def _in_queue(queue: Queue) -> ColumnElement[bool]:
-    """Whether a payment is in that queue. Literals, which PostgreSQL compares with the predicates of its indexes."""
+    """Whether a payment is in that queue. The conditions are the predicates of indexes."""
     match queue:
         case Queue.TO_BE_CONFIRMED:
             return and_(
-                PAYMENTS.c.status == literal_column(f"'{PaymentStatus.PENDING}'"),
-                PAYMENTS.c.gateway == literal_column(f"'{BY_HAND}'"),
+                PAYMENTS.c.status == constant(PaymentStatus.PENDING),
+                PAYMENTS.c.gateway == constant(BY_HAND),
             )
         case Queue.NEEDS_REVIEW:
             return PAYMENTS.c.needs_review
@@ -286,7 +286,7 @@ def _in_queue(queue: Queue) -> ColumnElement[bool]:
 
 
 def _has_refund(status: str, *more: ColumnElement[bool]) -> ColumnElement[bool]:
-    refunds = select(REFUNDS.c.payment_id).where(REFUNDS.c.status == literal_column(f"'{status}'"), *more)
+    refunds = select(REFUNDS.c.payment_id).where(REFUNDS.c.status == constant(status), *more)
     return PAYMENTS.c.id.in_(refunds)
 
 

@@ -23,7 +23,7 @@ from payments_app.accounts.repository import (
     require_valid,
 )
 from payments_app.consultations.models import Consultation
-from payments_app.db.base import table_of
+from payments_app.db.base import constant, table_of
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction
 from payments_app.errors import PaymentNotFound
@@ -155,7 +155,7 @@ def _page(
     """
     query = select(PAYMENTS).where(PAYMENTS.c.deleted_at.is_(None)).limit(literal_column(str(per_page + 1)))
     if status is not None:
-        query = query.where(PAYMENTS.c.status == literal_column(f"'{status.value}'"))
+        query = query.where(PAYMENTS.c.status == constant(status))
     if needs_review is not None:
         query = query.where(PAYMENTS.c.needs_review if needs_review else ~PAYMENTS.c.needs_review)
     conditions = _conditions()

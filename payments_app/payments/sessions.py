@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from payments_app.consultations.models import Consultation
-from payments_app.db.base import dialect_insert, table_of
+from payments_app.db.base import constant, dialect_insert, table_of
 from payments_app.db.statement import DirectStatement
 from payments_app.db.transaction import read_transaction, write_transaction
 from payments_app.errors import GatewayRefused, InvalidTransition, VersionConflict
@@ -45,8 +45,8 @@ def _value(column: str, name: str) -> BindParameter[Any]:
 
 
 def _has_status(status: str) -> ColumnElement[bool]:
-    """As a literal, so that the planner recognises the predicate of the index: there is none of all sessions."""
-    return _SESSIONS.c.status == literal_column(f"'{status}'")
+    """The predicate of the index: there is none of all sessions."""
+    return _SESSIONS.c.status == constant(status)
 
 
 # An open session that is not its payment's first.
@@ -233,9 +233,7 @@ _NAME_OPENING = DirectStatement(
         _SESSIONS.c.id == _value("id", "session_id"),
         _has_status(OPENING),
         ~exists().where(_OTHER.c.gateway == _SESSIONS.c.gateway, _OTHER.c.reference == _value("reference", "named")),
-        ~exists().where(
-            _OTHER.c.payment_id == _SESSIONS.c.payment_id, _OTHER.c.status == literal_column(f"'{SessionStatus.OPEN}'")
-        ),
+        ~exists().where(_OTHER.c.payment_id == _SESSIONS.c.payment_id, _OTHER.c.status == constant(SessionStatus.OPEN)),
     )
     .values(
         reference=_value("reference", "named"),

@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, literal_column, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from payments_app import clock, money
+from payments_app.db.base import constant
 from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import (
     NotRefundable,
@@ -352,8 +353,8 @@ def reject(session: Session, refund_id: int, reason: str, *, change: ChangeComma
 
 
 def _has_status(status: RefundStatus) -> ColumnElement[bool]:
-    """As a literal, so that the planner recognises the predicate of ``ix_refunds_for_people``."""
-    return Refund.status == literal_column(f"'{status}'")
+    """The predicate of ``ix_refunds_for_people``."""
+    return Refund.status == constant(status)
 
 
 def _load_for_change(

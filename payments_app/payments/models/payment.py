@@ -14,13 +14,12 @@ from sqlalchemy import (
     and_,
     false,
     inspect,
-    literal_column,
     text,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
 
-from payments_app.db.base import Base, BigId, UtcDateTime, in_check
+from payments_app.db.base import Base, BigId, UtcDateTime, constant, in_check
 from payments_app.errors import InvalidTransition, PaymentDisputed
 from payments_app.gateways.base import Charge
 from payments_app.gateways.references import BY_HAND, MAX_NORMALIZED_LENGTH, normalized_reference
@@ -177,8 +176,7 @@ class Payment(Base):
     @is_active.inplace.expression
     @classmethod
     def _is_active_expression(cls) -> ColumnElement[bool]:
-        # Literals and not parameters, so that the planner recognises the index's predicate.
-        statuses: list[ColumnElement[str]] = [literal_column(f"'{status.value}'") for status in ACTIVE]
+        statuses: list[ColumnElement[str]] = [constant(status) for status in ACTIVE]
         return and_(cls.status.in_(statuses), cls.deleted_at.is_(None))
 
     @property
