@@ -26,9 +26,7 @@ Render = Callable[[Any], Any]
 
 def renderer(schema: Schema, getter: Getter = attrgetter) -> Callable[[Any], dict[str, Any]]:
     """A function that dumps one row like ``schema.dump``."""
-    members = schema.dump_fields
-    sources = [field.attribute or name for name, field in members.items()]
-    read = getter(*sources, sources[0])  # one more than the members: of a single one a getter makes no tuple
+    members, read = schema.dump_fields, _reader(schema, getter)
     converters = [(name, convert) for name, field in members.items() if (convert := _converter(field, getter))]
 
     def render(row: Any) -> dict[str, Any]:
@@ -39,6 +37,12 @@ def renderer(schema: Schema, getter: Getter = attrgetter) -> Callable[[Any], dic
         return rendered
 
     return render
+
+
+def _reader(schema: Schema, getter: Getter) -> Callable[[Any], Any]:
+    """Reads the values of all members from a row, and one value more: of a single name a getter makes no tuple."""
+    sources = [field.attribute or name for name, field in schema.dump_fields.items()]
+    return getter(*sources, sources[0])
 
 
 def _converter(field: fields.Field[Any], getter: Getter) -> Render | None:
@@ -57,10 +61,8 @@ def text_renderer(schema: Schema) -> Callable[[Any], str]:
 
     For lists: to make the dicts of a page, and to encode them, takes longer than anything else that a page needs.
     """
-    members = schema.dump_fields
+    members, read = schema.dump_fields, _reader(schema, attrgetter)
     template = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in members) + "}"
-    sources = [field.attribute or name for name, field in members.items()]
-    read = attrgetter(*sources, sources[0])  # one more than the members, as above
     encoders = [_encoder(field) for field in members.values()]
 
     def render(row: Any) -> str:
