@@ -83,11 +83,15 @@ class Snapshot:
         self._kept = self._keep()
 
     def _keep(self) -> StoredState:
+        return StoredState(self._read(), self.fake.remember())
+
+    def _read(self) -> dict[str, list[dict[str, Any]]]:
+        """All rows, in the order of their keys: PostgreSQL gives rows that were put back in any order."""
         with self.engine.connect() as connection:
-            rows = {
-                table.name: [dict(row) for row in connection.execute(select(table)).mappings()] for table in CHANGING
+            return {
+                table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
+                for table in CHANGING
             }
-        return StoredState(rows, self.fake.remember())
 
     def put_back(self) -> None:
         """Restore the stored state."""
@@ -103,7 +107,7 @@ class Snapshot:
 
     def changed(self) -> set[str]:
         """The tables whose rows differ from the stored state."""
-        now = self._keep().rows
+        now = self._read()
         return {name for name, rows in self._kept.rows.items() if now[name] != rows}
 
     def finish(self, operation: Operation, result: OperationResult | None) -> OperationResult:
@@ -136,12 +140,7 @@ class Snapshot:
 
     def look(self) -> "SeenState":
         """The present state."""
-        with self.engine.connect() as connection:
-            rows = {
-                table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
-                for table in CHANGING
-            }
-        return SeenState(rows, self.fake.books())
+        return SeenState(self._read(), self.fake.books())
 
     def violations(self) -> list[dict[str, Any]]:
         return self.rows.violations()

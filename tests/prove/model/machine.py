@@ -353,9 +353,9 @@ class PaymentsMachine(Comparison):
 
     @rule(target=links, number=st.sampled_from([1, 1, 2]))
     def open_a_link(self, number: int) -> Any:
-        patient = self.model.consultations[number].patient
-        link = Link(number, patient)
-        self.payers[link] = payer_of(self.service.people, number, of=self._person(patient))
+        consultation = self.model.consultations[number]
+        link = Link(number, consultation.patient, consultation.patients)
+        self.payers[link] = payer_of(self.service.people, number, of=self._person(consultation.patient))
         return link
 
     @rule(target=payments, link=links, what=by_link, key=keys, payment=payments, number=st.sampled_from([1, 1, 1, 2]))

@@ -23,14 +23,20 @@ class Consultation:
     patient: str
     fee: int | None = None
     is_closed: bool = False
+    # How many it has had, one after the other; one who comes back counts again.
+    patients: int = 1
 
 
 @dataclass(eq=False)
 class Link:
-    """A payment link of a consultation; whoever has it acts for the one who was the patient when it was opened."""
+    """A payment link of a consultation; whoever has it acts for the patient, until there is another one.
+
+    ``patients``: how many the consultation had had when the link was made.
+    """
 
     consultation: int
     patient: str
+    patients: int
     is_revoked: bool = False
 
 

@@ -83,7 +83,7 @@ class ReferenceModel:
 
     def by_link(self, link: Link, consultation: int | None, missing: str) -> str:
         """M11: the patient for whom a link acts, in its own consultation; nothing else exists for it."""
-        if link.is_revoked or self.consultations[link.consultation].patient != link.patient:
+        if link.is_revoked or self.consultations[link.consultation].patients != link.patients:
             raise Refusal(401, "not-authenticated")
         if consultation != link.consultation:
             raise Refusal(404, missing)
@@ -98,6 +98,7 @@ class ReferenceModel:
         others = patient != found.patient and any(p.consultation == number for p in self.payments)
         if others or (fee != found.fee and self.active(number) is not None):
             raise Refusal(409, "consultation-has-payments")
+        found.patients += patient != found.patient
         found.patient, found.fee = patient, fee
 
     def close(self, who: str, number: int, weather: Weather) -> None:
