@@ -19,7 +19,7 @@ from tests.support.service import free_port
 # Says what it was started with, in place of the project's own flask.
 STAND_IN = """#!/bin/sh
 echo "${APP_ENV:-}|${DATABASE_URL:-}|$*"
-echo "links begin with ${PUBLIC_URL:-}" >&2
+echo "links begin with ${PUBLIC_URL:-}, webhooks to this machine: ${WEBHOOK_ALLOW_PRIVATE:-}" >&2
 """
 
 
@@ -108,10 +108,23 @@ def test_an_env_file_with_other_settings_leaves_the_demo(project: Path) -> None:
 def test_a_payment_link_of_the_demo_leads_to_make_run(project: Path, settings: dict[str, str], address: str) -> None:
     started = run(project / "payments", "links", "create", "77", cwd=project.parent, **settings)
 
-    assert started.stderr == f"links begin with {address}\n"
+    assert started.stderr.startswith(f"links begin with {address}, ")
     (project / ".env").write_text("PUBLIC_URL=https://pay.example.org\n")
     with_file = run(project / "payments", "links", "create", "77", cwd=project.parent)
-    assert with_file.stderr == "links begin with \n"  # the service reads it itself
+    assert with_file.stderr.startswith("links begin with , ")  # the service reads it itself
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [({}, "1"), ({"WEBHOOK_ALLOW_PRIVATE": "0"}, "0"), ({"DATABASE_URL": "postgresql+psycopg://db/clinic"}, "")],
+    ids=str,
+)
+def test_webhooks_of_the_demo_may_go_to_this_machine(project: Path, settings: dict[str, str], allowed: str) -> None:
+    command = (project / "payments", "webhooks", "create", "http://127.0.0.1:9000/")
+
+    assert run(*command, cwd=project, **settings).stderr.endswith(f"webhooks to this machine: {allowed}\n")
+    (project / ".env").write_text("WEBHOOK_ALLOW_PRIVATE=0\n")
+    assert run(*command, cwd=project).stderr.endswith("webhooks to this machine: \n")  # the service reads it itself
 
 
 @pytest.mark.parametrize("missing", ["instance/demo.db", ".venv/bin/flask"])
