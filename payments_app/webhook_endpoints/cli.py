@@ -26,7 +26,10 @@ webhooks = CommandGroup(
     "webhooks", has_time_limits=True, help="Other systems that are told of events, and the sender that tells them."
 )
 
-COLUMNS = ("id", "is_enabled", "url", "types", "description", "last_delivered_at", "failing_since", "disabled_reason")
+COLUMNS = (
+    *("id", "is_enabled", "url", "types", "description", "created_by"),
+    *("last_delivered_at", "failing_since", "disabled_reason"),
+)
 DELIVERY_COLUMNS = (
     "id",
     "status",
@@ -240,8 +243,11 @@ def _deliveries(endpoint_id: int, status: str | None, limit: int) -> Iterator[di
         page = repository.list_deliveries(endpoint_id, shown)
         for each in page.rows:
             rendered = schemas.render_delivery(each)
-            more = {name: getattr(each.delivery, name) for name in ("next_attempt_at", "delivered_at")}
-            yield {**{name: rendered[name] for name in DELIVERY_COLUMNS}, **more}
+            times = {
+                name: None if rendered[name] is None else getattr(each.delivery, name)
+                for name in ("next_attempt_at", "delivered_at")
+            }
+            yield {**{name: rendered[name] for name in DELIVERY_COLUMNS}, **times}
         limit -= len(page.rows)
         if not page.has_more:
             return

@@ -208,7 +208,11 @@ class WebhookDelivery(Base):
         if self.attempts < len(ATTEMPTS_AFTER_SECONDS):
             self.next_attempt_at = now + timedelta(seconds=ATTEMPTS_AFTER_SECONDS[self.attempts])
         else:
-            self.status = DeliveryStatus.FAILED.value
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Make no other attempt."""
+        self.status = DeliveryStatus.FAILED.value
 
     def repeat(self, now: datetime) -> None:
         """Let it be sent again, at once: one attempt more, if all were made."""

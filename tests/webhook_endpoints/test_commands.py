@@ -36,6 +36,7 @@ def test_an_endpoint_is_managed_and_sent_to(commands: CommandRunner, webhooks: W
 
     (event, shown_ping) = commands.json("webhooks", "deliveries", endpoint_id, "--status", "delivered", "--limit", 101)
     assert (event["webhook_id"], shown_ping["webhook_id"]) == (created.id, ping.id)
+    assert (event["next_attempt_at"], event["delivered_at"] is None) == (None, False)
     commands.ok("webhooks", "retry", endpoint_id, event["id"])
     assert "1 delivered, 0 failed" in commands.ok("webhooks", "send", "--once")
     (rotated,) = commands.json("webhooks", "rotate-secret", endpoint_id, "--overlap", 0)
@@ -44,6 +45,7 @@ def test_an_endpoint_is_managed_and_sent_to(commands: CommandRunner, webhooks: W
     commands.ok("webhooks", "change", endpoint_id, "--url", webhooks.receiver.url("/b/ok"), "--types", "*")
     (listed,) = commands.json("webhooks", "list")
     assert (listed["url"], listed["types"], listed["description"]) == (webhooks.receiver.url("/b/ok"), "*", "The site")
+    assert listed["created_by"].startswith("admin:")
     assert made["secret"] not in commands.ok("webhooks", "list")
     commands.ok("webhooks", "disable", endpoint_id)
     assert "disabled" in commands.refused("webhooks", "ping", endpoint_id)

@@ -119,7 +119,9 @@ def test_410_disables_an_endpoint(webhooks: Webhooks) -> None:
 
     shown = webhooks.shown(endpoint_id)
     assert (shown["is_enabled"], shown["disabled_reason"]) == (False, "gone")
-    assert webhooks.statuses(endpoint_id) == ["failed", "failed"]
+    given_up, other = webhooks.deliveries(endpoint_id)
+    assert (given_up["status"], given_up["last_status_code"], given_up["last_error"]) == ("failed", 410, "gone")
+    assert (other["status"], other["last_status_code"], other["last_error"]) == ("failed", None, "endpoint_disabled")
     assert webhooks.send() == {}
 
 
