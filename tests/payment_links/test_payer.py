@@ -159,6 +159,10 @@ def test_a_consultation_that_gets_another_patient_ends_the_links_of_the_first(pe
         assert_problem(payer.get("/consultations/5"), 401, code="not-authenticated")
         assert_problem(payer.pay(5), 401, code="not-authenticated")
         assert_problem(exchange(people, payer.link_token), 404, code="not-found")
+    # Nor do they live again if the first patient comes back.
+    assert people.admin.put("/consultations/5", {"patient_id": people.patient.id}).status_code == 200
+    assert_problem(payer.get("/consultations/5"), 401, code="not-authenticated")
+    assert people.admin.put("/consultations/5", {"patient_id": people.other.id}).status_code == 200
     second = payer_of(people, 5, of=people.other)
     assert second.pay(5).status_code == 201
     assert rows.one("SELECT user_id FROM payments")["user_id"] == people.other.id
