@@ -25,7 +25,7 @@ STRIDE = 13
 LEAST_CROSSINGS = 400
 
 # With these, and a page of its own, gunicorn refuses what is no HTTP, what it is not to expect, and what is too large.
-GUNICORNS = (400, 417, 431)
+GUNICORNS = (400, 414, 417, 431)
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 
