@@ -148,7 +148,8 @@ def make_certificate(certificate: Path, key: Path) -> None:
     replaced = {
         "/etc/nginx/payments/fullchain.pem": str(certificate),
         "/etc/nginx/payments/privkey.pem": str(key),
-        "subjectAltName=DNS:payments.example.org": "subjectAltName=DNS:payments.example.org,IP:127.0.0.1",
+        "/CN=$NAME": "/CN=payments.example.org",
+        "subjectAltName=DNS:$NAME": "subjectAltName=DNS:payments.example.org,IP:127.0.0.1",
     }
     command = shlex.split(written.replace("\\\n", ""))
     assert replaced.keys() <= set(command), command
