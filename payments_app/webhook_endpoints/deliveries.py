@@ -255,8 +255,6 @@ def settle_failure(session: Session, leased: Leased, *, status_code: int | None,
     now = database_time(session)
     delivery.fail(now, status_code=status_code, error=error)
     endpoint.note_failed(now, is_gone=error == DeliveryError.GONE)
-    if error == DeliveryError.GONE:
-        delivery.give_up()  # not with the others, which are given up because the endpoint is disabled
     if endpoint.is_enabled:
         return False
     reason = endpoint.disabled_reason

@@ -203,16 +203,12 @@ class WebhookDelivery(Base):
         self.status, self.delivered_at = DeliveryStatus.DELIVERED.value, now
 
     def fail(self, now: datetime, *, status_code: int | None, error: DeliveryError) -> None:
-        """Count a failed attempt: another follows later, or none."""
+        """Count a failed attempt: another follows later, or none. None follows a 410, which disables the endpoint."""
         self._note_attempt(now, status_code, error)
-        if self.attempts < len(ATTEMPTS_AFTER_SECONDS):
+        if self.attempts < len(ATTEMPTS_AFTER_SECONDS) and error != DeliveryError.GONE:
             self.next_attempt_at = now + timedelta(seconds=ATTEMPTS_AFTER_SECONDS[self.attempts])
         else:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Make no other attempt."""
-        self.status = DeliveryStatus.FAILED.value
+            self.status = DeliveryStatus.FAILED.value
 
     def repeat(self, now: datetime) -> None:
         """Let it be sent again, at once: one attempt more, if all were made."""
