@@ -33,6 +33,8 @@ from tests.support.small_disk import SHARED_MEMORY, SMALL_BYTES
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
 DIALECTS = ("sqlite", "postgresql")
+# For tests of what only PostgreSQL has, or of what is the same on both.
+on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 # Folders and files; the longest of all first.
 LONGEST = (
     *("ha", "model", "prove", "concurrency", "browser", "deploy", "faults", "health"),

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from payments_app.accounts import api_keys
 from tests.api.assertions import assert_problem
+from tests.conftest import on_postgresql
 from tests.support.api_keys import Program, key_of
 from tests.support.client import ApiResponse
 from tests.support.held_locks import held, wait_for_waiting
@@ -15,7 +16,7 @@ from tests.support.people import People
 from tests.support.rows import Rows
 
 # SQLite has one writer at a time: none can come in between.
-pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+pytestmark = on_postgresql
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import requests
 from sqlalchemy import Engine, text
 
 from payments_app.db.row_waits import MOST_WAITING
+from tests.conftest import on_postgresql
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, statuses
@@ -21,7 +22,7 @@ MOST_LEFT = WORKERS * (MOST_WAITING + 1)
 pytestmark = pytest.mark.usefixtures("audited")
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_forty_confirms_of_a_locked_row_keep_nobody_else_waiting(
     service: Service, people: People, engine: Engine, rows: Rows
 ) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 
 from payments_app.db.row_waits import MOST_WAITING, RowWait
 from payments_app.errors import LockTimeout
+from tests.conftest import on_postgresql
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
@@ -16,7 +17,6 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 
 REQUESTS = 6

@@ -26,7 +26,7 @@ from payments_app.db.ids import BLOCK_SIZE, next_id
 from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFound, VersionConflict
 from payments_app.payments.models.payment import Payment
-from tests.conftest import DIALECTS
+from tests.conftest import DIALECTS, on_postgresql
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse, client_of
 from tests.support.databases import ROOT, Database
@@ -43,7 +43,6 @@ ATTEMPTS = 3  # by default
 # As SQLite says it: https://sqlite.org/pragma.html#pragma_synchronous. NORMAL, 1, may forget what was committed.
 SYNCHRONOUS_FULL = 2
 
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 
 

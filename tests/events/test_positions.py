@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from payments_app.db.base import table_of
 from payments_app.events import positions
 from payments_app.payments.models.event import PaymentEvent
+from tests.conftest import on_postgresql
 from tests.support.feeds import read_all, read_page
 from tests.support.people import People
 from tests.support.raw_rows import MOMENT, Raw
@@ -40,7 +41,7 @@ def uncommitted_event(engine: Engine, payment_id: int, event_id: int) -> Iterato
         yield connection
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_an_event_that_commits_late_comes_last(people: People, engine: Engine) -> None:
     """Although it has the smallest id and the oldest time."""
     payment_id = people.patient.pay(5).json["data"]["payment_id"]
@@ -53,7 +54,7 @@ def test_an_event_that_commits_late_comes_last(people: People, engine: Engine) -
     assert [(event["position"], event["id"]) for event in after] == [(3, 1_000)]
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_a_reader_goes_without_while_another_gives_them(people: People, engine: Engine) -> None:
     people.patient.pay(5)
     with engine.connect() as connection, connection.begin():
@@ -64,7 +65,7 @@ def test_a_reader_goes_without_while_another_gives_them(people: People, engine: 
     assert len(read_all(people.admin, cursor)) == 1
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_a_reader_who_may_wait_waits_for_another_that_gives_them(people: People, engine: Engine) -> None:
     """A page that is empty only because of the other one is not an answer at once, to be asked for again at once."""
     people.patient.pay(5)
@@ -130,7 +131,7 @@ def test_all_events_get_one_however_many(people: People, engine: Engine, rows: R
     assert rows.count("payment_events") == 2_500
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_statistics_of_a_time_with_few_events_make_no_batch_slow(app: Flask, people: People, engine: Engine) -> None:
     """PostgreSQL then expects one event, and evaluated a part of the statement anew for each of the 2,500."""
     events = 2_500

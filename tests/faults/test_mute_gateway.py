@@ -16,6 +16,7 @@ import requests
 
 from config import WORKER_THREADS
 from payments_app.gateways.registry import PLACES
+from tests.conftest import on_postgresql
 from tests.support.databases import Database
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
@@ -33,7 +34,7 @@ ONE_LONG_ATTEMPT = {"GATEWAY_TIMEOUT": "60", "REFUND_LEASE": "61"}
 
 # One is enough: what waits here waits for no database.
 pytestmark = [
-    pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session"),
+    on_postgresql,
     pytest.mark.usefixtures("audited"),
 ]
 

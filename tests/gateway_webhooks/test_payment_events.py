@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from payments_app.payments import repository
+from tests.conftest import on_postgresql
 from tests.gateway_webhooks import send, state_of, tell, trail_of
 from tests.support.client import client_of
 from tests.support.fake_stripe_state import Wire
@@ -202,7 +203,7 @@ def test_a_confirm_and_the_event_about_it_at_once_complete_once(stripe_app: Stri
 
 
 # SQLite has one lock for all writers: nothing comes in between.
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 @pytest.mark.parametrize("kind", ["processing", "payment_failed", "canceled"])
 def test_news_that_wait_for_the_row_are_judged_by_what_it_has_become(
     stripe_app: StripeApp, rows: Rows, kind: str, monkeypatch: pytest.MonkeyPatch

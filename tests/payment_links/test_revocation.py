@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.api.assertions import assert_problem
+from tests.conftest import on_postgresql
 from tests.support.client import ApiResponse
 from tests.support.held_locks import held, wait_for_waiting
 from tests.support.links import Payer, payer_of
@@ -14,7 +15,7 @@ from tests.support.people import People
 from tests.support.rows import Rows
 
 # SQLite has one writer at a time: none can come in between.
-pytestmark = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+pytestmark = on_postgresql
 
 DISABLE = "UPDATE users SET disabled_at = now() WHERE id = :id"
 

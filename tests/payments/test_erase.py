@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, inspect
 
+from tests.conftest import on_postgresql
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.held_locks import held, wait_for_waiting
@@ -160,7 +161,7 @@ def test_copies_in_redis_go_too_and_a_silent_redis_is_told(
 LOCK_USER = "SELECT 1 FROM users WHERE id = :id FOR UPDATE"
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 @pytest.mark.parametrize("ends_first", ["payment", "erasure"])
 def test_a_payment_of_the_same_moment_is_either_made_or_the_patient_erased(
     ends_first: str, commands: CommandRunner, people: People, engine: Engine, rows: Rows
@@ -189,7 +190,7 @@ def test_a_payment_of_the_same_moment_is_either_made_or_the_patient_erased(
     assert rows.violations() == []
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_a_consultation_that_is_registered_at_the_same_moment_is_none_of_the_erased(
     commands: CommandRunner, people: People, engine: Engine, rows: Rows
 ) -> None:

@@ -18,8 +18,6 @@ from tests.support.databases import ROOT
 from tests.support.rows import Rows
 from tests.support.waiting import PATIENCE_SECONDS
 
-ON_POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
-
 # Few at once, and as fast as they are answered: what is tried here is the command, not the service.
 SMALL = ("--clients", "4", "--rounds", "1", "--yes")
 AT = ("--pace", "1000", "--url")

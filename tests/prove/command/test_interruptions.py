@@ -21,7 +21,8 @@ from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
 from payments_app.proof.runner import ProofPlan, Report
 from payments_app.proof.scenario import LoadProfile, WrongTarget
-from tests.prove.command.proving import ON_POSTGRESQL, SMALL, everything, finished_here, is_running, scratch, started
+from tests.conftest import on_postgresql
+from tests.prove.command.proving import SMALL, everything, finished_here, is_running, scratch, started
 from tests.support.apps import app_with
 from tests.support.commands import commands_on
 from tests.support.databases import Database
@@ -32,7 +33,7 @@ from tests.support.service import Service
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
-@ON_POSTGRESQL
+@on_postgresql
 @pytest.mark.usefixtures("others", "audited")
 # In the short form a run of the test's own process is stopped by SIGTERM, below.
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_an_interrupted_run_removes_what_it_wrote(sent: signal.Signals, database
     assert said.endswith(f"Error: Stopped by {sent.name}; all written rows were removed.\n")
 
 
-@ON_POSTGRESQL
+@on_postgresql
 @pytest.mark.usefixtures("others", "audited")
 def test_what_a_killed_run_left_is_removed_by_the_next_one(
     database: Database, app: Flask, rows: Rows, monkeypatch: pytest.MonkeyPatch

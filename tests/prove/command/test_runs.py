@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.prove.command.proving import AT, ON_POSTGRESQL, SMALL, everything, finished, finished_here
+from tests.conftest import on_postgresql
+from tests.prove.command.proving import AT, SMALL, everything, finished, finished_here
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
 from tests.support.fresh_databases import engine_on, fresh_database
@@ -64,7 +65,7 @@ def running(database: Database) -> Iterator[Service]:
         yield service
 
 
-@ON_POSTGRESQL
+@on_postgresql
 @pytest.mark.usefixtures("others", "audited")
 def test_a_service_that_runs_is_proved_within_its_rate_limits(running: Service, database: Database) -> None:
     limits = {"RATELIMIT_ENABLED": "true", "RATELIMIT_PAYMENTS": "3 per minute"}
@@ -92,7 +93,7 @@ def test_a_live_services_socket_is_left_to_it(tmp_path: Path, monkeypatch: pytes
         assert [path.name for path in tmp_path.iterdir()] == ["live.sock"]
 
 
-@ON_POSTGRESQL
+@on_postgresql
 @pytest.mark.usefixtures("others")
 def test_a_service_on_another_database_is_not_attacked(running: Service, commands_elsewhere: CommandRunner) -> None:
     told = commands_elsewhere.run("payments", "prove", *SMALL, *AT, running.url)

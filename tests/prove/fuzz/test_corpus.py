@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.api.assertions import INTERNALS, contents
+from tests.conftest import on_postgresql
 from tests.prove.fuzz import corpus
 from tests.support.databases import Database
 from tests.support.links import Payer, payer_of
@@ -26,8 +27,6 @@ LEAST_CROSSINGS = 400
 
 # With these, and a page of its own, gunicorn refuses what is no HTTP, what it is not to expect, and what is too large.
 GUNICORNS = (400, 417, 431)
-
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import on_postgresql
 from tests.support.databases import ROOT, Database
 from tests.support.links import payer_of
 from tests.support.people import People
@@ -30,9 +31,6 @@ LONG_PHASES = "examples,coverage,fuzzing,stateful"
 # What is tried at the least, as each of them.
 LEAST_REQUESTS = {"patient": 40, "admin": 40, "payer": 10}
 
-# What production has.
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
-
 
 @pytest.fixture(scope="module")
 def running(database: Database) -> Iterator[Service]:
@@ -48,7 +46,7 @@ def fuzzed(running: Service, people: People) -> Service:
     return running
 
 
-@on_postgresql
+@on_postgresql  # what production has
 @pytest.mark.parametrize("who", ["patient", "admin", "payer"])
 def test_every_answer_matches_the_document(  # noqa: PLR0917  # fixtures
     fuzzed: Service, people: People, who: str, effort: int, seed: int, tmp_path: Path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import on_postgresql
 from tests.support.apps import app_with
 from tests.support.client import client_of
 from tests.support.databases import ROOT, Database
@@ -22,7 +23,6 @@ PACKAGE = "consultation_payments_client"
 WITH_OUR_PROGRAMS = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 # The documented program pays this one. The client is the same on each database.
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> str:
