@@ -101,7 +101,12 @@ class Load:
         self._stack = stack
         self._consultations = threading.Lock()
         self.is_over = threading.Event()
-        self.answers: Counter[tuple[str, int | str]] = Counter()
+        # A list, because threads that add to a counter can lose each other's additions.
+        self._answers: list[tuple[str, int | str]] = []
+
+    @property
+    def answers(self) -> Counter[tuple[str, int | str]]:
+        return Counter(self._answers)
 
     @property
     def paid(self) -> int:
@@ -117,14 +122,14 @@ class Load:
 
     def wait_for_more(self) -> None:
         """Wait until a few dozen more have been answered."""
-        enough = self.answers.total() + 30
-        wait_until(lambda: self.answers.total() >= enough)
+        enough = len(self._answers) + 30
+        wait_until(lambda: len(self._answers) >= enough)
 
     def _note(self, method: str, send: Send, client: requests.Session) -> None:
         try:
-            self.answers[method, send(client).status_code] += 1
+            self._answers.append((method, send(client).status_code))
         except requests.RequestException as error:
-            self.answers[method, repr(error)] += 1
+            self._answers.append((method, repr(error)))
 
     def _pay(self, client: requests.Session) -> requests.Response:
         with self._consultations:
