@@ -52,11 +52,16 @@ test-all: TESTS :=
 # mypy takes as long as all other checks together, and the tests leave the processors some of their time: it runs
 # beside them.
 test test-all: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory -j $(filter-out check-types,$(CHECKS))
-	@$(MAKE) --no-print-directory -j 2 check-types run-tests TESTS='$(TESTS)'
+	@$(MAKE) --no-print-directory -j check-types run-tests TESTS='$(TESTS)'
 
-run-tests:
+run-tests: $(filter-out check-types,$(CHECKS)) $(VENV)/.compiled
 	$(PYTEST) $(TESTS)
+
+# Python compiles a module when it first loads it. All processes of the first run would do so at the same time, each for
+# itself. What cannot be collected fails in the run.
+$(VENV)/.compiled: $(VENV)/.installed-dev
+	-@$(BIN)/pytest --collect-only -p no:terminal
+	@touch $@
 
 # The proofs in their long forms, and the other tests that have a long form. docs/proof.md describes the proofs and how
 # to replay a failure. The figures are written to the folder PROOF_FIGURES.
@@ -101,7 +106,7 @@ known-holes:
 	$(PYTHON) -m venv instance/known-holes
 	$(HOLES)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	$(HOLES)/pip-audit --strict --require-hashes --disable-pip \
-	    -r requirements.txt -r requirements-dev.txt -r requirements-bench.txt
+	    -r requirements-pip.txt -r requirements.txt -r requirements-dev.txt -r requirements-bench.txt
 
 # At the same time: mypy takes one core for as long as all others together.
 check: $(VENV)/.installed-dev
@@ -129,7 +134,7 @@ pins: PINS := instance/pins/bin
 pins:
 	$(PYTHON) -m venv instance/pins
 	$(PINS)/pip install --quiet --disable-pip-version-check uv==0.13.9
-	for name in requirements requirements-dev requirements-bench $(SITE)/requirements; do \
+	for name in requirements-pip requirements requirements-dev requirements-bench $(SITE)/requirements; do \
 	    $(PINS)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	        --no-emit-index-url --custom-compile-command "make pins" $(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done
@@ -178,14 +183,14 @@ $(SEEDED): $(wildcard migrations/versions/*.py)
 	@$(BIN)/flask --app wsgi demo seed
 	@touch $@
 
-# Python compiles a module when it first loads it. pip would compile all of them, most of which are never loaded: a
-# third of its time.
+# pip would compile all modules, most of which are never loaded: a third of its time.
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements-pip.txt requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try make PYTHON=python3.11"; exit 1; }
 	@test -d $(VENV) || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the packages of the service"
+	@$(PIP_INSTALL) -r requirements-pip.txt
 	@$(PIP_INSTALL) -r requirements.txt
 	@touch $@
 

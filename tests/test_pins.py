@@ -44,7 +44,7 @@ def needed_by(name: str, extras: set[str]) -> Iterator[Requirement]:
             yield needed
 
 
-@pytest.mark.parametrize("name", [*FILES, "examples/booking-site/requirements.txt"])
+@pytest.mark.parametrize("name", ["requirements-pip.txt", *FILES, "examples/booking-site/requirements.txt"])
 def test_every_requirement_is_one_version_with_hashes(name: str) -> None:
     """Then pip refuses any file that is not one of those, and any package that is not in the list."""
     for line in logical_lines(ROOT / name):
