@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +15,11 @@ from typing import Any, Protocol, Self, TypeVar
 
 import requests
 
-from tests.support.databases import ROOT
 from tests.support.people import Person
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from tests.support.warm_python import WarmProcess
+from tests.support.warm_python import WarmProcess, start_python
 
 T = TypeVar("T")
-
-# What the interpreter and the loader read at its start, so that a process which has started already cannot be given it.
-READ_AT_ITS_START = {"LD_PRELOAD", "PYTHONPATH"}
 
 
 @dataclass
@@ -48,7 +43,11 @@ class Service:
             "WEB_CONCURRENCY": str(workers),
             "RATELIMIT_ENABLED": "false",
         }
-        service = cls(f"http://127.0.0.1:{port}", log, _gunicorn({**os.environ, **settings, **environment}, log))
+        arguments = ("--access-logfile", "-", "--access-logformat", "served by %(p)s")
+        gunicorn = start_python(
+            "gunicorn", *arguments, environment={**os.environ, **settings, **environment}, output=log
+        )
+        service = cls(f"http://127.0.0.1:{port}", log, gunicorn)
         try:
             service.wait_until_answered_by(workers)
             yield service
@@ -92,16 +91,6 @@ class Service:
     def pay(self, person: Person, consultation_id: int, key: str) -> requests.Response:
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
         return self.post(person, "/payments", body, **{"Idempotency-Key": key})
-
-
-def _gunicorn(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes] | WarmProcess:
-    arguments = ("--access-logfile", "-", "--access-logformat", "served by %(p)s")
-    if not environment.keys() & READ_AT_ITS_START:
-        log.touch()  # it may be read before the process opens it
-        return WarmProcess("gunicorn", *arguments, environment=environment, output=log)
-    command = [sys.executable, "-m", "gunicorn", *arguments]
-    with log.open("wb") as output:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
 
 def workers_of(master: int) -> set[int]:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,21 @@ from tests.support.databases import ROOT
 # It imports these once for each process of pytest, at the first start, and ends with it.
 _FORK_SERVER = multiprocessing.get_context("forkserver")
 _FORK_SERVER.set_forkserver_preload(["payments_app", "gunicorn.app.wsgiapp", "gunicorn.workers.gthread"])
+
+# What the interpreter and the loader read at its start, so that a process which has started already cannot be given it.
+READ_AT_ITS_START = {"LD_PRELOAD", "PYTHONPATH"}
+
+
+def start_python(
+    module: str, *arguments: str, environment: Mapping[str, str], output: Path
+) -> "subprocess.Popen[bytes] | WarmProcess":
+    """``python -m module arguments`` in the project's folder, by a fork if the environment allows it."""
+    output.touch()  # it may be read before the process opens it
+    if not environment.keys() & READ_AT_ITS_START:
+        return WarmProcess(module, *arguments, environment=environment, output=output)
+    command = [sys.executable, "-m", module, *arguments]
+    with output.open("wb") as file:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
 class WarmProcess:

@@ -5,8 +5,7 @@ On PostgreSQL it is the server's clock, which all senders share; on SQLite that 
 
 import os
 import re
-import subprocess
-import sys
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,13 +20,14 @@ from tests.conftest import DIALECTS
 from tests.support.apps import app_with, engine_of
 from tests.support.clock import Clock
 from tests.support.cluster import Cluster
-from tests.support.databases import ROOT, empty, upgrade
+from tests.support.databases import empty, upgrade
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.people import People
 from tests.support.receiver import Receiver
 from tests.support.rows import Rows
 from tests.support.slow_sender import HAS_LOOKED
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.warm_python import start_python
 from tests.webhook_endpoints.conftest import PRIVATE, Webhooks
 
 JUMP_SAID = re.compile(r"clock jumped\b.*\bseconds=(-?\d+)")
@@ -69,19 +69,13 @@ def webhooks(clocked: ClockedDatabase, receiver: Receiver) -> Iterator[Webhooks]
 
 @contextmanager
 def sending(clocked: ClockedDatabase, log: Path) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.slow_sender"],
-            cwd=ROOT,
-            env={**os.environ, "DATABASE_URL": clocked.url, **clocked.environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    environment = {**os.environ, "DATABASE_URL": clocked.url, **clocked.environment}
+    process = start_python("tests.support.slow_sender", environment=environment, output=log)
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.wait(PATIENCE_SECONDS)
 
 
 def hours_jumped(log: Path) -> int:
