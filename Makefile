@@ -58,10 +58,9 @@ run-tests: $(filter-out check-types,$(CHECKS)) $(VENV)/.compiled
 	$(PYTEST) $(TESTS)
 
 # Python compiles a module when it first loads it. All processes of the first run would do so at the same time, each for
-# itself. What cannot be collected fails in the run.
+# itself.
 $(VENV)/.compiled: $(VENV)/.installed-dev
-	-@$(BIN)/pytest --collect-only -p no:terminal
-	@touch $@
+	@$(BIN)/pytest --collect-only --quiet > $@ || { cat $@; rm $@; exit 1; }
 
 # The proofs in their long forms, and the other tests that have a long form. docs/proof.md describes the proofs and how
 # to replay a failure. The figures are written to the folder PROOF_FIGURES.
