@@ -8,7 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,13 +139,17 @@ def unsynced(engine: Engine) -> Iterator[Connection]:
 
 def empty(engine: Engine) -> None:
     """Delete all rows except the counters of ids: workers still hold blocks of those."""
-    tables = [table.name for table in reversed(Base.metadata.sorted_tables) if table.name != "id_blocks"]
-    statements = [f"DELETE FROM {name}" for name in tables]
-    with unsynced(engine) as connection:
-        if engine.dialect.name == "postgresql":  # all in one round trip
-            statements = ["; ".join(statements)]
+    statements = _DELETIONS
+    if engine.dialect.name == "postgresql":  # all in one round trip
+        statements = ["; ".join(statements)]
+    with unsynced(engine) as connection, closing(connection.connection.cursor()) as cursor:
         for statement in statements:
-            connection.execution_options(no_parameters=True).exec_driver_sql(statement)
+            cursor.execute(statement)
+
+
+_DELETIONS = [
+    f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables) if table.name != "id_blocks"
+]
 
 
 def _administer(server: str, statement: str) -> None:
