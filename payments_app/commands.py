@@ -161,6 +161,11 @@ def say(line: str = "", *, err: bool = False) -> None:
     click.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
+def quantity(number: int, noun: str) -> str:
+    """``1 payment``, ``1,200 payments``: for nouns whose plural ends in an s."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def say_json(facts: Any) -> None:
     """Print a line of ASCII JSON for programs."""
     text = json.dumps(facts, default=clock.to_text)

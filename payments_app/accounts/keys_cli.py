@@ -11,7 +11,17 @@ from payments_app.accounts import api_keys, emails
 from payments_app.accounts.api_keys import NewKey
 from payments_app.accounts.models import ApiKey, Scope
 from payments_app.accounts.system_user import SYSTEM_EMAIL
-from payments_app.commands import ID, CommandFailed, CommandGroup, json_option, operator, say, show_facts, show_rows
+from payments_app.commands import (
+    ID,
+    CommandFailed,
+    CommandGroup,
+    json_option,
+    operator,
+    quantity,
+    say,
+    show_facts,
+    show_rows,
+)
 from payments_app.errors import ValidationFailed
 from payments_app.i18n.messages import N_
 
@@ -93,7 +103,7 @@ def rotate_key(key_id: int, hours: int, as_json: bool) -> None:
     """Replace an API key by a new one with the same name, scopes and lifetime, and print the new one."""
     made = api_keys.rotate(key_id, overlap=timedelta(hours=hours), created_by=operator())
     _show_new(*made, as_json=as_json)
-    say(f"API key {key_id} stays valid for {hours} {'hour' if hours == 1 else 'hours'} at most", err=True)
+    say(f"API key {key_id} stays valid for {quantity(hours, 'hour')} at most", err=True)
 
 
 def _show_new(row: ApiKey, key: str, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from flask import current_app
 
 from config import Settings
 from payments_app.accounts.system_user import system_caller
-from payments_app.commands import DAY, say
+from payments_app.commands import DAY, quantity, say
 from payments_app.documents import export
 from payments_app.payments.queries import Filter
 
@@ -57,13 +57,13 @@ def export_payments(first: date, last: date, by: str, output: Path | None) -> No
             yield page
             before, count = count, count + len(page)
             if before // PROGRESS_STEP != count // PROGRESS_STEP:
-                say(f"{count:,} payments so far", err=True)
+                say(f"{quantity(count, 'payment')} so far", err=True)
 
     pages = counted(export.pages(Filter(**within, per_page=export.PAGE_SIZE), caller=system_caller()))
     with _opened(output) as file:
         for text in export.lines(pages, time_zone=settings.clinic_timezone):
             file.write(text.encode())
-    say(f"{count:,} payments", err=True)
+    say(quantity(count, "payment"), err=True)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _currencies(currency: str) -> Iterator[Diagnostic]:
         yield Diagnostic(
             "currency",
             Severity.NOTE,
-            f"{count} unpaid consultations are in another currency than {currency}: register them again",
+            f"unpaid consultations in another currency than {currency}: {count}; register them again",
         )
     else:
         yield Diagnostic("currency", Severity.OK, f"{currency}, as all unpaid consultations are")
@@ -132,7 +132,7 @@ def _references() -> Iterator[Diagnostic]:
         yield Diagnostic(
             "references",
             Severity.NOTE,
-            f"{count} payments by hand have a reference that is not compared with others: payments audit lists them",
+            f"payments by hand whose reference is not compared with others: {count}; payments audit lists them",
         )
 
 
@@ -147,12 +147,14 @@ def _endpoints() -> Iterator[Diagnostic]:
         yield Diagnostic(
             "endpoints",
             Severity.NOTE,
-            f"{counts.disabled} webhook endpoints were disabled, which answered 410 or took nothing for five days:"
-            " webhooks list names them",
+            f"webhook endpoints that were disabled, because they answered 410 or took nothing for five days:"
+            f" {counts.disabled}; webhooks list names them",
         )
     if counts.failing:
         yield Diagnostic(
-            "endpoints", Severity.NOTE, f"{counts.failing} webhook endpoints take nothing now: webhooks list names them"
+            "endpoints",
+            Severity.NOTE,
+            f"webhook endpoints that take nothing now: {counts.failing}; webhooks list names them",
         )
     unsent_seconds = 0.0 if unsent_since is None else (clock.now() - unsent_since).total_seconds()
     if unsent_seconds > UNSENT_NOTED_SECONDS:
@@ -160,7 +162,7 @@ def _endpoints() -> Iterator[Diagnostic]:
             "endpoints", Severity.NOTE, f"an event waits for {unsent_seconds:.0f} s to be sent: does webhooks send run?"
         )
     elif not counts.disabled and not counts.failing:
-        yield Diagnostic("endpoints", Severity.OK, f"{counts.enabled} webhook endpoints are told of events")
+        yield Diagnostic("endpoints", Severity.OK, f"webhook endpoints that receive events: {counts.enabled}")
 
 
 def _not_counted(name: str, rows: str, error: Exception) -> Diagnostic:

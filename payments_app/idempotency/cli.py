@@ -7,7 +7,7 @@ import click
 from flask import current_app
 
 from payments_app import clock
-from payments_app.commands import CommandGroup, say
+from payments_app.commands import CommandGroup, quantity, say
 from payments_app.idempotency import repository
 
 idempotency = CommandGroup("idempotency", help="Manage idempotency keys.")
@@ -29,4 +29,4 @@ def prune() -> None:
         while count := repository.prune_batch(before=before, size=BATCH_SIZE):
             pruned += count
             bar.update(count)
-    say(f"{pruned} keys pruned")
+    say(f"{quantity(pruned, 'key')} pruned")

@@ -22,6 +22,7 @@ from payments_app.commands import (
     is_agreed,
     json_option,
     operator,
+    quantity,
     say,
     say_json,
     show_facts,
@@ -131,15 +132,15 @@ def expire_payments(as_json: bool) -> None:
             }
         )
         return
-    say(f"{results[ExpiryResult.EXPIRED]} payments expired")
+    say(f"{quantity(results[ExpiryResult.EXPIRED], 'payment')} expired")
     if results[ExpiryResult.FOLLOWED]:
-        say(f"{results[ExpiryResult.FOLLOWED]} were paid, cancelled or changed at the same moment")
+        say(f"paid, cancelled or changed at the same moment: {results[ExpiryResult.FOLLOWED]}")
     if sessions[True]:
-        say(f"{sessions[True]} open sessions ended, of payments that were paid by an older session")
+        say(f"{quantity(sessions[True], 'open session')} ended, of payments that were paid by an older session")
     if lapsed:
-        say(f"{lapsed} refunds failed, which nobody had approved within 7 days")
+        say(f"{quantity(lapsed, 'refund')} failed, which nobody had approved within 7 days")
     if left:
-        say(f"{left} are left for the next run: their gateway did not answer")
+        say(f"left for the next run, because their gateway did not answer: {left}")
 
 
 @consultations.command("close")
@@ -237,8 +238,9 @@ def audit_payments(as_json: bool) -> None:
         broken += show(audit.find_violations(check))
     reviews = show(audit.find_reviews()) + show(audit.find_shared_references())
     disputes = show(audit.find_disputes())
-    verdict = f"{broken} violations" if broken else "all promises hold"
-    say(f"{audit.count_payments()} payments audited: {verdict}; {reviews} to review, {disputes} disputed", err=True)
+    audited = quantity(audit.count_payments(), "payment")
+    verdict = quantity(broken, "violation") if broken else "all promises hold"
+    say(f"{audited} audited: {verdict}; {reviews} to review, {disputes} disputed", err=True)
     raise SystemExit(1 if broken else 0)
 
 

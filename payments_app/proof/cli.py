@@ -8,7 +8,7 @@ import urllib3
 from flask import current_app
 from urllib3.exceptions import LocationParseError
 
-from payments_app.commands import CommandFailed, is_agreed, json_option, say
+from payments_app.commands import CommandFailed, is_agreed, json_option, quantity, say
 from payments_app.health.checks import run_checks
 from payments_app.proof import repository, runner
 from payments_app.proof.own_server import DoesNotStart, OwnWorkers
@@ -110,7 +110,7 @@ def _run(plan: ProofPlan, *, yes: bool, as_json: bool) -> int:
         say("nothing was written", err=True)
         return 0
     if _require_room().users:  # checked again: another run may have started meanwhile
-        say(f"Removed {runner.remove_all()} rows that a killed run had left.", err=True)
+        say(f"Removed {quantity(runner.remove_all(), 'row')} that a killed run had left.", err=True)
     return print_report(_prove(plan), plan, as_json=as_json)
 
 

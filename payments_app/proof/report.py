@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from payments_app.commands import say, say_json, show_facts
+from payments_app.commands import quantity, say, say_json, show_facts
 from payments_app.proof import repository
 from payments_app.proof.repository import FIRST_CONSULTATION, LAST_CONSULTATION, Leftovers
 from payments_app.proof.runner import ProofPlan, Report
@@ -90,7 +90,7 @@ def print_removed(rows: int, *, as_json: bool) -> None:
     if as_json:
         say_json({"rows_removed": rows})
         return
-    say(f"{rows} rows removed" if rows else "no rows to remove")
+    say(f"{quantity(rows, 'row')} removed" if rows else "no rows to remove")
 
 
 def _show(verdicts: list[dict[str, Any]], total: dict[str, Any], *, as_json: bool) -> None:

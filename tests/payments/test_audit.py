@@ -905,7 +905,7 @@ def test_a_dispute_that_is_not_decided_is_named_with_the_time_by_which_to_answer
 
 def test_as_a_process_it_exits_with_1_where_something_is_broken(books: Books) -> None:
     payment_id = books.pay(1)
-    assert "1 payments audited: all promises hold" in books.audit().stderr
+    assert "1 payment audited: all promises hold" in books.audit().stderr
 
     books.rows.execute("DELETE FROM invoices")
     with pytest.raises(CalledProcessError) as found:

@@ -116,7 +116,7 @@ def test_a_newer_session_that_the_gateway_has_not_ended_is_ended_by_the_timer(
         {"expired": 0, "paid": 0, "left": 1, "sessions_ended": 0, "refunds_lapsed": 0}
     ]
     assert sessions(rows) == [(1, "expired"), (2, "open")]
-    assert "1 open sessions ended" in commands.ok("payments", "expire")
+    assert "1 open session ended" in commands.ok("payments", "expire")
     assert ended_at_gateway(shop, newer)
     assert sessions(rows) == [(1, "expired"), (2, "cancelled")]
     asked = len(shop.fake.received)
