@@ -147,8 +147,8 @@ def _endpoints() -> Iterator[Diagnostic]:
         yield Diagnostic(
             "endpoints",
             Severity.NOTE,
-            f"webhook endpoints that were disabled, because they answered 410 or took nothing for five days:"
-            f" {counts.disabled}; webhooks list names them",
+            f"webhook endpoints disabled after a 410, or after five days in which they took nothing: {counts.disabled};"
+            " webhooks list names them",
         )
     if counts.failing:
         yield Diagnostic(
