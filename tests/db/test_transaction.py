@@ -3,12 +3,10 @@
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +27,15 @@ from payments_app.payments.models.payment import Payment
 from tests.conftest import DIALECTS, on_postgresql
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse, client_of
-from tests.support.databases import ROOT, Database
+from tests.support.databases import Database
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.own_server import own_postgresql
 from tests.support.people import PASSWORD, People, Person
 from tests.support.raw_rows import Raw
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.statements import lone_statements
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.warm_python import start_python
 
 ATTEMPTS = 3  # by default
 
@@ -681,32 +680,25 @@ def test_threads_of_two_apps_never_get_the_same_id(database: Database) -> None:
 @pytest.mark.parametrize(
     "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.repeat)], indirect=True, scope="session"
 )
-def test_processes_and_their_forks_never_get_the_same_id(database: Database, app: Flask) -> None:
-    count, processes = 2 * BLOCK_SIZE + 1, 2
-    with ExitStack() as stack:
-        started = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.support.id_allocator_process", str(count)],
-                    cwd=ROOT,
-                    env={**os.environ, "APP_ENV": "testing", "DATABASE_URL": database.url},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for _ in range(processes)
-        ]
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        with ThreadPoolExecutor(processes) as pool:
-            outputs = pool.map(lambda process: process.communicate("go\n", timeout=PATIENCE_SECONDS)[0], started)
-            taken: list[int] = [payment_id for output in outputs for payment_id in json.loads(output)]
+def test_processes_and_their_forks_never_get_the_same_id(database: Database, app: Flask, tmp_path: Path) -> None:
+    count, gate, outputs = 2 * BLOCK_SIZE + 1, tmp_path / "gate", [tmp_path / "one", tmp_path / "other"]
+    environment = {**os.environ, "APP_ENV": "testing", "DATABASE_URL": database.url}
+    arguments = ("tests.support.id_allocator_process", str(count), str(gate))
+    processes = [start_python(*arguments, environment=environment, output=output) for output in outputs]
+
+    def said() -> str:
+        return "\n".join(output.read_text() for output in outputs)
+
+    wait_until(lambda: said().count("ready") == len(outputs), said)
+    gate.touch()
+    assert [process.wait(PATIENCE_SECONDS) for process in processes] == [0, 0]
+    taken: list[int] = [
+        payment_id for output in outputs for payment_id in json.loads(output.read_text().splitlines()[-1])
+    ]
     with app.app_context():
         taken.append(next_id("payments"))
 
-    assert len(taken) == len(set(taken)) == processes * (1 + 2 * count) + 1
+    assert len(taken) == len(set(taken)) == len(processes) * (1 + 2 * count) + 1
 
 
 def test_each_table_has_ids_of_its_own(app: Flask) -> None:

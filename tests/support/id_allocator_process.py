@@ -1,20 +1,22 @@
-"""``python -m tests.support.id_allocator_process COUNT``: a process that takes ids, forks, and takes ids on both sides.
+"""``python -m tests.support.id_allocator_process COUNT GATE``: takes ids, forks, and takes ids on both sides.
 
-It waits for a line on its standard input first, so that several of them can start at the same moment.
+It waits for the file GATE first, so that several of them can begin at the same moment.
 """
 
 import json
 import os
 import sys
+from pathlib import Path
 
 from payments_app.db.ids import next_id
 from tests.support.apps import engine_of
+from tests.support.waiting import wait_until
 from wsgi import app
 
 
-def main(count: int) -> None:
+def main(count: int, gate: Path) -> None:
     print("ready", flush=True)  # noqa: T201  # the test that started it waits for this
-    sys.stdin.readline()
+    wait_until(gate.exists)
     with app.app_context():
         taken = [next_id("payments")]  # so that it holds a block when it forks
         engine_of(app).dispose()
@@ -32,4 +34,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -2,16 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support import apps
 from tests.support.commands import CommandRunner, commands_on
-from tests.support.databases import ROOT, Database
+from tests.support.databases import Database
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.warm_python import start_python
 from tests.webhook_endpoints.conftest import PRIVATE, Webhooks
 
 
@@ -61,12 +61,13 @@ def test_what_is_wrong_is_one_line(commands: CommandRunner) -> None:
     assert "No such webhook endpoint" in commands.refused("webhooks", "deliveries", 999)
 
 
-def test_a_sender_that_is_told_to_stop_ends_what_it_has_begun(webhooks: Webhooks, database: Database) -> None:
+def test_a_sender_that_is_told_to_stop_ends_what_it_has_begun(
+    webhooks: Webhooks, database: Database, tmp_path: Path
+) -> None:
     endpoint_id, _ = webhooks.endpoint("/a/hang")
     environment = {**os.environ, **apps.testing(database.url, **PRIVATE)}
-    sender = subprocess.Popen(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "webhooks", "send"], cwd=ROOT, env=environment
-    )
+    command = ("flask", "--app", "wsgi", "webhooks", "send")
+    sender = start_python(*command, environment=environment, output=tmp_path / "log")
     try:
         webhooks.people.patient.pay(5)
         webhooks.people.patient.pay(6)
@@ -75,8 +76,8 @@ def test_a_sender_that_is_told_to_stop_ends_what_it_has_begun(webhooks: Webhooks
         webhooks.receiver.released.set()  # so that it fails now, and not only after ten seconds
         assert sender.wait(PATIENCE_SECONDS) == 0
     finally:
-        sender.kill()
-        sender.wait()
+        sender.send_signal(signal.SIGKILL)
+        sender.wait(PATIENCE_SECONDS)
 
     first, second = webhooks.deliveries(endpoint_id)
     assert (first["attempts"], first["last_error"], second["attempts"]) == (1, "no_connection", 0)
