@@ -21,9 +21,11 @@ from sqlalchemy import Engine
 from payments_app.gateways import registry
 from payments_app.readiness import current_readiness
 from tests.support.apps import app_with, engine_of
+from tests.support.fresh_databases import engine_on
 from tests.support.operations import Operation
+from tests.support.rows import Rows
 from tests.support.steps import Kind, Step, listening
-from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.support.kill_points"])
@@ -49,6 +51,7 @@ class Point:
 
 
 PRACTICE = "practice"
+OPEN_TRANSACTIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL"
 
 
 def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
@@ -70,8 +73,8 @@ def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
 class Doomed:
     """Does operations in processes that are killed before their end."""
 
-    def __init__(self, pipe: Pipe) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Pipe, engine: Engine) -> None:
+        self._pipe, self._engine = pipe, engine
 
     @classmethod
     @contextmanager
@@ -80,7 +83,8 @@ class Doomed:
         parent = _processes.Process(target=_serve, args=(theirs, database_url, settings))
         parent.start()
         try:
-            yield cls(ours)
+            with engine_on(database_url) as engine:
+                yield cls(ours, engine)
         finally:
             ours.send(None)
             parent.join(PATIENCE_SECONDS)
@@ -100,9 +104,15 @@ class Doomed:
         return steps
 
     def kill(self, operation: Operation, point: Point) -> None:
-        """Do it and kill the process at the point; fails if the point was not reached."""
+        """Do it and kill the process at the point; fails if the point was not reached.
+
+        Its transaction has ended then. A statement that commits itself may still be on its way.
+        """
         _, exit_code = self._do(operation, point)
         assert exit_code == -signal.SIGKILL, f"it ended with {exit_code} and never came to: {point}"
+        if self._engine.dialect.name == "postgresql":
+            # The server may still be committing for the client that has died.
+            wait_until(lambda: not Rows(self._engine).all(OPEN_TRANSACTIONS))
 
     def _do(self, operation: Operation, point: Point | None) -> tuple[list[Step] | None, int]:
         self._pipe.send((operation, point))

@@ -58,6 +58,9 @@ class WarmProcess:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
     def wait(self, timeout: float) -> int:
         """The exit code; TimeoutExpired if it has not ended within so many seconds."""
         self._process.join(timeout)

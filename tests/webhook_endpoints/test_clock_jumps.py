@@ -5,7 +5,6 @@ On PostgreSQL it is the server's clock, which all senders share; on SQLite that 
 
 import os
 import re
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -74,7 +73,7 @@ def sending(clocked: ClockedDatabase, log: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait(PATIENCE_SECONDS)
 
 

@@ -76,7 +76,7 @@ def test_a_sender_that_is_told_to_stop_ends_what_it_has_begun(
         webhooks.receiver.released.set()  # so that it fails now, and not only after ten seconds
         assert sender.wait(PATIENCE_SECONDS) == 0
     finally:
-        sender.send_signal(signal.SIGKILL)
+        sender.kill()
         sender.wait(PATIENCE_SECONDS)
 
     first, second = webhooks.deliveries(endpoint_id)

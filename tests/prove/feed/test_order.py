@@ -27,7 +27,7 @@ from tests.support.people import People
 from tests.support.raw_rows import MOMENT, Raw
 from tests.support.recorded_figures import note
 from tests.support.rows import Rows
-from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import PATIENCE_SECONDS
 
 # Of each writer: as many as it has transactions open at a time, and as many again to choose from.
 PAYMENTS = 10
@@ -140,8 +140,7 @@ def test_a_process_that_is_killed_while_it_gives_positions_gives_all_or_none(kil
     for point in wanted:
         take_back(app)
         doomed.kill(read, point)
-        # A server may still be committing for the client that has died.
-        wait_until(lambda: len(json.loads(read.do(app).body)) == len(expected))
+        assert len(json.loads(read.do(app).body)) == len(expected), point
         assert positions_in(rows) == expected, point
     note(f"feed-kills-{'sqlite' if rows.is_sqlite else 'postgresql'}", steps=len(steps), kills=len(wanted))
 
