@@ -59,14 +59,15 @@ class LocalStripe:
 def local_stripe() -> Iterator[LocalStripe]:
     """Start it, empty, wait until it answers, and stop it at the end."""
     port = free_port()
-    log = Path(tempfile.mkdtemp(prefix="payments-localstripe-")) / "log"
     # Otherwise it would load the objects of an earlier one from /tmp/localstripe.pickle.
     command = [sys.executable, "-m", "localstripe", "--port", str(port), "--from-scratch"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        wait_until_answered(f"http://127.0.0.1:{port}/js.stripe.com/v3/", process, log)
-        yield LocalStripe(f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
+    with tempfile.TemporaryDirectory(prefix="payments-localstripe-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_until_answered(f"http://127.0.0.1:{port}/js.stripe.com/v3/", process, log)
+            yield LocalStripe(f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)

@@ -1,6 +1,9 @@
 """The real service: gunicorn with worker processes, and functions that send many requests at once."""
 
+import atexit
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -35,7 +39,7 @@ class Service:
     def started(cls, database_url: str, workers: int = 2, /, **environment: str) -> Iterator[Self]:
         """Start it, wait until every worker has answered a request, and stop it at the end."""
         port = free_port()
-        log = Path(tempfile.mkdtemp(prefix="payments-gunicorn-")) / "log"
+        log = _logs() / secrets.token_hex(8)
         settings = {
             "APP_ENV": "testing",
             "DATABASE_URL": database_url,
@@ -91,6 +95,14 @@ class Service:
     def pay(self, person: Person, consultation_id: int, key: str) -> requests.Response:
         body = {"consultation_id": consultation_id, "amount": 5000, "payment_method": "stripe"}
         return self.post(person, "/payments", body, **{"Idempotency-Key": key})
+
+
+@cache
+def _logs() -> Path:
+    """The folder for the logs of this process's services, which some tests read after a service has ended."""
+    folder = Path(tempfile.mkdtemp(prefix="payments-gunicorn-"))
+    atexit.register(shutil.rmtree, folder)
+    return folder
 
 
 def workers_of(master: int) -> set[int]:

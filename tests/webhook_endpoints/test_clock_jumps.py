@@ -25,6 +25,7 @@ from tests.support.people import People
 from tests.support.receiver import Receiver
 from tests.support.rows import Rows
 from tests.support.slow_sender import HAS_LOOKED
+from tests.support.small_disk import SHARED_MEMORY
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.warm_python import start_python
 from tests.webhook_endpoints.conftest import PRIVATE, Webhooks
@@ -75,6 +76,8 @@ def sending(clocked: ClockedDatabase, log: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait(PATIENCE_SECONDS)
+        for left in SHARED_MEMORY.glob(f"*faketime_s??_{process.pid}"):  # libfaketime's; a killed process leaves it
+            left.unlink()
 
 
 def hours_jumped(log: Path) -> int:
