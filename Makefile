@@ -62,11 +62,13 @@ run-tests: $(filter-out check-types,$(CHECKS)) $(VENV)/.compiled
 $(VENV)/.compiled: $(VENV)/.installed-dev
 	@$(BIN)/pytest --collect-only --quiet > $@ || { cat $@; rm $@; exit 1; }
 
-# The proofs in their long forms, and the other tests that have a long form. docs/proof.md describes the proofs and how
-# to replay a failure. The figures are written to the folder PROOF_FIGURES.
+# The proofs in their long forms, and the other tests that have a long form (tests/test_long_forms.py). docs/proof.md
+# describes the proofs and how to replay a failure. The figures are written to the folder PROOF_FIGURES.
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
-	$(PYTEST) --long $(addprefix tests/,prove faults concurrency browser/test_docs_page.py gateway_webhooks/test_refund_events.py)
+	$(PYTEST) --long $(addprefix tests/,prove faults concurrency browser/test_docs_page.py documents/test_export.py \
+	    gateway_webhooks/test_refund_events.py gateways/test_paymongo_chaos.py health/test_listener.py \
+	    webhook_endpoints/test_clock_jumps.py webhook_endpoints/test_kills.py)
 
 # A PostgreSQL that fails over by itself (Patroni, etcd), through every fault while people pay; writes the tables of
 # docs/high-availability.md. One test after the other, because they share one cluster.
