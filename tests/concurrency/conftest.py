@@ -14,10 +14,10 @@ DECISIVE = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For strategies that only add locks, the short form runs the decisive storms; the long form runs all.
+    """For strategies that only add locks, the short form runs the decisive storms on PostgreSQL; the long form, all.
 
-    ``make test`` runs those on PostgreSQL: leases are in Redis, and SQLite has no row locks, so that there SQLite adds
-    nothing to what the optimistic strategy shows on it.
+    Leases are in Redis, and SQLite has no row locks: with these strategies, SQLite adds nothing to what the optimistic
+    one shows on it.
     """
     here = Path(__file__).parent
     for item in items:
@@ -29,7 +29,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if item.callspec.params["strategy"] == Strategy.OPTIMISTIC:
             continue
-        if item.originalname not in DECISIVE:
+        if item.originalname not in DECISIVE or item.callspec.params["database"] == "sqlite":
             item.add_marker(pytest.mark.long)
-        if item.callspec.params["database"] == "sqlite":
-            item.add_marker(pytest.mark.repeat)
