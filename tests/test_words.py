@@ -1,6 +1,7 @@
 """One word for each thing: names that the project used to have, and for which the field has another word."""
 
 import ast
+import re
 
 import pytest
 
@@ -53,6 +54,9 @@ def names_in(tree: ast.AST) -> set[str]:
 @pytest.mark.parametrize("module", modules())
 def test_no_module_class_function_or_parameter_has_a_word_of_its_own(module: str) -> None:
     path = ROOT / module
+    text = path.read_text()
 
-    assert names_in(ast.parse(path.read_text())) & BANNED == set()
+    # Few modules have one of these words at all, and need not be parsed otherwise.
+    if BANNED & set(re.findall(r"\w+", text)):
+        assert names_in(ast.parse(text)) & BANNED == set()
     assert path.stem not in BANNED_MODULES
