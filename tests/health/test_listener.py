@@ -68,6 +68,9 @@ class Listener:
         assert data["age_seconds"] >= 0
         return list(data["failed"])
 
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: not self.failed(), lambda: self.get("/readyz").text)
+
     def is_silent(self) -> bool:
         """Whether nothing listens on the port."""
         with socket.socket() as probe:
@@ -128,7 +131,7 @@ def test_it_says_what_the_service_says_of_itself(shared: Shared) -> None:
 
     (folder / "not-ready").unlink()
 
-    wait_until(lambda: not listener.failed(), lambda: listener.get("/readyz").text)
+    listener.wait_until_ready()
     assert listener.get("/readyz").json()["parts"] == {"database": "ok", "requests": "ok"}
 
 
@@ -140,7 +143,7 @@ def test_while_all_threads_hang_it_answers_and_says_that_requests_starve(shared:
         assert (healthy.status_code, healthy.json()) == (200, {"status": "ok"})
         assert "starve" in listener.get("/readyz").json()["data"]["reasons"]["requests"]
 
-    wait_until(lambda: not listener.failed(), lambda: listener.get("/readyz").text)
+    listener.wait_until_ready()
 
 
 @pytest.mark.long
@@ -166,7 +169,7 @@ def test_it_is_started_again_and_goes_through_a_reload(shared: Shared) -> None:
 
     service.reload()
 
-    wait_until(lambda: not listener.failed(), lambda: listener.get("/readyz").text)
+    listener.wait_until_ready()
     assert listeners_of(service.pid) == {second}
 
 
@@ -183,7 +186,7 @@ def test_it_has_no_settings_and_no_sockets_but_its_own(shared: Shared) -> None:
 def test_while_the_service_stops_it_says_so_and_it_ends_with_the_master(shared: Shared) -> None:
     service, listener, folder = shared
     (folder / "go").unlink(missing_ok=True)
-    wait_until(lambda: not listener.failed(), lambda: listener.get("/readyz").text)
+    listener.wait_until_ready()
     with hanging(service, folder):
         os.kill(service.pid, signal.SIGTERM)
         wait_until(lambda: listener.failed() == ["stopping"])
@@ -205,7 +208,7 @@ def test_it_ends_with_a_master_that_is_killed_and_the_next_one_can_start(tmp_pat
             for worker in workers:
                 os.kill(worker, signal.SIGKILL)
         service.start()
-        wait_until(lambda: not listener.failed(), lambda: listener.get("/readyz").text)
+        listener.wait_until_ready()
 
 
 @pytest.mark.long
@@ -233,7 +236,7 @@ def test_a_new_master_answers_on_the_same_port_before_the_old_one_goes(tmp_path:
             assert "stopping" not in listener.failed()
             (tmp_path / "go").touch()
             assert old.wait(PATIENCE_SECONDS) == 0
-        wait_until(lambda: not listener.failed(), lambda: listener.get("/readyz").text)
+        listener.wait_until_ready()
     finally:
         os.kill(new, signal.SIGTERM)
     wait_until(listener.is_silent)
