@@ -73,8 +73,8 @@ def points(steps: list[Step], *, of_sqlite: bool = False) -> list[Point]:
 class Doomed:
     """Does operations in processes that are killed before their end."""
 
-    def __init__(self, pipe: Pipe, engine: Engine) -> None:
-        self._pipe, self._engine = pipe, engine
+    def __init__(self, pipe: Pipe, rows: Rows) -> None:
+        self._pipe, self._rows = pipe, rows
 
     @classmethod
     @contextmanager
@@ -84,7 +84,7 @@ class Doomed:
         parent.start()
         try:
             with engine_on(database_url) as engine:
-                yield cls(ours, engine)
+                yield cls(ours, Rows(engine))
         finally:
             ours.send(None)
             parent.join(PATIENCE_SECONDS)
@@ -110,9 +110,9 @@ class Doomed:
         """
         _, exit_code = self._do(operation, point)
         assert exit_code == -signal.SIGKILL, f"it ended with {exit_code} and never came to: {point}"
-        if self._engine.dialect.name == "postgresql":
+        if not self._rows.is_sqlite:
             # The server may still be committing for the client that has died.
-            wait_until(lambda: not Rows(self._engine).all(OPEN_TRANSACTIONS))
+            wait_until(lambda: not self._rows.all(OPEN_TRANSACTIONS))
 
     def _do(self, operation: Operation, point: Point | None) -> tuple[list[Step] | None, int]:
         self._pipe.send((operation, point))
