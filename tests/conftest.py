@@ -21,6 +21,7 @@ from tests.support import databases as database_settings
 from tests.support.apps import app_with, engine_of, forget
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import SERVER_SETTINGS, Database, empty
+from tests.support.dialects import DIALECTS
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fresh_databases import fresh_database
@@ -32,9 +33,6 @@ from tests.support.service import Service
 from tests.support.small_disk import SHARED_MEMORY, SMALL_BYTES
 from tests.support.stripe_apps import StripeApp, fake_stripe, stripe_settings
 
-DIALECTS = ("sqlite", "postgresql")
-# For tests of what only PostgreSQL has, or of what is the same on both.
-on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session")
 # Folders and files; the longest of all first.
 LONGEST = (
     *("ha", "model", "prove", "concurrency", "browser", "deploy", "faults", "health"),
@@ -116,9 +114,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return _ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+def pytest_configure() -> None:
+    """What collecting loads is kept to the end: looking for garbage in it would take a tenth of its time."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Modules loaded by now are never garbage: the collector would spend a tenth of the tests' time on them."""
     gc.freeze()
+    gc.enable()
     # After every 700 new objects, as Python has it, the collector would take another 3 % of their time.
     gc.set_threshold(20_000)
 

@@ -28,10 +28,10 @@ from payments_app.accounts.emails import normalized
 from payments_app.db.base import Base
 from payments_app.gateways.references import normalized_reference
 from payments_app.payments.models.status import PaymentStatus
-from tests.conftest import DIALECTS
 from tests.payments.test_references_by_hand import OTHERS, SPELLINGS
 from tests.support.apps import engine_of, make_app
 from tests.support.databases import ROOT, make_postgresql
+from tests.support.dialects import DIALECTS
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.raw_rows import MOMENT, Raw
 from tests.support.waiting import wait_until

@@ -8,9 +8,9 @@ from sqlalchemy import Engine
 
 from payments_app.accounts import api_keys
 from tests.api.assertions import assert_problem
-from tests.conftest import on_postgresql
 from tests.support.api_keys import Program, key_of
 from tests.support.client import ApiResponse
+from tests.support.dialects import on_postgresql
 from tests.support.held_locks import held, wait_for_waiting
 from tests.support.people import People
 from tests.support.rows import Rows

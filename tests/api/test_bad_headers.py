@@ -9,6 +9,7 @@ from werkzeug.datastructures import Headers
 from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
 from tests.api.endpoints import ENDPOINTS, cases, send_with, who_may
 from tests.support.client import ApiResponse
+from tests.support.dialects import on_postgresql
 from tests.support.people import People, Person
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -127,6 +128,7 @@ def test_a_well_formed_key_is_one_key_wherever_and_however_it_is_given(people: P
     assert rows.all("SELECT key FROM idempotency_keys") == [{"key": key}]
 
 
+@on_postgresql  # gunicorn refuses it
 def test_a_header_with_a_control_character_pays_nothing(gunicorn: Service, people: People, rows: Rows) -> None:
     """gunicorn refuses it with a body of its own; what counts is that nobody pays under a key that is none."""
     body = b'{"consultation_id": 5, "amount": 5000, "payment_method": "stripe"}'

@@ -9,6 +9,7 @@ import requests
 
 from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
 from tests.api.endpoints import ENDPOINTS, good_body, send_raw
+from tests.support.dialects import on_postgresql
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -138,6 +139,7 @@ def post_in_chunks(url: str, body: bytes, **headers: str) -> requests.Response:
     return requests.post(url, data=iter(lambda: source.read(4096), b""), headers=headers, timeout=10)
 
 
+@on_postgresql  # gunicorn limits it
 def test_a_chunked_body_is_limited_as_any_other(gunicorn: Service, people: People, rows: Rows) -> None:
     url = f"{gunicorn.url}/api/v1/payments"
     headers = {**people.patient.authorization, "Content-Type": "application/json"}
@@ -150,6 +152,7 @@ def test_a_chunked_body_is_limited_as_any_other(gunicorn: Service, people: Peopl
     assert too_large.headers["Content-Type"] == "application/problem+json"
 
 
+@on_postgresql  # gunicorn limits it
 def test_a_chunked_login_form_is_limited_as_any_other(gunicorn: Service) -> None:
     form = b"email=patient@example.com&password=wrong".ljust(LIMIT_BYTES + 1, b"&")
 
@@ -159,6 +162,7 @@ def test_a_chunked_login_form_is_limited_as_any_other(gunicorn: Service) -> None
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+@on_postgresql  # gunicorn limits it
 def test_a_chunked_webhook_has_a_limit_of_its_own(gunicorn: Service, rows: Rows) -> None:
     url = f"{gunicorn.url}/api/v1/webhooks/stripe"
     with nothing_written(rows):

@@ -11,6 +11,7 @@ import pytest
 
 from payments_app.accounts.auth import CLOCK_LEEWAY_SECONDS
 from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
+from tests.support.dialects import on_postgresql
 from tests.support.links import payer_of
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -148,6 +149,7 @@ def test_a_token_written_by_hand_is_a_token(people: People) -> None:
     assert answer.json["data"]["id"] == people.patient.id
 
 
+@on_postgresql
 def test_a_token_that_is_remembered_ends_when_it_says(people: People) -> None:
     """What it says was read at the first request, and has ended at the last."""
     ends_at = int(time.time()) + 2

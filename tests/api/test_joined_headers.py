@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from tests.api.assertions import ApiUnderTest, assert_problem, nothing_written
 from tests.api.endpoints import ENDPOINTS, good_body, who_may
 from tests.api.test_bad_headers import KEYED, send
+from tests.support.dialects import on_postgresql
 from tests.support.people import PASSWORD, People, Person
 from tests.support.rows import Rows
 from tests.support.service import Service
@@ -44,6 +45,7 @@ JSON = ("Content-Type", "application/json")
 
 @pytest.mark.parametrize("second", ["first", "second"])
 @pytest.mark.parametrize("name", ["Idempotency-Key", "X-Idempotency-Key"])
+@on_postgresql  # gunicorn joins or refuses them
 def test_a_refund_whose_key_came_twice_and_then_once_is_made_once(
     gunicorn: Service, people: People, rows: Rows, name: str, second: str
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_refund_whose_key_came_twice_and_then_once_is_made_once(
     assert rows.count("refunds") == 1
 
 
+@on_postgresql  # gunicorn joins or refuses them
 def test_two_tokens_are_nobodys_and_two_types_or_hosts_are_none(gunicorn: Service, people: People, rows: Rows) -> None:
     tokens = [f"Bearer {person.token}" for person in (people.patient, people.other)]
     doubled: list[Lines] = [
@@ -85,6 +88,7 @@ def test_two_tokens_are_nobodys_and_two_types_or_hosts_are_none(gunicorn: Servic
     assert [status for status, _ in before_us] == [400] * len(by_gunicorn)
 
 
+@on_postgresql  # gunicorn joins or refuses them
 def test_two_versions_are_none_and_one_version_twice_is_one(gunicorn: Service, people: People, rows: Rows) -> None:
     payment_id = people.patient.pay(5).json["data"]["payment_id"]
     path = f"/api/v1/payments/{payment_id}/cancel"

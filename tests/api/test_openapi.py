@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -42,6 +42,12 @@ INVOICE_PDF = ("get", "/api/v1/invoices/{invoice_id}.pdf")
 
 # An operation and an answer that it gave.
 Given = tuple[tuple[str, str], ApiResponse]
+
+
+@pytest.fixture(scope="session")
+def database(databases: Callable[[str], Database]) -> Database:
+    """One, because the document and its schemas are the same on both."""
+    return databases("postgresql")
 
 
 @pytest.fixture(scope="session")

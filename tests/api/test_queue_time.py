@@ -11,11 +11,12 @@ from payments_app.api.queue_time import LONGEST_WAIT_SECONDS, NOT_BELIEVED_SECON
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
+from tests.support.dialects import on_sqlite
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.statements import statements_sent
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+pytestmark = on_sqlite
 
 # Seconds that a test may take between its header and the response.
 MARGIN_SECONDS = 10

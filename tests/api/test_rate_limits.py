@@ -13,6 +13,7 @@ from tests.support.apps import app_with
 from tests.support.client import ApiResponse, client_of
 from tests.support.commands import commands_on
 from tests.support.databases import Database
+from tests.support.dialects import on_sqlite
 from tests.support.links import exchange, payer_of
 from tests.support.people import PASSWORD, People
 from tests.support.redis_server import RedisServer
@@ -328,7 +329,7 @@ FAULTS: dict[str, tuple[Callable[[redis.Redis], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@on_sqlite
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_redis_that_takes_no_writes_is_as_good_as_none_and_it_is_said(
     database: Database, people: People, fault: str, caplog: pytest.LogCaptureFixture

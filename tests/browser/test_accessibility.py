@@ -3,11 +3,12 @@
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.people import PATIENT, STAFF, choose, pay, sign_in
-from tests.support.browser import ON_SQLITE, assert_accessible, visitor
+from tests.support.browser import assert_accessible, visitor
+from tests.support.dialects import on_sqlite
 from tests.support.rows import Rows
 from tests.support.service import Service
 
-pytestmark = ON_SQLITE
+pytestmark = on_sqlite
 
 SMALL_PHONE = {"width": 360, "height": 640}
 

@@ -12,13 +12,14 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import ON_SQLITE, assert_accessible, visitor
+from tests.support.browser import assert_accessible, visitor
 from tests.support.databases import ROOT, Database
+from tests.support.dialects import on_sqlite
 from tests.support.rows import Rows
 from tests.support.service import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until_answered
 
-pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
+pytestmark = [on_sqlite, pytest.mark.usefixtures("audited")]
 
 SMALL_PHONE = {"width": 360, "height": 640}
 

@@ -10,9 +10,10 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import Engine
 
 from tests.browser.people import pay_in_sandbox
-from tests.support.browser import ON_SQLITE, visitor
+from tests.support.browser import visitor
 from tests.support.cutting_proxy import EMPTY_PAGE, Canned, CuttingProxy, Mode, proxy_to
 from tests.support.databases import ROOT, Database
+from tests.support.dialects import on_sqlite
 from tests.support.fake_stripe import FakeStripe
 from tests.support.links import payer_of
 from tests.support.people import PASSWORD, People
@@ -21,7 +22,7 @@ from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, pay_by_card, resume_refunds, stripe_settings
 
-pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
+pytestmark = [on_sqlite, pytest.mark.usefixtures("audited")]
 
 ONE_PAYMENT = dict.fromkeys(MADE_TOGETHER, 1)
 NOTHING = dict.fromkeys(MADE_TOGETHER, 0)

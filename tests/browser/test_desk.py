@@ -9,15 +9,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import Engine
 
-from tests.support.browser import ON_SQLITE, assert_accessible, save_screenshot, visitor
+from tests.support.browser import assert_accessible, save_screenshot, visitor
 from tests.support.databases import Database
+from tests.support.dialects import on_sqlite
 from tests.support.links import Payer
 from tests.support.people import PASSWORD, People
 from tests.support.raw_rows import Raw
 from tests.support.rows import Rows
 from tests.support.service import Service
 
-pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
+pytestmark = [on_sqlite, pytest.mark.usefixtures("audited")]
 
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "Asia/Manila", "locale": "en-PH"}
 SMALL_PHONE = {"width": 360, "height": 640}

@@ -7,11 +7,12 @@ from typing import Any
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.people import ApiUser
-from tests.support.browser import ON_SQLITE, save_screenshot, visitor
+from tests.support.browser import save_screenshot, visitor
+from tests.support.dialects import on_sqlite
 from tests.support.rows import MADE_TOGETHER, Rows
 from tests.support.service import Service
 
-pytestmark = ON_SQLITE
+pytestmark = on_sqlite
 
 GOT = ("200", "201", "409")  # the statuses of the responses to what the tests send
 

@@ -8,14 +8,15 @@ from playwright.sync_api import Browser, Page, expect
 
 from payments_app.demo.repository import add_consultations
 from tests.browser.people import PATIENT, STAFF, ApiUser, choose, pay, pay_in_sandbox, see_result, sign_in
-from tests.support.browser import ON_SQLITE, save_screenshot, visitor
+from tests.support.browser import save_screenshot, visitor
 from tests.support.commands import CommandRunner
 from tests.support.cutting_proxy import Canned, CuttingProxy, proxy_to
 from tests.support.databases import Database
+from tests.support.dialects import on_sqlite
 from tests.support.rows import Rows
 from tests.support.service import Service
 
-pytestmark = ON_SQLITE
+pytestmark = on_sqlite
 
 
 def payments_of(rows: Rows, consultation_id: int) -> list[tuple[str, int]]:

@@ -7,8 +7,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.test_pay_page import CLINIC, DUE, choose, press_pay, screen
-from tests.support.browser import ON_SQLITE, save_screenshot, visitor
+from tests.support.browser import save_screenshot, visitor
 from tests.support.databases import Database
+from tests.support.dialects import on_sqlite
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.links import Payer
 from tests.support.paymongo_apps import fake_paymongo, paymongo_settings
@@ -16,7 +17,7 @@ from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service
 
-pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
+pytestmark = [on_sqlite, pytest.mark.usefixtures("audited")]
 
 PHONE = {"width": 390, "height": 844}
 

@@ -8,15 +8,16 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Download, Page, expect
 
-from tests.support.browser import ON_SQLITE, assert_accessible, save_screenshot, visitor
+from tests.support.browser import assert_accessible, save_screenshot, visitor
 from tests.support.databases import Database
+from tests.support.dialects import on_sqlite
 from tests.support.fake_stripe import FakeStripe
 from tests.support.links import Payer, payer_of
 from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.stripe_apps import StripeApp, stripe_settings
 
-pytestmark = [ON_SQLITE, pytest.mark.usefixtures("audited")]
+pytestmark = [on_sqlite, pytest.mark.usefixtures("audited")]
 
 PHONE = {"width": 390, "height": 844}
 SMALL_PHONE = {"width": 360, "height": 640}

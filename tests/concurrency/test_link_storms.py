@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from tests.support.dialects import long_on_sqlite
 from tests.support.links import Payer, payer_of
 from tests.support.people import People
 from tests.support.rows import Rows
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("audited")
 TRACES = ("payments", "payment_events", "idempotency_keys", "gateway_sessions")
 
 
+@long_on_sqlite
 def test_after_a_link_is_revoked_no_request_of_its_token_has_an_effect(
     service: Service, people: People, rows: Rows
 ) -> None:

@@ -7,7 +7,7 @@ import requests
 from sqlalchemy import Engine, text
 
 from payments_app.db.row_waits import MOST_WAITING
-from tests.conftest import on_postgresql
+from tests.support.dialects import on_postgresql
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, statuses

@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite
 from tests.support.fake_stripe import FakeStripe
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
@@ -201,6 +202,7 @@ def paid_by_card(service: Service, stripe: FakeStripe, people: People, consultat
     return payment_id, intent
 
 
+@long_on_sqlite
 def test_what_stripe_has_returned_is_what_we_say_was_returned(
     card_service: Service, stripe: FakeStripe, people: People, rows: Rows
 ) -> None:
@@ -220,6 +222,7 @@ def test_what_stripe_has_returned_is_what_we_say_was_returned(
     assert theirs == {(row["reference"], row["id"]) for row in rows.all("SELECT id, reference FROM refunds")}
 
 
+@long_on_sqlite
 def test_a_dispute_against_refunds_lets_none_be_sent_after_it(
     card_service: Service, stripe: FakeStripe, people: People, rows: Rows
 ) -> None:

@@ -9,15 +9,13 @@ from sqlalchemy import Engine, text
 
 from payments_app.db.row_waits import MOST_WAITING, RowWait
 from payments_app.errors import LockTimeout
-from tests.conftest import on_postgresql
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql, on_sqlite
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 
 REQUESTS = 6
 

@@ -24,10 +24,10 @@ from payments_app.db.ids import BLOCK_SIZE, next_id
 from payments_app.db.transaction import FirstAttempt, read_transaction, write_transaction
 from payments_app.errors import DatabaseBusy, DatabaseUnavailable, PaymentNotFound, VersionConflict
 from payments_app.payments.models.payment import Payment
-from tests.conftest import DIALECTS, on_postgresql
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
+from tests.support.dialects import DIALECTS, long_on_sqlite, on_postgresql, on_sqlite
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.own_server import own_postgresql
 from tests.support.people import PASSWORD, People, Person
@@ -41,8 +41,6 @@ ATTEMPTS = 3  # by default
 
 # As SQLite says it: https://sqlite.org/pragma.html#pragma_synchronous. NORMAL, 1, may forget what was committed.
 SYNCHRONOUS_FULL = 2
-
-on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
 
 
 @contextmanager
@@ -677,9 +675,7 @@ def test_threads_of_two_apps_never_get_the_same_id(database: Database) -> None:
     assert min(taken) > 0
 
 
-@pytest.mark.parametrize(
-    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.repeat)], indirect=True, scope="session"
-)
+@long_on_sqlite
 def test_processes_and_their_forks_never_get_the_same_id(database: Database, app: Flask, tmp_path: Path) -> None:
     count, gate, outputs = 2 * BLOCK_SIZE + 1, tmp_path / "gate", [tmp_path / "one", tmp_path / "other"]
     environment = {**os.environ, "APP_ENV": "testing", "DATABASE_URL": database.url}

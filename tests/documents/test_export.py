@@ -22,6 +22,7 @@ from tests.api.assertions import assert_problem
 from tests.support.apps import app_with, engine_of
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database, unsynced
+from tests.support.dialects import on_postgresql
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.people import People
 from tests.support.rows import Rows
@@ -131,6 +132,7 @@ def test_no_text_becomes_a_formula_and_every_other_one_stays_as_it_is(people: Pe
 
 
 @pytest.mark.skipif(which("soffice") is None, reason="needs LibreOffice (libreoffice-calc-nogui)")
+@on_postgresql
 def test_a_spreadsheet_reads_it_back(people: People, rows: Rows, tmp_path: Path) -> None:
     names = [*DANGEROUS, *STRANGE]
     for consultation, name in enumerate(names, start=1):

@@ -9,10 +9,10 @@ import pytest
 
 from payments_app.documents import pdf as pdf_module
 from tests.api.assertions import assert_problem
-from tests.conftest import on_postgresql
 from tests.support.apps import app_with, engine_of
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.links import payer_of
 from tests.support.people import People, Person
 from tests.support.rows import Rows
@@ -24,6 +24,8 @@ CLINIC = {
     "CLINIC_TAX_NUMBER": "123-456-789",
     "CLINIC_TIMEZONE": "Asia/Manila",
 }
+
+pytestmark = on_postgresql  # what is drawn is the same, whatever database the text comes from
 
 needs_pdftotext = pytest.mark.skipif(which("pdftotext") is None, reason="needs pdftotext (poppler-utils)")
 
@@ -154,7 +156,6 @@ def test_a_tax_that_the_amount_contains_is_kept_with_each_payment(
     assert [row["tax_basis"] for row in bases] == ["amount", "included"]
 
 
-@on_postgresql  # what is drawn is the same, whatever database the text comes from
 @needs_pdftotext
 @pytest.mark.parametrize(
     ("name", "printed"),
@@ -177,7 +178,6 @@ def test_any_name_can_be_printed_and_what_the_font_lacks_is_seen(
     assert_has(read(people.patient, f"/invoices/{invoice_id}.pdf"), printed)
 
 
-@on_postgresql  # as above
 @pytest.mark.parametrize("text", ["مريم العلي", "שרה כהן", "x" * 200, "字" * 200, "a " * 100, "", "=1+1\t\r\n-"])
 def test_no_text_makes_it_fail(people: People, rows: Rows, text: str) -> None:
     _, invoice_id = paid(people)

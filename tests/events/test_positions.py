@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from payments_app.db.base import table_of
 from payments_app.events import positions
 from payments_app.payments.models.event import PaymentEvent
-from tests.conftest import on_postgresql
+from tests.support.dialects import on_postgresql, on_sqlite
 from tests.support.feeds import read_all, read_page
 from tests.support.people import People
 from tests.support.raw_rows import MOMENT, Raw
@@ -92,7 +92,7 @@ def test_a_reader_who_has_far_to_go_gives_none(people: People, rows: Rows) -> No
     assert len(read_all(people.admin, limit=2)) == 4
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+@on_sqlite
 def test_a_reader_goes_without_while_sqlite_is_busy(people: People, engine: Engine) -> None:
     people.patient.pay(5)
     with engine.connect() as connection:

@@ -11,12 +11,12 @@ import pytest
 
 from tests.support.api_keys import key_of
 from tests.support.booking_site import client_of_site, load_site, served, signed
-from tests.support.browser import ON_SQLITE
+from tests.support.dialects import on_sqlite
 from tests.support.links import Payer
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp
 
-pytestmark = ON_SQLITE
+pytestmark = on_sqlite
 
 SCOPES = ("consultations:write", "links:write", "payments:read", "refunds:write", "events:read")
 BOOKING = {"name": "Maria Santos", "email": "maria@example.com", "what": "Check-up", "amount": "1500.50"}

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
@@ -38,6 +39,7 @@ def end_leases(rows: Rows) -> None:
     rows.execute("UPDATE refunds SET leased_until = created_at")
 
 
+@long_on_sqlite
 def test_workers_killed_in_mid_storm_return_nothing_twice(
     stripe_app: StripeApp, database: Database, rows: Rows
 ) -> None:

@@ -3,10 +3,10 @@
 import re
 from contextlib import closing
 
-import pytest
 import requests
 
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service, at_once, statuses
@@ -24,7 +24,7 @@ def processes_without_redis(service: Service) -> float:
     return float(value)
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@on_postgresql
 def test_whatever_redis_does_no_process_lets_more_through_than_the_limit(database: Database, people: People) -> None:
     people.add_consultations("patient", 22, 86)
     with (

@@ -16,8 +16,8 @@ import requests
 
 from config import WORKER_THREADS
 from payments_app.gateways.registry import PLACES
-from tests.conftest import on_postgresql
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.fake_stripe import FakeStripe
 from tests.support.people import People
 from tests.support.recorded_figures import note

@@ -11,6 +11,7 @@ import requests
 from payments_app.redis_client import GuardedRedis, RedisUnavailable, current_redis
 from tests.support.apps import app_with
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite
 from tests.support.people import People
 from tests.support.redis_server import LONGEST_TIMEOUT_MS, RedisServer
 from tests.support.rows import MADE_TOGETHER, Rows
@@ -40,11 +41,11 @@ def flush_again_and_again(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.usefixtures("audited")
-# The optimistic strategy only stores responses in Redis, and the index decides: in the short form on one database.
+# Redis is the same whatever the database: in the short form on one.
 @pytest.mark.parametrize(
     ("database", "fragile"),
     [
-        ("sqlite", "hybrid"),
+        pytest.param("sqlite", "hybrid", marks=pytest.mark.long),
         ("postgresql", "hybrid"),
         ("postgresql", "optimistic"),
         pytest.param("sqlite", "optimistic", marks=pytest.mark.long),
@@ -111,9 +112,7 @@ def hurt_when_some_are_paid(rows: Rows, hurt: Callable[[], None]) -> None:
     hurt()
 
 
-@pytest.mark.parametrize(
-    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.long)], indirect=True, scope="session"
-)
+@long_on_sqlite
 def test_a_redis_that_was_never_there_is_not_missed(database: Database, people: People, rows: Rows) -> None:
     with Service.started(database.url, PAYMENT_LOCKING="hybrid", REDIS_URL="redis://127.0.0.1:1/0") as service:
         answers = at_once([lambda n=n: service.pay(people.patient, 5, f"k{n}") for n in range(50)])  # type: ignore[misc]

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from payments_app.payments import repository
-from tests.conftest import on_postgresql
 from tests.gateway_webhooks import send, state_of, tell, trail_of
 from tests.support.client import client_of
+from tests.support.dialects import on_postgresql
 from tests.support.fake_stripe_state import Wire
 from tests.support.people import People
 from tests.support.rows import Rows

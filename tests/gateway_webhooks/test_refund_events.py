@@ -10,6 +10,7 @@ from payments_app import clock
 from payments_app.payments.models.event import AuditContext
 from payments_app.refunds import service
 from tests.gateway_webhooks import state_of, tell, trail_of
+from tests.support.dialects import long_on_sqlite
 from tests.support.fake_stripe_state import Wire
 from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card
@@ -258,9 +259,7 @@ TWO_REFUNDS = ("total of one", "total of both", "first", "second")
 
 
 # On SQLite in the long form: the orders are judged by the same code, and cost as much again.
-@pytest.mark.parametrize(
-    "database", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True, scope="session"
-)
+@long_on_sqlite
 @pytest.mark.parametrize(
     "amounts",
     [(300_000, 200_000), pytest.param((100_000, 300_000), marks=pytest.mark.long), (200_000, 200_000)],

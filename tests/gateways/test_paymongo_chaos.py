@@ -21,6 +21,7 @@ from tests.gateway_webhooks import state_of, trail_of
 from tests.support.admissions import call_however_silent
 from tests.support.apps import app_with
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.fake_gateway import Mode, Wire
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.paymongo_apps import PayMongoApp, fake_paymongo, paymongo_settings
@@ -230,6 +231,7 @@ def walk(module_shop: tuple[FakePayMongo, Flask], people: People, rows: Rows) ->
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@on_postgresql
 def test_both_sides_agree_in_the_end(walk: Callable[[int], Walk], effort: int, seed: int) -> None:
     walked = walk(seed)
     walked.do_create()

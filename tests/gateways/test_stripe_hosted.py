@@ -20,6 +20,7 @@ from tests.payments.test_checkout import checkout, create, problem
 from tests.support.apps import PRODUCTION, app_with
 from tests.support.client import ApiResponse
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite
 from tests.support.people import People
 from tests.support.rows import Rows
 from tests.support.service import Service, at_once, statuses
@@ -362,9 +363,7 @@ def test_production_needs_to_know_its_own_address_where_patients_are_led_away() 
             assert GatewayName.STRIPE in app.extensions["gateways"]
 
 
-@pytest.mark.parametrize(
-    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.repeat)], indirect=True, scope="session"
-)
+@long_on_sqlite
 def test_fifty_checkouts_at_once_open_one_session(database: Database, people: People, rows: Rows) -> None:
     patient = {"GATEWAY_TIMEOUT": "30", "REFUND_LEASE": "60", "STRIPE_CHECKOUT": "hosted"}
     with fake_stripe() as fake, Service.started(database.url, **stripe_settings(fake, **patient)) as service:

@@ -2,10 +2,10 @@
 
 import re
 
-import pytest
 import requests
 
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite, on_sqlite
 from tests.support.people import People
 from tests.support.redis_server import RedisServer
 from tests.support.service import Service, at_once
@@ -28,9 +28,7 @@ def number(pages: list[str], name: str) -> float:
     return float(told)
 
 
-@pytest.mark.parametrize(
-    "database", ["postgresql", pytest.param("sqlite", marks=pytest.mark.repeat)], indirect=True, scope="session"
-)
+@long_on_sqlite
 def test_what_both_processes_do_is_counted_together(
     database: Database, redis_server: RedisServer, people: People
 ) -> None:
@@ -50,9 +48,7 @@ def test_what_both_processes_do_is_counted_together(
         assert number(pages, "payments_db_connections_max") == 2 * (12 if "postgresql" in database.url else 15)
 
 
-@pytest.mark.parametrize(
-    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.repeat)], indirect=True, scope="session"
-)
+@on_sqlite
 def test_processes_that_go_on_without_redis_are_counted(database: Database, people: People) -> None:
     with Service.started(database.url, PAYMENT_LOCKING="redis", REDIS_URL="redis://127.0.0.1:1/0") as service:
         at_once([lambda c=c: service.pay(people.patient, c, f"k{c}") for c in range(1, 21)])  # type: ignore[misc]

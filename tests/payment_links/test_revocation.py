@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.api.assertions import assert_problem
-from tests.conftest import on_postgresql
 from tests.support.client import ApiResponse
+from tests.support.dialects import on_postgresql
 from tests.support.held_locks import held, wait_for_waiting
 from tests.support.links import Payer, payer_of
 from tests.support.people import People

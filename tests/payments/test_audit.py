@@ -15,9 +15,9 @@ from payments_app import clock
 from payments_app.accounts.models import Role
 from payments_app.payments import audit
 from payments_app.payments.models.status import PaymentStatus
-from tests.conftest import DIALECTS
 from tests.support.apps import app_with
 from tests.support.databases import Database, flask
+from tests.support.dialects import DIALECTS, on_postgresql
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.people import People
 from tests.support.raw_rows import AMOUNT_MINOR, MOMENT, Raw
@@ -903,6 +903,7 @@ def test_a_dispute_that_is_not_decided_is_named_with_the_time_by_which_to_answer
 # As its timer runs it
 
 
+@on_postgresql
 def test_as_a_process_it_exits_with_1_where_something_is_broken(books: Books) -> None:
     payment_id = books.pay(1)
     assert "1 payment audited: all promises hold" in books.audit().stderr

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, inspect
 
-from tests.conftest import on_postgresql
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.held_locks import held, wait_for_waiting
 from tests.support.links import make_link, payer_of
 from tests.support.people import People

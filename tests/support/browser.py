@@ -11,9 +11,6 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT, AxeResults
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
-# As `make run` does. Differences between databases are tested without a browser. For ``pytestmark``.
-ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
-
 # Pictures for people, which no test reads: they are only taken if this folder is named.
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
@@ -33,6 +30,8 @@ def chromium_started() -> Iterator[Browser]:
         pytest.skip("no Chromium: install Debian's chromium-headless-shell, or name another one in CHROMIUM")
     # Chromium resolves no other host, so that a page which needs one fails.
     options = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    # No page lives long enough to gain from compiling its scripts well, or from a process that draws: a tenth of all.
+    options += ["--js-flags=--no-opt,--single-threaded", "--in-process-gpu"]
     if os.getuid() == 0:
         options.append("--no-sandbox")  # Chromium refuses to start as root with it
     with sync_playwright() as playwright:

@@ -90,7 +90,7 @@ def hours_jumped(log: Path) -> int:
     ("clocked", "hours"),
     [
         ("postgresql", 1),
-        pytest.param("postgresql", MONTH_HOURS, marks=pytest.mark.repeat),
+        pytest.param("postgresql", MONTH_HOURS, marks=pytest.mark.long),
         pytest.param("sqlite", 1, marks=pytest.mark.long),
         ("sqlite", MONTH_HOURS),
     ],

@@ -10,6 +10,7 @@ import pytest
 from tests.support import apps
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.support.warm_python import start_python
 from tests.webhook_endpoints.conftest import PRIVATE, Webhooks
@@ -61,6 +62,7 @@ def test_what_is_wrong_is_one_line(commands: CommandRunner) -> None:
     assert "No such webhook endpoint" in commands.refused("webhooks", "deliveries", 999)
 
 
+@on_postgresql
 def test_a_sender_that_is_told_to_stop_ends_what_it_has_begun(
     webhooks: Webhooks, database: Database, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from flask import Flask
 
 from payments_app.webhook_endpoints.sender import Sender
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite
 from tests.support.kill_points import Doomed, points
 from tests.support.operations import OperationResult
 from tests.support.people import Person
@@ -39,6 +40,7 @@ def events_of(person: Person) -> Iterator[int]:
         yield payment_id
 
 
+@long_on_sqlite
 def test_a_sender_killed_at_any_step_loses_nothing(doomed: Doomed, webhooks: Webhooks, *, is_long: bool) -> None:
     """A short run kills it at a dozen steps."""
     endpoint_id, _ = webhooks.endpoint("/a/ok")

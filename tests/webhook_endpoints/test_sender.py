@@ -16,6 +16,7 @@ from payments_app.webhook_endpoints import sender as sender_module
 from payments_app.webhook_endpoints.deliveries import Lane
 from payments_app.webhook_endpoints.models import ATTEMPTS_AFTER_SECONDS
 from payments_app.webhook_endpoints.sender import Sender
+from tests.support.dialects import on_postgresql
 from tests.support.feeds import read_all
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.webhook_endpoints.conftest import Webhooks
@@ -228,6 +229,7 @@ def test_a_recorded_or_changed_webhook_is_refused(webhooks: Webhooks) -> None:
             forged.verify(secret)
 
 
+@on_postgresql
 def test_many_that_hang_keep_no_other_waiting(webhooks: Webhooks) -> None:
     """Forty endpoints hang: another gets all its events before any of those has ended one attempt."""
     for number in range(40):

@@ -21,11 +21,11 @@ from payments_app.proof.client import Client
 from payments_app.proof.repository import FIRST_CONSULTATION
 from payments_app.proof.runner import ProofPlan, Report
 from payments_app.proof.scenario import LoadProfile, WrongTarget
-from tests.conftest import on_postgresql
 from tests.prove.command.proving import SMALL, everything, finished_here, is_running, scratch, started
 from tests.support.apps import app_with
 from tests.support.commands import commands_on
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.guards import DROP_KEYS
 from tests.support.rows import Rows

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.conftest import on_postgresql
 from tests.prove.command.proving import AT, SMALL, everything, finished, finished_here
 from tests.support.commands import CommandRunner, commands_on
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite, on_postgresql
 from tests.support.fresh_databases import engine_on, fresh_database
 from tests.support.guards import DROP_INDEX, DROP_KEYS
 from tests.support.service import Service
@@ -37,9 +37,7 @@ OF_ALL = {"held", "seed", "clients", "rounds", "requests", "sent_again", "rows_w
 
 
 # A run on SQLite is in the short form too: beside a live service's socket.
-@pytest.mark.parametrize(
-    "database", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True, scope="session"
-)
+@long_on_sqlite
 @pytest.mark.usefixtures("others", "audited")
 def test_a_run_proves_every_promise_with_workers_killed_and_leaves_nothing(database: Database) -> None:
     status, told, said = finished(database.url, *SMALL, "--seed", "7", "--kill-workers", "--json")

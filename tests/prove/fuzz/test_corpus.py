@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.api.assertions import INTERNALS, contents
-from tests.conftest import on_postgresql
 from tests.prove.fuzz import corpus
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.links import Payer, payer_of
 from tests.support.people import PASSWORD, People
 from tests.support.recorded_figures import note
@@ -21,9 +21,9 @@ from tests.support.rows import Rows
 from tests.support.service import Service
 from tests.support.waiting import PATIENCE_SECONDS
 
-# Of all crossings the short form tries each thirteenth: a prime, so that each endpoint and each item has its turn.
-STRIDE = 13
-LEAST_CROSSINGS = 400
+# Of all crossings the short form tries every 29th: a prime, so that each endpoint and each item has its turn.
+STRIDE = 29
+LEAST_CROSSINGS = 200
 
 # With these, and a page of its own, gunicorn refuses what is no HTTP, what it is not to expect, and what is too large.
 GUNICORNS = (400, 417, 431)

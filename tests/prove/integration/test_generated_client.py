@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import on_postgresql
 from tests.support.apps import app_with
 from tests.support.client import client_of
 from tests.support.databases import ROOT, Database
+from tests.support.dialects import on_postgresql
 from tests.support.people import PASSWORD, People
 from tests.support.service import Service
 

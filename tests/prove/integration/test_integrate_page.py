@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Flask
 
-from tests.support.browser import ON_SQLITE
 from tests.support.databases import ROOT, Database
+from tests.support.dialects import on_sqlite
 from tests.support.rows import Rows
 from tests.support.service import Service
 
@@ -48,7 +48,7 @@ def bodies(output: str) -> list[dict[str, Any]]:
     return found
 
 
-@ON_SQLITE
+@on_sqlite
 def test_every_block_does_what_the_page_says(database: Database, app: Flask, rows: Rows) -> None:  # noqa: ARG001  # an empty database
     with Service.started(database.url, 1, **SETTINGS) as service:
         key, endpoint, registered, link, paid, looked, refunded, feed = pasted(service.url, database.url)

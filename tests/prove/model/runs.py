@@ -20,7 +20,7 @@ from tests.support.recorded_figures import note
 STEPS_PER_RUN = 100
 
 # On each database, in the short form.
-LEAST_STEPS = 500
+LEAST_STEPS = 300
 # So much more than other proofs the long form tries.
 LONG_FACTOR = 4
 # One more: in some steps nothing happens, and some runs end early.

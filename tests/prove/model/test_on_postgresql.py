@@ -2,8 +2,8 @@
 
 from flask import Flask
 
-from tests.conftest import on_postgresql
 from tests.prove.model.runs import assert_model_agrees
+from tests.support.dialects import on_postgresql
 from tests.support.fake_stripe import FakeStripe
 
 

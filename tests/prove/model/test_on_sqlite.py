@@ -1,13 +1,13 @@
 """On SQLite, service and model go the same way, whatever is asked, told and forgotten, in any order."""
 
-import pytest
 from flask import Flask
 
 from tests.prove.model.runs import assert_model_agrees
+from tests.support.dialects import on_sqlite
 from tests.support.fake_stripe import FakeStripe
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+@on_sqlite
 def test_service_model_and_audit_agree_after_every_step(
     session_stripe_app: tuple[FakeStripe, Flask], effort: int, seed: int
 ) -> None:
