@@ -59,6 +59,7 @@ def _copy_postgresql() -> Database:
     name, copied = f"test_{uuid.uuid4().hex}", make_url(_template("postgresql").url).database
     # A pooler in between keeps its connections to the template for a while.
     databases._administer(server, _LEAVE.format(name=copied))
-    databases._administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{copied}"')
+    # By files it takes half of the time that it takes by the log, which is PostgreSQL's default.
+    databases._administer(server, f'CREATE DATABASE "{name}" TEMPLATE "{copied}" STRATEGY FILE_COPY')
     url = make_url(server).set(database=name).render_as_string(hide_password=False)
     return Database(url, lambda: databases._administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
