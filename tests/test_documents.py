@@ -295,7 +295,7 @@ def test_what_is_wrong_is_seen(cli: click.Group) -> None:
     assert (files_named("nowhere/models.py"), files_named("SECURITY.md")) == ([], [PurePath("SECURITY.md")])
     assert [word for word in ("tests/nothing", "nothing.py", "nothing/") if not is_path(word)] == []
     assert [word for word in ("application/json", "/healthz", "data.status", "and/or") if is_path(word)] == []
-    assert "DIALECTS" in defined_at("tests/conftest.py")
+    assert "ON_BOTH" in defined_at("tests/conftest.py")
     assert "ROOT" not in defined_at("tests/conftest.py") | defined_at("test_pins.py")  # they import it
     lines = ["flask --app wsgi payments nothing", "payments payments list --nothing", "refunds nothing ID [--json]"]
     assert [line for line in lines for words in commands_in(line, cli) if is_there(words, cli)] == []

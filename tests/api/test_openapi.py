@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ from payments_app.errors import AppError, Conflict, UserExists
 from tests.support.apps import app_with
 from tests.support.client import ApiResponse, client_of
 from tests.support.databases import Database
+from tests.support.dialects import on_postgresql
 from tests.support.people import PASSWORD, People
 from tests.support.rows import Rows
 from tests.support.service import at_once
@@ -42,12 +43,6 @@ INVOICE_PDF = ("get", "/api/v1/invoices/{invoice_id}.pdf")
 
 # An operation and an answer that it gave.
 Given = tuple[tuple[str, str], ApiResponse]
-
-
-@pytest.fixture(scope="session")
-def database(databases: Callable[[str], Database]) -> Database:
-    """One, because the document and its schemas are the same on both."""
-    return databases("postgresql")
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +107,7 @@ def judge_answer(document: dict[str, Any], operation: tuple[str, str], answer: A
             judge(document, sent if header["schema"]["type"] == "string" else int(sent), header["schema"])
 
 
+@on_postgresql  # the document is the same on both
 def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
     assert document["info"]["version"] == "1"
@@ -166,6 +162,7 @@ def test_the_headers_of_requests_are_described(
     assert {parameter["name"] for parameter in parameters if parameter["in"] == "header"} == headers
 
 
+@on_postgresql  # the document is the same on both
 def test_answers_match_the_document(people: People, document: dict[str, Any]) -> None:
     answers = chain(  # one after the other: a list that is streamed holds its request open until it is read
         given_answers(people),
