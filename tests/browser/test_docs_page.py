@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.people import ApiUser
@@ -94,6 +95,7 @@ def test_a_wrong_password_is_told_in_words_and_with_the_right_one_the_patient_pa
     save_screenshot(page, "docs-light-1280")
 
 
+@pytest.mark.long  # its requests are examples of the document, which Schemathesis sends too
 def test_staff_put_a_consultation_confirm_and_refund(page: Page, service: Service, rows: Rows) -> None:
     """Whatever the page suggests to send is sent as it stands, and taken."""
     payment_id = ApiUser(service).create_payment(5)

@@ -37,7 +37,9 @@ def test_without_it_the_attack_gets_through(trial: Trial, lab: Laboratory, outco
     assert trial.through in outcome.harm if trial.through else not outcome.harm, outcome
 
 
-@pytest.mark.parametrize("locks", [Locks.NONE, Locks.REDIS], ids=lambda locks: locks.value)
+@pytest.mark.parametrize(
+    "locks", [Locks.NONE, pytest.param(Locks.REDIS, marks=pytest.mark.long)], ids=lambda it: it.value
+)
 @pytest.mark.parametrize("attack", ALL_ATTACKS, ids=lambda attack: attack.name.replace(" ", "-"))
 def test_with_all_in_place_no_attack_gets_through(attack: Attack, locks: Locks, lab: Laboratory, effort: int) -> None:
     tries = 1 if effort == 1 else TRIES_THAT_FAIL * effort

@@ -112,6 +112,7 @@ def test_a_disk_too_full_for_the_log_stops_postgresql_and_loses_nothing(
     assert deployment.service.workers() == workers
 
 
+@pytest.mark.long  # tests/faults/test_redis_outages.py does so in shorter storms
 def test_a_redis_that_dies_or_keeps_silent_or_forgets_is_not_missed(deployment: Deployment, effort: int) -> None:
     redis = deployment.redis
     with deployment.under_load("faults-redis", effort) as load:

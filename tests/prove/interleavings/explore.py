@@ -18,7 +18,7 @@ from tests.support.snapshots import Shop, Snapshot
 S = TypeVar("S", bound=Shop)
 
 # Random orders of each case that a short run does not try in full: a tenth of a second each.
-SOME = 5
+SOME = 3
 # The most orders of one case that a long run tries in turn, a tenth of a second each; where there are more, it goes on
 # with so many that are chosen at random.
 MOST = 1_500

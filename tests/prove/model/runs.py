@@ -22,7 +22,7 @@ STEPS_PER_RUN = 100
 # On each database, in the short form.
 LEAST_STEPS = 300
 # So much more than other proofs the long form tries.
-LONG_FACTOR = 4
+LONG_FACTOR = 6
 # One more: in some steps nothing happens, and some runs end early.
 RUNS = LEAST_STEPS // STEPS_PER_RUN + 1
 

@@ -16,6 +16,7 @@ from tests.prove.model.runs import STEPS_PER_RUN, settings_of
 from tests.prove.model.service_under_test import ServiceUnderTest
 from tests.support.apps import app_with
 from tests.support.databases import Database
+from tests.support.dialects import long_on_sqlite
 from tests.support.fresh_databases import fresh_database
 from tests.support.paymongo_apps import fake_paymongo, paymongo_settings
 from tests.support.recorded_figures import note
@@ -38,6 +39,7 @@ def pages_on(database: Database, name: str) -> Iterator[tuple[Pages, ServiceUnde
             yield PayMongoPages(paymongo, app), ServiceUnderTest.emptied(paymongo, app)
 
 
+@long_on_sqlite
 @pytest.mark.parametrize("gateway", METHODS)
 def test_service_model_gateway_and_audit_agree_after_every_step(
     database: Database, gateway: str, effort: int, seed: int
