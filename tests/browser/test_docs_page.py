@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,8 +23,8 @@ GOT = ("200", "201", "409")  # the statuses of the responses to what the tests s
 def open_docs(page: Page, *names: str) -> None:
     """Open the page with the operations of these names only, and with the responses that they will get.
 
-    Swagger UI renders all of that anew after each key: with everything, a test takes six times as long. The last test
-    shows everything.
+    Swagger UI renders all of that anew after each key: with everything, a test takes six times as long. The last tests
+    show everything.
     """
 
     def shorten(route: Route) -> None:
@@ -118,29 +120,38 @@ def test_staff_put_a_consultation_confirm_and_refund(page: Page, service: Servic
     assert rows.count("consultations", "id = 99 AND fee_minor = 500000") == 1
 
 
-def test_every_conflict_can_be_read_on_a_telephone_in_the_dark(
-    chromium: Browser, service: Service, *, is_long: bool
-) -> None:
-    """In the short form those of a confirm, which has most: Chromium takes a second for each operation."""
+@contextmanager
+def everything_on_a_telephone(chromium: Browser, service: Service) -> Iterator[tuple[Page, list[dict[str, Any]]]]:
+    """The page with all operations, in the dark, and what the document says of each."""
     narrow = {"width": 360, "height": 740}  # pixels
     with visitor(chromium, service.url, color_scheme="dark", viewport=narrow) as page:
         document = page.request.get("/openapi.json").json()
         page.goto("/docs")
-        described = [key for path in document["paths"].values() for key in path if key != "parameters"]
-        expect(page.locator(".opblock")).to_have_count(len(described))
-        save_screenshot(page, "docs-dark-360")
-        read = {
-            operation["operationId"]: read_examples(page, operation)
-            for path in document["paths"].values()
-            for method, operation in path.items()
-            if method != "parameters" and "409" in operation["responses"]
-            if is_long or operation["operationId"] == "confirm_payment"
-        }
+        operations = [
+            operation for path in document["paths"].values() for key, operation in path.items() if key != "parameters"
+        ]
+        expect(page.locator(".opblock")).to_have_count(len(operations))
+        yield page, operations
         assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+
+
+def test_everything_fits_a_telephone_in_the_dark(chromium: Browser, service: Service) -> None:
+    with everything_on_a_telephone(chromium, service) as (page, _):
+        save_screenshot(page, "docs-dark-360")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(28, 32, 34)"
 
+
+@pytest.mark.long  # Chromium takes a second for each operation
+def test_every_conflict_can_be_read_on_a_telephone(chromium: Browser, service: Service) -> None:
+    with everything_on_a_telephone(chromium, service) as (page, operations):
+        read = {
+            operation["operationId"]: read_examples(page, operation)
+            for operation in operations
+            if "409" in operation["responses"]
+        }
+
     assert read["confirm_payment"] > 1
-    assert len(read) > 1 or not is_long
+    assert len(read) > 1
 
 
 def read_examples(page: Page, operation: dict[str, Any]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from tests.api.assertions import contents
 from tests.gateway_webhooks import send, tell
 from tests.support.admissions import all_places_taken, breaker_open
 from tests.support.client import ApiResponse, client_of
@@ -16,7 +17,7 @@ from tests.support.commands import CommandRunner
 from tests.support.databases import Database
 from tests.support.paymongo_apps import wallet_shop
 from tests.support.people import People
-from tests.support.rows import EVERYTHING, Rows
+from tests.support.rows import Rows
 from tests.support.stripe_apps import StripeApp, open_by_card, pay_by_card, refund
 
 pytestmark = pytest.mark.usefixtures("audited")
@@ -74,10 +75,6 @@ def webhook(stripe_app: StripeApp) -> Callable[[], ApiResponse]:
     return lambda: send(stripe_app.app, body, stripe_app.fake.sign(body))
 
 
-def everything(rows: Rows) -> dict[str, list[dict[str, Any]]]:
-    return {table: rows.all(f"SELECT * FROM {table}") for table in EVERYTHING}
-
-
 def problem(answer: ApiResponse) -> tuple[int, str]:
     return answer.status_code, answer.json["type"].rpartition("/")[2]
 
@@ -88,14 +85,14 @@ def test_a_refused_request_changes_nothing_and_succeeds_later(
     stripe_app: StripeApp, rows: Rows, prepare: Prepare, refuse: Refuse
 ) -> None:
     ask = prepare(stripe_app)
-    before, asked_before = everything(rows), len(stripe_app.fake.received)
+    before, asked_before = contents(rows), len(stripe_app.fake.received)
 
     with refuse(stripe_app.app):
         refused = [ask(), ask()]
 
     assert [problem(answer) for answer in refused] == [(503, CODES[refuse])] * 2
     assert all(answer.json["retryable"] and int(answer.headers["Retry-After"]) > 0 for answer in refused)
-    assert (everything(rows), len(stripe_app.fake.received)) == (before, asked_before)
+    assert (contents(rows), len(stripe_app.fake.received)) == (before, asked_before)
     answer = ask()
     assert answer.status_code == 200, answer.json
     assert "Idempotent-Replayed" not in answer.headers
@@ -107,13 +104,13 @@ def test_a_refresh_returns_the_payment_as_it_is_and_leaves_the_turn_to_the_next(
 ) -> None:
     payment_id, reference = open_by_card(stripe_app.people, 5)
     stripe_app.fake.pay(reference)
-    before = everything(rows)
+    before = contents(rows)
 
     with refuse(stripe_app.app):
         as_it_is = stripe_app.people.patient.post(f"/payments/{payment_id}/refresh")
 
     assert (as_it_is.status_code, as_it_is.json["data"]["status"]) == (200, "pending")
-    assert everything(rows) == before
+    assert contents(rows) == before
     assert stripe_app.people.patient.post(f"/payments/{payment_id}/refresh").json["data"]["status"] == "completed"
 
 
@@ -161,7 +158,7 @@ def test_resume_and_expire_leave_what_a_silent_gateway_may_not_be_asked(stripe_a
     overdue, _ = open_by_card(stripe_app.people, 7)
     long_ago = rows.moment(datetime.now(UTC) - timedelta(days=8))
     rows.execute("UPDATE payments SET created_at = :at WHERE id = :id", at=long_ago, id=overdue)
-    before = everything(rows)
+    before = contents(rows)
 
     with breaker_open(stripe_app.app):
         (resumed,) = commands.json("payments", "resume")
@@ -171,7 +168,7 @@ def test_resume_and_expire_leave_what_a_silent_gateway_may_not_be_asked(stripe_a
 
     assert resumed == {"refunds": {"open": 1}, "payments": {"followed": 0, "failed": 0, "left": 1}}
     assert expired == {"expired": 0, "paid": 0, "left": 1, "sessions_ended": 0, "refunds_lapsed": 0}
-    assert everything(rows) == before
+    assert contents(rows) == before
     assert commands.json("payments", "resume")[0]["refunds"] == {"succeeded": 1}
     assert commands.json("payments", "expire") == [
         {"expired": 1, "paid": 0, "left": 0, "sessions_ended": 0, "refunds_lapsed": 0}
@@ -185,14 +182,14 @@ def test_an_event_that_paymongo_has_to_be_asked_about_comes_again(
         _, session_id = shop.open()
         shop.fake.pay(session_id)
         body = json.dumps(shop.fake.session_paid(session_id)).encode()
-        before = everything(rows)
+        before = contents(rows)
 
         for refuse, code in CODES.items():
             with refuse(shop.app):
                 assert problem(shop.send(body, shop.fake.sign(body))) == (503, code)
                 # A stranger is told nothing of that.
                 assert problem(shop.send(body, None)) == (400, "webhook-not-genuine")
-        assert everything(rows) == before
+        assert contents(rows) == before
 
         assert shop.send(body, shop.fake.sign(body)).status_code == 200
     assert rows.one("SELECT status FROM payments") == {"status": "completed"}

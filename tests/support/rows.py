@@ -32,7 +32,7 @@ class Rows:
         return counted
 
     def counts(self, *tables: str) -> dict[str, int]:
-        return {table: self.count(table) for table in tables}
+        return self.one("SELECT " + ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in tables))
 
     def all(self, query: str, **values: Any) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:

@@ -35,10 +35,8 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 @on_postgresql
 @pytest.mark.usefixtures("others", "audited")
-# In the short form a run of the test's own process is stopped by SIGTERM, below.
-@pytest.mark.parametrize(
-    "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=lambda sent: sent.name
-)
+@pytest.mark.long  # in the short form a run of the test's own process is stopped by SIGTERM, below
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
 def test_an_interrupted_run_removes_what_it_wrote(sent: signal.Signals, database: Database, rows: Rows) -> None:
     process = started(database.url, "--clients", "4", "--rounds", "1000", "--yes")
     wait_until(lambda: scratch(rows) > 3)

@@ -70,6 +70,7 @@ def test_every_module_can_be_imported(generated: Path) -> None:
     assert len(modules) > 100
 
 
+@pytest.mark.long  # what does not fit fails in the next test too, as far as the program goes
 def test_the_client_and_a_program_that_uses_it_type_check(generated: Path, program: str) -> None:
     # Without our settings, which would be found in no folder above this one anyway, but perhaps in the user's own.
     run("-m", "mypy", "--strict", "--config-file", "", "--cache-dir", "cache", PACKAGE, program, cwd=generated)
