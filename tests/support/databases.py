@@ -7,13 +7,13 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, make_url, text
 
 from payments_app.db.base import Base
 from payments_app.db.deadline import DeadlineConnection
@@ -139,24 +139,26 @@ def unsynced(engine: Engine) -> Iterator[Connection]:
 
 def empty(engine: Engine) -> None:
     """Delete all rows except the counters of ids: workers still hold blocks of those."""
-    statements = _DELETIONS
-    if engine.dialect.name == "postgresql":  # all in one round trip
+    with unsynced(engine) as connection:
+        delete_all(connection, [table for table in Base.metadata.sorted_tables if table.name != "id_blocks"])
+
+
+def delete_all(connection: Connection, tables: Sequence[Table]) -> None:
+    """Delete all rows of tables, to which no others refer."""
+    statements = [f"DELETE FROM {table.name}" for table in reversed(tables)]
+    if connection.dialect.name == "postgresql":  # all in one round trip
         statements = ["; ".join([_WITHOUT_FOREIGN_KEYS, *statements])]
-    with unsynced(engine) as connection, closing(connection.connection.cursor()) as cursor:
+    with closing(connection.connection.cursor()) as cursor:
         for statement in statements:
             cursor.execute(statement)
 
 
-# Every row goes, so that none can be left alone; to look for those that refer to a deleted row takes longer than to
-# delete it. Only a superuser may.
+# No row is left that could refer to a deleted one; to look for such rows takes longer than to delete. Until the end of
+# the transaction. Only a superuser may.
 _WITHOUT_FOREIGN_KEYS = (
     "SELECT set_config('session_replication_role', 'replica', true)"
     " FROM pg_roles WHERE rolname = current_user AND rolsuper"
 )
-
-_DELETIONS = [
-    f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables) if table.name != "id_blocks"
-]
 
 
 def _administer(server: str, statement: str) -> None:

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, insert, select
 
 from payments_app import clock
 from payments_app.db.base import Base
 from payments_app.readiness import current_readiness
 from payments_app.refunds import service
 from tests.support.apps import app_with, engine_of
-from tests.support.databases import Database, empty, unsynced
+from tests.support.databases import Database, delete_all, empty, unsynced
 from tests.support.fake_gateway import Books
 from tests.support.fake_paymongo import FakePayMongo
 from tests.support.fake_stripe import FakeStripe
@@ -87,7 +87,7 @@ class Snapshot:
 
     def _read(self) -> dict[str, list[dict[str, Any]]]:
         """All rows, in the order of their keys: PostgreSQL gives rows that were put back in any order."""
-        with self.engine.connect() as connection:
+        with self.engine.begin() as connection:  # as Rows does
             return {
                 table.name: [dict(row) for row in connection.execute(_IN_ORDER[table.name]).mappings()]
                 for table in CHANGING
@@ -96,8 +96,7 @@ class Snapshot:
     def put_back(self) -> None:
         """Restore the stored state."""
         with unsynced(self.engine) as connection:
-            for table in reversed(CHANGING):
-                connection.execute(delete(table))
+            delete_all(connection, CHANGING)
             for table in CHANGING:
                 if self._kept.rows[table.name]:
                     connection.execute(insert(table), self._kept.rows[table.name])

@@ -99,7 +99,7 @@ class ServiceUnderTest(Generic[Fake]):
 
     def payments(self) -> dict[int, tuple[Any, ...]]:
         """All payments as stored."""
-        with engine_of(self.app).connect() as connection:
+        with engine_of(self.app).begin() as connection:
             return {row[0]: tuple(row[1:]) for row in connection.execute(_PAYMENTS)}
 
     def violations(self) -> list[Any]:
