@@ -67,8 +67,8 @@ $(VENV)/.compiled: $(VENV)/.installed-dev
 prove: export PROOF_FIGURES ?= instance/proof
 prove: $(VENV)/.installed-dev
 	$(PYTEST) --long $(addprefix tests/,prove faults concurrency browser/test_docs_page.py db/test_transaction.py \
-	    deploy/test_spread.py documents/test_export.py gateway_webhooks/test_refund_events.py gateways/test_paymongo_chaos.py \
-	    gateways/test_stripe_hosted.py health/test_listener.py locking/test_metrics.py \
+	    deploy/test_spread.py documents/test_export.py gateway_webhooks/test_refund_events.py \
+	    gateways/test_paymongo_chaos.py gateways/test_stripe_hosted.py health/test_listener.py locking/test_metrics.py \
 	    webhook_endpoints/test_clock_jumps.py webhook_endpoints/test_kills.py)
 
 # A PostgreSQL that fails over by itself (Patroni, etcd), through every fault while people pay; writes the tables of
