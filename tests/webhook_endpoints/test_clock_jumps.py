@@ -42,8 +42,9 @@ class ClockedDatabase:
     environment: dict[str, str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clocked(request: pytest.FixtureRequest) -> Iterator[ClockedDatabase]:
+    """A new one for each test: processes of a server whose clock is set back see it one after the other."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="payments-clock-")))
         folder.chmod(0o755)  # PostgreSQL, which is another user, reads the time in it
@@ -95,12 +96,10 @@ def hours_jumped(log: Path) -> int:
         pytest.param("sqlite", 1, marks=pytest.mark.long),
     ],
     indirect=["clocked"],
-    scope="module",
 )
 def test_a_clock_that_jumps_loses_nothing_and_sends_nothing_twice(
     clocked: ClockedDatabase, webhooks: Webhooks, tmp_path: Path, hours: int
 ) -> None:
-    clocked.clock.set(0)
     receiver = webhooks.receiver
     ids = {path: webhooks.endpoint(path) for path in ("/held/wait", "/free/ok", "/a/strict", "/failing/500")}
     receiver.secrets["/a/strict"] = ids["/a/strict"][1]
