@@ -71,7 +71,7 @@ def nothing_written(rows: Rows) -> Iterator[None]:
 def contents(rows: Rows) -> Contents:
     """All there is in the database, by the driver's cursor: this is asked a thousand times."""
     with rows._engine.begin() as connection, closing(connection.connection.cursor()) as cursor:
-        if rows._engine.dialect.name == "sqlite":
+        if rows.is_sqlite:
             return {table: set(cursor.execute(f"SELECT * FROM {table}").fetchall()) for table in EVERYTHING}
         cursor.execute("; ".join(f"SELECT * FROM {table}" for table in EVERYTHING))  # in one round trip
         found = {}

@@ -137,10 +137,14 @@ def unsynced(engine: Engine) -> Iterator[Connection]:
                 driver.deadline_seconds = deadline_seconds
 
 
+# In the order of their references; sorted once, because nearly every test empties them.
+TABLES = [table for table in Base.metadata.sorted_tables if table.name != "id_blocks"]
+
+
 def empty(engine: Engine) -> None:
     """Delete all rows except the counters of ids: workers still hold blocks of those."""
     with unsynced(engine) as connection:
-        delete_all(connection, [table for table in Base.metadata.sorted_tables if table.name != "id_blocks"])
+        delete_all(connection, TABLES)
 
 
 def delete_all(connection: Connection, tables: Sequence[Table]) -> None:

@@ -11,10 +11,9 @@ import pytest
 from click.testing import Result
 from sqlalchemy import Engine
 
-from payments_app.db.base import Base
 from payments_app.proof.repository import FIRST_CONSULTATION
 from tests.support.commands import commands_on
-from tests.support.databases import ROOT
+from tests.support.databases import ROOT, TABLES
 from tests.support.rows import Rows
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -53,11 +52,10 @@ def finished(database_url: str, *arguments: str) -> tuple[int, str, str]:
 
 def everything(engine: Engine) -> dict[str, list[Any]]:
     """Every row of every table, but for the counters of ids."""
-    tables = [table for table in Base.metadata.sorted_tables if table.name != "id_blocks"]
     with engine.connect() as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(table.select().order_by(*table.primary_key))]
-            for table in tables
+            for table in TABLES
         }
 
 
